@@ -1,0 +1,116 @@
+"""Artefact directories: written aside and renamed, each with the record of what made it.
+
+``run.json`` holds what determines the bytes (inputs by hash, settings, seed, versions); ``timing.json`` holds what varies
+from run to run and is therefore no hashed output of a DVC stage.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.settings import plain
+
+VOLATILE = "timing.json"
+VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
+
+
+@contextmanager
+def atomic_dir(out: Path) -> Iterator[Path]:
+    """A scratch directory beside *out* that takes its place when the block ends well and is removed when it does not."""
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.parent / f".{out.name}.{os.getpid()}.part"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+        replaced = out.parent / f".{out.name}.{os.getpid()}.old"
+        if out.exists():
+            out.rename(replaced)
+        scratch.rename(out)
+        shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write *value* (settings classes welcome) as sorted, indented JSON, aside and renamed."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    scratch.write_text(json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    scratch.replace(path)
+    return path
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(Path(path).read_text())
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_hash(path: Path) -> str:
+    """SHA-256 over the names and contents below *path*, without ``timing.json``; of a file, its ``file_hash``."""
+    path = Path(path)
+    if path.is_file():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != VOLATILE):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def values_hash(value: Any) -> str:
+    """SHA-256 of settings or any JSON value: the identity of a configuration."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def recorded(
+    out: Path, stage: str, settings: Any, inputs: Mapping[str, Path], seed: int | None = None
+) -> Iterator[Path]:
+    """``atomic_dir`` plus the ``run.json`` and ``timing.json`` of *stage*: the frame of every component."""
+    started = time.perf_counter()
+    with atomic_dir(out) as scratch:
+        yield scratch
+        record = {
+            "stage": stage,
+            "settings": plain(settings),
+            "inputs": {name: tree_hash(path) for name, path in sorted(inputs.items())},
+            "seed": seed,
+            "versions": versions(),
+        }
+        write_json(scratch / "run.json", record)
+        timing = {
+            "seconds": round(time.perf_counter() - started, 3),
+            "peak_memory_mb": peak_memory_mb(),
+            "git_commit": git_commit(),
+        }
+        earlier = read_json(scratch / VOLATILE) if (scratch / VOLATILE).exists() else {}
+        write_json(scratch / VOLATILE, {**timing, **earlier})
+
+
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in VERSIONED}
+
+
+def peak_memory_mb() -> int:
+    """The largest resident set this process has had so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def git_commit() -> str | None:
+    """The commit of the working tree, with ``+`` behind it when there are changes; None outside a repository."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=40"], capture_output=True, text=True)
+    return done.stdout.strip() or None

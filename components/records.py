@@ -1,0 +1,22 @@
+"""The tables that rooms hand to each other, named once."""
+
+from typing import Literal
+
+Label = Literal["normal", "anomalous", "uncertain"]
+Split = Literal["fit", "calibrate", "test", "excluded"]
+
+# One row per file of a data set. `image_id` and `mask` are POSIX paths below the data set's folder.
+MANIFEST_COLUMNS = (
+    "image_id", "dataset", "group", "label", "defect", "role", "mask", "sha256", "width", "height", "mode",
+    "brightness", "contrast", "sharpness", "phash", "problem",
+)  # fmt: skip
+# The manifest's clean rows, each on one side; `note` says why a row is excluded.
+SPLIT_COLUMNS = (*MANIFEST_COLUMNS[:-1], "split", "note")
+# One row per scored image; evaluation and production write the same table.
+SCORE_COLUMNS = (
+    "image_id", "dataset", "group", "split", "label", "score", "p_value", "decision", "threshold", "model",
+    "model_version", "taken_at", "source", "width", "height", "brightness", "contrast", "sharpness", "embedding",
+    "latency_ms", "map_uri",
+)  # fmt: skip
+# One row per synthetic anomaly; `image_id` and `mask` are paths below the synthesis artefact.
+SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area", "seed")
