@@ -1,0 +1,63 @@
+"""A timm network, frozen, cut behind the last tap, with resizing and normalising in front."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from components.artefacts import values_hash
+from components.backbones.weights import entry, load_into
+from components.imaging import resize
+
+
+@dataclass(frozen=True)
+class BackboneSettings:
+    """Which network, at which taps (timm's ``out_indices``; stride 2 ** (tap + 1)), at which square input size."""
+
+    name: str = "tf_efficientnet_lite0"
+    taps: tuple[int, ...] = (1, 2, 3)
+    size: int = 256
+
+
+class Backbone(nn.Module):
+    """Frozen features: images (B, 3, H, W) in [0, 1] -> one (B, C, h, w) per tap; BatchNorm is never updated.
+
+    *pretrained* is False when a saved detector is loaded: its weights come with the detector then.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, settings: BackboneSettings, pretrained: bool = True) -> None:
+        super().__init__()
+        self.settings = settings
+        item = entry(settings.name) if pretrained else {"mean": [0.0] * 3, "std": [1.0] * 3}
+        self.net = timm.create_model(settings.name, features_only=True, out_indices=settings.taps)
+        if pretrained:
+            self._copy_weights()
+        self.register_buffer("mean", torch.tensor(item["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(item["std"]).view(1, 3, 1, 1))
+        taps: Any = self.net.feature_info
+        self.channels = tuple(taps.channels())
+        self.grids = tuple(settings.size // r for r in taps.reduction())
+        self.requires_grad_(False)
+        self.eval()
+
+    def _copy_weights(self) -> None:
+        full = timm.create_model(self.settings.name)
+        load_into(full, self.settings.name)
+        wanted = self.net.state_dict()
+        self.net.load_state_dict({key: value for key, value in full.state_dict().items() if key in wanted})
+
+    def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002  (a parent's .train() must not reach BatchNorm)
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return list(self.net((resize(images, self.settings.size) - self.mean) / self.std))
+
+    def key(self) -> str:
+        """Identity of the features: settings and weights."""
+        weights = entry(self.settings.name)["sha256"]
+        return values_hash([self.settings, weights])

@@ -1,0 +1,48 @@
+"""The frozen backbone through ONNX Runtime on CPU, where it is several times faster than torch."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from components.backbones.extractor import Backbone
+
+
+def session(model: bytes | Path, threads: int | None = None) -> Any:
+    """A CPU session that does not spin while idle, so that a busy neighbour costs nothing."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or min(8, os.cpu_count() or 1)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    source = str(model) if isinstance(model, Path) else model
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+class FastBackbone:
+    """Callable like the Backbone it wraps, for pixels already at its size; the graph is cached as a file."""
+
+    def __init__(self, backbone: Backbone, cache: Path) -> None:
+        path = cache / f"backbone-{backbone.key()[:16]}.onnx"
+        if not path.exists():
+            _export(backbone, path)
+        self.session = session(path)
+
+    def __call__(self, images: Tensor) -> list[np.ndarray]:
+        return self.session.run(None, {"image": images.numpy()})
+
+
+def _export(backbone: Backbone, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    example = torch.rand(2, 3, backbone.settings.size, backbone.settings.size)
+    batch = torch.export.Dim("batch", min=1, max=256)
+    program = torch.onnx.export(
+        backbone, (example,), dynamo=True, dynamic_shapes=({0: batch},), input_names=["image"], external_data=False,
+        verbose=False,
+    )  # fmt: skip
+    scratch = path.with_suffix(f".{os.getpid()}.part")
+    program.save(scratch)  # type: ignore[union-attr]
+    scratch.replace(path)

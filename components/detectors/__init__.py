@@ -1,0 +1,59 @@
+"""The catalogue: every detector by the name people type. Adding a method is its own file and one line here."""
+
+import dataclasses
+import difflib
+import importlib
+from typing import Any
+
+from components.detectors.contract import Detector
+from components.errors import SettingsError
+from components.settings import build, plain
+
+CATALOGUE = {
+    "fastflow": "components.detectors.fastflow:FastFlow",
+    "patchcore": "components.detectors.patchcore:PatchCore",
+}
+
+
+def detector_class(name: str) -> type[Detector]:
+    """The class behind a catalogue name. Raises SettingsError with the nearest name."""
+    if name not in CATALOGUE:
+        near = difflib.get_close_matches(name, CATALOGUE, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CATALOGUE)}"
+        raise SettingsError(f"{name} is not a detector; {hint}")
+    module, _, attribute = CATALOGUE[name].partition(":")
+    found: type[Detector] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def settings_for(name: str, preset: str = "cpu", overrides: dict[str, Any] | None = None) -> Any:
+    """A detector's settings: the preset with *overrides* (nested mappings or dotted keys) on top."""
+    kind = detector_class(name)
+    if preset not in kind.presets:
+        raise SettingsError(f"{name} has no preset {preset}; choose one of {', '.join(kind.presets)}")
+    values = plain(kind.presets[preset])
+    for key, value in (overrides or {}).items():
+        _put(values, key.split("."), value, f"{name}.{key}")
+    return build(kind.settings_type, values, name)
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
+    *parents, last = keys
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"{where}: {parent} has no settings below it")
+    values[last] = (
+        {**values[last], **value} if isinstance(value, dict) and isinstance(values.get(last), dict) else value
+    )
+
+
+def create(name: str, settings: Any, pretrained: bool = True) -> Detector:
+    """A new, untrained detector. *pretrained* False leaves the backbone empty, for weights that are loaded next."""
+    return detector_class(name)(settings, pretrained)  # type: ignore[call-arg]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """The catalogue's entry as JSON: paper, family, needs, presets."""
+    kind = detector_class(name)
+    return {"name": name, **dataclasses.asdict(kind.info), "presets": {k: plain(v) for k, v in kind.presets.items()}}

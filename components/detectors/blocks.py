@@ -1,0 +1,45 @@
+"""Small exportable pieces that several detectors share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class GaussianBlur(nn.Module):
+    """Separable Gaussian over maps (B, 1, H, W), truncated at four sigma, edges replicated (the same in ONNX)."""
+
+    kernel: Tensor
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        radius = int(4 * sigma + 0.5)
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        self.radius = radius
+        self.register_buffer("kernel", (kernel / kernel.sum()).view(1, 1, 1, -1), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        r = self.radius
+        maps = F.conv2d(F.pad(maps, (r, r, 0, 0), mode="replicate"), self.kernel)
+        return F.conv2d(F.pad(maps, (0, 0, r, r), mode="replicate"), self.kernel.transpose(2, 3))
+
+
+def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, half-pixel centres; (B, C, h, w) -> (B, C, *size)."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
+def squared_distances(queries: Tensor, bank: Tensor) -> Tensor:
+    """(N, D), (M, D) -> (N, M); the matmul form, because cdist does not export."""
+    return (_partial(queries, bank) + queries.square().sum(1, keepdim=True)).clamp_min(0)  # rounding: just below zero
+
+
+def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to and index of the nearest row of *bank* (M, D) for each query (N, D): (N,), (N,)."""
+    # What is constant per query is added behind the minimum: one pass over the (N, M) block in place of three.
+    least, index = _partial(queries, bank).min(1)
+    return (least + queries.square().sum(1)).clamp_min(0).sqrt(), index
+
+
+def _partial(queries: Tensor, bank: Tensor) -> Tensor:
+    return torch.addmm(bank.square().sum(1), queries, bank.T, alpha=-2)

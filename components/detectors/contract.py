@@ -1,0 +1,136 @@
+"""What a detector is: a torch module with stages to learn by and one forward path that returns raw scores.
+
+A detector knows nothing of files, flows, registries or metrics. Learned state is parameters and buffers only.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from components.backbones import Backbone
+
+
+class Scores(NamedTuple):
+    """Raw scores, higher = more anomalous: not normalised, not clamped, no threshold applied."""
+
+    image: Tensor  # (B,)
+    map: Tensor  # (B, 1, H, W), the size of the input images
+
+
+class Table(Protocol):
+    """Training inputs that are drawn by index: features (a list of tensors) or pixels (one tensor)."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Sequence[int]) -> Any: ...
+
+
+class TrainingData(Protocol):
+    """The fit normals, as a detector sees them."""
+
+    def features(self, backbone: Backbone) -> Table:
+        """Frozen features, one list of (B, C, h, w) per draw."""
+        ...
+
+    def pixels(self, size: int) -> Table:
+        """Images, (B, 3, size, size) float32 in [0, 1] per draw."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A closed-form stage: one pass over *table* in order; its running state lives in the detector's buffers.
+
+    *update* gets each batch; *finish* is called once behind the last.
+    """
+
+    name: str
+    table: Table
+    update: Callable[[Any], None]
+    finish: Callable[[], None]
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Optimise:
+    """A gradient stage: *loss* of a batch, minimised over *parameters*.
+
+    *schedule* maps the done share of all steps (0..1) to a factor on the learning rate. *average* is the decay of an
+    exponential moving average of the weights (0: none). With *select* the epoch with the best synthetic score is kept.
+    """
+
+    name: str
+    table: Table
+    loss: Callable[[Any], Tensor]
+    parameters: Sequence[nn.Parameter]
+    optimiser: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    epochs: int
+    batch_size: int = 16
+    schedule: Callable[[float], float] = lambda done: 1.0  # noqa: ARG005
+    clip: float | None = None
+    average: float = 0.0
+    select: bool = True
+
+
+Stage = Fit | Optimise
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """The publication behind a detector. *published* are the authors' numbers under their own protocol."""
+
+    title: str
+    paper: str
+    year: int
+    venue: str
+    family: str
+    needs: tuple[str, ...]
+    reconstructed: tuple[str, ...] = ()
+    published: dict[str, float] = field(default_factory=dict)
+
+
+class Detector(nn.Module, ABC):
+    """Base of all detectors; see docs/adding-a-detector.md."""
+
+    name: ClassVar[str]
+    info: ClassVar[MethodInfo]
+    settings_type: ClassVar[type]
+    presets: ClassVar[dict[str, Any]]  # "paper", "cpu", "tiny" -> settings
+    settings: Any
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Side in pixels of the square the images are resized to."""
+
+    @abstractmethod
+    def stages(self, data: TrainingData) -> Iterable[Stage]:
+        """How the detector learns, in order."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Scores:
+        """images: (B, 3, H, W) float32 in [0, 1], RGB, of any size."""
+
+
+class FeatureDetector(Detector):
+    """A detector over a frozen backbone: ``forward`` is extraction, then ``score``."""
+
+    def __init__(self, settings: Any, pretrained: bool = True) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = Backbone(settings.backbone, pretrained)
+
+    @property
+    def size(self) -> int:
+        return int(self.settings.backbone.size)
+
+    @abstractmethod
+    def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
+        """features: one (B, C, h, w) per tap; the map comes at *size* (H, W)."""
+
+    def forward(self, images: Tensor) -> Scores:
+        return self.score(self.backbone(images), (images.shape[-2], images.shape[-1]))

@@ -1,0 +1,81 @@
+"""params.yaml: every knob, loaded once into frozen typed records."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.calibration import CalibrationSettings
+from components.datasets.manifest import DataSettings
+from components.datasets.splits import SplitSettings
+from components.errors import SettingsError
+from components.evaluation import EvaluationSettings
+from components.export import ExportSettings
+from components.registry import RegistrySettings
+from components.settings import build
+from components.synthesis import SynthesisSettings
+from components.validation import ValidationSettings
+
+
+@dataclass(frozen=True)
+class View:
+    """What a detector is trained on: a data set, or some of its groups."""
+
+    data: str
+    groups: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TrainParams:
+    """Training knobs; *detectors* holds overrides of each method's preset under its name."""
+
+    preset: str = "cpu"
+    precision: str = "32-true"
+    checkpoint_every: float = 20.0
+    store: str = ".cache/features"
+    store_limit_gb: float = 20.0
+    detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A matrix of views and detectors."""
+
+    views: tuple[str, ...] = ("elpv-mono",)
+    detectors: tuple[str, ...] = ("fastflow", "patchcore")
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    data: dict[str, DataSettings]
+    views: dict[str, View]
+    seed: int = 0
+    artefacts: str = "artefacts"
+    pipeline: Selection = Selection()
+    benchmark: Selection = Selection()
+    validation: dict[str, ValidationSettings] = field(default_factory=dict)
+    split: SplitSettings = SplitSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
+    train: TrainParams = TrainParams()
+    calibration: CalibrationSettings = CalibrationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    export: ExportSettings = ExportSettings()
+    registry: RegistrySettings = RegistrySettings()
+
+    def view(self, name: str) -> View:
+        """Raises SettingsError when there is no such view."""
+        if name not in self.views:
+            raise SettingsError(f"params.yaml: views.{name} does not exist; known are {', '.join(self.views)}")
+        return self.views[name]
+
+
+def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
+    """Read params.yaml; *overrides* replace top-level keys. Raises SettingsError."""
+    if not path.exists():
+        raise SettingsError(f"{path}: not found; run from the project's folder or name the file with --params")
+    values = yaml.safe_load(path.read_text()) or {}
+    return build(Params, {**values, **(overrides or {})}, str(path))

@@ -1,0 +1,108 @@
+"""The components in order, over one layout of artefacts: what DVC, the Prefect flows and ``loupe fit`` all call.
+
+artefacts/<data>/{manifest,validation}
+artefacts/<view>/{split,synthetic}
+artefacts/<view>/<detector>/{model,calibration,evaluation,bundle}
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from components.params import Params, load_params
+from components.settings import plain
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one view under *params*; *data_root* holds the data sets."""
+
+    params: Params
+    view: str
+    data_root: Path = Path("data")
+
+    @property
+    def data(self) -> Path:
+        return self.data_root / self.params.view(self.view).data
+
+    @property
+    def shared(self) -> Path:
+        """Where what belongs to the data set lies, whatever the view."""
+        return Path(self.params.artefacts) / self.params.view(self.view).data
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.params.artefacts) / self.view
+
+    def of(self, detector: str) -> Path:
+        """The folder of one detector's artefacts."""
+        return self.folder / detector
+
+    def manifest(self) -> Path:
+        from components.datasets.manifest import make_manifest
+
+        return make_manifest(self.data, self.shared / "manifest", self.params.data[self.data.name])
+
+    def validate(self) -> Path:
+        from components.validation import ValidationSettings, validate
+
+        settings = self.params.validation.get(self.data.name, ValidationSettings())
+        return validate(self.shared / "manifest", self.data, self.shared / "validation", settings)
+
+    def split(self) -> Path:
+        from components.datasets.splits import split
+
+        settings = replace(self.params.split, groups=self.params.view(self.view).groups)
+        return split(self.shared / "validation", self.data, self.folder / "split", settings)
+
+    def synthesise(self) -> Path:
+        from components.synthesis import synthesise
+
+        out = self.folder / "synthetic"
+        return synthesise(self.folder / "split", self.data, out, self.params.synthesis, self.params.seed)
+
+    def train(self, detector: str) -> Path:
+        from components.training import TrainSettings, train
+
+        values = {k: v for k, v in plain(self.params.train).items() if k != "detectors"}
+        settings = TrainSettings(**values, overrides=self.params.train.detectors.get(detector, {}))
+        out = self.of(detector) / "model"
+        return train(
+            detector, self.folder / "split", self.folder / "synthetic", self.data, out, settings, self.params.seed
+        )
+
+    def calibrate(self, detector: str) -> Path:
+        from components.calibration import calibrate
+
+        at = self.of(detector)
+        return calibrate(at / "model", self.folder / "split", self.data, at / "calibration", self.params.calibration)
+
+    def evaluate(self, detector: str) -> Path:
+        from components.evaluation import evaluate
+
+        at, settings = self.of(detector), self.params.evaluation
+        return evaluate(at / "model", at / "calibration", self.folder / "split", self.data, at / "evaluation", settings,
+                        self.params.seed)  # fmt: skip
+
+    def export(self, detector: str) -> Path:
+        from components.export import export
+
+        at, settings = self.of(detector), self.params.export
+        return export(at / "model", at / "calibration", self.folder / "split", self.data, at / "bundle", settings)
+
+
+PER_DATA = ("manifest", "validate", "split", "synthesise")
+PER_DETECTOR = ("train", "calibrate", "evaluate", "export")
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m components.stages STAGE VIEW [DETECTOR]``: one stage with params.yaml, as dvc.yaml calls it."""
+    from components.progress import show_logs
+
+    show_logs()
+    stage, view, *detector = arguments
+    getattr(Stages(load_params(), view), stage)(*detector)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,87 @@
+"""The training component: one detector on the fit normals of one split."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from components.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
+from components.backbones import FeatureStore
+from components.datasets.loading import read_split
+from components.detectors import create, settings_for
+from components.errors import DataError
+from components.settings import plain
+from components.training.checkpoint import Checkpoint
+from components.training.data import CheckImages, FileImages, FitImages
+from components.training.loop import Loop
+from components.training.model import save_model
+from components.training.select import synthetic_auroc
+
+log = logging.getLogger("loupe")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train; *overrides* are settings of the detector by (dotted) name, on top of the preset."""
+
+    preset: str = "cpu"
+    overrides: dict[str, Any] = field(default_factory=dict)
+    precision: str = "32-true"
+    checkpoint_every: float = 20.0  # seconds
+    store: str = ".cache/features"
+    store_limit_gb: float = 20.0
+
+
+def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settings: TrainSettings, seed: int) -> Path:
+    """Train detector *name*; writes model.safetensors, settings.json and history.json to *out*.
+
+    An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same.
+    """
+    method = settings_for(name, settings.preset, settings.overrides)
+    inputs = {"split": split, "synthetic": synthetic}
+    fingerprint = values_hash([name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)])
+    checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
+    torch.manual_seed(seed)
+    detector = create(name, method)
+    with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
+        store = FeatureStore(Path(settings.store), settings.store_limit_gb)
+        check = _check_images(split, synthetic, data, store)
+        loop = Loop(detector, lambda d: synthetic_auroc(d, check), checkpoint, seed, settings.checkpoint_every,
+                    _fabric(settings, detector))  # fmt: skip
+        loop.run(FitImages(_images(data, _rows(split, "fit")), store))
+        save_model(detector, scratch)
+        write_json(scratch / "history.json", loop.history)
+    checkpoint.discard()
+    log.info("%s: trained, in %s", name, out)
+    return out
+
+
+def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore[no-untyped-def]
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="auto", devices=1, precision=settings.precision)  # type: ignore[arg-type]
+    fabric.to_device(detector)
+    return fabric
+
+
+def _rows(split: Path, side: str) -> pd.DataFrame:
+    table = read_split(split)
+    rows = table[(table["split"] == side) & (table["label"] == "normal")]
+    if rows.empty:
+        raise DataError(f"{split}: no normal images on the {side} side; add good images or lower calibrate_share")
+    return rows
+
+
+def _images(data: Path, rows: pd.DataFrame) -> FileImages:
+    return FileImages(tuple(data / i for i in rows["image_id"]), tuple(rows["sha256"]))
+
+
+def _check_images(split: Path, synthetic: Path, data: Path, store: FeatureStore) -> CheckImages:
+    normal = _images(data, _rows(split, "calibrate"))
+    made = [synthetic / i for i in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]]
+    images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(p) for p in made)))
+    return CheckImages(images, np.arange(len(images)) >= len(normal), store)

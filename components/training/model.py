@@ -1,0 +1,49 @@
+"""A trained detector on disk (safetensors + JSON) and the way all of Loupe scores files with it in torch."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from components.artefacts import read_json, write_json
+from components.detectors import create, detector_class
+from components.detectors.contract import Detector
+from components.imaging import load
+from components.progress import progress
+from components.settings import build
+
+
+def save_model(detector: Detector, out: Path) -> None:
+    """Write model.safetensors and settings.json into the existing folder *out*."""
+    state = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
+    save_file(state, out / "model.safetensors")
+    write_json(out / "settings.json", {"detector": detector.name, "settings": detector.settings})
+
+
+def load_model(folder: Path) -> Detector:
+    """The detector that ``save_model`` wrote, in eval mode on the CPU."""
+    saved = read_json(folder / "settings.json")
+    kind = detector_class(saved["detector"])
+    settings: Any = build(kind.settings_type, saved["settings"], str(folder / "settings.json"))
+    detector = create(saved["detector"], settings, pretrained=False)
+    detector.load_state_dict(load_file(folder / "model.safetensors"))
+    return detector.eval()
+
+
+@torch.inference_mode()
+def score_files(
+    detector: Detector, paths: Sequence[Path], batch_size: int = 16
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Score image files in order: per batch, image scores (B,) and maps (B, size, size), float32.
+
+    Images are resized to ``detector.size`` by the very operation inside the detector, which then leaves them alone.
+    """
+    device = next(detector.parameters()).device
+    starts = range(0, len(paths), batch_size)
+    for start in progress(starts, f"{detector.name}: scoring {len(paths)} images"):
+        images = torch.stack([load(path, detector.size) for path in paths[start : start + batch_size]])
+        scores = detector(images.to(device))
+        yield scores.image.float().cpu().numpy(), scores.map[:, 0].float().cpu().numpy()

@@ -1,0 +1,167 @@
+"""Every detector of the catalogue keeps the contract."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+
+from components.backbones import FeatureStore
+from components.detectors import CATALOGUE, create, describe, detector_class, settings_for
+from components.detectors.contract import Fit, Optimise
+from components.imaging import to_tensor
+from components.settings import build, plain
+from components.training.checkpoint import Checkpoint
+from components.training.data import FileImages, FitImages
+from components.training.loop import Loop
+from components.training.model import load_model, save_model
+
+NAMES = sorted(CATALOGUE)
+
+
+@pytest.fixture(scope="session")
+def images(product) -> FileImages:
+    paths = sorted((product / "train/good").glob("*.png"))[:20]
+    return FileImages(tuple(paths), tuple(p.name for p in paths))
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory) -> FeatureStore:
+    return FeatureStore(tmp_path_factory.mktemp("features"))
+
+
+def trained(name: str, images: FileImages, store: FeatureStore, folder: Path, seed: int = 0):
+    torch.manual_seed(seed)
+    detector = create(name, settings_for(name, "tiny"))
+    fabric = Fabric(accelerator="cpu", devices=1)
+    Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), seed, 1e9, fabric).run(FitImages(images, store))
+    return detector.eval()
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def fitted(request, images, store, tmp_path_factory):
+    return trained(request.param, images, store, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def batch(tiles) -> torch.Tensor:
+    return torch.stack([to_tensor(t) for t in tiles[20:]])
+
+
+def test_every_file_of_the_folder_is_in_the_catalogue_or_shared():
+    folder = Path(detector_class(NAMES[0]).__module__.replace(".", "/")).parent
+    shared = {"__init__", "contract", "blocks"}
+    assert {p.stem for p in folder.glob("*.py")} - shared == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_catalogue_entry_is_complete(name):
+    entry = describe(name)
+    assert set(entry["presets"]) == {"paper", "cpu", "tiny"}
+    assert entry["paper"]
+    assert entry["year"] > 2010
+    for preset in entry["presets"]:
+        settings = settings_for(name, preset)
+        assert dataclasses.is_dataclass(settings)
+        assert build(type(settings), plain(settings), name) == settings
+
+
+def test_shapes_and_finiteness(fitted, batch):
+    with torch.inference_mode():
+        scores = fitted(batch[:, :, :80])
+    assert scores.image.shape == (4,)
+    assert scores.map.shape == (4, 1, 80, 96)
+    assert torch.isfinite(scores.image).all()
+    assert torch.isfinite(scores.map).all()
+
+
+def test_pasted_square_raises_the_score_there(fitted, batch):
+    pasted = batch.clone()
+    pasted[:, :, 32:56, 40:64] = torch.tensor([0.9, 0.1, 0.2]).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        before, after = fitted(batch), fitted(pasted)
+    assert (after.image > before.image).all()
+    inside = (after.map - before.map)[:, :, 36:52, 44:60].mean()
+    outside = (after.map - before.map)[:, :, :16, :16].mean()
+    assert inside > outside
+
+
+def test_batch_size_does_not_change_scores(fitted, batch):
+    with torch.inference_mode():
+        together, alone = fitted(batch), [fitted(image[None]) for image in batch]
+    torch.testing.assert_close(together.image, torch.cat([s.image for s in alone]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together.map, torch.cat([s.map for s in alone]), rtol=1e-3, atol=1e-3)
+
+
+def test_an_image_resized_before_scores_the_same(fitted, batch):
+    from components.imaging import resize
+
+    with torch.inference_mode():
+        torch.testing.assert_close(fitted(batch).image, fitted(resize(batch, fitted.size)).image, rtol=1e-4, atol=1e-4)
+
+
+def test_saved_model_scores_the_same(fitted, batch, tmp_path):
+    save_model(fitted, tmp_path)
+    loaded = load_model(tmp_path)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(batch).image, fitted(batch).image, rtol=0, atol=0)
+
+
+def test_backbone_stays_frozen_in_training_mode(fitted, batch):
+    before = copy.deepcopy(fitted.backbone.state_dict())
+    fitted.train()
+    fitted(batch)
+    fitted.eval()
+    for key, value in fitted.backbone.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+    assert not any(p.requires_grad for p in fitted.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_seed_gives_the_same_weights(name, images, store, tmp_path):
+    one, two = (trained(name, images, store, tmp_path / str(i)).state_dict() for i in range(2))
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], rtol=0, atol=0)
+
+
+class KilledError(Exception):
+    """Stands for the signal."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_killed_training_resumes_with_the_same_weights(name, images, store, tmp_path, monkeypatch):
+    whole = trained(name, images, store, tmp_path / "whole").state_dict()
+    calls = {"n": 0}
+    take = type(store.features(create(name, settings_for(name, "tiny")).backbone, images)).take
+
+    def killing(self, indices):
+        calls["n"] += 1
+        if calls["n"] == 2:
+            raise KilledError
+        return take(self, indices)
+
+    def run(every: float):
+        torch.manual_seed(0)
+        detector = create(name, settings_for(name, "tiny"))
+        fabric = Fabric(accelerator="cpu", devices=1)
+        loop = Loop(detector, lambda _: 0.5, Checkpoint(tmp_path / "cut", "x"), 0, every, fabric)
+        loop.run(FitImages(images, store))
+        return detector
+
+    monkeypatch.setattr("components.backbones.store.FeatureTable.take", killing)
+    with pytest.raises(KilledError):
+        run(0.0)
+    assert load_file(tmp_path / "cut" / "state.safetensors")
+    resumed = run(0.0).state_dict()
+    for key in whole:
+        torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_are_of_the_two_kinds(name, images, store):
+    stages = list(create(name, settings_for(name, "tiny")).stages(FitImages(images, store)))
+    assert stages
+    assert all(isinstance(s, Fit | Optimise) for s in stages)
