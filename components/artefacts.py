@@ -1,7 +1,7 @@
 """Artefact directories: written aside and renamed, each with the record of what made it.
 
-``run.json`` holds what determines the bytes (inputs by hash, settings, seed, versions); ``timing.json`` holds what varies
-from run to run and is therefore no hashed output of a DVC stage.
+``run.json`` holds what determines the bytes (inputs by hash, settings, seed, versions); ``timing.json`` holds what
+varies from run to run and is therefore no hashed output of a DVC stage.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime"
 
 @contextmanager
 def atomic_dir(out: Path) -> Iterator[Path]:
-    """A scratch directory beside *out* that takes its place when the block ends well and is removed when it does not."""
+    """A scratch directory beside *out* that takes its place when the block ends well, and else is removed."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = out.parent / f".{out.name}.{os.getpid()}.part"

@@ -21,7 +21,7 @@ def tiles() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def product(tmp_path_factory, tiles):
+def product(tmp_path_factory):
     """A folder in MVTec layout: 40 good images for training, 8 good and 8 scratched ones with masks for testing."""
     root = tmp_path_factory.mktemp("product")
     for i in range(40):

@@ -1,0 +1,181 @@
+"""The command line: a thin Typer app over the components. Heavy libraries are loaded by the command that needs them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from components.errors import LoupeError, SettingsError
+from components.progress import show_logs
+
+app = typer.Typer(
+    help="Visual inspection without defect labels.", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The file with every knob.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="A setting of the detector, as key=value.")]
+DEFAULT_PARAMS = Path("params.yaml")
+
+
+def main() -> None:
+    """Run a command; an error of ours is one sentence on standard error and exit status 1."""
+    show_logs()
+    try:
+        app()
+    except LoupeError as error:
+        sys.stderr.write(f"loupe: {error}\n")
+        sys.exit(1)
+
+
+def say(text: str) -> None:
+    """Print a line of the command's own output."""
+    typer.echo(text)
+
+
+@app.command(epilog="Example: loupe doctor")
+def doctor(as_json: AsJson = False) -> None:
+    """Check Python, torch, device, weights, disk and tools; say what to do about each problem."""
+    from components.doctor import examine
+
+    findings = examine()
+    if as_json:
+        say(json.dumps(findings, indent=1))
+    else:
+        for finding in findings:
+            say(f"{'ok ' if finding['ok'] else 'BAD'} {finding['what']}: {finding['found']}{_advice(finding)}")
+    if not all(finding["ok"] for finding in findings):
+        raise typer.Exit(1)
+
+
+def _advice(finding: dict[str, Any]) -> str:
+    return "" if finding["ok"] else f" -> {finding['advice']}"
+
+
+@app.command(epilog="Example: loupe detectors --json")
+def detectors(as_json: AsJson = False) -> None:
+    """List the catalogue: name, paper, family, needs, presets."""
+    from components.detectors import CATALOGUE, describe
+
+    entries = [describe(name) for name in CATALOGUE]
+    if as_json:
+        say(json.dumps(entries, indent=1))
+        return
+    for entry in entries:
+        say(f"{entry['name']:12} {entry['family']:18} {entry['venue']} {entry['year']}  {entry['paper']}")
+
+
+@data_app.command("add", epilog="Example: loupe data add tiles --adapter mtd --source /mnt/usb/MTD")
+def data_add(
+    name: Annotated[str, typer.Argument(help="The data set's name: data/NAME, pinned by data/NAME.dvc.")],
+    adapter: Annotated[str, typer.Option(help="elpv, mtd or folder (MVTec layout).")] = "folder",
+    source: Annotated[Path | None, typer.Option(help="The folder to copy; elpv needs none.")] = None,
+) -> None:
+    """Bring a data set in: copy it to data/NAME and pin its content with DVC."""
+    from components.datasets.versions import bring_in
+
+    say(f"in {bring_in(name, adapter, source)}; name it in params.yaml under data and views to use it in the pipeline")
+
+
+@data_app.command("check", epilog="Example: loupe data check elpv")
+def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Validate a data set of params.yaml and print what was found."""
+    from components.params import load_params
+    from components.stages import Stages
+
+    known = load_params(params)
+    view = next((v for v, item in known.views.items() if item.data == name), None)
+    if view is None:
+        raise SettingsError(f"{params}: no view uses the data set {name}; add one under views")
+    stages = Stages(known, view)
+    _bring(stages)
+    stages.manifest()
+    out = stages.validate()
+    say((out / "summary.json").read_text().rstrip())
+    say(f"report in {out / 'docs' / 'index.html'}")
+
+
+def _bring(stages: Any) -> None:
+    from components.datasets.versions import checkout
+
+    checkout(stages.data.name)
+
+
+@app.command(epilog="Example: loupe fit patchcore --data photos --out runs/photos --set bank_size=5000")
+def fit(
+    detector: str,
+    data: Annotated[
+        Path, typer.Option(help="A data set: MVTec layout (train/good is enough), or what --adapter reads.")
+    ],
+    out: Annotated[Path, typer.Option(help="The run's folder: model, calibration.json, bundle, run.json.")],
+    adapter: Annotated[str, typer.Option(help="elpv, mtd or folder.")] = "folder",
+    group: Annotated[list[str] | None, typer.Option(help="Use only this group; may be repeated.")] = None,
+    preset: Annotated[str, typer.Option(help="paper, cpu or tiny.")] = "cpu",
+    seed: int = 0,
+    alpha: Annotated[float, typer.Option(help="The false-alarm rate on good images.")] = 0.05,
+    setting: Sets = None,
+) -> None:
+    """Train on a folder, calibrate and export; killed half way, the same command resumes."""
+    from components.fit import FitRequest, fit_folder
+
+    overrides = dict(_assignment(text) for text in setting or [])
+    groups = tuple(group) if group else None
+    request = FitRequest(detector, data.resolve(), adapter, groups, preset, seed, alpha, overrides)
+    say(f"run in {fit_folder(request, out)}")
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise SettingsError(f"--set {text}: write key=value")
+    return key, yaml.safe_load(value)
+
+
+@app.command(epilog="Example: loupe evaluate runs/photos --data photos")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A folder that `loupe fit` wrote.")],
+    data: Annotated[Path, typer.Option(help="The data set's folder, as given to fit.")],
+    out: Annotated[Path | None, typer.Option(help="Where to; default RUN/evaluation.")] = None,
+    seed: int = 0,
+) -> None:
+    """Score the test split: metrics.json, scores.parquet, curves, gallery."""
+    from components.fit import evaluate_run
+
+    written = evaluate_run(run, data.resolve(), out or run / "evaluation", seed)
+    say((written / "metrics.json").read_text().rstrip())
+    say(f"evaluation in {written}")
+
+
+@app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.parquet")
+def score(
+    bundle: Path,
+    images: list[Path],
+    out: Annotated[Path, typer.Option(help="The table of scores, parquet.")],
+    maps: Annotated[Path | None, typer.Option(help="Also write each heat map here, float32 .npy.")] = None,
+) -> None:
+    """Score images with ONNX Runtime only: raw score, p-value, decision per image."""
+    from components.scoring.batch import score as score_images
+
+    say(f"scores in {score_images(bundle, images, out, maps)}")
+
+
+@app.command(epilog="Example: loupe pipeline --views elpv-mono --detectors patchcore")
+def pipeline(
+    detectors: Annotated[list[str] | None, typer.Option("--detectors", help="May be repeated.")] = None,
+    views: Annotated[list[str] | None, typer.Option("--views", "--data", help="May be repeated.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Run the Prefect training flow in this process."""
+    from flows.train import run_here
+
+    say(run_here(params, views, detectors))
+
+
+if __name__ == "__main__":
+    main()

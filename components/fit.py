@@ -1,0 +1,86 @@
+"""``loupe fit`` and ``loupe evaluate``: the stages on one folder, without DVC, Prefect or a registry."""
+
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from components.artefacts import read_json, tree_hash, values_hash, write_json
+from components.calibration import CalibrationSettings
+from components.datasets.manifest import DataSettings
+from components.errors import DataError
+from components.params import Params, TrainParams, View
+from components.settings import plain
+from components.stages import Stages
+
+log = logging.getLogger("loupe")
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What the user asked ``loupe fit`` for."""
+
+    detector: str
+    data: Path
+    adapter: str = "folder"
+    groups: tuple[str, ...] | None = None
+    preset: str = "cpu"
+    seed: int = 0
+    alpha: float = 0.05
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+
+def fit_folder(request: FitRequest, out: Path) -> Path:
+    """Validate, split, synthesise, train, calibrate and export; *out* then holds model, calibration.json, bundle."""
+    if not request.data.is_dir():
+        raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
+    stages = _stages(request, out / "work")
+    steps = [stages.manifest, stages.validate, stages.split, stages.synthesise]
+    for step in steps:
+        log.info("%s: %s", out, step.__name__)
+        step()
+    for name in ("train", "calibrate", "export"):
+        log.info("%s: %s", out, name)
+        getattr(stages, name)(request.detector)
+    return _present(request, stages, out)
+
+
+def _stages(request: FitRequest, work: Path) -> Stages:
+    name = request.data.name
+    params = Params(
+        data={name: DataSettings(adapter=request.adapter, name=name)},
+        views={"run": View(name, request.groups)},
+        seed=request.seed,
+        artefacts=str(work),
+        train=TrainParams(preset=request.preset, detectors={request.detector: request.overrides}),
+        calibration=CalibrationSettings(alpha=request.alpha),
+    )
+    return Stages(params, "run", request.data.parent)
+
+
+def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
+    """Put what a user looks for at the top of *out*; the stages' own artefacts stay below ``work``."""
+    made = stages.of(request.detector)
+    for name in ("model", "bundle"):
+        shutil.rmtree(out / name, ignore_errors=True)
+        shutil.copytree(made / name, out / name)
+    shutil.copy2(made / "calibration" / "calibration.json", out / "calibration.json")
+    shutil.copy2(stages.folder / "split" / "split.parquet", out / "split.parquet")
+    record = {
+        "request": {**plain(request), "data": request.data.name},
+        "configuration": values_hash({**plain(request), "data": request.data.name}),
+        "outputs": {name: tree_hash(out / name) for name in ("model", "bundle", "calibration.json", "split.parquet")},
+        "stages": {name: read_json(made / name / "run.json") for name in ("model", "calibration", "bundle")},
+    }
+    write_json(out / "run.json", record)
+    return out
+
+
+def evaluate_run(run: Path, data: Path, out: Path, seed: int) -> Path:
+    """Evaluate what ``fit_folder`` wrote to *run* on the test split it made of *data*."""
+    from components.evaluation import EvaluationSettings, evaluate
+
+    if not (run / "run.json").exists():
+        raise DataError(f"{run}: holds no run.json; give a folder that `loupe fit` wrote")
+    return evaluate(run / "model", run, run, data, out, EvaluationSettings(), seed)

@@ -1,0 +1,95 @@
+"""The training flow: views x detectors through every stage, then leaderboard, registration and champion.
+
+Tasks exchange paths. Retries are only where a disk or network is touched; training holds the limit named ``gpu``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.concurrency.sync import concurrency
+
+from components.params import Params, load_params
+from components.progress import show_logs
+from components.stages import Stages
+
+LIMIT = "gpu"
+
+
+@task(retries=2, retry_delay_seconds=[2, 10])
+def bring_data(stages: Stages) -> Path:
+    from components.datasets.versions import checkout
+
+    return checkout(stages.data.name, stages.data_root)
+
+
+@task
+def check_data(stages: Stages) -> Path:
+    stages.manifest()
+    validated = stages.validate()
+    create_markdown_artifact((validated / "summary.json").read_text(), key="validation", description=stages.data.name)
+    return validated
+
+
+@task
+def prepare(stages: Stages) -> Path:
+    stages.split()
+    return stages.synthesise()
+
+
+@task
+def fit(stages: Stages, detector: str) -> Path:
+    # Not strict: a machine without a server-side limit of this name trains one detector at a time anyway.
+    with concurrency(LIMIT, occupy=1):
+        return stages.train(detector)
+
+
+@task
+def judge(stages: Stages, detector: str) -> Path:
+    stages.calibrate(detector)
+    evaluation = stages.evaluate(detector)
+    stages.export(detector)
+    gallery = (evaluation / "gallery" / "index.html").resolve().as_uri()
+    create_link_artifact(gallery, key=f"gallery-{stages.view}-{detector}", link_text="heat maps")
+    return evaluation
+
+
+@task
+def rank(evaluations: dict[str, Path], out: Path) -> Path:
+    from components.evaluation.leaderboard import leaderboard, table
+
+    create_table_artifact(table(evaluations), key="leaderboard")
+    return leaderboard(evaluations, out)
+
+
+@task(retries=2, retry_delay_seconds=[1, 5])
+def register(params: Params, stages: Stages, detectors: list[str]) -> str:
+    from components.registry.champion import register_best
+
+    return register_best(params.registry, stages.view, {name: stages.of(name) for name in detectors})
+
+
+@flow(name="train", log_prints=False)
+def train(params_file: Path = Path("params.yaml"), views: list[str] | None = None, detectors: list[str] | None = None,
+          data_root: Path = Path("data")) -> Path:  # fmt: skip
+    """Run every detector on every view; *views* and *detectors* default to ``pipeline`` in the params file."""
+    params, logger = load_params(params_file), get_run_logger()
+    names = detectors or list(params.pipeline.detectors)
+    evaluations: dict[str, Path] = {}
+    for view in views or params.pipeline.views:
+        stages = Stages(params, view, data_root)
+        for step in (bring_data, check_data, prepare):
+            step(stages)
+        for name in names:
+            fit(stages, name)
+            evaluations[f"{view}/{name}"] = judge(stages, name)
+        logger.info("champion of %s: %s", view, register(params, stages, names))
+    return rank(evaluations, Path(params.artefacts) / "leaderboard")
+
+
+def run_here(params_file: Path, views: list[str] | None, detectors: list[str] | None) -> str:
+    """Run the flow in this process and return the leaderboard as text."""
+    show_logs()
+    out: Any = train(params_file, views, detectors)
+    return f"{(out / 'leaderboard.md').read_text()}\nleaderboard in {out}"
