@@ -1,0 +1,1 @@
+"""Data sets: adapters from native folders, the manifest, splits without leaks, and versions pinned by DVC."""

@@ -1,0 +1,83 @@
+"""The calibration component: scores of the calibrate normals -> calibration.json."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.artefacts import recorded, tree_hash, write_json
+from components.calibration.conformal import needed, threshold
+from components.errors import CalibrationError
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+MAP_QUANTILES = (0.5, 0.99, 0.999, 1.0)
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """*alpha* is the false-alarm rate asked for on normal images; *confidence* that of the interval around it."""
+
+    alpha: float = 0.05
+    confidence: float = 0.95
+
+
+def calibrate(model: Path, split: Path, data: Path, out: Path, settings: CalibrationSettings) -> Path:
+    """Write calibration.json and scores.parquet. Raises CalibrationError when there are too few normals for alpha."""
+    import pandas as pd
+
+    from components.datasets.loading import rows
+    from components.training.model import load_model, score_files
+
+    table = rows(split, "calibrate", "normal")
+    _require(len(table), settings.alpha, split)
+    inputs = {"model": model / "model.safetensors", "split": split / "split.parquet"}
+    with recorded(out, "calibrate", settings, inputs) as scratch:
+        scored = list(score_files(load_model(model), [data / i for i in table["image_id"]]))
+        scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
+        maps = np.concatenate([np.quantile(m.reshape(len(m), -1), MAP_QUANTILES, axis=1).T for _, m in scored])
+        result = {
+            "model": tree_hash(model / "model.safetensors"),
+            **summary(scores, settings),
+            "groups": {str(g): _group(scores[table["group"] == g], settings) for g in sorted(set(table["group"]))},
+            # Heat maps are drawn on this scale: from the typical to the largest value seen on normal images.
+            "map": dict(zip(map(str, MAP_QUANTILES), [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())],
+                            strict=True)),
+        }  # fmt: skip
+        write_json(scratch / "calibration.json", result)
+        table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
+    return out
+
+
+def _require(n: int, alpha: float, where: Path) -> None:
+    if n < needed(alpha):
+        raise CalibrationError(
+            f"{where}: {n} calibrate normals are too few for a false-alarm rate of {alpha}: {needed(alpha)} are needed; "
+            "add good images, raise split.calibrate_share, or raise alpha"
+        )
+
+
+def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    """Threshold, p-value table and the interval of the false-alarm rate that this many normals allow."""
+    from scipy.stats import beta
+
+    n, alpha = len(scores), settings.alpha
+    beyond = int(alpha * (n + 1) + 1e-9)  # the true rate at this threshold is Beta(beyond, n + 1 - beyond)
+    tails = (1 - settings.confidence) / 2
+    low, high = beta.ppf([tails, 1 - tails], beyond, n + 1 - beyond)
+    return {
+        "rule": "split conformal: anomalous when p <= alpha",
+        "alpha": alpha,
+        "n": n,
+        "threshold": threshold(scores, alpha),
+        "false_alarm_interval": [float(low), float(high)],
+        "confidence": settings.confidence,
+        "quantiles": {str(q): float(np.quantile(scores, q)) for q in QUANTILES},
+        "scores": [float(s) for s in np.sort(scores)],
+    }
+
+
+def _group(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    if len(scores) < needed(settings.alpha):
+        return {"n": len(scores), "threshold": None, "reason": f"fewer than {needed(settings.alpha)} normals"}
+    return {"n": len(scores), "threshold": threshold(scores, settings.alpha)}

@@ -1,0 +1,130 @@
+"""One adapter per public data set, and ``folder``: from a native folder to one row per image.
+
+An adapter only lists: it reads names and labels, never pixels, so that broken files are listed too and judged later.
+Protocols and licences: docs/data.md.
+"""
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import DataError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+TEST_EVERY = 5  # of the normals sorted by file name, index mod 5 == 0 goes to the test side
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image as its data set describes it; paths are POSIX, below the data set's folder."""
+
+    image_id: str
+    group: str
+    label: str
+    defect: str
+    role: str
+    mask: str | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """*rows* lists a native folder; *fetch* builds that folder where the bytes can be had without a source."""
+
+    rows: Callable[[Path], list[Row]]
+    licence: str
+    fetch: Callable[[Path], None] | None = None
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Image files of a folder by suffix, sorted by name."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+
+
+def _with_test_side(normals: Iterable[Row]) -> list[Row]:
+    ordered = sorted(normals, key=lambda row: Path(row.image_id).name)
+    return [
+        Row(r.image_id, r.group, r.label, r.defect, "train" if i % TEST_EVERY else "test")
+        for i, r in enumerate(ordered)
+    ]
+
+
+def elpv_rows(root: Path) -> list[Row]:
+    """ELPV solar cells: labels.csv gives a defect probability; 0 normal, 1 anomalous, the two between uncertain."""
+    table = root / "labels.csv"
+    if not table.exists():
+        raise DataError(f"{table}: not found; bring the data in with `loupe data add elpv --adapter elpv`")
+    rows = []
+    with table.open() as stream:
+        for name, probability, group in (line.split() for line in stream if line.strip()):
+            label = {0.0: "normal", 1.0: "anomalous"}.get(float(probability), "uncertain")
+            defect = "" if label == "normal" else f"probability {float(probability):.2f}"
+            rows.append(Row(name, group, label, defect, "test"))
+    groups = sorted({row.group for row in rows})
+    normals = [r for g in groups for r in _with_test_side(r for r in rows if r.label == "normal" and r.group == g)]
+    return sorted([*normals, *(r for r in rows if r.label != "normal")], key=lambda row: row.image_id)
+
+
+def elpv_fetch(out: Path) -> None:
+    """Copy the images and labels out of the installed PyPI package ``elpv-dataset``. Raises DataError."""
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise DataError("elpv: the package elpv-dataset is not installed; run `make setup` or pip install elpv-dataset")
+    source = Path(spec.origin).parent / "data"
+    shutil.copytree(source / "images", out / "images", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copy2(source / "labels.csv", out / "labels.csv")
+
+
+def mtd_rows(root: Path) -> list[Row]:
+    """Magnetic tiles: MT_<type>/Imgs/*.jpg, a defect's mask beside it as .png; MT_Free are the normals."""
+    folders = sorted(root.glob("MT_*/Imgs"))
+    if not folders:
+        raise DataError(f"{root}: holds no MT_*/Imgs folders; give the unpacked magnetic tile data set")
+    rows = []
+    for folder in folders:
+        defect = folder.parent.name.removeprefix("MT_").lower()
+        names = [p.relative_to(root).as_posix() for p in sorted(folder.glob("*.jpg"))]
+        if defect == "free":
+            rows += _with_test_side(Row(name, "mtd", "normal", "", "train") for name in names)
+        else:
+            rows += [Row(n, "mtd", "anomalous", defect, "test", n.removesuffix(".jpg") + ".png") for n in names]
+    return rows
+
+
+def folder_rows(root: Path) -> list[Row]:
+    """MVTec layout: train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png."""
+    if not (root / "train" / "good").is_dir():
+        raise DataError(f"{root}: has no folder train/good; put the good images there")
+    group = root.name
+    rows = [
+        Row(p.relative_to(root).as_posix(), group, "normal", "", "train") for p in images_below(root / "train/good")
+    ]
+    for folder in sorted(p for p in (root / "test").glob("*") if p.is_dir()):
+        defect = "" if folder.name == "good" else folder.name
+        for path in images_below(folder):
+            label = "anomalous" if defect else "normal"
+            mask = _mask_of(root, defect, path.stem) if defect else None
+            rows.append(Row(path.relative_to(root).as_posix(), group, label, defect, "test", mask))
+    return rows
+
+
+def _mask_of(root: Path, defect: str, stem: str) -> str | None:
+    for name in (f"{stem}_mask.png", f"{stem}.png"):
+        if (root / "ground_truth" / defect / name).exists():
+            return f"ground_truth/{defect}/{name}"
+    return None
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "elpv": Adapter(elpv_rows, "images CC BY-NC-SA 4.0, package code Apache-2.0", elpv_fetch),
+    "mtd": Adapter(mtd_rows, "none stated; cite Huang, Qiu, Yuan (2020)"),
+    "folder": Adapter(folder_rows, "the owner's"),
+}
+
+
+def adapter(name: str) -> Adapter:
+    """Raises DataError when there is no adapter of this name."""
+    if name not in ADAPTERS:
+        raise DataError(f"{name} is not an adapter; choose one of {', '.join(ADAPTERS)}")
+    return ADAPTERS[name]

