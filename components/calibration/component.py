@@ -24,7 +24,6 @@ class CalibrationSettings:
 
 def calibrate(model: Path, split: Path, data: Path, out: Path, settings: CalibrationSettings) -> Path:
     """Write calibration.json and scores.parquet. Raises CalibrationError when there are too few normals for alpha."""
-    import pandas as pd
 
     from components.datasets.loading import rows
     from components.training.model import load_model, score_files
@@ -52,8 +51,8 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
 def _require(n: int, alpha: float, where: Path) -> None:
     if n < needed(alpha):
         raise CalibrationError(
-            f"{where}: {n} calibrate normals are too few for a false-alarm rate of {alpha}: {needed(alpha)} are needed; "
-            "add good images, raise split.calibrate_share, or raise alpha"
+            f"{where}: {n} calibrate normals are too few for a false-alarm rate of {alpha}; {needed(alpha)} are "
+            "needed: add good images, raise split.calibrate_share, or raise alpha"
         )
 
 

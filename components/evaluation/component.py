@@ -1,0 +1,149 @@
+"""The evaluation component: the test split scored, measured and drawn. Its labels report and never choose."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.artefacts import read_json, recorded, tree_hash, write_json
+from components.calibration import decide, p_values
+from components.datasets.loading import rows
+from components.evaluation import drawing
+from components.evaluation.metrics import METRIC_VERSION, bootstrap, image_metrics, pixel_metrics, share_interval
+from components.imaging import load_mask
+from components.records import SCORE_COLUMNS
+
+log = logging.getLogger("loupe")
+SPLIT = "test"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Side in pixels at which maps meet masks, resamples for intervals, limit of AUPRO, images per gallery row."""
+
+    map_size: int = 256
+    bootstrap: int = 1000
+    aupro_limit: float = 0.3
+    gallery: int = 6
+
+
+def evaluate(
+    model: Path, calibration: Path, split: Path, data: Path, out: Path, settings: EvaluationSettings, seed: int
+) -> Path:
+    """Write scores.parquet, metrics.json, curves and the gallery of the test split."""
+    table = rows(split, SPLIT)
+    known = read_json(calibration / "calibration.json")
+    inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
+              "split": split / "split.parquet"}  # fmt: skip
+    with recorded(out, "evaluate", settings, inputs, seed) as scratch:
+        scores, maps = _scored(model, [data / i for i in table["image_id"]], settings.map_size)
+        result = _score_table(table, scores, known, model)
+        result.to_parquet(scratch / "scores.parquet", index=False)
+        masks = _masks(table, data, settings.map_size)
+        metrics = measure(result, masks, maps, known["alpha"], settings, seed)
+        curve = metrics["overall"]["pixel"].pop("curve", None)
+        write_json(scratch / "metrics.json", {**metrics, "split_hash": tree_hash(split / "split.parquet")})
+        drawing.curves(scratch, result, curve, model / "history.json")
+        drawing.gallery(scratch / "gallery", data, table, result, maps, masks, known["map"], settings.gallery)
+    log.info("%s: image AUROC %s", out, metrics["overall"]["image"].get("auroc", "not available"))
+    return out
+
+
+def _scored(model: Path, paths: list[Path], size: int) -> tuple[np.ndarray, np.ndarray]:
+    from PIL import Image
+
+    from components.training.model import load_model, score_files
+
+    scored = list(score_files(load_model(model), paths))
+    maps = np.concatenate([m for _, m in scored])
+    if maps.shape[1] != size:
+        maps = np.stack([np.asarray(Image.fromarray(m).resize((size, size), Image.Resampling.BILINEAR)) for m in maps])
+    return np.concatenate([s for s, _ in scored]).astype(np.float64), maps
+
+
+def _score_table(table: pd.DataFrame, scores: np.ndarray, known: dict[str, Any], model: Path) -> pd.DataFrame:
+    result = table.assign(
+        score=scores,
+        p_value=p_values(known, scores),
+        decision=decide(known, scores),
+        threshold=known["threshold"],
+        model=read_json(model / "settings.json")["detector"],
+        model_version=tree_hash(model / "model.safetensors")[:12],
+        source="evaluation",
+    )
+    return result.reindex(columns=list(SCORE_COLUMNS))
+
+
+def _masks(table: pd.DataFrame, data: Path, size: int) -> dict[int, np.ndarray]:
+    """Masks by row: empty ones for normal images, none for an anomalous image that has no (or an empty) mask."""
+    found = {}
+    for i, row in table.iterrows():
+        if row["label"] == "normal":
+            found[i] = np.zeros((size, size), bool)
+        elif isinstance(row["mask"], str) and (mask := load_mask(data / row["mask"], size)).any():
+            found[i] = mask
+    return found
+
+
+def measure(
+    result: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, alpha: float, settings: EvaluationSettings,
+    seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """All figures, overall and per group; uncertain images stand apart and enter no headline figure."""
+    headline = result[result["label"] != "uncertain"]
+    groups = {str(g): part for g, part in headline.groupby("group")}
+    return {
+        "metric_version": METRIC_VERSION,
+        "split": SPLIT,
+        "seed": seed,
+        "alpha": alpha,
+        "overall": _figures(headline, masks, maps, settings, seed),
+        "groups": {g: _figures(part, masks, maps, settings, seed) for g, part in groups.items()} if groups else {},
+        "uncertain": _uncertain(result[result["label"] == "uncertain"]),
+    }
+
+
+def _figures(
+    part: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, settings: EvaluationSettings, seed: int
+) -> dict[str, Any]:
+    labels, scores = (part["label"] == "anomalous").to_numpy(), part["score"].to_numpy()
+    image: dict[str, Any] = {"not_available": "the test split has no anomalous or no normal images"}
+    if labels.any() and not labels.all():
+        image = {**image_metrics(labels, scores), "interval": bootstrap(labels, scores, settings.bootstrap, seed)}
+    return {
+        "n": {"normal": int((~labels).sum()), "anomalous": int(labels.sum())},
+        "image": image,
+        "pixel": _pixel(part, masks, maps, settings),
+        **_rates(part, labels),
+    }
+
+
+def _rates(part: pd.DataFrame, labels: np.ndarray) -> dict[str, Any]:
+    """False-alarm and miss rate at the calibrated threshold, with 95 % intervals."""
+    alarm = (part["decision"] == "anomalous").to_numpy()
+    rates: dict[str, Any] = {}
+    for name, chosen, hit in (("false_alarm_rate", ~labels, alarm), ("miss_rate", labels, ~alarm)):
+        n, hits = int(chosen.sum()), int((hit & chosen).sum())
+        rates[name] = {"rate": hits / n, "interval": share_interval(hits, n)} if n else {"not_available": "no images"}
+    return rates
+
+
+def _pixel(
+    part: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, settings: EvaluationSettings
+) -> dict[str, Any]:
+    chosen = [i for i in part.index if i in masks]
+    stack = np.stack([masks[i] for i in chosen]) if chosen else np.zeros((0, 1, 1), bool)
+    if not stack.any():
+        return {"not_available": "the test split has no masks of anomalies"}
+    figures = pixel_metrics(stack, maps[chosen], settings.aupro_limit)
+    return {**figures, "images": len(chosen), "size": settings.map_size}
+
+
+def _uncertain(part: pd.DataFrame) -> dict[str, Any]:
+    if part.empty:
+        return {"n": 0}
+    share = float((part["decision"] == "anomalous").mean())
+    return {"n": len(part), "share_anomalous": share, "mean_p_value": float(part["p_value"].mean())}

@@ -1,0 +1,135 @@
+"""Curves, histograms and the gallery of heat maps, drawn on the calibrated scale (never per image)."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from components.artefacts import read_json
+from components.imaging import decode
+
+mpl.use("Agg")
+PLAIN = {"Software": None}  # no version in the file: same picture, same bytes
+ROWS = ("most anomalous", "missed", "false alarms", "typical normals")
+
+
+def curves(out: Path, result: pd.DataFrame, region_curve: list[list[float]] | None, history: Path) -> None:
+    """roc.csv, pr.csv, pro.csv, curves.png, histogram.png and, for gradient methods, history.png."""
+    known = result[result["label"] != "uncertain"]
+    labels = (known["label"] == "anomalous").to_numpy()
+    drawn: dict[str, np.ndarray] = {}
+    if labels.any() and not labels.all():
+        fpr, tpr, _ = roc_curve(labels, known["score"])
+        precision, recall, _ = precision_recall_curve(labels, known["score"])
+        drawn = {"roc": np.c_[fpr, tpr], "pr": np.c_[recall, precision]}
+    if region_curve:
+        drawn["pro"] = np.array(region_curve)
+    names = {"roc": ("fpr", "tpr"), "pr": ("recall", "precision"), "pro": ("fpr", "overlap")}
+    for name, points in drawn.items():
+        pd.DataFrame(points, columns=list(names[name])).to_csv(out / f"{name}.csv", index=False)
+    _curve_picture(out, drawn, names)
+    _histogram(out, result)
+    if history.exists():
+        _history(out, read_json(history))
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata=PLAIN)
+    plt.close(figure)
+
+
+def _curve_picture(out: Path, drawn: dict[str, np.ndarray], names: dict[str, tuple[str, str]]) -> None:
+    figure, axes = plt.subplots(1, max(1, len(drawn)), figsize=(4 * max(1, len(drawn)), 3.6), squeeze=False)
+    for axis, (name, points) in zip(axes[0], drawn.items(), strict=False):
+        axis.plot(points[:, 0], points[:, 1])
+        axis.set(title=name.upper(), xlabel=names[name][0], ylabel=names[name][1], xlim=(0, 1), ylim=(0, 1.02))
+    _save(figure, out / "curves.png")
+
+
+def _histogram(out: Path, result: pd.DataFrame) -> None:
+    figure, axis = plt.subplots(figsize=(6, 3.4))
+    bins = np.histogram_bin_edges(result["score"], 40).tolist()
+    for label, part in result.groupby("label"):
+        axis.hist(part["score"], bins=bins, alpha=0.6, label=f"{label} ({len(part)})")
+    axis.axvline(result["threshold"].iloc[0], color="black", linestyle="--", label="calibrated threshold")
+    axis.set(xlabel="raw score", ylabel="images")
+    axis.legend()
+    _save(figure, out / "histogram.png")
+
+
+def _history(out: Path, history: list[dict[str, Any]]) -> None:
+    steps = [record for record in history if "loss" in record]
+    if not steps:
+        return
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    left.plot([r["loss"] for r in steps])
+    left.set(xlabel="epoch", ylabel="loss on fit normals")
+    right.plot([r.get("synthetic_auroc", np.nan) for r in steps])
+    right.set(xlabel="epoch", ylabel="image AUROC on synthetic anomalies")
+    _save(figure, out / "history.png")
+
+
+def gallery(
+    out: Path, data: Path, table: pd.DataFrame, result: pd.DataFrame, maps: np.ndarray, masks: dict[int, np.ndarray],
+    scale: dict[str, float], count: int,
+) -> None:  # fmt: skip
+    """gallery.png and index.html: four rows of images, each with its heat map below."""
+    out.mkdir()
+    chosen = _chosen(result, count)
+    cells = [(title, i) for title in ROWS for i in chosen[title]]
+    colours = {"cmap": "inferno", "vmin": scale["0.5"], "vmax": max(scale["1.0"], scale["0.5"] + 1e-9)}
+    filled = [title for title in ROWS if chosen[title]]
+    figure, axes = plt.subplots(2 * len(filled), count, figsize=(2 * count, 4.1 * len(filled)), squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    drawn = None
+    for title, i in cells:
+        row, column = 2 * filled.index(title), chosen[title].index(i)
+        drawn = _cell(
+            axes[row : row + 2, column], decode(data / table.at[i, "image_id"]), maps[i], masks.get(i), colours
+        )
+        axes[row][column].set_title(f"{title}\np = {result.at[i, 'p_value']:.3f}", fontsize=8)
+    if drawn is not None:
+        figure.colorbar(drawn, ax=axes, shrink=0.4, label="raw anomaly map, on the scale of calibrate normals")
+    _save(figure, out / "gallery.png")
+    _page(out, result, cells)
+
+
+def _cell(axes: Any, image: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, colours: dict[str, Any]) -> Any:
+    axes[0].imshow(image)
+    frame = (0, image.shape[1], image.shape[0], 0)
+    axes[1].imshow(image, extent=frame)
+    drawn = axes[1].imshow(heat, alpha=0.6, extent=frame, **colours)
+    if mask is not None and mask.any():
+        axes[0].contour(mask[::-1], levels=[0.5], colors="cyan", linewidths=0.8, extent=(0, frame[1], frame[2], 0))
+    return drawn
+
+
+def _chosen(result: pd.DataFrame, count: int) -> dict[str, list[int]]:
+    bad = result[result["label"] == "anomalous"].sort_values("score")
+    good = result[result["label"] == "normal"].sort_values("score")
+    middle = len(good) // 2
+    return {
+        "most anomalous": list(bad.index[::-1][:count]),
+        "missed": list(bad[bad["decision"] == "normal"].index[:count]),
+        "false alarms": list(good[good["decision"] == "anomalous"].index[::-1][:count]),
+        "typical normals": list(good.index[middle : middle + count]),
+    }
+
+
+def _page(out: Path, result: pd.DataFrame, cells: list[tuple[str, int]]) -> None:
+    lines = [
+        f"<tr><td>{title}</td><td>{html.escape(result.at[i, 'image_id'])}</td><td>{result.at[i, 'score']:.4g}</td>"
+        f"<td>{result.at[i, 'p_value']:.4f}</td><td>{result.at[i, 'decision']}</td></tr>"
+        for title, i in cells
+    ]
+    head = "<tr><th>row</th><th>image</th><th>raw score</th><th>p-value</th><th>decision</th></tr>"
+    (out / "index.html").write_text(
+        "<!doctype html><meta charset=utf-8><title>Heat maps</title><h1>Heat maps of the test split</h1>"
+        f"<img src=gallery.png style='max-width:100%'><table border=1>{head}{''.join(lines)}</table>\n"
+    )
