@@ -4,48 +4,17 @@ Decoding happens here, resizing and normalising in the detector's graph (docs/ad
 same operation in both places, so pixels that were resized once pass a detector's own resize unchanged.
 """
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from components.errors import DataError
+from components.decoding import MAX_PIXELS, decode
 
-MAX_PIXELS = 50_000_000  # a decoded image beyond this is refused before it is decompressed
-
-
-def decode(source: Path | bytes, name: str | None = None, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decode an image file to RGB: uint8, (H, W, 3), EXIF rotation applied, alpha dropped, 16 bit scaled to 8.
-
-    *name* is used in messages. Raises DataError when the bytes are no complete image or the image is too large.
-    """
-    name = name or (str(source) if isinstance(source, Path) else "image")
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    try:
-        with Image.open(stream) as image:
-            if image.width * image.height > max_pixels:
-                raise DataError(
-                    f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels}; "
-                    "reduce the image or raise max_pixels"
-                )
-            return _rgb(ImageOps.exif_transpose(image))
-    except DataError:
-        raise
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: is not an image Pillow can read; remove it or export it again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: cannot be decoded ({error}); export it again") from error
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith(("I", "F")):  # 16-bit and 32-bit grey: the top eight of sixteen bits
-        grey = np.asarray(image, dtype=np.float64)
-        return np.repeat(np.clip(grey / 257.0, 0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"))
+__all__ = ["MAX_PIXELS", "decode", "load", "load_mask", "resize", "to_tensor"]
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

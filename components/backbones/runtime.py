@@ -2,24 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor
 
 from components.backbones.extractor import Backbone
-
-
-def session(model: bytes | Path, threads: int | None = None) -> Any:
-    """A CPU session that does not spin while idle, so that a busy neighbour costs nothing."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or min(8, os.cpu_count() or 1)
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+from components.runtime import session
 
 
 class FastBackbone:

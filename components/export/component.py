@@ -1,0 +1,82 @@
+"""The export component: a trained, calibrated detector -> the bundle that a line computer runs."""
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.artefacts import file_hash, read_json, recorded, tree_hash, write_json
+from components.datasets.loading import read_split
+from components.errors import DataError, ParityError
+
+log = logging.getLogger("loupe")
+RUNNER = Path(__file__).with_name("runner.py")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """*tolerance* is the largest difference of scores and maps, relative to their range, that the gate lets pass."""
+
+    opset: int = 20
+    parity_images: int = 32
+    tolerance: float = 1e-3
+
+
+def export(model: Path, calibration: Path, split: Path, data: Path, out: Path, settings: ExportSettings) -> Path:
+    """Write the bundle. Raises ParityError, with parity.json beside *out*, when the graph scores otherwise."""
+    from components.export.card import model_card
+    from components.export.graph import write_graph
+    from components.export.parity import compare
+    from components.training.model import load_model
+
+    detector, known = load_model(model), read_json(calibration / "calibration.json")
+    identity = _identity(model, split, known)
+    names = _sample(split, settings.parity_images)
+    inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
+              "split": split / "split.parquet"}  # fmt: skip
+    with recorded(out, "export", settings, inputs) as scratch:
+        write_graph(detector, scratch / "model.onnx", settings.opset, {k: str(v) for k, v in identity.items()})
+        parity = compare(detector, scratch / "model.onnx", [data / n for n in names], names, known)
+        _gate(parity, settings, out)
+        write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
+        shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
+        shutil.copy2(RUNNER, scratch / "runner.py")
+        (scratch / "MODEL_CARD.md").write_text(model_card(detector, identity, known, parity))
+        files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
+        write_json(scratch / "manifest.json", {**identity, "files": files})
+    log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
+    return out
+
+
+def _identity(model: Path, split: Path, known: dict[str, Any]) -> dict[str, Any]:
+    table = read_split(split)
+    return {
+        "detector": read_json(model / "settings.json")["detector"],
+        "dataset": str(table["dataset"].iloc[0]),
+        "groups": ",".join(sorted(set(table["group"]))),
+        "model": tree_hash(model / "model.safetensors"),
+        "data": tree_hash(split / "split.parquet"),
+        "alpha": known["alpha"],
+        "threshold": known["threshold"],
+    }
+
+
+def _sample(split: Path, count: int) -> list[str]:
+    """Images of the calibrate and test sides, evenly over the table; their labels are not looked at."""
+    table = read_split(split)
+    names = list(table[table["split"].isin(["calibrate", "test"])]["image_id"])
+    if len(names) < count:
+        raise DataError(f"{split}: {len(names)} images outside the fit side, the parity gate needs {count}; add images")
+    return [names[i * len(names) // count] for i in range(count)]
+
+
+def _gate(parity: dict[str, Any], settings: ExportSettings, out: Path) -> None:
+    worst = max(parity["score_error"], parity["map_error"])
+    if worst <= settings.tolerance and parity["decision_agreement"] == 1.0:
+        return
+    report = write_json(out.parent / f"{out.name}.parity.json", parity)
+    raise ParityError(
+        f"the exported graph differs from the detector by {worst:.2e} (limit {settings.tolerance}), decisions "
+        f"agree on {parity['decision_agreement']:.1%}, worst on {parity['worst_image']}; see {report}"
+    )

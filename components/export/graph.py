@@ -1,0 +1,43 @@
+"""The ONNX graph of a detector: any batch, any image size, resize and normalise inside, metadata inside."""
+
+from pathlib import Path
+
+import onnx
+import torch
+
+from components.detectors.contract import Detector
+
+
+def write_graph(detector: Detector, path: Path, opset: int, metadata: dict[str, str]) -> None:
+    """Export ``forward``: input ``image`` (B, 3, H, W) in [0, 1], outputs ``score`` (B,) and ``map`` (B, 1, H, W)."""
+    sizes = {
+        name: torch.export.Dim(name, min=1 if name == "batch" else 16, max=limit) for name, limit in LIMITS.items()
+    }
+    program = torch.onnx.export(
+        detector, (torch.rand(2, 3, 300, 403),), dynamo=True, opset_version=opset, verbose=False, external_data=False,
+        dynamic_shapes=({0: sizes["batch"], 2: sizes["height"], 3: sizes["width"]},),
+        input_names=["image"], output_names=["score", "map"],
+    )  # fmt: skip
+    model = program.model_proto  # type: ignore[union-attr]
+    _strip(model)
+    for key, value in sorted(metadata.items()):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, value
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+LIMITS = {"batch": 256, "height": 16384, "width": 16384}
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop notes of the exporter: they hold paths of this machine and change the bytes from run to run."""
+    del model.metadata_props[:]
+    for graph in (model.graph, *model.functions):
+        del graph.metadata_props[:]
+        graph.doc_string = ""
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]

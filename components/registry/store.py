@@ -1,0 +1,151 @@
+"""MLflow, and nothing else of Loupe, is spoken to here: SQLite and a local folder unless configured otherwise."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from components.artefacts import file_hash, write_json
+from components.errors import RegistryError
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """*uri* may name an MLflow server; *artefacts* an s3:// address. Decisions and the lock live in *folder*."""
+
+    folder: str = "registry"
+    uri: str | None = None
+    artefacts: str | None = None
+    experiment: str = "loupe"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided on a model, why, and from which evidence; stored once, never edited."""
+
+    action: Literal["promote", "rollback"]
+    name: str
+    version: str
+    previous: str | None
+    reasons: tuple[str, ...]
+    evidence: dict[str, str]
+    at: str
+
+
+class Registry:
+    """One experiment's registered models."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        import mlflow
+
+        self.folder = Path(settings.folder).resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.uri = settings.uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+        mlflow.set_tracking_uri(self.uri)
+        self.client: Any = mlflow.MlflowClient(self.uri)
+        with self._locked():
+            found = self.client.get_experiment_by_name(settings.experiment)
+            place = settings.artefacts or (self.folder / "artefacts").as_uri()
+            self.experiment = (
+                found.experiment_id if found else self.client.create_experiment(settings.experiment, place)
+            )
+
+    def register(self, name: str, bundle: Path, params: dict[str, Any], metrics: dict[str, float],
+                 tags: dict[str, str]) -> str:  # fmt: skip
+        """A new version of *name* with its run and bundle; alias challenger."""
+        run = self.client.create_run(self.experiment, tags=tags, run_name=f"{name}")
+        for key, value in params.items():
+            self.client.log_param(run.info.run_id, key, value)
+        for key, number in metrics.items():
+            self.client.log_metric(run.info.run_id, key, number)
+        self.client.log_artifacts(run.info.run_id, str(bundle), "bundle")
+        self.client.set_terminated(run.info.run_id)
+        self._ensure(name)
+        source = f"{run.info.artifact_uri}/bundle"
+        version = self.client.create_model_version(name, source, run.info.run_id, tags=tags).version
+        self.client.set_registered_model_alias(name, CHALLENGER, version)
+        return str(version)
+
+    def _ensure(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.get_registered_model(name)
+        except MlflowException:
+            self.client.create_registered_model(name)
+
+    def promote(self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path],
+                at: datetime | None = None) -> Decision:  # fmt: skip
+        """Move the alias champion to *version* in one step, with a stored decision."""
+        with self._locked():
+            return self._move("promote", name, version, reasons, evidence, at)
+
+    def rollback(self, name: str, reasons: tuple[str, ...] = (), at: datetime | None = None) -> Decision:
+        """Restore the champion before the present one. Raises RegistryError when there was none."""
+        with self._locked():
+            moves = [d for d in self.decisions(name) if d.version == self.champion(name) and d.previous]
+            if not moves:
+                raise RegistryError(f"{name}: there is no earlier champion to go back to")
+            return self._move("rollback", name, str(moves[-1].previous), reasons, {}, at)
+
+    def _move(self, action: Literal["promote", "rollback"], name: str, version: str, reasons: tuple[str, ...],
+              evidence: dict[str, Path], at: datetime | None) -> Decision:  # fmt: skip
+        if version not in self.versions(name):
+            raise RegistryError(f"{name}: no version {version}; known are {', '.join(self.versions(name)) or 'none'}")
+        hashes = {str(path): file_hash(path) for path in evidence.values()}
+        when = (at or datetime.now(UTC)).isoformat()
+        decision = Decision(action, name, version, self.champion(name), reasons, hashes, when)
+        folder = self.folder / "decisions" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        # The alias moves first: a decision on disk is one that has taken place.
+        self.client.set_registered_model_alias(name, CHAMPION, version)
+        write_json(folder / f"{len(list(folder.glob('*.json'))) + 1:05d}.json", decision)
+        return decision
+
+    def decisions(self, name: str) -> list[Decision]:
+        """All decisions on *name*, oldest first."""
+        from components.artefacts import read_json
+        from components.settings import build
+
+        paths = sorted((self.folder / "decisions" / name).glob("*.json"))
+        return [build(Decision, read_json(path), str(path)) for path in paths]
+
+    def champion(self, name: str) -> str | None:
+        """The champion's version."""
+        return self._alias(name, CHAMPION)
+
+    def challenger(self, name: str) -> str | None:
+        """The challenger's version."""
+        return self._alias(name, CHALLENGER)
+
+    def _alias(self, name: str, alias: str) -> str | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.get_model_version_by_alias(name, alias).version)
+        except MlflowException:
+            return None
+
+    def versions(self, name: str) -> list[str]:
+        """All versions, oldest first."""
+        found = self.client.search_model_versions(f"name='{name}'")
+        return sorted((str(v.version) for v in found), key=int)
+
+    def fetch(self, name: str, version: str, out: Path) -> Path:
+        """Download a version's bundle to *out*."""
+        import mlflow
+
+        at = self.client.get_model_version(name, version)
+        mlflow.artifacts.download_artifacts(at.source, dst_path=str(out), tracking_uri=self.uri)
+        return out / "bundle" if (out / "bundle").exists() else out
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.folder / "lock").open("w") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield

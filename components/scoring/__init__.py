@@ -1,0 +1,1 @@
+"""Scoring with a bundle: ONNX Runtime, numpy, Pillow and pyarrow; never torch."""

@@ -1,0 +1,40 @@
+"""A bundle opened for scoring: only an ONNX graph whose files match the bundle's manifest is ever loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.artefacts import file_hash, read_json
+from components.calibration.conformal import decide, p_values
+from components.errors import BundleError
+from components.runtime import session
+
+
+class Bundle:
+    """Session, calibration and identity of one exported detector."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], threads: int | None) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.calibration: dict[str, Any] = read_json(folder / "calibration.json")
+        self.session = session(folder / "model.onnx", threads)
+
+    @classmethod
+    def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
+        """Raises BundleError when a file is missing or has other bytes than the manifest says."""
+        if not (folder / "manifest.json").exists():
+            raise BundleError(f"{folder}: holds no manifest.json; give the bundle folder of a run")
+        manifest = read_json(folder / "manifest.json")
+        for name, digest in manifest["files"].items():
+            if not (folder / name).exists() or file_hash(folder / name) != digest:
+                raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
+        return cls(folder, manifest, threads)
+
+    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,) and maps (B, 1, H, W)."""
+        scores, maps = self.session.run(["score", "map"], {"image": images})
+        return scores, maps
+
+    def judge(self, scores: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        """p-values and decisions of raw scores."""
+        return p_values(self.calibration, scores), decide(self.calibration, scores)

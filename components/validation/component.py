@@ -1,0 +1,86 @@
+"""The validation component: manifest -> clean table, quarantine, summary, data docs, or one sentence and a stop."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from components.artefacts import recorded, write_json
+from components.errors import DataError
+from components.validation.contract import ValidationSettings, breaches
+from components.validation.offline import make_offline
+from components.validation.suite import run_suite
+
+log = logging.getLogger("loupe")
+
+
+def validate(manifest: Path, data: Path, out: Path, settings: ValidationSettings) -> Path:
+    """Write clean.parquet, quarantine.parquet, summary.json and docs/. Raises DataError when the contract is broken.
+
+    The report is written in either case, so that the user can look.
+    """
+    table = pd.read_parquet(manifest / "manifest.parquet")
+    reasons = breaches(table, data, settings)
+    clean, bad = table[reasons.isna()], table[reasons.notna()].assign(reason=reasons.dropna())
+    name = str(table["dataset"].iloc[0]) if len(table) else data.name
+    with recorded(out, "validate", settings, {"manifest": manifest / "manifest.parquet"}) as scratch:
+        checks = run_suite(clean, settings, name, scratch / "docs") if len(clean) else []
+        summary = _summary(name, table, clean, bad, checks, settings)
+        clean.to_parquet(scratch / "clean.parquet", index=False)
+        bad.to_parquet(scratch / "quarantine.parquet", index=False)
+        write_json(scratch / "summary.json", summary)
+        (scratch / "docs").mkdir(exist_ok=True)
+        make_offline(scratch / "docs", summary)
+    for line in summary["quarantined"]:
+        log.warning("quarantined: %s", line)
+    if summary["broken"]:
+        raise DataError(f"{data}: {'; '.join(summary['broken'])}; the report is {out / 'docs' / 'index.html'}")
+    return out
+
+
+def _summary(
+    name: str, table: pd.DataFrame, clean: pd.DataFrame, bad: pd.DataFrame, checks: list[dict[str, Any]],
+    settings: ValidationSettings,
+) -> dict[str, Any]:  # fmt: skip
+    counts = Counter("/".join(map(str, key)) for key in zip(clean["group"], clean["role"], clean["label"], strict=True))
+    return {
+        "dataset": name,
+        "files": len(table),
+        "counts": dict(sorted(counts.items())),
+        "quarantined": list(bad["reason"]),
+        "expectations": checks,
+        "unavailable": _unavailable(clean),
+        "broken": _broken(table, clean, bad, checks, settings),
+    }
+
+
+def _unavailable(clean: pd.DataFrame) -> dict[str, str]:
+    """Metrics that this data set cannot give, with the reason."""
+    test = clean[clean["role"] == "test"]
+    missing = {}
+    if not (test["label"] == "anomalous").any():
+        missing["image AUROC, AP, F1, miss rate"] = "no anomalous test images"
+    if not (test["label"] == "normal").any():
+        missing["image AUROC, AP, F1, false-alarm rate"] = "no normal test images"
+    if not test["mask"].notna().any():
+        missing["pixel AUROC, AP, F1, AUPRO"] = "no masks"
+    return missing
+
+
+def _broken(
+    table: pd.DataFrame, clean: pd.DataFrame, bad: pd.DataFrame, checks: list[dict[str, Any]],
+    settings: ValidationSettings,
+) -> list[str]:  # fmt: skip
+    normals = int(((clean["role"] == "train") & (clean["label"] == "normal")).sum())
+    found = []
+    if normals < settings.min_train_normals:
+        found.append(f"{normals} readable good training images, {settings.min_train_normals} are needed; add some")
+    if len(table) and len(bad) / len(table) > settings.max_quarantined_share:
+        found.append(
+            f"{len(bad)} of {len(table)} files broke the contract, more than {settings.max_quarantined_share:.0%}; "
+            f"the first: {bad['reason'].iloc[0]}"
+        )
+    found += [f"{c['expectation']} on {c['column']} failed" for c in checks if not c["success"]]
+    return found
