@@ -6,8 +6,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from rich.progress import track
-
 T = TypeVar("T")
 EVERY = 15.0  # seconds between lines where there is no terminal
 log = logging.getLogger("loupe")
@@ -17,6 +15,8 @@ def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterat
     """Yield *items* while telling how many of *total* are done and how long the rest will take."""
     total = len(items) if total is None and hasattr(items, "__len__") else total  # type: ignore[arg-type]
     if sys.stderr.isatty():
+        from rich.progress import track  # only here: a line computer scores without rich
+
         yield from track(items, description=label, total=total, transient=True)
         return
     started = told = time.monotonic()

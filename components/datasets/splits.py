@@ -23,8 +23,8 @@ class SplitSettings:
 
     groups: tuple[str, ...] | None = None
     calibrate_share: float = 0.2
-    hash_distance: int = 12  # bits of 64 in which perceptual hashes may differ to be compared on pixels
-    correlation: float = 0.9  # of the high-pass pictures at the best shift
+    hash_distance: int = 10  # bits of 64 in which perceptual hashes may differ to be compared on pixels
+    correlation: float = 0.98  # of the fine detail at the best shift; docs/data.md shows what it tells apart
 
 
 def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Path:

@@ -144,12 +144,16 @@ class FastFlow(FeatureDetector):
         return torch.stack(per_tap).sum()
 
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
-        maps = [
+        taps = [
             -torch.exp(-0.5 * flow(f).square().mean(1, keepdim=True))
             for flow, f in zip(self.flows, features, strict=True)
         ]
-        whole = torch.stack([upsample(m, size) for m in maps]).mean(0)
-        return Scores(whole.amax((1, 2, 3)), whole)
+        own = _mean_at(taps, (self.size, self.size))  # the image score must not depend on the size asked for
+        return Scores(own.amax((1, 2, 3)), _mean_at(taps, size))
+
+
+def _mean_at(maps: list[Tensor], size: tuple[int, int]) -> Tensor:
+    return torch.stack([upsample(m, size) for m in maps]).mean(0)
 
 
 def _inverse_softplus(value: float, beta: float = 0.5) -> float:

@@ -80,7 +80,8 @@ def _score_table(table: pd.DataFrame, scores: np.ndarray, known: dict[str, Any],
 def _masks(table: pd.DataFrame, data: Path, size: int) -> dict[int, np.ndarray]:
     """Masks by row: empty ones for normal images, none for an anomalous image that has no (or an empty) mask."""
     found = {}
-    for i, row in table.iterrows():
+    for i in range(len(table)):
+        row = table.iloc[i]
         if row["label"] == "normal":
             found[i] = np.zeros((size, size), bool)
         elif isinstance(row["mask"], str) and (mask := load_mask(data / row["mask"], size)).any():

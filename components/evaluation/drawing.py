@@ -91,7 +91,7 @@ def gallery(
     for title, i in cells:
         row, column = 2 * filled.index(title), chosen[title].index(i)
         drawn = _cell(
-            axes[row : row + 2, column], decode(data / table.at[i, "image_id"]), maps[i], masks.get(i), colours
+            axes[row : row + 2, column], decode(data / str(table.at[i, "image_id"])), maps[i], masks.get(i), colours
         )
         axes[row][column].set_title(f"{title}\np = {result.at[i, 'p_value']:.3f}", fontsize=8)
     if drawn is not None:
@@ -124,7 +124,7 @@ def _chosen(result: pd.DataFrame, count: int) -> dict[str, list[int]]:
 
 def _page(out: Path, result: pd.DataFrame, cells: list[tuple[str, int]]) -> None:
     lines = [
-        f"<tr><td>{title}</td><td>{html.escape(result.at[i, 'image_id'])}</td><td>{result.at[i, 'score']:.4g}</td>"
+        f"<tr><td>{title}</td><td>{html.escape(str(result.at[i, 'image_id']))}</td><td>{result.at[i, 'score']:.4g}</td>"
         f"<td>{result.at[i, 'p_value']:.4f}</td><td>{result.at[i, 'decision']}</td></tr>"
         for title, i in cells
     ]

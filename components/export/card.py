@@ -28,7 +28,7 @@ It does not name the kind of defect and knows nothing of products it has not see
 | calibration | {known["n"]} held-out good images, false-alarm rate asked for: {known["alpha"]} |
 | threshold (raw score) | {known["threshold"]:.6g} |
 | true false-alarm rate, {known["confidence"]:.0%} interval | {low_high[0]:.3f} to {low_high[1]:.3f} |
-| parity with torch | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e} of the range, {parity["images"]} images |
+| parity with torch, of the range | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e} |
 | backbone weights | {weights["source"]}; {weights["licence"]}; trained on {weights["trained_on"]} |
 
 **Limits.** The false-alarm rate holds while production looks like the calibration images; watch for drift. Input is RGB

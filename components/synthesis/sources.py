@@ -47,12 +47,13 @@ def rearranged(image: np.ndarray, rng: np.random.Generator, grid: int = 8) -> np
     mixed = np.asarray(augment(Image.fromarray(image), rng))[:size, :size]
     tile = size // grid
     tiles = mixed.reshape(grid, tile, grid, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
-    tiles = rng.permutation(tiles).reshape(grid, grid, tile, tile, 3).swapaxes(1, 2).reshape(size, size, 3)
-    return np.pad(tiles, ((0, image.shape[0] - size), (0, image.shape[1] - size), (0, 0)), mode="edge")
+    mixed = rng.permutation(tiles).reshape(grid, grid, tile, tile, 3).swapaxes(1, 2).reshape(size, size, 3)
+    return np.pad(mixed, ((0, image.shape[0] - size), (0, image.shape[1] - size), (0, 0)), mode="edge")
 
 
 def augment(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Three of eight changes of tone and orientation, without replacement."""
+    gamma = rng.uniform(0.5, 2.0)
     changes = [
         lambda i: i.point([int(255 * (v / 255) ** gamma) for v in range(256)] * 3),
         lambda i: ImageEnhance.Brightness(i).enhance(rng.uniform(0.8, 1.2)),
@@ -63,7 +64,6 @@ def augment(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         ImageOps.autocontrast,
         lambda i: i.rotate(rng.uniform(-45, 45), Image.Resampling.BILINEAR),
     ]
-    gamma = rng.uniform(0.5, 2.0)
     for index in rng.choice(len(changes), 3, replace=False):
         image = changes[index](image)
     return image

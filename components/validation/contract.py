@@ -37,7 +37,8 @@ def _of_row(row: Any, data: Path, settings: ValidationSettings) -> Iterator[str]
     if row.mode not in settings.modes:
         yield f"{row.image_id}: mode {row.mode} is not in the contract ({', '.join(settings.modes)}); convert the image"
     if not settings.min_side <= min(row.width, row.height) <= max(row.width, row.height) <= settings.max_side:
-        yield f"{row.image_id}: {row.width:.0f} x {row.height:.0f} is outside {settings.min_side} to {settings.max_side}"
+        size = f"{row.width:.0f} x {row.height:.0f}"
+        yield f"{row.image_id}: {size} is outside {settings.min_side} to {settings.max_side} pixels; export it anew"
     low, high = settings.brightness
     if not low <= row.brightness <= high:
         yield f"{row.image_id}: brightness {row.brightness:.3f} is outside {low} to {high}; check the exposure"

@@ -22,7 +22,7 @@ def run_suite(table: pd.DataFrame, settings: ValidationSettings, name: str, docs
     )
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
     index = {"class_name": "DefaultSiteIndexBuilder"}
-    site = {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store}
+    site: Any = {"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": store}
     context.add_data_docs_site(site_name="local", site_config=site)
     checkpoint = context.checkpoints.add(
         gx.Checkpoint(
@@ -40,7 +40,7 @@ def _expectations(settings: ValidationSettings) -> list[Any]:
     from great_expectations import expectations as gxe
 
     low, high = settings.brightness
-    sides = {"min_value": settings.min_side, "max_value": settings.max_side}
+    sides: dict[str, Any] = {"min_value": settings.min_side, "max_value": settings.max_side}
     return [
         gxe.ExpectColumnValuesToBeUnique(column="image_id"),
         gxe.ExpectColumnValuesToBeUnique(column="sha256"),

@@ -1,0 +1,27 @@
+"""``python -m components.scoring BUNDLE IMAGE... --out FILE``: ``loupe score`` where typer is not installed."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from components.errors import LoupeError
+from components.progress import show_logs
+from components.scoring.batch import score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m components.scoring", description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("images", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--maps", type=Path)
+    asked = parser.parse_args()
+    show_logs()
+    try:
+        score(asked.bundle, asked.images, asked.out, asked.maps)
+    except LoupeError as error:
+        sys.exit(f"loupe: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The main job on a small folder: fit, evaluate, score, and the bundle's own runner."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from components.artefacts import file_hash, read_json, tree_hash
+from components.cli import app
+from components.errors import BundleError, DataError, ParityError
+from components.export.component import ExportSettings, _gate
+from components.scoring.batch import score
+from components.scoring.bundle import Bundle
+
+
+def loupe(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+SMALL = ("--preset", "tiny", "--alpha", "0.2")
+
+
+@pytest.fixture(scope="module", params=["fastflow", "patchcore"])
+def run(request, product, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / request.param
+    loupe("fit", request.param, "--data", product, "--out", out, *SMALL)
+    return out
+
+
+@pytest.fixture
+def images(product):
+    return sorted((product / "test").rglob("*.png"))
+
+
+def test_run_holds_what_a_user_looks_for(run):
+    assert {"model", "bundle", "calibration.json", "run.json"} <= {p.name for p in run.iterdir()}
+    parity = read_json(run / "bundle" / "parity.json")
+    assert parity["decision_agreement"] == 1.0
+    assert parity["images"] == 32
+    assert max(parity["score_error"], parity["map_error"]) < 1e-3
+
+
+def test_evaluation_measures_the_scratches(run, product):
+    loupe("evaluate", run, "--data", product)
+    metrics = read_json(run / "evaluation" / "metrics.json")
+    assert metrics["overall"]["n"] == {"normal": 8, "anomalous": 8}
+    assert metrics["overall"]["image"]["auroc"] > 0.9
+    assert metrics["overall"]["pixel"]["images"] == 16
+    assert (run / "evaluation" / "gallery" / "gallery.png").stat().st_size > 10_000
+
+
+def test_bundle_scores_as_torch_does(run, product, images, tmp_path):
+    loupe("evaluate", run, "--data", product)
+    table = pd.read_parquet(score(run / "bundle", images, tmp_path / "scores.parquet", tmp_path / "maps"))
+    evaluated = pd.read_parquet(run / "evaluation" / "scores.parquet").set_index("image_id")["score"]
+    ids = [p.relative_to(product).as_posix() for p in images]
+    span = np.ptp(evaluated)
+    np.testing.assert_allclose(table["score"], evaluated.loc[ids], atol=1e-3 * span)
+    heat = np.load(table["map_uri"].iloc[0])
+    assert heat.shape == (96, 96)
+    assert heat.dtype == np.float32
+
+
+def test_runner_of_the_bundle_agrees(run, images, tmp_path):
+    table = pd.read_parquet(score(run / "bundle", images, tmp_path / "scores.parquet"))
+    command = [sys.executable, run / "bundle" / "runner.py", *images]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    spoken = pd.DataFrame(map(json.loads, lines))
+    np.testing.assert_allclose(spoken["score"], table["score"], rtol=1e-6)
+    assert list(spoken["decision"]) == list(table["decision"])
+
+
+def test_scoring_never_loads_torch(run, images, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from components.scoring.batch import score;"
+        f"score(Path({str(run / 'bundle')!r}), [Path({str(images[0])!r})], Path({str(tmp_path / 's.parquet')!r}));"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_changed_bundle_is_refused(run, tmp_path):
+    shutil.copytree(run / "bundle", tmp_path / "bundle")
+    with (tmp_path / "bundle" / "model.onnx").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(BundleError, match="changed since export"):
+        Bundle.open(tmp_path / "bundle")
+
+
+def test_unreadable_image_is_named_and_the_rest_scored(run, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    table = pd.read_parquet(score(run / "bundle", [broken, images[0]], tmp_path / "s.parquet"))
+    assert len(table) == 1
+    with pytest.raises(DataError, match="none of the 1 files"):
+        score(run / "bundle", [broken], tmp_path / "t.parquet")
+
+
+def test_same_seed_same_bytes(run, product, tmp_path):
+    loupe("fit", run.name, "--data", product, "--out", tmp_path / "again", *SMALL)
+    for name in ("model", "bundle", "calibration.json"):
+        assert tree_hash(tmp_path / "again" / name) == tree_hash(run / name), name
+    loupe("evaluate", tmp_path / "again", "--data", product)
+    loupe("evaluate", run, "--data", product)
+    one, two = (file_hash(r / "evaluation" / "scores.parquet") for r in (tmp_path / "again", run))
+    assert one == two
+
+
+def test_graph_holds_no_path_of_this_machine(run, product):
+    graph = (run / "bundle" / "model.onnx").read_bytes()
+    assert b"site-packages" not in graph
+    assert str(product).encode() not in graph
+
+
+def test_parity_gate_fails_beyond_tolerance(tmp_path):
+    bad = {"score_error": 0.01, "map_error": 0.0, "decision_agreement": 1.0, "worst_image": "a.png"}
+    with pytest.raises(ParityError, match=r"differs from the detector by 1\.00e-02"):
+        _gate(bad, ExportSettings(), tmp_path / "bundle")
+    assert (tmp_path / "bundle.parity.json").exists()

@@ -1,0 +1,60 @@
+"""Metrics against slow and obvious twins."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import label
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from components.evaluation.metrics import image_metrics, limited_area, pixel_metrics
+
+
+def literal_aupro(masks, maps, limit):
+    """Every threshold, every region, one by one."""
+    regions = []
+    for k, mask in enumerate(masks):
+        numbered, n = label(mask, np.ones((3, 3)))
+        regions += [(k, numbered == r) for r in range(1, n + 1)]
+    points = []
+    for t in np.unique(maps)[::-1]:
+        hot = maps >= t
+        overlap = np.mean([hot[k][region].mean() for k, region in regions])
+        points.append(((hot & ~masks).sum() / (~masks).sum(), overlap))
+    x, y = np.array(points).T
+    return limited_area(x, y, limit)
+
+
+def random_case(seed, ties):
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((4, 16, 16), bool)
+    masks[0, 2:5, 3:9] = masks[0, 10:12, 10:12] = masks[2, 7, 7] = True
+    maps = rng.normal(size=masks.shape) + 1.5 * masks
+    return masks, (maps.round(0 if ties else 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
+def test_aupro_equals_the_literal_definition(seed, ties, limit):
+    masks, maps = random_case(seed, ties)
+    assert pixel_metrics(masks, maps, limit)["aupro"] == pytest.approx(literal_aupro(masks, maps, limit), abs=1e-6)
+
+
+def test_pixel_metrics_equal_scikit_learn():
+    masks, maps = random_case(9, ties=True)
+    found = pixel_metrics(masks, maps)
+    assert found["auroc"] == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()))
+    assert found["ap"] == pytest.approx(average_precision_score(masks.ravel(), maps.ravel()))
+
+
+def test_perfect_and_blind_maps():
+    masks, _ = random_case(0, ties=False)
+    assert pixel_metrics(masks, masks.astype(np.float32))["aupro"] == pytest.approx(1.0)
+    blind = pixel_metrics(masks, np.zeros(masks.shape, np.float32))
+    assert blind["aupro"] == pytest.approx(0.15)  # a straight line to (1, 1), cut at 0.3
+    assert blind["auroc"] == pytest.approx(0.5)
+
+
+def test_image_metrics_of_a_known_ranking():
+    found = image_metrics(np.array([False, True, False, True]), np.array([0.1, 0.9, 0.8, 0.7]))
+    assert found["auroc"] == 0.75
+    assert found["f1_max"] == pytest.approx(0.8)

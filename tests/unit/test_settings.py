@@ -1,0 +1,50 @@
+"""Settings, params.yaml and artefacts."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from components.artefacts import atomic_dir, tree_hash
+from components.errors import SettingsError
+from components.params import load_params
+from components.settings import build, plain
+
+
+@dataclass(frozen=True)
+class Knobs:
+    bank_size: int = 10
+    sizes: tuple[int, ...] = (1, 2)
+    rate: float = 0.5
+
+
+def test_misspelt_key_is_named_with_a_suggestion():
+    with pytest.raises(SettingsError, match=r"params\.bank_sise is not a setting; did you mean bank_size\?"):
+        build(Knobs, {"bank_sise": 3}, "params")
+
+
+def test_wrong_type_is_refused_and_whole_numbers_serve_as_floats():
+    with pytest.raises(SettingsError, match="bank_size"):
+        build(Knobs, {"bank_size": "many"}, "params")
+    assert build(Knobs, {"rate": 1}, "params").rate == 1.0
+
+
+def test_plain_is_the_inverse_of_build():
+    knobs = Knobs(3, (4, 5, 6), 0.1)
+    assert build(Knobs, plain(knobs), "x") == knobs
+
+
+def test_params_yaml_of_the_project_loads():
+    params = load_params()
+    assert set(params.pipeline.views) <= set(params.views)
+    assert all(view.data in params.data for view in params.views.values())
+
+
+def test_failed_block_leaves_the_earlier_artefact(tmp_path):
+    out = tmp_path / "artefact"
+    with atomic_dir(out) as scratch:
+        (scratch / "a").write_text("one")
+    before = tree_hash(out)
+    with pytest.raises(ZeroDivisionError), atomic_dir(out) as scratch:
+        (scratch / "a").write_text(str(1 / 0))
+    assert tree_hash(out) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["artefact"]
