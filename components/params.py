@@ -48,6 +48,14 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Benchmark(Selection):
+    """The matrix of dvc.yaml, with the data set of each view and one view of each data set."""
+
+    sources: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Params:
     """All of params.yaml."""
 
@@ -56,7 +64,7 @@ class Params:
     seed: int = 0
     artefacts: str = "artefacts"
     pipeline: Selection = Selection()
-    benchmark: Selection = Selection()
+    benchmark: Benchmark = Benchmark()
     validation: dict[str, ValidationSettings] = field(default_factory=dict)
     split: SplitSettings = SplitSettings()
     synthesis: SynthesisSettings = SynthesisSettings()

@@ -91,10 +91,6 @@ class Stages:
         return export(at / "model", at / "calibration", self.folder / "split", self.data, at / "bundle", settings)
 
 
-PER_DATA = ("manifest", "validate", "split", "synthesise")
-PER_DETECTOR = ("train", "calibrate", "evaluate", "export")
-
-
 def main(arguments: list[str]) -> None:
     """``python -m components.stages STAGE VIEW [DETECTOR]``: one stage with params.yaml, as dvc.yaml calls it."""
     from components.progress import show_logs
