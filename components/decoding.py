@@ -22,7 +22,7 @@ def decode(source: Path | bytes, name: str | None = None, max_pixels: int = MAX_
         with Image.open(stream) as image:
             if image.width * image.height > max_pixels:
                 raise DataError(
-                    f"{name}: {image.width} x {image.height} pixels are more than the limit of {max_pixels}; "
+                    f"{name}: {image.width} x {image.height} are more pixels than the limit of {max_pixels}; "
                     "reduce the image or raise max_pixels"
                 )
             return _rgb(ImageOps.exif_transpose(image))
@@ -30,7 +30,11 @@ def decode(source: Path | bytes, name: str | None = None, max_pixels: int = MAX_
         raise
     except UnidentifiedImageError:
         raise DataError(f"{name}: is not an image Pillow can read; remove it or export it again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:  # Pillow's own limit is met when the header is read
+        raise DataError(
+            f"{name}: has more pixels than the limit of {max_pixels}; reduce the image or raise max_pixels"
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{name}: cannot be decoded ({error}); export it again") from error
 
 

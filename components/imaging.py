@@ -33,7 +33,8 @@ def load(path: Path, size: int) -> Tensor:
 
 
 def load_mask(path: Path, size: int) -> np.ndarray:
-    """A mask file as bool (size, size), by nearest neighbour; any non-zero pixel is anomalous."""
+    """A mask file as bool (size, size), by nearest neighbour; brighter than half of the brightest is anomalous."""
     with Image.open(path) as image:
         small = image.convert("L").resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(small) > 127
+    grey = np.asarray(small)
+    return grey > grey.max() / 2

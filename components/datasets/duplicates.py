@@ -1,10 +1,12 @@
 """Near-duplicates: the same picture re-encoded, resized or shifted by a little, verified on pixels.
 
 Uniform products look alike: the hash only proposes pairs. A pair counts when, at the best shift, the fine detail of the
-pictures (grain, noise, scratches) agrees, not only the layout that all products share.
+pictures (grain, noise, scratches) agrees, not only the layout that all products share; or when hardly a grey level
+separates them, as after coarse JPEG encoding, which destroys that detail. docs/data.md shows what this tells apart.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,21 +18,34 @@ from components.decoding import decode
 SIDE = 320  # longest side of the pictures that are compared; smaller ones keep their pixels
 SHIFT = 12  # largest shift in these pixels that is looked for
 GRAIN = 3.0  # sigma in these pixels: coarser structure than this is taken out
+EDGE = 9  # pixels at the rim where the filter sees beyond the picture
+RELATED = 0.75  # correlation of detail below which a small difference only says that the pictures are flat
+
+
+class Likeness(NamedTuple):
+    """How alike two pictures are at their best shift."""
+
+    detail: float  # correlation of the fine detail
+    difference: float  # RMS in grey levels of 255, brightness taken out
+
+    def same(self, detail: float, difference: float) -> bool:
+        """True when the detail agrees, or when next to nothing differs and the detail does not contradict."""
+        return self.detail >= detail or (self.difference <= difference and self.detail >= RELATED)
 
 
 def near_duplicates(
-    paths: list[Path], hashes: list[str], max_distance: int, min_correlation: float
+    paths: list[Path], hashes: list[str], max_distance: int, detail: float, difference: float
 ) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, correlation) of the same picture, i < j."""
+    """Pairs (i, j, correlation of detail) of the same picture, i < j; thresholds as in ``Likeness.same``."""
     cache: dict[int, np.ndarray] = {}
     found = []
     for i, j in proposals(hashes, max_distance):
         for k in (i, j):
             if k not in cache:
                 cache[k] = _grey(paths[k])
-        correlation = similarity(cache[i], cache[j])
-        if correlation >= min_correlation:
-            found.append((i, j, round(correlation, 4)))
+        likeness = compare(cache[i], cache[j])
+        if likeness.same(detail, difference):
+            found.append((i, j, round(likeness.detail, 4)))
     return found
 
 
@@ -49,22 +64,24 @@ def _grey(path: Path) -> np.ndarray:
     return np.asarray(image, np.float32)
 
 
-def similarity(one: np.ndarray, two: np.ndarray) -> float:
-    """The correlation of detail in the part both grey pictures show, at the shift that fits best."""
+def compare(one: np.ndarray, two: np.ndarray) -> Likeness:
+    """The likeness of two grey pictures in the part both show, at the shift that fits best."""
     if one.shape != two.shape:  # a resized copy: both at the smaller size
         small = min(one.shape, two.shape)
         one, two = (np.asarray(Image.fromarray(p).resize(small[::-1], Image.Resampling.BICUBIC)) for p in (one, two))
-    one, two = (p - gaussian_filter(p, GRAIN) for p in (one, two))
-    cross = np.roll(irfft2(rfft2(one) * rfft2(two).conj(), s=one.shape), (SHIFT, SHIFT), (0, 1))
+    fine = [p - gaussian_filter(p, GRAIN) for p in (one, two)]
+    cross = np.roll(irfft2(rfft2(fine[0]) * rfft2(fine[1]).conj(), s=one.shape), (SHIFT, SHIFT), (0, 1))
     dy, dx = np.unravel_index(np.argmax(cross[: 2 * SHIFT + 1, : 2 * SHIFT + 1]), (2 * SHIFT + 1,) * 2)
-    a, b = _shared(one, two, int(dy) - SHIFT, int(dx) - SHIFT)
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-12))
+    shift = int(dy) - SHIFT, int(dx) - SHIFT
+    a, b = (p - p.mean() for p in _shared(fine[0], fine[1], *shift))
+    c, d = (p - p.mean() for p in _shared(one, two, *shift))
+    detail = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-12))
+    return Likeness(detail, float(np.sqrt(np.square(c - d).mean())))
 
 
 def _shared(one: np.ndarray, two: np.ndarray, dy: int, dx: int) -> tuple[np.ndarray, np.ndarray]:
-    """one[y + dy, x + dx] over two[y, x], where both exist."""
+    """one[y + dy, x + dx] over two[y, x], where both exist, without the rim."""
     h, w = one.shape
     a = one[max(0, dy) : h + min(0, dy), max(0, dx) : w + min(0, dx)]
     b = two[max(0, -dy) : h + min(0, -dy), max(0, -dx) : w + min(0, -dx)]
-    return a, b
+    return a[EDGE:-EDGE, EDGE:-EDGE], b[EDGE:-EDGE, EDGE:-EDGE]

@@ -46,12 +46,11 @@ def _record(data: Path, row: Row, settings: DataSettings) -> dict[str, Any]:
         return {**record, "problem": "the file is listed but missing"}
     record["sha256"] = file_hash(path)
     try:
-        with Image.open(path) as image:
-            record["mode"] = image.mode
-        return {**record, **measure(decode(path, row.image_id, settings.max_pixels))}
-    except (DataError, OSError, Image.DecompressionBombError) as error:
-        known = isinstance(error, DataError)
-        return {**record, "problem": str(error) if known else f"{row.image_id}: is not a readable image ({error})"}
+        pixels = decode(path, row.image_id, settings.max_pixels)
+    except DataError as error:
+        return {**record, "problem": str(error)}
+    with Image.open(path) as image:
+        return {**record, "mode": image.mode, **measure(pixels)}
 
 
 def measure(pixels: np.ndarray) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class SplitSettings:
     groups: tuple[str, ...] | None = None
     calibrate_share: float = 0.2
     hash_distance: int = 10  # bits of 64 in which perceptual hashes may differ to be compared on pixels
-    correlation: float = 0.98  # of the fine detail at the best shift; docs/data.md shows what it tells apart
+    detail: float = 0.975  # correlation of the fine detail from which on it is the same picture
+    difference: float = 1.8  # or: RMS in grey levels up to which it is; docs/data.md shows what both tell apart
 
 
 def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Path:
@@ -32,7 +33,8 @@ def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Pa
     table = _chosen(pd.read_parquet(validated / "clean.parquet"), settings, validated)
     with recorded(out, "split", settings, {"validated": validated / "clean.parquet"}) as scratch:
         paths = [data / i for i in table["image_id"]]
-        pairs = near_duplicates(paths, list(table["phash"]), settings.hash_distance, settings.correlation)
+        pairs = near_duplicates(paths, list(table["phash"]), settings.hash_distance, settings.detail,
+                                settings.difference)  # fmt: skip
         table["split"] = [_side(row, settings) for row in table.itertuples()]
         table["note"] = None
         for cluster in _clusters(pairs):

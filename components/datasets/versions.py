@@ -63,16 +63,19 @@ def pin(folder: Path) -> Path:
 
 
 def verify(pinned: Path) -> None:
-    """Raises DataError when the folder beside the pin has other content."""
+    """Compare the folder beside the pin with it and put its content into DVC's cache. Raises DataError."""
     from dvc.repo import Repo
 
+    folder, target = pinned.with_suffix(""), os.path.relpath(pinned.resolve(), _repository())
     with Repo(str(_repository())) as repo:
-        changed = repo.status(targets=[os.path.relpath(pinned.resolve(), _repository())])
-    if changed:
-        raise DataError(
-            f"{pinned.with_suffix('')}: differs from its pin {pinned.name}; restore it with `dvc checkout {pinned}`, "
-            f"or accept it as a new version with `dvc add {pinned.with_suffix('')}`"
-        )
+        (out,) = (out for stage in repo.stage.collect(target) for out in stage.outs)
+        if out.workspace_status():
+            raise DataError(
+                f"{folder}: differs from its pin {pinned.name}; restore it with `dvc checkout {pinned}`, or accept it "
+                f"as a new version with `dvc add {folder}`"
+            )
+        if out.status():  # content built anew is right but not in the cache yet
+            repo.commit(target, force=True)
 
 
 def version(pinned: Path) -> str:

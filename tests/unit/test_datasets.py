@@ -1,0 +1,113 @@
+"""Adapters, manifest and splits."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tile
+from PIL import Image
+
+from components.datasets.adapters import folder_rows, mtd_rows
+from components.datasets.duplicates import compare, near_duplicates
+from components.datasets.manifest import measure
+from components.datasets.splits import SplitSettings, split
+from components.errors import DataError
+from components.records import MANIFEST_COLUMNS
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def test_folder_with_good_images_alone(tmp_path):
+    save(tmp_path / "train/good/a.png", tile(0))
+    (row,) = folder_rows(tmp_path)
+    assert (row.label, row.role, row.mask) == ("normal", "train", None)
+    with pytest.raises(DataError, match="no folder train/good"):
+        folder_rows(tmp_path / "train")
+
+
+def test_mtd_protocol(tmp_path):
+    for i in range(11):
+        save(tmp_path / "MT_Free/Imgs" / f"exp{i:02d}.jpg", tile(i))
+    save(tmp_path / "MT_Crack/Imgs/x.jpg", tile(50))
+    save(tmp_path / "MT_Crack/Imgs/x.png", np.zeros((96, 96), np.uint8))
+    rows = mtd_rows(tmp_path)
+    assert [r.role for r in rows if r.label == "normal"].count("test") == 3  # indices 0, 5, 10
+    (crack,) = [r for r in rows if r.label == "anomalous"]
+    assert (crack.defect, crack.mask) == ("crack", "MT_Crack/Imgs/x.png")
+
+
+def test_measurements_follow_the_picture():
+    dark, light = measure(np.full((40, 60, 3), 51, np.uint8)), measure(tile(0))
+    assert (dark["width"], dark["height"]) == (60, 40)
+    assert dark["brightness"] == pytest.approx(0.2, abs=1e-3)
+    assert dark["contrast"] < 1e-6 < light["contrast"]
+    assert dark["sharpness"] < light["sharpness"]
+
+
+@pytest.fixture
+def copies(tmp_path):
+    """Six different tiles of one product and three copies of the first."""
+    for i in range(6):
+        save(tmp_path / f"{i}.png", tile(i, 160))
+    first = Image.open(tmp_path / "0.png")
+    first.save(tmp_path / "encoded.jpg", quality=97)
+    first.resize((136, 136), Image.Resampling.BICUBIC).save(tmp_path / "resized.png")
+    save(tmp_path / "shifted.png", np.roll(tile(0, 160), (3, -4), (0, 1)))
+    return sorted(tmp_path.iterdir())
+
+
+def grey(path):
+    return np.asarray(Image.open(path).convert("L"), np.float32)
+
+
+def test_shifted_copy_is_the_same_picture(copies):
+    by_name = {p.name: p for p in copies}
+    assert compare(grey(by_name["0.png"]), grey(by_name["shifted.png"])).detail > 0.99
+
+
+def test_copies_are_found_and_look_alikes_are_not(copies):
+    hashes = ["0" * 16] * len(copies)  # every pair is compared
+    names = [p.name for p in copies]
+    settings = SplitSettings()
+    pairs = near_duplicates(copies, hashes, 10, settings.detail, settings.difference)
+    found = {frozenset((names[i], names[j])) for i, j, _ in pairs}
+    for copy in ("encoded.jpg", "resized.png", "shifted.png"):
+        assert frozenset(("0.png", copy)) in found
+    assert not any(pair <= {f"{i}.png" for i in range(6)} for pair in found)
+
+
+def manifest(folder, roles):
+    rows = []
+    for name, role in roles.items():
+        record = dict.fromkeys(MANIFEST_COLUMNS) | measure(np.array(Image.open(folder / name).convert("RGB")))
+        rows.append(record | {"image_id": name, "dataset": "d", "group": "g", "label": "normal", "role": role,
+                              "sha256": name})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_copy_of_a_test_image_leaves_training_and_a_cluster_stays_together(copies, tmp_path):
+    folder = copies[0].parent
+    roles = {p.name: "train" for p in copies} | {"0.png": "test"}
+    validated = tmp_path / "validated"
+    validated.mkdir()
+    manifest(folder, roles).to_parquet(validated / "clean.parquet")
+    one = pd.read_parquet(split(validated, folder, tmp_path / "one", SplitSettings(hash_distance=64)) / "split.parquet")
+    sides = one.set_index("image_id")["split"]
+    assert sides["0.png"] == "test"
+    assert set(sides[["encoded.jpg", "resized.png", "shifted.png"]]) == {"excluded"}
+    assert one.set_index("image_id")["note"]["encoded.jpg"] == "near-duplicate of 0.png"
+    two = pd.read_parquet(split(validated, folder, tmp_path / "two", SplitSettings(hash_distance=64)) / "split.parquet")
+    pd.testing.assert_frame_equal(one, two)
+    roles["0.png"] = "train"
+    manifest(folder, roles).to_parquet(validated / "clean.parquet")
+    three = pd.read_parquet(split(validated, folder, tmp_path / "3", SplitSettings(hash_distance=64)) / "split.parquet")
+    same = three.set_index("image_id")["split"][["0.png", "encoded.jpg", "resized.png", "shifted.png"]]
+    assert len(set(same)) == 1
+
+
+def test_unknown_group_is_named(copies, tmp_path):
+    manifest(copies[0].parent, {"0.png": "train"}).to_parquet(tmp_path / "clean.parquet")
+    with pytest.raises(DataError, match="no group poly; known are \\['g'\\]"):
+        split(tmp_path, copies[0].parent, tmp_path / "out", SplitSettings(groups=("poly",)))

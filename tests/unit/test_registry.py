@@ -1,0 +1,69 @@
+"""The registry on SQLite: versions, champion, rollback, two promotions at once."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from components.errors import RegistryError
+from components.registry import Registry, RegistrySettings
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("registry")
+    bundle = tmp_path_factory.mktemp("bundle")
+    (bundle / "model.onnx").write_bytes(b"graph")
+    registry = Registry(RegistrySettings(str(folder)))
+    for _ in range(3):
+        registry.register("cells", bundle, {"detector": "patchcore"}, {"synthetic_auroc": 0.9}, {"split": "abc"})
+    return registry
+
+
+def test_versions_and_challenger(registry):
+    assert registry.versions("cells") == ["1", "2", "3"]
+    assert registry.challenger("cells") == "3"
+    assert registry.champion("nothing") is None
+
+
+def test_promotion_and_rollback_leave_decisions(registry, tmp_path):
+    evidence = tmp_path / "metrics.json"
+    evidence.write_text("{}")
+    first = registry.promote("cells", "1", ("first",), {"metrics": evidence}, AT)
+    assert (first.previous, registry.champion("cells")) == (None, "1")
+    registry.promote("cells", "3", ("better",), {}, AT)
+    back = registry.rollback("cells", ("worse on the line",), AT)
+    assert (back.action, back.version, back.previous) == ("rollback", "1", "3")
+    assert registry.champion("cells") == "1"
+    assert [d.version for d in registry.decisions("cells")] == ["1", "3", "1"]
+    assert len(registry.decisions("cells")[0].evidence[str(evidence)]) == 64
+
+
+def test_unknown_version_is_refused(registry):
+    with pytest.raises(RegistryError, match="no version 9; known are 1, 2, 3"):
+        registry.promote("cells", "9", (), {})
+    with pytest.raises(RegistryError, match="no earlier champion"):
+        registry.rollback("nothing")
+
+
+def test_bundle_comes_back(registry, tmp_path):
+    assert (registry.fetch("cells", "2", tmp_path) / "model.onnx").read_bytes() == b"graph"
+
+
+def test_two_promotions_at_once_do_not_interleave(registry):
+    before = len(registry.decisions("cells"))
+    code = (
+        "from components.registry import Registry, RegistrySettings\n"
+        f"r = Registry(RegistrySettings({str(registry.folder)!r}))\n"
+        "for _ in range(4): r.promote('cells', '{}', (), {{}})\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code.format(v)]) for v in (2, 3)]
+    assert [p.wait() for p in running] == [0, 0]
+    chain = registry.decisions("cells")
+    assert len(chain) == before + 8
+    for earlier, later in zip(chain, chain[1:], strict=False):
+        assert later.previous == earlier.version
+    assert registry.champion("cells") == chain[-1].version

@@ -1,0 +1,133 @@
+"""The data contract, fed with what plants really deliver."""
+
+import struct
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tile
+from PIL import Image
+
+from components.artefacts import read_json
+from components.datasets.manifest import DataSettings, make_manifest
+from components.errors import DataError
+from components.validation import ValidationSettings, validate
+
+SETTINGS = ValidationSettings(min_train_normals=5, max_quarantined_share=0.9)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "part"
+    for i in range(6):
+        save(root / "train/good" / f"{i}.png", tile(i, 64))
+    save(root / "test/good/7.png", tile(7, 64))
+    save(root / "test/hole/8.png", tile(8, 64))
+    save(root / "ground_truth/hole/8_mask.png", np.full((64, 64), 255, np.uint8))
+    return root
+
+
+def save(path, pixels, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def checked(folder, settings=SETTINGS):
+    out = folder.parent / "artefacts"
+    make_manifest(folder, out / "manifest", DataSettings("folder", "part"))
+    return validate(out / "manifest", folder, out / "validation", settings)
+
+
+def reasons(out):
+    return pd.read_parquet(out / "quarantine.parquet").set_index("image_id")["reason"]
+
+
+def png(width, height):
+    """A PNG whose header claims a size; its few bytes decompress to nothing of the kind."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    data = zlib.compress(b"\0" * 1000)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def test_clean_folder_passes_and_says_what_it_can_measure(folder):
+    out = checked(folder)
+    summary = read_json(out / "summary.json")
+    assert summary["quarantined"] == []
+    assert summary["unavailable"] == {}
+    assert all(check["success"] for check in summary["expectations"])
+
+
+def test_broken_files_are_quarantined_with_the_reason(folder):
+    good = (folder / "train/good/0.png").read_bytes()
+    bad = folder / "train/good"
+    (bad / "truncated.png").write_bytes(good[: len(good) // 2])
+    (bad / "empty.png").write_bytes(b"")
+    (bad / "text.png").write_text("good part, trust me")
+    (bad / "bomb.png").write_bytes(png(30_000, 30_000))
+    Image.new("CMYK", (64, 64), (0, 99, 20, 30)).save(bad / "cmyk.jpg")
+    Image.fromarray(tile(9, 64)[..., 0].astype(np.uint16) * 256).save(bad / "sixteen.png")
+    found = reasons(checked(folder))
+    assert "cannot be decoded" in found["train/good/truncated.png"]
+    assert "is not an image" in found["train/good/empty.png"]
+    assert "is not an image" in found["train/good/text.png"]
+    assert "more pixels than the limit" in found["train/good/bomb.png"]
+    assert "mode CMYK" in found["train/good/cmyk.jpg"]
+    assert "train/good/sixteen.png" not in found  # 16-bit grey is within the default contract
+    assert len(found) == 5
+
+
+def test_copy_in_train_and_test_leaves_the_training_side(folder):
+    (folder / "train/good/copy.png").write_bytes((folder / "test/good/7.png").read_bytes())
+    found = reasons(checked(folder))
+    assert list(found.index) == ["train/good/copy.png"]
+    assert "train and test" in found.iloc[0]
+
+
+def test_mask_of_the_wrong_size(folder):
+    save(folder / "ground_truth/hole/8_mask.png", np.zeros((32, 64), np.uint8))
+    assert "mask is (64, 32), image is (64, 64)" in reasons(checked(folder))["test/hole/8.png"]
+
+
+def test_missing_mask_breaks_the_contract_only_where_masks_are_expected(folder):
+    (folder / "ground_truth/hole/8_mask.png").unlink()
+    out = checked(folder)
+    assert "no masks" in read_json(out / "summary.json")["unavailable"]["pixel AUROC, AP, F1, AUPRO"]
+    strict = ValidationSettings(min_train_normals=5, max_quarantined_share=0.9, expect_masks=True)
+    assert "without a mask" in reasons(checked(folder, strict))["test/hole/8.png"]
+
+
+def test_empty_train_good_stops_with_a_sentence_and_leaves_the_report(folder):
+    for path in (folder / "train/good").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="0 readable good training images, 5 are needed"):
+        checked(folder)
+    assert (folder.parent / "artefacts/validation/docs/index.html").exists()
+
+
+def test_too_many_broken_files_stop_the_flow(folder):
+    for i in range(3):
+        (folder / "train/good" / f"bad{i}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="3 of 11 files broke the contract, more than 5%"):
+        checked(folder, ValidationSettings(min_train_normals=5))
+
+
+def test_no_anomalous_test_images_is_no_error(folder):
+    for name in ("test/hole/8.png", "ground_truth/hole/8_mask.png"):
+        (folder / name).unlink()
+    assert "no anomalous test images" in read_json(checked(folder) / "summary.json")["unavailable"].values()
+
+
+def test_docs_read_offline(folder):
+    docs = checked(folder) / "docs"
+    pages = list(docs.rglob("*.html"))
+    assert len(pages) >= 3
+    for page in pages:
+        text = page.read_text()
+        assert "<script src=" not in text
+        assert '<link rel="stylesheet" href="http' not in text
+    assert "expect_column_values_to_be_unique" in (docs / "index.html").read_text()
