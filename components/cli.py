@@ -120,13 +120,15 @@ def fit(
     seed: int = 0,
     alpha: Annotated[float, typer.Option(help="The false-alarm rate on good images.")] = 0.05,
     setting: Sets = None,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 20.0,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
     from components.fit import FitRequest, fit_folder
 
     overrides = dict(_assignment(text) for text in setting or [])
     groups = tuple(group) if group else None
-    request = FitRequest(detector, data.resolve(), adapter, groups, preset, seed, alpha, overrides)
+    request = FitRequest(detector, data.resolve(), adapter, groups, preset, seed, alpha, overrides,
+                         checkpoint_every)  # fmt: skip
     say(f"run in {fit_folder(request, out)}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from components.artefacts import read_json, tree_hash, values_hash, write_json
 from components.calibration import CalibrationSettings
 from components.datasets.manifest import DataSettings
+from components.detectors import settings_for
 from components.errors import DataError
 from components.params import Params, TrainParams, View
 from components.settings import plain
@@ -29,12 +30,14 @@ class FitRequest:
     seed: int = 0
     alpha: float = 0.05
     overrides: dict[str, Any] = field(default_factory=dict)
+    checkpoint_every: float = 20.0
 
 
 def fit_folder(request: FitRequest, out: Path) -> Path:
     """Validate, split, synthesise, train, calibrate and export; *out* then holds model, calibration.json, bundle."""
     if not request.data.is_dir():
         raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
+    settings_for(request.detector, request.preset, request.overrides)  # a slip here is told before anything is written
     stages = _stages(request, out / "work")
     steps = [stages.manifest, stages.validate, stages.split, stages.synthesise]
     for step in steps:
@@ -53,7 +56,11 @@ def _stages(request: FitRequest, work: Path) -> Stages:
         views={"run": View(name, request.groups)},
         seed=request.seed,
         artefacts=str(work),
-        train=TrainParams(preset=request.preset, detectors={request.detector: request.overrides}),
+        train=TrainParams(
+            preset=request.preset,
+            checkpoint_every=request.checkpoint_every,
+            detectors={request.detector: request.overrides},
+        ),
         calibration=CalibrationSettings(alpha=request.alpha),
     )
     return Stages(params, "run", request.data.parent)
@@ -67,9 +74,10 @@ def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
         shutil.copytree(made / name, out / name)
     shutil.copy2(made / "calibration" / "calibration.json", out / "calibration.json")
     shutil.copy2(stages.folder / "split" / "split.parquet", out / "split.parquet")
+    asked = {k: v for k, v in plain(request).items() if k != "checkpoint_every"} | {"data": request.data.name}
     record = {
-        "request": {**plain(request), "data": request.data.name},
-        "configuration": values_hash({**plain(request), "data": request.data.name}),
+        "request": asked,
+        "configuration": values_hash(asked),
         "outputs": {name: tree_hash(out / name) for name in ("model", "bundle", "calibration.json", "split.parquet")},
         "stages": {name: read_json(made / name / "run.json") for name in ("model", "calibration", "bundle")},
     }

@@ -14,6 +14,7 @@ from components.backbones import FeatureStore
 from components.datasets.loading import read_split
 from components.detectors import create, settings_for
 from components.errors import DataError
+from components.runtime import keep_freed_memory
 from components.settings import plain
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages
@@ -45,6 +46,7 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
     inputs = {"split": split, "synthetic": synthetic}
     fingerprint = values_hash([name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)])
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
+    keep_freed_memory()
     torch.manual_seed(seed)
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:

@@ -13,6 +13,7 @@ from components.detectors import create, detector_class
 from components.detectors.contract import Detector
 from components.imaging import load
 from components.progress import progress
+from components.runtime import keep_freed_memory
 from components.settings import build
 
 
@@ -35,12 +36,13 @@ def load_model(folder: Path) -> Detector:
 
 @torch.inference_mode()
 def score_files(
-    detector: Detector, paths: Sequence[Path], batch_size: int = 16
+    detector: Detector, paths: Sequence[Path], batch_size: int = 8
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Score image files in order: per batch, image scores (B,) and maps (B, size, size), float32.
 
     Images are resized to ``detector.size`` by the very operation inside the detector, which then leaves them alone.
     """
+    keep_freed_memory()
     device = next(detector.parameters()).device
     starts = range(0, len(paths), batch_size)
     for start in progress(starts, f"{detector.name}: scoring {len(paths)} images"):

@@ -1,5 +1,6 @@
 """Great Expectations, and nothing else of Loupe, is spoken to here: suite, checkpoint, data docs."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ def run_suite(table: pd.DataFrame, settings: ValidationSettings, name: str, docs
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it announces each temporary folder
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("images").add_dataframe_asset("manifest")

@@ -1,5 +1,6 @@
 """The registry on SQLite: versions, champion, rollback, two promotions at once."""
 
+import itertools
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -64,6 +65,6 @@ def test_two_promotions_at_once_do_not_interleave(registry):
     assert [p.wait() for p in running] == [0, 0]
     chain = registry.decisions("cells")
     assert len(chain) == before + 8
-    for earlier, later in zip(chain, chain[1:], strict=False):
+    for earlier, later in itertools.pairwise(chain):
         assert later.previous == earlier.version
     assert registry.champion("cells") == chain[-1].version

@@ -56,7 +56,7 @@ def test_folder_of_textures_is_used(tmp_path):
 
 
 def test_impossible_area_is_an_error():
-    with pytest.raises(DataError, match="widen synthesis.area"):
+    with pytest.raises(DataError, match=r"widen synthesis\.area"):
         drawn("cutpaste", 0, SynthesisSettings(size=128, area=(0.99, 0.995)))
 
 

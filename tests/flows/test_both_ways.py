@@ -1,0 +1,129 @@
+"""The two orchestrations over the same functions: a small matrix through ``dvc repro`` and through Prefect."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from components.artefacts import read_json
+from components.registry import Registry, RegistrySettings
+from flows.train import LIMIT, train
+
+PROJECT = Path(__file__).parents[2]
+DETECTORS = ("fastflow", "patchcore")
+VIEW = {"product": {"data": "product"}}
+SMALL = {
+    "data": {"product": {"adapter": "folder", "name": "product"}},
+    "views": VIEW,
+    "pipeline": {"views": ["product"], "detectors": list(DETECTORS)},
+    "benchmark": {
+        "views": ["product"],
+        "detectors": list(DETECTORS),
+        "sources": {"product": "product"},
+        "data": {"product": "product"},
+    },
+    "validation": {"product": {"expect_masks": True}},
+    "calibration": {"alpha": 0.2},
+}
+
+
+@pytest.fixture(scope="module")
+def project(product, tmp_path_factory):
+    """A repository with Loupe's own dvc.yaml and code, and one small data set."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("components", "flows"):
+        shutil.copytree(PROJECT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(PROJECT / "dvc.yaml", root)
+    shutil.copytree(product, root / "data" / "product")
+    values = yaml.safe_load((PROJECT / "params.yaml").read_text()) | SMALL
+    values["train"] = {"preset": "tiny", "detectors": {name: {} for name in DETECTORS}}
+    (root / "params.yaml").write_text(yaml.safe_dump(values))
+    (root / "prefect.yml").write_text(yaml.safe_dump(values | {"artefacts": "prefect-artefacts"}))
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", "data/product"]):
+        run(root, *command)
+    return root
+
+
+def run(root: Path, *command: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=root, env=os.environ | {"PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def reproduced(project):
+    run(project, "dvc", "repro", "-q")
+    return project
+
+
+@pytest.fixture(scope="module")
+def flown(project):
+    before = Path.cwd()
+    os.chdir(project)
+    try:
+        with (
+            prefect_test_harness(server_startup_timeout=120),
+            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        ):
+            train(Path("prefect.yml"))
+            yield limits()
+    finally:
+        os.chdir(before)
+
+
+def limits() -> dict[str, int]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return {found.name: found.limit for found in client.read_global_concurrency_limits()}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("flown")
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_metrics_are_the_same_byte_for_byte(reproduced, detector):
+    below = Path("product") / detector / "evaluation" / "metrics.json"
+    one, two = (reproduced / folder / below for folder in ("artefacts", "prefect-artefacts"))
+    assert one.read_bytes() == two.read_bytes()
+    assert read_json(one)["overall"]["n"] == {"normal": 8, "anomalous": 8}
+
+
+@pytest.mark.slow
+def test_flow_ends_with_a_leaderboard_and_a_champion(project, flown):
+    text = (project / "prefect-artefacts" / "leaderboard" / "leaderboard.md").read_text()
+    assert all(name in text for name in DETECTORS)
+    registry = Registry(RegistrySettings(str(project / "registry")))
+    assert len(registry.versions("product")) == 2
+    (decision,) = registry.decisions("product")
+    assert registry.champion("product") == decision.version
+    assert any("synthetic anomalies" in reason for reason in decision.reasons)
+    assert flown[LIMIT] == 1
+
+
+@pytest.mark.slow
+def test_second_repro_does_nothing_quickly(reproduced):
+    started = time.monotonic()
+    assert "up to date" in run(reproduced, "dvc", "repro")
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow
+def test_touching_one_detectors_key_reruns_that_detector_only(reproduced):
+    file = reproduced / "params.yaml"
+    before = file.read_text()
+    values = yaml.safe_load(before)
+    values["train"]["detectors"]["patchcore"] = {"bank_size": 100}
+    file.write_text(yaml.safe_dump(values))
+    planned = run(reproduced, "dvc", "repro", "--dry")
+    file.write_text(before)
+    ran = [line for line in planned.splitlines() if line.startswith("Running stage")]
+    assert ran
+    assert all("patchcore" in line for line in ran)
