@@ -42,7 +42,8 @@ class Backbone(nn.Module):
         taps: Any = self.net.feature_info
         self.channels = tuple(taps.channels())
         self.grids = tuple(settings.size // r for r in taps.reduction())
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  (faster on CPU and GPU alike)
+        # Channels last is faster on CPU and GPU alike.
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
         self.eval()
 

@@ -8,7 +8,7 @@ import time
 
 from components.artefacts import tree_hash
 
-EPOCHS = 40
+EPOCHS = 12
 
 
 def command(product, out):
