@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,16 @@ def test_an_image_resized_before_scores_the_same(fitted, batch):
 
     with torch.inference_mode():
         torch.testing.assert_close(fitted(batch).image, fitted(resize(batch, fitted.size)).image, rtol=1e-4, atol=1e-4)
+
+
+def test_golden_numbers(fitted, batch):
+    """Stored scores of the tiny model; a change that moves them carries a table in CHANGELOG.md."""
+    with torch.inference_mode():
+        scores = fitted(batch)
+    found = {"image": scores.image.tolist(), "map_mean": scores.map.mean((1, 2, 3)).tolist()}
+    stored = json.loads((Path(__file__).parent / "golden.json").read_text())[fitted.name]
+    for key, values in found.items():
+        assert values == pytest.approx(stored[key], rel=0.02), json.dumps({fitted.name: found})
 
 
 def test_saved_model_scores_the_same(fitted, batch, tmp_path):

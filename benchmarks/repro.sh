@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# `dvc repro` over the benchmark of params.yaml, then again (must do nothing), then a plan with one detector's key touched.
+set -euo pipefail
+export PATH=$PWD/.venv/bin:$PATH
+set -a; . components/environment.env; set +a
+loupe data check elpv > /dev/null
+time dvc repro > /dev/null
+time dvc repro
+cp params.yaml params.before
+trap 'mv params.before params.yaml' EXIT
+sed -i 's/^    patchcore: {}/    patchcore: {bank_size: 9000}/' params.yaml
+dvc repro --dry | grep '^Running stage'

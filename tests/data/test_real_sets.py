@@ -1,0 +1,79 @@
+"""What the real data sets promise: counts per protocol, pins, and the near-duplicate test on real pictures."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.datasets.adapters import adapter
+from components.datasets.duplicates import _grey, compare
+from components.datasets.splits import SplitSettings
+from components.datasets.versions import checkout, verify, version
+from components.errors import DataError
+
+COUNTS = {
+    "elpv": {("mono", "normal", "train"): 470, ("mono", "normal", "test"): 118, ("mono", "anomalous", "test"): 313,
+             ("poly", "normal", "train"): 736, ("poly", "normal", "test"): 184, ("poly", "anomalous", "test"): 402},
+    "mtd": {("mtd", "normal", "train"): 761, ("mtd", "normal", "test"): 191, ("mtd", "anomalous", "test"): 392},
+    "mvtec_ad_screw": {("mvtec_ad_screw", "normal", "train"): 320, ("mvtec_ad_screw", "normal", "test"): 41,
+                       ("mvtec_ad_screw", "anomalous", "test"): 119},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cells() -> Path:
+    return checkout("elpv")
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_those_of_the_protocol(name, cells):
+    folder = cells.parent / name
+    if not folder.exists():
+        pytest.skip(f"{name} is not on this machine; docs/data.md says where it comes from")
+    rows = adapter(name if name in ("elpv", "mtd") else "folder").rows(folder)
+    found = Counter((r.group, r.label, r.role) for r in rows if r.label != "uncertain")
+    assert found == COUNTS[name]
+
+
+def test_uncertain_cells_are_kept_and_never_trained_on(cells):
+    uncertain = [r for r in adapter("elpv").rows(cells) if r.label == "uncertain"]
+    assert len(uncertain) == 2624 - sum(COUNTS["elpv"].values())
+    assert {r.role for r in uncertain} == {"test"}
+
+
+def test_data_built_from_the_package_equals_the_pin(tmp_path, monkeypatch, cells):
+    import subprocess
+
+    pinned = tmp_path / "data" / "elpv.dvc"
+    pinned.parent.mkdir()
+    shutil.copy2(cells.parent / "elpv.dvc", pinned)
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    from dvc.repo import Repo
+
+    Repo.init(".").close()
+    assert checkout("elpv").is_dir()
+    assert version(pinned).endswith(".dir")
+    picture = next((tmp_path / "data/elpv/images").iterdir())
+    picture.write_bytes(picture.read_bytes() + b"x")
+    with pytest.raises(DataError, match=r"differs from its pin elpv\.dvc"):
+        verify(pinned)
+
+
+def test_real_copies_are_found_and_real_look_alikes_are_not(cells, tmp_path):
+    settings = SplitSettings()
+    paths = sorted((cells / "images").iterdir())[:8]
+    for path in paths:
+        picture = Image.open(path)
+        picture.save(tmp_path / "a.jpg", quality=80)
+        picture.resize((240, 240), Image.Resampling.BICUBIC).save(tmp_path / "b.png")
+        Image.fromarray(np.roll(np.asarray(picture), (4, 3), (0, 1))).save(tmp_path / "c.png")
+        for copy in sorted(tmp_path.iterdir()):
+            assert compare(_grey(path), _grey(copy)).same(settings.detail, settings.difference), (path, copy.name)
+    for one in paths:
+        for two in paths:
+            if one < two:
+                assert not compare(_grey(one), _grey(two)).same(settings.detail, settings.difference), (one, two)

@@ -1,0 +1,72 @@
+"""The documents and YAML files are facts: every one is loaded, every command in them exists."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from components.cli import app
+from components.detectors import CATALOGUE, settings_for
+from components.params import load_params
+
+PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md")), *sorted(Path("benchmarks").glob("*.md"))]
+TARGETS = set(re.findall(r"^([a-z]+):", Path("Makefile").read_text(), re.MULTILINE))
+
+
+def commands(page: Path) -> list[list[str]]:
+    text = page.read_text()
+    found = re.findall(r"`((?:loupe|make) [^`]+)`", text)
+    found += [line.strip() for line in text.splitlines() if re.match(r"\s*(loupe|make) \S", line) and "|" not in line]
+    return [shlex.split(line.split("#")[0]) for line in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_commands_of_the_documents_exist(page):
+    known = get_command(app)
+    for program, *words in commands(page):
+        if program == "make":
+            assert words[0] in TARGETS, words
+            continue
+        command = known
+        while words and hasattr(command, "commands"):
+            assert words[0] in command.commands, (page, words)
+            command = command.commands[words.pop(0)]
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert {w for w in words if w.startswith("--")} <= options, (page, words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), (page, target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_files_named_in_backticks_exist(page):
+    for name in re.findall(r"`((?:components|flows|docs|benchmarks|tests)/[\w/.]+)`", page.read_text()):
+        assert Path(name).exists(), (page, name)
+
+
+@pytest.mark.parametrize("file", ["params.yaml", "dvc.yaml", "dvc.lock", *sorted(map(str, Path("data").glob("*.dvc")))])
+def test_every_yaml_loads(file):
+    if file != "dvc.lock" or Path(file).exists():
+        assert yaml.safe_load(Path(file).read_text())
+
+
+def test_params_name_every_detector_and_every_preset_builds():
+    params = load_params()
+    assert set(params.train.detectors) == set(CATALOGUE)
+    for name, overrides in params.train.detectors.items():
+        settings_for(name, params.train.preset, overrides)
+
+
+def test_every_method_has_its_page():
+    assert {p.stem for p in Path("docs/methods").glob("*.md")} == set(CATALOGUE)
+
+
+def test_files_stay_below_four_hundred_lines():
+    for file in (*Path("components").rglob("*.py"), *Path("flows").rglob("*.py"), *Path("tests").rglob("*.py")):
+        assert len(file.read_text().splitlines()) <= 400, file
