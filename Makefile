@@ -25,7 +25,8 @@ check: setup  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## the commands behind benchmarks/
+bench: setup  ## the reproducible benchmark: dvc repro over the matrix of params.yaml
+	$(BIN)/loupe data check elpv
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dvc repro
 
 clean:  ## what the pipeline made; data, caches and the registry stay

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.fit import VIEWS
 from components.artefacts import read_json
 
-CANDIDATES = (([1, 2, 3], 0.0), ([1, 2, 3], 0.005), ([2, 3, 4], 0.0), ([2, 3, 4], 0.005), ([3, 4], 0.005))
+CANDIDATES = (([1, 2, 3], 0.0), ([2, 3, 4], 0.0), ([2, 3, 4], 0.005), ([3, 4], 0.005))
 CHOSEN = ("elpv-mono", "screw")
 OUT = Path(__file__).parent / "results" / "choose.md"
 

@@ -6,8 +6,8 @@ from typing import Any
 from components.artefacts import read_json
 
 RESULTS = Path(__file__).parent / "results"
-HEAD = ("view", "detector", "image AUROC", "95 %", "AP", "F1-max", "pixel AUROC", "pixel AP", "AUPRO 0.3", "false alarms",
-        "misses", "train s", "fit command s", "peak MiB")  # fmt: skip
+HEAD = ("view", "detector", "image AUROC", "95 %", "AP", "F1-max", "pixel AUROC", "pixel AP", "AUPRO 0.3",
+        "false alarms", "misses", "train s", "fit command s", "peak MiB")  # fmt: skip
 
 
 def main() -> None:

@@ -101,7 +101,7 @@ class FastFlow(FeatureDetector):
     settings_type = FastFlowSettings
     presets = {
         "paper": FastFlowSettings(BackboneSettings("wide_resnet50_2", (1, 2, 3), 256)),
-        # Three taps, one level deeper than the paper's, and top: by AUROC on synthetic anomalies, docs/methods/fastflow.md.
+        # Taps, one level deeper than the paper's, and top: by AUROC on synthetic anomalies (docs/methods/fastflow.md).
         "cpu": FastFlowSettings(BackboneSettings(taps=(2, 3, 4)), epochs=12, batch_size=16, top=0.005, average=0.98),
         "tiny": FastFlowSettings(BackboneSettings(taps=(2, 3), size=64), steps=2, epochs=4, batch_size=4),
     }

@@ -84,7 +84,8 @@ def gallery(
     cells = [(title, i) for title in ROWS for i in chosen[title]]
     colours = {"cmap": "inferno", "vmin": scale["0.5"], "vmax": max(scale["1.0"], scale["0.5"] + 1e-9)}
     filled = [title for title in ROWS if chosen[title]]
-    figure, axes = plt.subplots(2 * len(filled), count, figsize=(2 * count, 4.1 * len(filled)), squeeze=False)
+    size = (1.5 * count + 1, 3.3 * len(filled))
+    figure, axes = plt.subplots(2 * len(filled), count, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.ravel():
         axis.axis("off")
     drawn = None
