@@ -11,6 +11,7 @@ from components.calibration.conformal import needed, threshold
 from components.errors import CalibrationError
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+RESOLUTION = 1e-4  # of the range of scores; a tenth of what the parity gate lets pass, far above rounding
 MAP_QUANTILES = (0.5, 0.99, 0.999, 1.0)
 
 
@@ -62,13 +63,15 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
 
     n, alpha = len(scores), settings.alpha
     beyond = int(alpha * (n + 1) + 1e-9)  # the true rate at this threshold is Beta(beyond, n + 1 - beyond)
+    resolution = RESOLUTION * float(np.ptp(scores))
     tails = (1 - settings.confidence) / 2
     low, high = beta.ppf([tails, 1 - tails], beyond, n + 1 - beyond)
     return {
         "rule": "split conformal: anomalous when p <= alpha",
         "alpha": alpha,
         "n": n,
-        "threshold": threshold(scores, alpha),
+        "threshold": threshold(scores, alpha, resolution),
+        "resolution": resolution,
         "false_alarm_interval": [float(low), float(high)],
         "confidence": settings.confidence,
         "quantiles": {str(q): float(np.quantile(scores, q)) for q in QUANTILES},
@@ -79,4 +82,4 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
 def _group(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
     if len(scores) < needed(settings.alpha):
         return {"n": len(scores), "threshold": None, "reason": f"fewer than {needed(settings.alpha)} normals"}
-    return {"n": len(scores), "threshold": threshold(scores, settings.alpha)}
+    return {"n": len(scores), "threshold": threshold(scores, settings.alpha, RESOLUTION * float(np.ptp(scores)))}

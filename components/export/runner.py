@@ -51,7 +51,7 @@ def main(paths: list[str]) -> None:
         except (OSError, ValueError) as error:
             sys.stderr.write(f"{path}: not scored: {error}\n")
             continue
-        p = float((1 + (known >= score).sum()) / (len(known) + 1))
+        p = float((1 + (known >= score - calibration["resolution"]).sum()) / (len(known) + 1))
         decision = "anomalous" if p <= calibration["alpha"] + 1e-12 else "normal"
         record = {"image": path, "score": score, "p_value": p, "decision": decision, "model": manifest["model"][:12]}
         sys.stdout.write(json.dumps(record) + "\n")

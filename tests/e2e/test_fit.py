@@ -47,6 +47,22 @@ def test_run_holds_what_a_user_looks_for(run):
     assert max(parity["score_error"], parity["map_error"]) < 1e-3
 
 
+def test_calibrate_normals_get_one_fixed_synthetic_anomaly_each(run):
+    below = run / "work" / "run"
+    made = pd.read_parquet(below / "synthetic" / "synthetic.parquet")
+    table = pd.read_parquet(run / "split.parquet")
+    assert sorted(made["origin"]) == sorted(table[table["split"] == "calibrate"]["image_id"])
+    assert all((below / "synthetic" / name).exists() for name in (*made["image_id"], *made["mask"], "grid.png"))
+    assert made["area"].between(0.001, 0.1).all()
+
+
+def test_every_artefact_says_what_made_it(run):
+    for folder in (run / "work" / "run" / run.name / name for name in ("model", "calibration", "bundle")):
+        record = read_json(folder / "run.json")
+        assert {"stage", "settings", "inputs", "seed", "versions"} <= set(record)
+        assert all(len(digest) == 64 for digest in record["inputs"].values())
+
+
 def test_evaluation_measures_the_scratches(run, product):
     loupe("evaluate", run, "--data", product)
     metrics = read_json(run / "evaluation" / "metrics.json")

@@ -39,3 +39,12 @@ def test_too_few_normals_are_counted(tmp_path):
     with pytest.raises(CalibrationError, match="19 are needed"):
         _require(18, 0.05, tmp_path)
     assert threshold(np.arange(19.0), 0.05) == 18.0
+
+
+def test_rounding_does_not_flip_the_image_that_sets_the_threshold():
+    scores = np.random.default_rng(1).normal(size=106)
+    known = summary(scores, CalibrationSettings(0.05))
+    at = threshold(scores, 0.05)
+    shaken = at + np.array([-1e-6, 0.0, 1e-6]) * np.ptp(scores)
+    assert decide(known, shaken) == ["normal"] * 3
+    assert decide(known, np.array([at + 1e-3 * np.ptp(scores)])) == ["anomalous"]
