@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from scipy.fft import irfft2, rfft2
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import correlate1d, gaussian_filter
 
 from components.decoding import decode
 
@@ -19,6 +19,7 @@ SIDE = 320  # longest side of the pictures that are compared; smaller ones keep 
 SHIFT = 12  # largest shift in these pixels that is looked for
 GRAIN = 3.0  # sigma in these pixels: coarser structure than this is taken out
 EDGE = 9  # pixels at the rim where the filter sees beyond the picture
+SUBPIXEL = 0.15  # a smaller rest of the shift costs less than interpolating
 RELATED = 0.75  # correlation of detail below which a small difference only says that the pictures are flat
 
 
@@ -70,13 +71,38 @@ def compare(one: np.ndarray, two: np.ndarray) -> Likeness:
         small = min(one.shape, two.shape)
         one, two = (np.asarray(Image.fromarray(p).resize(small[::-1], Image.Resampling.BICUBIC)) for p in (one, two))
     fine = [p - gaussian_filter(p, GRAIN) for p in (one, two)]
-    cross = np.roll(irfft2(rfft2(fine[0]) * rfft2(fine[1]).conj(), s=one.shape), (SHIFT, SHIFT), (0, 1))
-    dy, dx = np.unravel_index(np.argmax(cross[: 2 * SHIFT + 1, : 2 * SHIFT + 1]), (2 * SHIFT + 1,) * 2)
-    shift = int(dy) - SHIFT, int(dx) - SHIFT
+    shift, rest = _best_shift(*fine)
+    if max(map(abs, rest)) > SUBPIXEL:  # a shift in pixels of the file is none in pixels of the reduced picture
+        one, fine[0] = (_moved(p, rest) for p in (one, fine[0]))
     a, b = (p - p.mean() for p in _shared(fine[0], fine[1], *shift))
     c, d = (p - p.mean() for p in _shared(one, two, *shift))
     detail = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-12))
     return Likeness(detail, float(np.sqrt(np.square(c - d).mean())))
+
+
+def _best_shift(one: np.ndarray, two: np.ndarray) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Whole pixels and the rest of a pixel by which *one* lies off *two*, from the peak of their cross-correlation."""
+    reach = SHIFT + 1
+    cross = np.roll(irfft2(rfft2(one) * rfft2(two).conj(), s=one.shape), (reach, reach), (0, 1))
+    cross = cross[: 2 * reach + 1, : 2 * reach + 1]
+    y, x = (int(i) + 1 for i in np.unravel_index(np.argmax(cross[1:-1, 1:-1]), (2 * SHIFT + 1,) * 2))
+    return (y - reach, x - reach), (_peak(cross[y - 1 : y + 2, x]), _peak(cross[y, x - 1 : x + 2]))
+
+
+def _peak(values: np.ndarray) -> float:
+    """Where the parabola through three values peaks, from the middle one."""
+    before, middle, after = values
+    bend = before - 2 * middle + after
+    return float(np.clip(0.5 * (before - after) / bend, -0.5, 0.5)) if bend < 0 else 0.0
+
+
+def _moved(picture: np.ndarray, rest: tuple[float, float]) -> np.ndarray:
+    """*picture* read a part of a pixel further on, by Lanczos interpolation."""
+    for axis, part in enumerate(rest):
+        offsets = np.arange(-3, 4) - part
+        kernel = np.sinc(offsets) * np.sinc(offsets / 3) * (np.abs(offsets) < 3)
+        picture = correlate1d(picture, kernel / kernel.sum(), axis)
+    return picture
 
 
 def _shared(one: np.ndarray, two: np.ndarray, dy: int, dx: int) -> tuple[np.ndarray, np.ndarray]:
