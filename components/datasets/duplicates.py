@@ -19,7 +19,6 @@ SIDE = 320  # longest side of the pictures that are compared; smaller ones keep 
 SHIFT = 12  # largest shift in these pixels that is looked for
 GRAIN = 3.0  # sigma in these pixels: coarser structure than this is taken out
 EDGE = 9  # pixels at the rim where the filter sees beyond the picture
-SUBPIXEL = 0.15  # a smaller rest of the shift costs less than interpolating
 RELATED = 0.75  # correlation of detail below which a small difference only says that the pictures are flat
 
 
@@ -72,9 +71,14 @@ def compare(one: np.ndarray, two: np.ndarray) -> Likeness:
         one, two = (np.asarray(Image.fromarray(p).resize(small[::-1], Image.Resampling.BICUBIC)) for p in (one, two))
     fine = [p - gaussian_filter(p, GRAIN) for p in (one, two)]
     shift, rest = _best_shift(*fine)
-    if max(map(abs, rest)) > SUBPIXEL:  # a shift in pixels of the file is none in pixels of the reduced picture
-        one, fine[0] = (_moved(p, rest) for p in (one, fine[0]))
-    a, b = (p - p.mean() for p in _shared(fine[0], fine[1], *shift))
+    whole = _likeness(one, two, fine[0], fine[1], shift)
+    # A shift in pixels of the file is none in pixels of the reduced picture; but interpolating costs detail.
+    return max(whole, _likeness(_moved(one, rest), two, _moved(fine[0], rest), fine[1], shift))
+
+
+def _likeness(one: np.ndarray, two: np.ndarray, fine_one: np.ndarray, fine_two: np.ndarray,
+              shift: tuple[int, int]) -> Likeness:  # fmt: skip
+    a, b = (p - p.mean() for p in _shared(fine_one, fine_two, *shift))
     c, d = (p - p.mean() for p in _shared(one, two, *shift))
     detail = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-12))
     return Likeness(detail, float(np.sqrt(np.square(c - d).mean())))
