@@ -1,7 +1,9 @@
-"""The figures of results/fit.json as a table: ``python -m benchmarks.table`` writes results/fit.md."""
+"""The figures of results/fit.json: ``python -m benchmarks.table`` writes results/fit.md and results/curves.png."""
 
 from pathlib import Path
 from typing import Any
+
+from matplotlib import pyplot as plt
 
 from components.artefacts import read_json
 
@@ -14,6 +16,21 @@ def main() -> None:
     lines = [f"| {' | '.join(HEAD)} |", f"| {' | '.join('---' for _ in HEAD)} |"]
     lines += [f"| {' | '.join(cells(*name.split('/'), entry))} |" for name, entry in sorted(results().items())]
     (RESULTS / "fit.md").write_text("\n".join(lines) + "\n")
+    curves()
+
+
+def curves() -> None:
+    """Training curves of the methods that have epochs."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for name, entry in sorted(results().items()):
+        steps = [record for record in entry["history"] if "loss" in record]
+        if steps:
+            left.plot([r["loss"] for r in steps], label=name)
+            right.plot([r["synthetic_auroc"] for r in steps], label=name)
+    left.set(xlabel="epoch", ylabel="loss on fit normals")
+    right.set(xlabel="epoch", ylabel="image AUROC on synthetic anomalies")
+    right.legend()
+    figure.savefig(RESULTS / "curves.png", dpi=90, metadata={"Software": None})
 
 
 def results() -> dict[str, Any]:

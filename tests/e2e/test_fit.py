@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -133,6 +134,20 @@ def test_graph_holds_no_path_of_this_machine(run, product):
     graph = (run / "bundle" / "model.onnx").read_bytes()
     assert b"site-packages" not in graph
     assert str(product).encode() not in graph
+
+
+def test_graph_says_what_it_is_and_takes_any_batch_and_size(run):
+    graph = onnx.load(run / "bundle" / "model.onnx")
+    said = {entry.key: entry.value for entry in graph.metadata_props}
+    calibration = read_json(run / "calibration.json")
+    assert said["detector"] == run.name
+    assert float(said["threshold"]) == calibration["threshold"]
+    assert said["model"] == file_hash(run / "model" / "model.safetensors")
+    bundle = Bundle.open(run / "bundle")
+    for shape in ((1, 3, 96, 96), (3, 3, 64, 200)):
+        scores, maps = bundle.score(np.random.default_rng(0).random(shape, np.float32))
+        assert scores.shape == shape[:1]
+        assert maps.shape == (shape[0], 1, *shape[2:])
 
 
 def test_parity_gate_fails_beyond_tolerance(tmp_path):

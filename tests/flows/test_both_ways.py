@@ -106,6 +106,9 @@ def test_flow_ends_with_a_leaderboard_and_a_champion(project, flown):
     assert registry.champion("product") == decision.version
     assert any("synthetic anomalies" in reason for reason in decision.reasons)
     assert flown[LIMIT] == 1
+    run = registry.client.get_run(registry.client.get_model_version("product", decision.version).run_id)
+    assert run.data.params["detector"] in DETECTORS
+    assert {"synthetic_auroc", "test_image_auroc", "false_alarm_rate"} <= set(run.data.metrics)
 
 
 @pytest.mark.slow
