@@ -5,6 +5,7 @@ pictures (grain, noise, scratches) agrees, not only the layout that all products
 separates them, as after coarse JPEG encoding, which destroys that detail. docs/data.md shows what this tells apart.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,13 @@ from scipy.fft import irfft2, rfft2
 from scipy.ndimage import correlate1d, gaussian_filter
 
 from components.decoding import decode
+from components.progress import progress
 
 SIDE = 320  # longest side of the pictures that are compared; smaller ones keep their pixels
 SHIFT = 12  # largest shift in these pixels that is looked for
 GRAIN = 3.0  # sigma in these pixels: coarser structure than this is taken out
 EDGE = 9  # pixels at the rim where the filter sees beyond the picture
+KEPT = 1000  # pictures held in memory, 0.8 MB each
 RELATED = 0.75  # correlation of detail below which a small difference only says that the pictures are flat
 
 
@@ -33,17 +36,29 @@ class Likeness(NamedTuple):
         return self.detail >= detail or (self.difference <= difference and self.detail >= RELATED)
 
 
+class Picture(NamedTuple):
+    """A grey picture (H, W) float32 and its fine detail."""
+
+    grey: np.ndarray
+    fine: np.ndarray
+
+    @classmethod
+    def of(cls, grey: np.ndarray) -> "Picture":
+        return cls(grey, grey - gaussian_filter(grey, GRAIN))
+
+
 def near_duplicates(
     paths: list[Path], hashes: list[str], max_distance: int, detail: float, difference: float
 ) -> list[tuple[int, int, float]]:
     """Pairs (i, j, correlation of detail) of the same picture, i < j; thresholds as in ``Likeness.same``."""
-    cache: dict[int, np.ndarray] = {}
+
+    @lru_cache(maxsize=KEPT)
+    def picture(k: int) -> Picture:
+        return Picture.of(_grey(paths[k]))
+
     found = []
-    for i, j in proposals(hashes, max_distance):
-        for k in (i, j):
-            if k not in cache:
-                cache[k] = _grey(paths[k])
-        likeness = compare(cache[i], cache[j])
+    for i, j in progress(proposals(hashes, max_distance), "comparing look-alikes for copies"):
+        likeness = _compare(picture(i), picture(j), detail, difference)
         if likeness.same(detail, difference):
             found.append((i, j, round(likeness.detail, 4)))
     return found
@@ -66,20 +81,29 @@ def _grey(path: Path) -> np.ndarray:
 
 def compare(one: np.ndarray, two: np.ndarray) -> Likeness:
     """The likeness of two grey pictures in the part both show, at the shift that fits best."""
-    if one.shape != two.shape:  # a resized copy: both at the smaller size
-        small = min(one.shape, two.shape)
-        one, two = (np.asarray(Image.fromarray(p).resize(small[::-1], Image.Resampling.BICUBIC)) for p in (one, two))
-    fine = [p - gaussian_filter(p, GRAIN) for p in (one, two)]
-    shift, rest = _best_shift(*fine)
-    whole = _likeness(one, two, fine[0], fine[1], shift)
+    return _compare(Picture.of(one), Picture.of(two), np.inf, -np.inf)
+
+
+def _compare(one: Picture, two: Picture, detail: float, difference: float) -> Likeness:
+    """``compare``, content with whole pixels when those already show the same picture."""
+    if one.grey.shape != two.grey.shape:  # a resized copy: both at the smaller size
+        small = min(one.grey.shape, two.grey.shape)
+        one, two = (Picture.of(_resized(p.grey, small)) for p in (one, two))
+    shift, rest = _best_shift(one.fine, two.fine)
+    whole = _likeness(one, two, shift)
+    if whole.same(detail, difference):
+        return whole
     # A shift in pixels of the file is none in pixels of the reduced picture; but interpolating costs detail.
-    return max(whole, _likeness(_moved(one, rest), two, _moved(fine[0], rest), fine[1], shift))
+    return max(whole, _likeness(Picture(_moved(one.grey, rest), _moved(one.fine, rest)), two, shift))
 
 
-def _likeness(one: np.ndarray, two: np.ndarray, fine_one: np.ndarray, fine_two: np.ndarray,
-              shift: tuple[int, int]) -> Likeness:  # fmt: skip
-    a, b = (p - p.mean() for p in _shared(fine_one, fine_two, *shift))
-    c, d = (p - p.mean() for p in _shared(one, two, *shift))
+def _resized(grey: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(Image.fromarray(grey).resize((shape[1], shape[0]), Image.Resampling.BICUBIC))
+
+
+def _likeness(one: Picture, two: Picture, shift: tuple[int, int]) -> Likeness:
+    a, b = (p - p.mean() for p in _shared(one.fine, two.fine, *shift))
+    c, d = (p - p.mean() for p in _shared(one.grey, two.grey, *shift))
     detail = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum() + 1e-12))
     return Likeness(detail, float(np.sqrt(np.square(c - d).mean())))
 

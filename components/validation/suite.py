@@ -14,7 +14,7 @@ def run_suite(table: pd.DataFrame, settings: ValidationSettings, name: str, docs
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it announces each temporary folder
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)  # temporary folders
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("images").add_dataframe_asset("manifest")
