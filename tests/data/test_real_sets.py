@@ -1,6 +1,7 @@
 """What the real data sets promise: counts per protocol, pins, and the near-duplicate test on real pictures."""
 
 import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -45,8 +46,6 @@ def test_uncertain_cells_are_kept_and_never_trained_on(cells):
 
 
 def test_data_built_from_the_package_equals_the_pin(tmp_path, monkeypatch, cells):
-    import subprocess
-
     pinned = tmp_path / "data" / "elpv.dvc"
     pinned.parent.mkdir()
     shutil.copy2(cells.parent / "elpv.dvc", pinned)

@@ -10,7 +10,7 @@ from flows.train import OneSentence
 def record(error: Exception) -> logging.LogRecord:
     try:
         raise error
-    except Exception:
+    except (DataError, ValueError):
         return logging.LogRecord("prefect", logging.ERROR, __file__, 1, "failed", None, sys.exc_info())
 
 
