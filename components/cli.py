@@ -179,5 +179,23 @@ def pipeline(
     say(run_here(params, views, detectors))
 
 
+@app.command(epilog="Example: loupe serve elpv-mono --port 8000")
+def serve(
+    name: Annotated[str, typer.Argument(help="A bundle folder, or the registered name whose champion is served.")],
+    host: Annotated[str | None, typer.Option(help="Default: service.host of the params file.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: service.port of the params file.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Run the scoring service, with the review page on /review, until it is told to stop."""
+    from dataclasses import replace
+
+    from components.params import load_params
+    from components.scoring.service.server import serve as run
+
+    known = load_params(params)
+    service = replace(known.service, host=host or known.service.host, port=port or known.service.port)
+    run(name, service, known.registry, known.store)
+
+
 if __name__ == "__main__":
     main()

@@ -31,3 +31,23 @@ class RegistryError(LoupeError):
 
 class BundleError(LoupeError):
     """A bundle is incomplete or its files do not match its manifest."""
+
+
+class StorageError(LoupeError):
+    """The object store cannot be reached or has no such object."""
+
+
+class MonitorError(LoupeError):
+    """There is too little to judge drift by."""
+
+
+class RequestError(LoupeError):
+    """A request to the scoring service is refused; *status* is the HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class StageError(LoupeError):
+    """A stage that runs in a process of its own failed or took too long."""

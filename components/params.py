@@ -14,6 +14,7 @@ from components.errors import SettingsError
 from components.evaluation import EvaluationSettings
 from components.export import ExportSettings
 from components.registry import RegistrySettings
+from components.scoring.service import ServiceSettings
 from components.settings import build
 from components.synthesis import SynthesisSettings
 from components.validation import ValidationSettings
@@ -63,6 +64,7 @@ class Params:
     views: dict[str, View]
     seed: int = 0
     artefacts: str = "artefacts"
+    store: str = "store"
     pipeline: Selection = Selection()
     benchmark: Benchmark = Benchmark()
     validation: dict[str, ValidationSettings] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class Params:
     evaluation: EvaluationSettings = EvaluationSettings()
     export: ExportSettings = ExportSettings()
     registry: RegistrySettings = RegistrySettings()
+    service: ServiceSettings = ServiceSettings()
 
     def view(self, name: str) -> View:
         """Raises SettingsError when there is no such view."""

@@ -18,5 +18,10 @@ SCORE_COLUMNS = (
     "model_version", "taken_at", "source", "width", "height", "brightness", "contrast", "sharpness", "embedding",
     "latency_ms", "map_uri",
 )  # fmt: skip
+# One row per answered request of the service or file of the inbox. `taken_at` is the camera's time if it was told,
+# `scored_at` the service's; `image_uri` is the image's key in the object store.
+LOG_COLUMNS = ("record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri")
+# One row per click of a reviewer; the last one on a record counts. `verdict` is defect, false_alarm or withdrawn.
+LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "verdict", "reviewer")
 # One row per synthetic anomaly; `image_id` and `mask` are paths below the synthesis artefact.
 SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area", "seed")

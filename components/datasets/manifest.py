@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from scipy.fft import dctn
-from scipy.ndimage import laplace
 
 from components.artefacts import file_hash, recorded
 from components.datasets.adapters import Row, adapter
 from components.errors import DataError
 from components.imaging import MAX_PIXELS, decode
+from components.measuring import grey, statistics
 from components.progress import progress
 from components.records import MANIFEST_COLUMNS
 
@@ -55,20 +55,13 @@ def _record(data: Path, row: Row, settings: DataSettings) -> dict[str, Any]:
 
 def measure(pixels: np.ndarray) -> dict[str, Any]:
     """Size in pixels; grey mean and standard deviation in [0, 1]; variance of the Laplacian; 64-bit DCT hash in hex."""
-    grey = (pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)) / 255
-    return {
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
-        "brightness": float(grey.mean()),
-        "contrast": float(grey.std()),
-        "sharpness": float(laplace(grey).var()),
-        "phash": perceptual_hash(grey),
-    }
+    shade = grey(pixels)
+    return {**statistics(shade), "phash": perceptual_hash(shade)}
 
 
-def perceptual_hash(grey: np.ndarray) -> str:
+def perceptual_hash(shade: np.ndarray) -> str:
     """The signs of the 64 lowest frequencies of the image at 32 x 32 against their median."""
-    small = Image.fromarray((grey * 255).astype(np.uint8)).resize((32, 32), Image.Resampling.BOX)
+    small = Image.fromarray((shade * 255).astype(np.uint8)).resize((32, 32), Image.Resampling.BOX)
     low = dctn(np.asarray(small, np.float64), norm="ortho")[:8, :8].ravel()
     bits = low > np.median(low[1:])
     return np.packbits(bits).tobytes().hex()

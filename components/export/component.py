@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artefacts import file_hash, read_json, recorded, tree_hash, write_json
-from components.datasets.loading import read_split
+from components.datasets.loading import read_split, rows
 from components.errors import ParityError
 
 log = logging.getLogger("loupe")
@@ -16,18 +16,25 @@ RUNNER = Path(__file__).with_name("runner.py")
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """*tolerance* is the largest difference of scores and maps, relative to their range, that the gate lets pass."""
+    """*tolerance* is the largest difference of scores and maps, relative to their range, that the gate lets pass.
+
+    *described_images* fit normals set the axes of the embedding.
+    """
 
     opset: int = 20
     parity_images: int = 32
+    described_images: int = 256
     tolerance: float = 1e-3
 
 
 def export(model: Path, calibration: Path, split: Path, data: Path, out: Path, settings: ExportSettings) -> Path:
     """Write the bundle. Raises ParityError, with parity.json beside *out*, when the graph scores otherwise."""
     from components.export.card import model_card
+    from components.export.embedding import Described, descriptors
     from components.export.graph import write_graph
     from components.export.parity import compare
+    from components.export.reference import write_reference
+    from components.scoring.bundle import Bundle
     from components.training.model import load_model
 
     detector, known = load_model(model), read_json(calibration / "calibration.json")
@@ -36,12 +43,18 @@ def export(model: Path, calibration: Path, split: Path, data: Path, out: Path, s
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
               "split": split / "split.parquet"}  # fmt: skip
     with recorded(out, "export", settings, inputs) as scratch:
-        write_graph(detector, scratch / "model.onnx", settings.opset, {k: str(v) for k, v in identity.items()})
+        good = [data / n for n in _evenly(list(rows(split, "fit", "normal")["image_id"]), settings.described_images)]
+        described = Described(detector, descriptors(detector, good)).eval()
+        write_graph(described, scratch / "model.onnx", settings.opset, {k: str(v) for k, v in identity.items()})
         parity = compare(detector, scratch / "model.onnx", [data / n for n in names], names, known)
         _gate(parity, settings, out)
         write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
         shutil.copy2(RUNNER, scratch / "runner.py")
+        bundle = Bundle(scratch, {**identity}, None)
+        write_reference(
+            bundle, data, list(rows(split, "calibrate", "normal")["image_id"]), scratch / "reference.parquet"
+        )
         (scratch / "MODEL_CARD.md").write_text(model_card(detector, identity, known, parity))
         files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
         write_json(scratch / "manifest.json", {**identity, "files": files})
@@ -70,6 +83,10 @@ def _sample(split: Path, count: int) -> list[str]:
     table = read_split(split)
     held = list(table[table["split"].isin(["calibrate", "test"])]["image_id"])
     names = held + [name for name in table["image_id"] if name not in set(held)][: max(0, count - len(held))]
+    return _evenly(names, count)
+
+
+def _evenly(names: list[str], count: int) -> list[str]:
     take = min(count, len(names))
     return [names[i * len(names) // take] for i in range(take)]
 

@@ -5,26 +5,26 @@ from pathlib import Path
 import onnx
 import torch
 
-from components.detectors.contract import Detector
+from components.export.embedding import Described
 
 
-def write_graph(detector: Detector, path: Path, opset: int, metadata: dict[str, str]) -> None:
-    """Export ``forward``: input ``image`` (B, 3, H, W) in [0, 1], outputs ``score`` (B,) and ``map`` (B, 1, H, W)."""
+def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, str]) -> None:
+    """Input ``image`` (B, 3, H, W) in [0, 1]; outputs ``score`` (B,), ``map`` (B, 1, H, W), ``embedding`` (B, 16)."""
     sizes = {
         name: torch.export.Dim(name, min=1 if name == "batch" else 16, max=limit) for name, limit in LIMITS.items()
     }
     program = torch.onnx.export(
-        detector, (torch.rand(2, 3, 300, 403),), dynamo=True, opset_version=opset, verbose=False, external_data=False,
+        model, (torch.rand(2, 3, 300, 403),), dynamo=True, opset_version=opset, verbose=False, external_data=False,
         dynamic_shapes=({0: sizes["batch"], 2: sizes["height"], 3: sizes["width"]},),
-        input_names=["image"], output_names=["score", "map"],
+        input_names=["image"], output_names=["score", "map", "embedding"],
     )  # fmt: skip
-    model = program.model_proto  # type: ignore[union-attr]
-    _strip(model)
+    graph = program.model_proto  # type: ignore[union-attr]
+    _strip(graph)
     for key, value in sorted(metadata.items()):
-        entry = model.metadata_props.add()
+        entry = graph.metadata_props.add()
         entry.key, entry.value = key, value
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    onnx.checker.check_model(graph)
+    onnx.save(graph, str(path))
 
 
 LIMITS = {"batch": 256, "height": 16384, "width": 16384}

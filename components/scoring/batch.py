@@ -11,6 +11,7 @@ import numpy as np
 
 from components.decoding import decode
 from components.errors import DataError
+from components.measuring import grey, statistics
 from components.progress import progress
 from components.records import SCORE_COLUMNS
 from components.scoring.bundle import Bundle
@@ -27,54 +28,67 @@ def score(bundle: Path, images: Sequence[Path], out: Path, maps: Path | None = N
     records = []
     for path in progress(images, f"scoring {len(images)} images"):
         try:
-            records.append(_record(opened, path, maps))
+            records.append(record(opened, path, str(path), "batch", maps))
         except DataError as error:
             log.error("not scored: %s", error)
     if not records:
         raise DataError(f"none of the {len(images)} files could be scored; give image files")
-    _write(records, out)
+    write_records(records, out)
     log.info("%d of %d images scored with %s", len(records), len(images), bundle)
     return out
 
 
-def _record(bundle: Bundle, path: Path, maps: Path | None) -> dict[str, Any]:
-    pixels = decode(path)
-    image = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
+def tensor(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], contiguous."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+
+
+def record(bundle: Bundle, image: Path | bytes, name: str, source: str, maps: Path | None = None) -> dict[str, Any]:
+    """The score record of one image. Raises DataError when it is none."""
+    pixels = decode(image, name)
     started = time.perf_counter()
-    scores, heat = bundle.score(image)
+    scores, heat, embeddings = bundle.score(tensor(pixels)[None])
     latency = 1000 * (time.perf_counter() - started)
-    p, decision = bundle.judge(scores)
     return {
-        "image_id": str(path),
+        **judged(bundle, pixels, float(scores[0]), embeddings[0]),
+        "image_id": name,
+        "source": source,
+        "latency_ms": latency,
+        "map_uri": _write_map(maps, name, heat[0, 0]) if maps else None,
+    }
+
+
+def judged(bundle: Bundle, pixels: np.ndarray, score: float, embedding: np.ndarray) -> dict[str, Any]:
+    """What a score record says of a scored picture, whoever scored it."""
+    p, decision = bundle.judge(np.array([score]))
+    return {
         "dataset": bundle.manifest["dataset"],
-        "score": float(scores[0]),
+        "score": score,
         "p_value": float(p[0]),
         "decision": decision[0],
         "threshold": bundle.calibration["threshold"],
         "model": bundle.manifest["detector"],
-        "model_version": bundle.manifest["model"][:12],
-        "source": "batch",
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
-        "latency_ms": latency,
-        "map_uri": _write_map(maps, path, heat[0, 0]) if maps else None,
+        "model_version": bundle.version,
+        "embedding": [float(value) for value in embedding],
+        **statistics(grey(pixels)),
     }
 
 
-def _write_map(folder: Path, path: Path, heat: np.ndarray) -> str:
-    # The name alone may occur in several folders; the hash of the whole path keeps them apart.
+def _write_map(folder: Path, name: str, heat: np.ndarray) -> str:
+    # The stem alone may occur in several folders; the hash of the whole path keeps them apart.
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.npy"
+    target = folder / f"{Path(name).stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.npy"
     np.save(target, heat)
     return str(target)
 
 
-def _write(records: list[dict[str, Any]], out: Path) -> None:
+def write_records(records: Sequence[dict[str, Any]], out: Path, columns: Sequence[str] = SCORE_COLUMNS) -> Path:
+    """Records as one parquet file, written aside and renamed; absent values are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = {name: [record.get(name) for record in records] for name in SCORE_COLUMNS}
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = out.with_name(f".{out.name}.part")
-    pq.write_table(pa.table(columns), scratch)
+    pq.write_table(pa.table({name: [record.get(name) for record in records] for name in columns}), scratch)
     scratch.replace(out)
+    return out

@@ -30,10 +30,15 @@ class Bundle:
                 raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
         return cls(folder, manifest, threads)
 
-    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,) and maps (B, 1, H, W)."""
-        scores, maps = self.session.run(["score", "map"], {"image": images})
-        return scores, maps
+    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16)."""
+        scores, maps, embeddings = self.session.run(["score", "map", "embedding"], {"image": images})
+        return scores, maps, embeddings
+
+    @property
+    def version(self) -> str:
+        """The model's identity as it stands in score records."""
+        return str(self.manifest["model"])[:12]
 
     def judge(self, scores: np.ndarray) -> tuple[np.ndarray, list[str]]:
         """p-values and decisions of raw scores."""

@@ -145,7 +145,7 @@ def test_graph_says_what_it_is_and_takes_any_batch_and_size(run):
     assert said["model"] == file_hash(run / "model" / "model.safetensors")
     bundle = Bundle.open(run / "bundle")
     for shape in ((1, 3, 96, 96), (3, 3, 64, 200)):
-        scores, maps = bundle.score(np.random.default_rng(0).random(shape, np.float32))
+        scores, maps, _ = bundle.score(np.random.default_rng(0).random(shape, np.float32))
         assert scores.shape == shape[:1]
         assert maps.shape == (shape[0], 1, *shape[2:])
 

@@ -22,6 +22,7 @@ COMMANDS = [
     ["evaluate"],
     ["score"],
     ["pipeline"],
+    ["serve"],
 ]
 
 

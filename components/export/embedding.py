@@ -1,0 +1,85 @@
+"""Sixteen numbers that say what an image looks like to the detector, for the drift monitor.
+
+Principal components of the fit normals' descriptors alone would be blind to what lies outside their span, which is
+where a new product lies; so the last number is the length of what the components leave.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.detectors.contract import Detector, FeatureDetector, Scores
+from components.imaging import load
+from components.progress import progress
+
+SIZE = 16
+GRID = 8  # side of the pooled picture that describes images to a detector without a backbone
+BATCH = 16
+
+
+def described(detector: Detector, images: Tensor) -> tuple[Scores, Tensor]:
+    """Scores and descriptor (B, D) with the backbone run once: mean features, else the pooled picture."""
+    if isinstance(detector, FeatureDetector):
+        features = detector.backbone(images)
+        return detector.score(features, (images.shape[-2], images.shape[-1])), _means(features)
+    return detector(images), F.adaptive_avg_pool2d(images, GRID).flatten(1)
+
+
+def _means(features: list[Tensor]) -> Tensor:
+    return torch.cat([tap.mean((2, 3)) for tap in features], 1)
+
+
+class Described(nn.Module):
+    """A detector whose forward also returns the embedding (B, SIZE); *descriptors* (N, D) are of fit normals."""
+
+    mean: Tensor
+    plain: Tensor
+    directions: Tensor
+    scale: Tensor
+
+    def __init__(self, detector: Detector, descriptors: Tensor) -> None:
+        super().__init__()
+        self.detector = detector
+        mean = descriptors.mean(0)
+        spread, directions = _principal(descriptors - mean, SIZE - 1)
+        left = (descriptors - mean) - (descriptors - mean) @ directions @ directions.T
+        self.register_buffer("mean", mean)
+        self.register_buffer("directions", directions / spread)
+        self.register_buffer("plain", directions)
+        self.register_buffer("scale", left.norm(dim=1).mean().clamp_min(1e-6))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores, descriptor = described(self.detector, images)
+        offset = descriptor - self.mean
+        left = offset - (offset @ self.plain) @ self.plain.T
+        length = left.square().sum(1, keepdim=True).sqrt() / self.scale
+        known = offset @ self.directions
+        return scores.image, scores.map, torch.cat([F.pad(known, (0, SIZE - 1 - known.shape[1])), length], 1)
+
+
+def _principal(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Standard deviations (k,) and directions (D, k) of the largest components, signs fixed by the largest entry."""
+    _, values, rows = torch.linalg.svd(centred.double(), full_matrices=False)
+    keep = min(count, int((values > 1e-6 * values[0].clamp_min(1e-12)).sum()))
+    directions = rows[:keep].T
+    signs = directions.gather(0, directions.abs().argmax(0)[None]).sign()
+    spread = values[:keep] / max(1, len(centred) - 1) ** 0.5
+    return spread.float(), (directions * signs).float()
+
+
+@torch.inference_mode()
+def descriptors(detector: Detector, paths: Sequence[Path]) -> Tensor:
+    """Descriptors (N, D) of image files."""
+    return torch.cat(list(_described_files(detector, paths)))
+
+
+def _described_files(detector: Detector, paths: Sequence[Path]) -> Iterator[Tensor]:
+    for start in progress(range(0, len(paths), BATCH), f"describing {len(paths)} good images"):
+        images = torch.stack([load(path, detector.size) for path in paths[start : start + BATCH]])
+        if isinstance(detector, FeatureDetector):
+            yield _means(detector.backbone(images))
+        else:
+            yield F.adaptive_avg_pool2d(images, GRID).flatten(1)

@@ -1,0 +1,15 @@
+"""The reference that goes with a bundle: how its calibrate normals score and look, for drift to be measured against."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.records import SCORE_COLUMNS
+from components.scoring.batch import record, write_records
+from components.scoring.bundle import Bundle
+
+
+def write_reference(bundle: Bundle, data: Path, names: Sequence[str], out: Path) -> Path:
+    """Score the images with the exported graph itself and write *out* (records.SCORE_COLUMNS)."""
+    # Latency varies from run to run and the bundle's bytes must not.
+    records = [{**record(bundle, data / name, name, "reference"), "latency_ms": None} for name in names]
+    return write_records(records, out, SCORE_COLUMNS)

@@ -1,0 +1,30 @@
+"""``loupe serve``: the service in a uvicorn server."""
+
+import logging
+from pathlib import Path
+
+from components.errors import SettingsError
+from components.registry import Registry, RegistrySettings
+from components.scoring.service.app import create_app
+from components.scoring.service.champion import Champion
+from components.scoring.service.recorder import Recorder
+from components.scoring.service.settings import ServiceSettings
+from components.storage import open_store
+
+log = logging.getLogger("loupe")
+
+
+def serve(name: str, settings: ServiceSettings, registry: RegistrySettings, store: str) -> None:
+    """Serve a bundle folder, or the champion registered under *name*, until SIGTERM; then drain and ship the log."""
+    try:
+        import uvicorn
+    except ImportError:
+        raise SettingsError("loupe serve needs the extra `serve`: pip install 'loupe[serve]'") from None
+    folder = (Path(name) / "manifest.json").exists()
+    champion = Champion(name, None if folder else Registry(registry), Path(settings.spool) / "models", settings.threads)
+    app = create_app(champion, Recorder(open_store(store), settings), settings)
+    log.info("serving %s on http://%s:%d/review", champion.identity()["model_version"], settings.host, settings.port)
+    # h11 bounds the size of headers, which httptools does not.
+    uvicorn.run(app, host=settings.host, port=settings.port, http="h11", log_level="warning", access_log=False,
+                timeout_graceful_shutdown=int(settings.drain_seconds), h11_max_incomplete_event_size=32_768,
+                server_header=False)  # fmt: skip

@@ -1,0 +1,127 @@
+"""The shipped half of the score log: parquet objects below <table>/source=<source>/day=<day>/.
+
+A compacted object names, in its metadata, the segments it stands for; a reader leaves those out. So a crash between
+writing it and deleting them, or a segment that is shipped once more afterwards, duplicates nothing.
+"""
+
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.errors import StorageError
+from components.records import LABEL_COLUMNS, LOG_COLUMNS
+from components.storage import Store
+
+SCORES, LABELS = "scores", "labels"
+COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS}
+REPLACES = b"loupe.replaces"
+COMPACT = "compact-"
+TYPES = {
+    "embedding": pa.list_(pa.float64()), "width": pa.int64(), "height": pa.int64(),
+    "score": pa.float64(), "p_value": pa.float64(), "threshold": pa.float64(), "latency_ms": pa.float64(),
+    "brightness": pa.float64(), "contrast": pa.float64(), "sharpness": pa.float64(),
+}  # fmt: skip
+Record = dict[str, Any]
+
+
+def _schema(table: str) -> pa.Schema:
+    return pa.schema([(name, TYPES.get(name, pa.string())) for name in COLUMNS[table]])
+
+
+def partition(table: str, record: Record) -> str:
+    """The folder of a record: its source and the day (UTC) of its time stamp."""
+    day = str(record["scored_at" if table == SCORES else "labelled_at"])[:10]
+    return f"{table}/source={record['source']}/day={day}/"
+
+
+def write(store: Store, table: str, name: str, records: Sequence[Record]) -> list[str]:
+    """Write the segment *name*: one object per partition. Writing it again changes nothing."""
+    parts: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        parts[partition(table, record)].append(record)
+    keys = []
+    for folder, rows in sorted(parts.items()):
+        store.put(f"{folder}{name}.parquet", _encode(table, rows))
+        keys.append(f"{folder}{name}.parquet")
+    return keys
+
+
+def _encode(table: str, rows: Sequence[Record], replaces: Sequence[str] = ()) -> bytes:
+    content = pa.Table.from_pylist([{k: row.get(k) for k in COLUMNS[table]} for row in rows], _schema(table))
+    stream = io.BytesIO()
+    pq.write_table(content.replace_schema_metadata({REPLACES: json.dumps(sorted(replaces)).encode()}), stream)
+    return stream.getvalue()
+
+
+def _load(store: Store, folder: str) -> tuple[dict[str, list[Record]], set[str]]:
+    """Rows by object name, and the names that compacted objects stand for."""
+    rows, replaced = {}, set()
+    for key in store.keys(folder):
+        content = pq.read_table(io.BytesIO(store.get(key)))
+        rows[key.removeprefix(folder)] = content.to_pylist()
+        replaced |= set(json.loads((content.schema.metadata or {}).get(REPLACES, b"[]")))
+    return rows, replaced
+
+
+def read_partition(store: Store, folder: str) -> list[Record]:
+    """All records of one partition, each once, oldest first."""
+    for attempt in range(3):
+        try:
+            rows, replaced = _load(store, folder)
+            break
+        except StorageError:  # an object listed a moment ago may just have been compacted away
+            if attempt == 2:
+                raise
+    return sorted((r for name, part in rows.items() if name not in replaced for r in part), key=order)
+
+
+def order(record: Record) -> tuple[str, str]:
+    """Records stand in the order of their time, and of their id at the same time."""
+    return str(record.get("scored_at") or record.get("labelled_at")), str(record["record_id"])
+
+
+def sources(store: Store, table: str = SCORES) -> list[str]:
+    return [name.removeprefix("source=") for name in store.folders(f"{table}/")]
+
+
+def days(store: Store, table: str, source: str) -> list[str]:
+    return [name.removeprefix("day=") for name in store.folders(f"{table}/source={source}/")]
+
+
+def newest_first(store: Store, table: str, source: str, since: str = "") -> Iterator[Record]:
+    """Records backwards in time, one partition at a time, down to the day of *since* (ISO time)."""
+    for day in reversed(days(store, table, source)):
+        if day < since[:10]:
+            return
+        yield from reversed(read_partition(store, f"{table}/source={source}/day={day}/"))
+
+
+def compact(store: Store, table: str, source: str, before: datetime) -> int:
+    """Join the objects of every day before *before* into one each; returns how many objects went."""
+    removed = 0
+    for day in days(store, table, source):
+        if day < before.date().isoformat():
+            removed += _compact_partition(store, table, f"{table}/source={source}/day={day}/")
+    return removed
+
+
+def _compact_partition(store: Store, table: str, folder: str) -> int:
+    rows, replaced = _load(store, folder)
+    live = [name for name in rows if name not in replaced]
+    if len(live) > 1:
+        gone = sorted(replaced | set(rows))
+        name = f"{COMPACT}{hashlib.sha256(json.dumps(gone).encode()).hexdigest()[:24]}.parquet"
+        records = sorted((r for n in live for r in rows[n]), key=order)
+        store.put(folder + name, _encode(table, records, gone))
+        live, replaced = [name], set(gone)
+    stale = [name for name in rows if name in replaced]
+    for name in stale:
+        store.delete(folder + name)
+    return len(stale)
