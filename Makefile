@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup pipeline test check bench clean
+.PHONY: setup pipeline test check bench stack stack-down demo-drift clean
 
 setup: $(READY)  ## the virtual environment, from the lock file
 
@@ -28,6 +28,15 @@ check: setup  ## style and types
 bench: setup  ## the reproducible benchmark: dvc repro over the matrix of params.yaml
 	$(BIN)/loupe data check elpv
 	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dvc repro
+
+stack: setup  ## Prefect server and worker, MLflow, S3 endpoint, scoring service
+	$(BIN)/python infra/stack.py up
+
+stack-down:  ## end exactly what `make stack` started
+	$(BIN)/python infra/stack.py down
+
+demo-drift: setup  ## drift, retraining and promotion on solar cells, unattended, with a stack of its own
+	$(BIN)/python benchmarks/demo_drift.py
 
 clean:  ## what the pipeline made; data, caches and the registry stay
 	rm -rf artefacts runs build

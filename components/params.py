@@ -1,5 +1,6 @@
 """params.yaml: every knob, loaded once into frozen typed records."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,15 @@ from components.datasets.splits import SplitSettings
 from components.errors import SettingsError
 from components.evaluation import EvaluationSettings
 from components.export import ExportSettings
+from components.monitoring import MonitorSettings
 from components.registry import RegistrySettings
+from components.retraining import RetrainSettings
 from components.scoring.service import ServiceSettings
 from components.settings import build
 from components.synthesis import SynthesisSettings
 from components.validation import ValidationSettings
+
+STORE_VARIABLE = "LOUPE_STORE"
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Params:
     export: ExportSettings = ExportSettings()
     registry: RegistrySettings = RegistrySettings()
     service: ServiceSettings = ServiceSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    retrain: RetrainSettings = RetrainSettings()
 
     def view(self, name: str) -> View:
         """Raises SettingsError when there is no such view."""
@@ -85,8 +92,9 @@ class Params:
 
 
 def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
-    """Read params.yaml; *overrides* replace top-level keys. Raises SettingsError."""
+    """Read params.yaml; LOUPE_STORE replaces ``store``, *overrides* top-level keys. Raises SettingsError."""
     if not path.exists():
         raise SettingsError(f"{path}: not found; run from the project's folder or name the file with --params")
     values = yaml.safe_load(path.read_text()) or {}
-    return build(Params, {**values, **(overrides or {})}, str(path))
+    given = {"store": os.environ[STORE_VARIABLE]} if os.environ.get(STORE_VARIABLE) else {}
+    return build(Params, {**values, **given, **(overrides or {})}, str(path))

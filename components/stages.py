@@ -77,6 +77,12 @@ class Stages:
         at = self.of(detector)
         return calibrate(at / "model", self.folder / "split", self.data, at / "calibration", self.params.calibration)
 
+    def can_evaluate(self) -> bool:
+        """Whether the test split has labelled images."""
+        from components.datasets.loading import rows
+
+        return bool(rows(self.folder / "split", "test")["label"].isin(["normal", "anomalous"]).any())
+
     def evaluate(self, detector: str) -> Path:
         from components.evaluation import evaluate
 
@@ -92,12 +98,20 @@ class Stages:
 
 
 def main(arguments: list[str]) -> None:
-    """``python -m components.stages STAGE VIEW [DETECTOR]``: one stage with params.yaml, as dvc.yaml calls it."""
+    """``python -m components.stages STAGE VIEW [DETECTOR] [--params FILE]``: one stage, as dvc.yaml calls it."""
+    import argparse
+
     from components.progress import show_logs
 
+    parser = argparse.ArgumentParser(prog="components.stages")
+    for name, count in (("stage", None), ("view", None), ("detector", "?")):
+        parser.add_argument(name, nargs=count)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    asked = parser.parse_args(arguments)
     show_logs()
-    stage, view, *detector = arguments
-    getattr(Stages(load_params(), view), stage)(*detector)
+    stages = Stages(load_params(asked.params), asked.view, asked.data)
+    getattr(stages, asked.stage)(*([asked.detector] if asked.detector else []))
 
 
 if __name__ == "__main__":

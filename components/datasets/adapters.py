@@ -4,10 +4,11 @@ An adapter only lists: it reads names and labels, never pixels, so that broken f
 Protocols and licences: docs/data.md.
 """
 
+import csv
 import importlib.util
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.errors import DataError
@@ -116,10 +117,33 @@ def _mask_of(root: Path, defect: str, stem: str) -> str | None:
     return None
 
 
+COLLECTED_TABLE = "images.csv"
+COLLECTED_COLUMNS = ("image_id", "group", "label", "defect", "role", "mask")
+
+
+def collected_rows(root: Path) -> list[Row]:
+    """A folder that a retraining wrote: images.csv lists what it took from the champion's data and from production."""
+    table = root / COLLECTED_TABLE
+    if not table.exists():
+        raise DataError(f"{table}: not found; folders of this kind are written by `loupe retrain`")
+    with table.open(newline="") as stream:
+        return [
+            Row(r["image_id"], r["group"], r["label"], r["defect"], r["role"], r["mask"] or None)
+            for r in csv.DictReader(stream)
+        ]
+
+
+def bsdata_rows(root: Path) -> list[Row]:
+    """Ball-screw drives in MVTec layout: the position is the group; files are POSITION_TIME.png."""
+    return [replace(row, group=Path(row.image_id).stem.rpartition("_")[0]) for row in folder_rows(root)]
+
+
 ADAPTERS: dict[str, Adapter] = {
     "elpv": Adapter(elpv_rows, "images CC BY-NC-SA 4.0, package code Apache-2.0", elpv_fetch),
     "mtd": Adapter(mtd_rows, "none stated; cite Huang, Qiu, Yuan (2020)"),
     "folder": Adapter(folder_rows, "the owner's"),
+    "bsdata": Adapter(bsdata_rows, "CC BY-SA 4.0; cite Schlagenhauf, Landwehr, Fleischer (2021)"),
+    "collected": Adapter(collected_rows, "that of the data sets it was collected from"),
 }
 
 

@@ -62,6 +62,19 @@ def pin(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.dvc")
 
 
+def restore(pin_file: Path, folder: Path) -> Path:
+    """Make *folder* the version that *pin_file* names, from DVC's cache or remote. Raises DataError."""
+    target = folder.with_name(f"{folder.name}.dvc")
+    if not target.exists() or version(target) != version(pin_file):
+        shutil.copyfile(pin_file, target)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not _from_cache(target):
+            raise DataError(
+                f"{pin_file}: its content is neither in the DVC cache nor in a remote; `dvc pull` brings it"
+            )
+    return folder
+
+
 def verify(pinned: Path) -> None:
     """Compare the folder beside the pin with it and put its content into DVC's cache. Raises DataError."""
     from dvc.repo import Repo

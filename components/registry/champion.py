@@ -10,10 +10,8 @@ from components.registry.store import Registry, RegistrySettings
 def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Path]) -> str:
     """Register each detector's bundle under *name* and promote the best by synthetic AUROC; returns one sentence."""
     registry = Registry(settings)
-    scores = {detector: _synthetic(at) for detector, at in detectors.items()}
-    versions = {
-        detector: _register(registry, name, detector, at, scores[detector]) for detector, at in detectors.items()
-    }
+    scores = {detector: synthetic_score(at) for detector, at in detectors.items()}
+    versions = {detector: register_run(registry, name, detector, at, {}) for detector, at in detectors.items()}
     best = max(scores, key=lambda detector: scores[detector])
     reasons = tuple(f"{d}: image AUROC on synthetic anomalies {s:.4f}" for d, s in sorted(scores.items()))
     evidence = {d: at / "model" / "history.json" for d, at in detectors.items()}
@@ -21,20 +19,28 @@ def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Pa
     return f"{best}, version {versions[best]} ({'; '.join(reasons)})"
 
 
-def _synthetic(at: Path) -> float:
+def synthetic_score(at: Path) -> float:
+    """The best AUROC on synthetic anomalies that a training run at *at* saw."""
     return max(record.get("synthetic_auroc", 0.0) for record in read_json(at / "model" / "history.json"))
 
 
-def _register(registry: Registry, name: str, detector: str, at: Path, synthetic: float) -> str:
-    metrics = read_json(at / "evaluation" / "metrics.json")["overall"]
+def register_run(registry: Registry, name: str, detector: str, at: Path, tags: dict[str, str]) -> str:
+    """Register the bundle below *at* with its figures; returns the version."""
     run = read_json(at / "model" / "run.json")
-    image = metrics["image"]
-    figures = {f"test_image_{k}": v for k, v in image.items() if isinstance(v, float)}
-    figures |= {k: metrics[k]["rate"] for k in ("false_alarm_rate", "miss_rate") if "rate" in metrics[k]}
     params: dict[str, Any] = {
         "detector": detector,
         "seed": run["seed"],
         "settings": str(run["settings"]["settings"])[:500],
     }
-    tags = {"detector": detector, "split": run["inputs"]["split"]}
-    return registry.register(name, at / "bundle", params, {**figures, "synthetic_auroc": synthetic}, tags)
+    known = {"detector": detector, "split": run["inputs"]["split"], **tags}
+    figures = {**_test_figures(at / "evaluation" / "metrics.json"), "synthetic_auroc": synthetic_score(at)}
+    return registry.register(name, at / "bundle", params, figures, known)
+
+
+def _test_figures(path: Path) -> dict[str, float]:
+    """Figures of the test split; none where there are no test images."""
+    if not path.exists():
+        return {}
+    metrics = read_json(path)["overall"]
+    figures = {f"test_image_{k}": v for k, v in metrics["image"].items() if isinstance(v, float)}
+    return figures | {k: metrics[k]["rate"] for k in ("false_alarm_rate", "miss_rate") if "rate" in metrics[k]}

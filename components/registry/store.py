@@ -1,7 +1,7 @@
 """MLflow, and nothing else of Loupe, is spoken to here: SQLite and a local folder unless configured otherwise."""
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ class RegistrySettings:
 class Decision:
     """What was decided on a model, why, and from which evidence; stored once, never edited."""
 
-    action: Literal["promote", "rollback"]
+    action: Literal["promote", "rollback", "refuse"]
     name: str
     version: str
     previous: str | None
@@ -88,13 +88,27 @@ class Registry:
     def rollback(self, name: str, reasons: tuple[str, ...] = (), at: datetime | None = None) -> Decision:
         """Restore the champion before the present one. Raises RegistryError when there was none."""
         with self._locked():
-            moves = [d for d in self.decisions(name) if d.version == self.champion(name) and d.previous]
+            made = [d for d in self.decisions(name) if d.action != "refuse"]
+            moves = [d for d in made if d.version == self.champion(name) and d.previous]
             if not moves:
                 raise RegistryError(f"{name}: there is no earlier champion to go back to")
             return self._move("rollback", name, str(moves[-1].previous), reasons, {}, at)
 
+    def refuse(self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path],
+               at: datetime | None = None) -> Decision:  # fmt: skip
+        """Store that *version* did not become champion, and why; no alias moves."""
+        with self._locked():
+            return self._decide("refuse", name, version, reasons, evidence, at)
+
     def _move(self, action: Literal["promote", "rollback"], name: str, version: str, reasons: tuple[str, ...],
               evidence: dict[str, Path], at: datetime | None) -> Decision:  # fmt: skip
+        # The alias moves before the record is made durable, under the lock: a decision on disk has taken place.
+        return self._decide(action, name, version, reasons, evidence, at,
+                            lambda: self.client.set_registered_model_alias(name, CHAMPION, version))  # fmt: skip
+
+    def _decide(self, action: Literal["promote", "rollback", "refuse"], name: str, version: str,
+                reasons: tuple[str, ...], evidence: dict[str, Path], at: datetime | None,
+                act: Callable[[], None] = lambda: None) -> Decision:  # fmt: skip
         if version not in self.versions(name):
             raise RegistryError(f"{name}: no version {version}; known are {', '.join(self.versions(name)) or 'none'}")
         hashes = {str(path): file_hash(path) for path in evidence.values()}
@@ -102,8 +116,7 @@ class Registry:
         decision = Decision(action, name, version, self.champion(name), reasons, hashes, when)
         folder = self.folder / "decisions" / name
         folder.mkdir(parents=True, exist_ok=True)
-        # The alias moves first: a decision on disk is one that has taken place.
-        self.client.set_registered_model_alias(name, CHAMPION, version)
+        act()
         write_json(folder / f"{len(list(folder.glob('*.json'))) + 1:05d}.json", decision)
         return decision
 
@@ -135,6 +148,14 @@ class Registry:
         """All versions, oldest first."""
         found = self.client.search_model_versions(f"name='{name}'")
         return sorted((str(v.version) for v in found), key=int)
+
+    def names(self) -> list[str]:
+        """All registered names."""
+        return sorted(str(model.name) for model in self.client.search_registered_models())
+
+    def tags(self, name: str, version: str) -> dict[str, str]:
+        """What was noted of a version when it was registered."""
+        return dict(self.client.get_model_version(name, version).tags)
 
     def fetch(self, name: str, version: str, out: Path) -> Path:
         """Download a version's bundle to *out*."""

@@ -22,13 +22,18 @@ class Bundle:
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
         """Raises BundleError when a file is missing or has other bytes than the manifest says."""
-        if not (folder / "manifest.json").exists():
-            raise BundleError(f"{folder}: holds no manifest.json; give the bundle folder of a run")
-        manifest = read_json(folder / "manifest.json")
+        manifest = cls.identify(folder)
         for name, digest in manifest["files"].items():
             if not (folder / name).exists() or file_hash(folder / name) != digest:
                 raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
         return cls(folder, manifest, threads)
+
+    @staticmethod
+    def identify(folder: Path) -> dict[str, Any]:
+        """The manifest alone, without opening the session. Raises BundleError."""
+        if not (folder / "manifest.json").exists():
+            raise BundleError(f"{folder}: holds no manifest.json; give the bundle folder of a run")
+        return dict(read_json(folder / "manifest.json"))
 
     def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16)."""

@@ -23,6 +23,13 @@ COMMANDS = [
     ["score"],
     ["pipeline"],
     ["serve"],
+    ["monitor"],
+    ["dashboard"],
+    ["retrain"],
+    ["models"],
+    ["promote"],
+    ["rollback"],
+    ["inbox"],
 ]
 
 

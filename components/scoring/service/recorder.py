@@ -10,12 +10,12 @@ from typing import Any
 
 from components.errors import RequestError
 from components.scoring import table
+from components.scoring.labels import VERDICTS, read_labels
 from components.scoring.service.settings import ServiceSettings
 from components.scoring.shipper import Shipper, image_key
 from components.scoring.spool import Spool
 from components.storage import Store
 
-VERDICTS = ("defect", "false_alarm", "withdrawn")
 Record = dict[str, Any]
 KNOWN_IMAGES = 20_000
 
@@ -104,11 +104,3 @@ class Recorder:
 
 def _shown(record: Record) -> Record:
     return {k: v for k, v in record.items() if k != "embedding"}
-
-
-def read_labels(store: Store, pending: Sequence[Record] = ()) -> dict[str, Record]:
-    """The last label of each record, from the store and from what is *pending* on local disk."""
-    found = list(pending)
-    for source in table.sources(store, table.LABELS):
-        found += table.newest_first(store, table.LABELS, source)
-    return {label["record_id"]: label for label in sorted(found, key=lambda label: label["labelled_at"])}

@@ -1,0 +1,212 @@
+"""The production loop on solar cells, unattended: `make demo-drift` (about a quarter of an hour on two cores).
+
+A champion learns 288 monocrystalline normals. Then cells arrive at the scoring service, and nothing else is done by hand:
+300 other mono normals (no alarm is expected), polycrystalline cells of which 30 % are defective (the gate must refuse),
+and polycrystalline cells of which 5 % are (the challenger must serve in the end). Figures go to *--out*; labels of cells
+are used for the table at the end only.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+import components  # noqa: F401
+from components.artefacts import write_json
+from components.datasets.adapters import elpv_rows
+from components.datasets.versions import checkout
+from components.monitoring.component import VERDICTS
+from components.registry import Registry, RegistrySettings
+from components.retraining.component import decisions
+from components.storage import open_store
+
+HERE = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HERE / "infra"))
+from stack import BIN, Stack  # noqa: E402
+
+MODEL, SHIFT = "solar", 1000
+POISONED, CLEAN = "line-2", "line-1"
+COUNTS = {"train": 288, "arriving": 300, "poly": 420}
+CONFIG = {
+    "data": {"solar": {"adapter": "folder", "name": "solar"}},
+    "views": {MODEL: {"data": "solar"}},
+    "pipeline": {"views": [MODEL], "detectors": ["patchcore"]},
+    "split": {"calibrate_share": 0.35},
+    "train": {"detectors": {"patchcore": {"bank_size": 5000}}},
+    "monitor": {"settle_seconds": 5.0, "cooldown_hours": 24.0},
+    "retrain": {"detectors": ["patchcore"]},
+    "calibration": {"alpha": 0.05},
+}
+
+
+class Cells:
+    """The data set in the parts that the demonstration needs, drawn by *seed*."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root, rng = root, np.random.default_rng(seed)
+        rows = elpv_rows(root)
+
+        def drawn(group: str, label: str) -> list[str]:
+            return list(rng.permutation([r.image_id for r in rows if r.group == group and r.label == label]))
+
+        mono, poly, bad = drawn("mono", "normal"), drawn("poly", "normal"), drawn("poly", "anomalous")
+        self.train, self.arriving = mono[: COUNTS["train"]], mono[COUNTS["train"] :][: COUNTS["arriving"]]
+        self.mono_bad = drawn("mono", "anomalous")
+        n, few, many = COUNTS["poly"], round(0.05 * COUNTS["poly"]), round(0.3 * COUNTS["poly"])
+        clean, poisoned = poly[: n - few], poly[n - few : 2 * n - few - many]
+        self.clean = list(rng.permutation(clean + bad[:few]))
+        self.poisoned = list(rng.permutation(poisoned + bad[few : few + many]))
+        self.few_bad = set(bad[:few])
+        self.held = {"poly": poly[2 * n - few - many :], "poly_bad": bad[few + many :]}
+
+    def paths(self, names: list[str]) -> list[Path]:
+        return [self.root / name for name in names]
+
+
+def prepare(project: Path, cells: Cells) -> None:
+    """A project of its own: git, DVC, the training cells and params.yaml."""
+    shutil.rmtree(project, ignore_errors=True)
+    good = project / "data" / "solar" / "train" / "good"
+    good.mkdir(parents=True)
+    for path in cells.paths(cells.train):
+        shutil.copy2(path, good)
+    (project / "params.yaml").write_text(yaml.safe_dump(CONFIG))
+    (project / ".gitignore").write_text("/data/solar\n/artefacts\n/registry\n/.stack\n")
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", "data/solar"],
+                    ["loupe", "pipeline"]):  # fmt: skip
+        call(project, command)
+
+
+def call(project: Path, command: list[str]) -> None:
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, cwd=project, check=True, env=os.environ | {"PATH": path})
+
+
+def feed(port: int, cells: list[Path], source: str) -> None:
+    """Send cells one after the other, as a line does."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    for path in cells:
+        connection.request("POST", f"/v1/score?source={source}&name={path.name}", path.read_bytes(),
+                           {"Content-Type": "image/png"})  # fmt: skip
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"{path}: {answer.status} {content!r}")
+    say(f"{len(cells)} cells sent to {source}")
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
+
+
+def stored_verdicts(source: str) -> list[dict]:  # type: ignore[type-arg]
+    store = open_store(os.environ["LOUPE_STORE"])
+    return [json.loads(store.get(key)) for key in store.keys(f"{VERDICTS}/{source}/")]
+
+
+def until(what: str, found, limit: float = 900):  # type: ignore[no-untyped-def]
+    """Wait for *found* to return something; it is the system that acts, not this script."""
+    say(f"waiting: {what}")
+    began = time.monotonic()
+    while time.monotonic() - began < limit:
+        if result := found():
+            say(f"{what}: after {time.monotonic() - began:.0f} s")
+            return result
+        time.sleep(2)
+    raise SystemExit(f"{what}: not within {limit:g} s")
+
+
+def decision_of(source: str):  # type: ignore[no-untyped-def]
+    return next((d for d in decisions(open_store(os.environ["LOUPE_STORE"]), MODEL) if d.source == source), None)
+
+
+def served(port: int) -> str | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/v1/models/current")
+    return json.loads(connection.getresponse().read())["version"]
+
+
+def run(project: Path, cells: Cells) -> dict:  # type: ignore[type-arg]
+    """Everything that happens while the stack is up; returns what was seen, when."""
+    stack, seen = Stack(project, SHIFT), {}
+    stack.up(MODEL, None, {"hourly": 30.0, "inbox": 3600.0})
+    port, size = stack.ports["service"], 100
+    try:
+        feed(port, cells.paths(cells.arriving), CLEAN)
+        quiet = until("all mono windows judged", lambda: len(found) == 6 and found if (found := stored_verdicts(CLEAN)) else 0)
+        seen["mono"] = [{k: v[k] for k in ("action", "reasons")} for v in quiet]
+        for source, pool in ((POISONED, cells.poisoned), (CLEAN, cells.clean)):
+            started, before = time.monotonic(), len(stored_verdicts(source))
+            feed(port, cells.paths(pool), source)
+            outcome = until(f"decision on {source}", lambda s=source: decision_of(s))
+            asked = [v for v in stored_verdicts(source) if v["action"] == "retrain"][0]
+            seen[source] = {
+                "cells_until_alarm": size // 2 * (asked["number"] - before), "alarm": asked["reasons"],
+                "seconds_from_first_cell_to_decision": round(time.monotonic() - started), "action": outcome.action,
+                "reasons": outcome.reasons, "contamination_estimate": outcome.contamination,
+                "champion": outcome.champion, "challenger": outcome.challenger, "data_version": outcome.data_version,
+            }  # fmt: skip
+        if seen[CLEAN]["action"] == "promote":
+            until("the challenger serves", lambda: served(port) == seen[CLEAN]["challenger"], 60)
+    finally:
+        stack.down()
+    return seen
+
+
+def rates(project: Path, cells: Cells, seen: dict) -> dict:  # type: ignore[type-arg]
+    """Shares of alarms of the first champion and of the challengers, by kind of cell."""
+    from components.scoring.batch import record
+    from components.scoring.bundle import Bundle
+
+    registry = Registry(RegistrySettings(str(project / "registry")))
+    kinds = {
+        "mono normals (arrived, not learned)": cells.arriving, "poly normals (never seen)": cells.held["poly"],
+        "mono defects": cells.mono_bad, "poly defects (never seen)": cells.held["poly_bad"],
+        "poly defects in the pool": sorted(cells.few_bad),
+    }  # fmt: skip
+    versions = {"before": seen[CLEAN]["champion"], "after": seen[CLEAN]["challenger"],
+                "refused": seen[POISONED]["challenger"]}  # fmt: skip
+    table: dict[str, dict[str, object]] = {kind: {"n": len(names)} for kind, names in kinds.items()}
+    for when, version in versions.items():
+        if version is None:
+            continue
+        bundle = Bundle.open(registry.fetch(MODEL, version, project / "bundles" / version))
+        for kind, names in kinds.items():
+            alarms = [record(bundle, p, p.name, "demo")["decision"] == "anomalous" for p in cells.paths(names)]
+            table[kind][when] = float(np.mean(alarms)) if alarms else None
+        say(f"scored with version {version}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--project", type=Path, default=HERE / "runs" / "demo-drift")
+    parser.add_argument("--out", type=Path, default=HERE / "benchmarks" / "results" / "drift.json")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    began = time.monotonic()
+    os.chdir(HERE)
+    cells = Cells(checkout("elpv").resolve(), asked.seed)
+    prepare(asked.project, cells)
+    say("champion trained")
+    seen = run(asked.project.resolve(), cells)
+    table = rates(asked.project.resolve(), cells, seen)
+    result = {"seed": asked.seed, "seen": seen, "alarms": table, "minutes": round((time.monotonic() - began) / 60, 1)}
+    write_json(asked.out, result)
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    ok = seen[CLEAN]["action"] == "promote" and seen[POISONED]["action"] == "refuse"
+    quiet = all(v["action"] != "retrain" for v in seen["mono"])
+    sys.exit(0 if ok and quiet else "the loop did not end as it should; see above")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Monitoring as the flow and the command line run it: the champion's bundle, the store and the time from outside."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.errors import RegistryError
+from components.monitoring.component import mark_sent, monitor, unsent
+from components.monitoring.verdict import Verdict
+from components.params import Params
+from components.registry import Registry
+from components.storage import open_store
+
+
+def champion_bundle(params: Params, model: str) -> Path:
+    """The champion's bundle on local disk. Raises RegistryError when there is no champion."""
+    registry = Registry(params.registry)
+    version = registry.champion(model)
+    if version is None:
+        raise RegistryError(f"{model}: has no champion; train one with `loupe pipeline`, or see `loupe models`")
+    at = Path(params.monitor.workspace).parent / "champions" / model / version
+    return at / "bundle" if at.exists() else registry.fetch(model, version, at)
+
+
+def judge_windows(params: Params, model: str, at: datetime | None = None) -> list[Verdict]:
+    """Judge all new windows of a model's sources."""
+    bundle = champion_bundle(params, model)
+    return monitor(open_store(params.store), bundle, model, params.monitor, at or datetime.now(UTC))
+
+
+def announce(params: Params, send: Callable[[Verdict], str | None], at: datetime | None = None) -> list[str]:
+    """Send the events that have not arrived yet, those of earlier runs included; returns the verdicts announced."""
+    store, done = open_store(params.store), []
+    for verdict in unsent(store):
+        event = send(verdict)
+        if event:
+            mark_sent(store, verdict, event, at or datetime.now(UTC))
+            done.append(verdict.id)
+    return done

@@ -1,0 +1,31 @@
+"""What is registered, for people and for machines."""
+
+from typing import Any
+
+from components.registry.store import Registry
+from components.settings import plain
+
+
+def describe_models(registry: Registry, name: str | None) -> dict[str, Any]:
+    """By name: champion, challenger, versions with their tags, and all decisions, oldest first."""
+    return {
+        model: {
+            "champion": registry.champion(model),
+            "challenger": registry.challenger(model),
+            "versions": {version: registry.tags(model, version) for version in registry.versions(model)},
+            "decisions": plain(registry.decisions(model)),
+        }
+        for model in ([name] if name else registry.names())
+    }
+
+
+def overview_lines(models: dict[str, Any]) -> list[str]:
+    """One line per version and decision."""
+    lines = [] if models else ["no models are registered; `loupe pipeline` registers the first"]
+    for name, model in models.items():
+        lines.append(f"{name}: champion {model['champion']}, challenger {model['challenger']}")
+        lines += [f"  version {v}: {tags.get('detector', '?')}" for v, tags in model["versions"].items()]
+        lines += [
+            f"  {d['at'][:19]} {d['action']} {d['version']}: {'; '.join(d['reasons'])}" for d in model["decisions"]
+        ]
+    return lines

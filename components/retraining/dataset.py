@@ -1,0 +1,59 @@
+"""A new data version: what the champion learned from, and the candidates, as one pinned data set."""
+
+import csv
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from components.artefacts import atomic_dir
+from components.datasets.adapters import COLLECTED_COLUMNS, COLLECTED_TABLE, Row, adapter
+from components.datasets.manifest import DataSettings
+from components.datasets.versions import pin, restore
+
+__all__ = ["base_rows", "live_name", "restore", "write_version"]
+
+ROLES = {"train": ("normal", "train"), "holdout": ("uncertain", "test"), "defect": ("anomalous", "test")}
+
+
+def live_name(model: str) -> str:
+    """The data set that a model's retrainings write versions of."""
+    return f"{model}-live"
+
+
+def base_rows(data: Path, settings: DataSettings, groups: tuple[str, ...] | None) -> list[Row]:
+    """The rows of the champion's data set and groups."""
+    return [row for row in adapter(settings.adapter).rows(data) if groups is None or row.group in groups]
+
+
+def write_version(base: Path, rows: list[Row], candidates: Path, out: Path) -> Path:
+    """Write *rows* of the folder *base* and the candidates to the folder *out* and pin it; returns its pin file."""
+    chosen = pd.read_parquet(candidates / "candidates.parquet")
+    with atomic_dir(out) as scratch:
+        new = [_candidate(row, candidates, scratch) for row in chosen.to_dict("records") if row["part"] in ROLES]
+        for row in rows:
+            for name in filter(None, (row.image_id, row.mask)):
+                _copy(base / name, scratch / name)
+        _write_table([*rows, *new], scratch / COLLECTED_TABLE)
+    return pin(out)
+
+
+def _candidate(row: Mapping[Any, Any], candidates: Path, out: Path) -> Row:
+    label, role = ROLES[row["part"]]
+    name = f"production/{row['source']}/{Path(row['file']).name}"
+    _copy(candidates / row["file"], out / name)
+    return Row(name, row["source"], label, "reviewed" if label == "anomalous" else "", role)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _write_table(rows: list[Row], path: Path) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLLECTED_COLUMNS)
+        writer.writerows([getattr(row, name) or "" for name in COLLECTED_COLUMNS] for row in rows)

@@ -1,0 +1,36 @@
+"""The nightly benchmark: ``dvc repro`` in a process of its own, and nightly compaction of the score log."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+
+from components.errors import StageError
+from components.params import load_params
+from components.scoring import table
+from components.storage import open_store
+
+
+@task
+def reproduce() -> None:
+    """Only one DVC command at a time: its lock is repository-wide."""
+    done = subprocess.run([sys.executable, "-m", "dvc", "repro"], capture_output=True, text=True)
+    if done.returncode:
+        raise StageError(f"dvc repro: {done.stderr.strip().splitlines()[-1:]}; run it by hand to see more")
+
+
+@task(retries=2, retry_delay_seconds=[2, 10])
+def tidy(address: str, at: datetime) -> int:
+    store = open_store(address)
+    return sum(table.compact(store, name, s, at) for name in table.COLUMNS for s in table.sources(store, name))
+
+
+@flow(name="benchmark", log_prints=False)
+def benchmark(params_file: Path = Path("params.yaml")) -> None:
+    """Bring every benchmark figure up to date, and join the small objects of past days."""
+    gone = tidy(load_params(params_file).store, datetime.now(UTC))
+    get_run_logger().info("score log: %d objects joined", gone)
+    if Path("dvc.yaml").exists():
+        reproduce()

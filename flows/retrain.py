@@ -1,0 +1,95 @@
+"""The retrain flow: from a drift verdict to a decision, once per window.
+
+Training runs in a process of its own that is killed when it takes too long or when this flow ends.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.concurrency.sync import concurrency
+
+from components.errors import DataError
+from components.isolated import run_stage
+from components.params import load_params
+from components.progress import show_logs
+from components.registry.gate import Gate
+from components.retraining.component import Retrained, Retraining
+from flows.train import LIMIT, ensure_limit
+
+
+@task(retries=2, retry_delay_seconds=[5, 20])
+def gather(job: Retraining) -> Path:
+    return job.gather()
+
+
+@task
+def new_version(job: Retraining) -> Path:
+    return job.write_version()
+
+
+@task
+def prepare(job: Retraining) -> Path:
+    stages = job.stages
+    for step in (stages.manifest, stages.validate, stages.split):
+        step()
+    return stages.synthesise()
+
+
+@task
+def challenge(job: Retraining, detector: str) -> Path:
+    with concurrency(LIMIT, occupy=1, strict=True):
+        run_stage("train", job.live, detector, job.derived, job.data_root, job.params.retrain.stage_seconds)
+    stages = job.stages
+    stages.calibrate(detector)
+    if stages.can_evaluate():
+        stages.evaluate(detector)
+    return stages.export(detector)
+
+
+@task
+def judge(job: Retraining, detectors: list[str]) -> tuple[str, Gate]:
+    return job.compare(detectors)
+
+
+@task(retries=2, retry_delay_seconds=[2, 10])
+def conclude(job: Retraining, detector: str, outcome: Gate) -> Retrained:
+    return job.conclude(detector, outcome, datetime.now(UTC))
+
+
+@flow(name="retrain", log_prints=False)
+def retrain(verdict: str, params_file: Path = Path("params.yaml"), data_root: Path = Path("data")) -> str:
+    """Retrain for one verdict; a second request for the same window returns the first one's outcome."""
+    show_logs()
+    job = Retraining.of(load_params(params_file), verdict, data_root)
+    ensure_limit()
+    with job.alone():
+        outcome = job.decided() or _refused(job) or _challenged(job)
+    said = "\n".join(f"- {reason}" for reason in outcome.reasons)
+    create_markdown_artifact(f"**{outcome.action}**\n\n{said}", key="retrain-decision", description=verdict)
+    get_run_logger().info("%s: %s", verdict, outcome.action)
+    return outcome.action
+
+
+def _refused(job: Retraining) -> Retrained | None:
+    """The outcome where nothing should be trained: spent budget, too few candidates, or a pool refused before."""
+    at = datetime.now(UTC)
+    reason = job.hindrance(at)
+    if reason is None:
+        try:
+            gather(job)
+            reason = job.refused_before()
+        except DataError as error:
+            reason = str(error)
+    return job.refuse(reason, at) if reason else None
+
+
+def _challenged(job: Retraining) -> Retrained:
+    new_version(job)
+    prepare(job)
+    detectors = list(job.params.retrain.detectors)
+    for name in detectors:
+        challenge(job, name)
+    best, outcome = judge(job, detectors)
+    return conclude(job, best, outcome)

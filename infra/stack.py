@@ -1,0 +1,200 @@
+"""The whole stack on one machine, without containers: `python infra/stack.py up|down|status [--project DIR]`.
+
+Prefect server and worker with all deployments of prefect.yaml, MLflow, an S3 endpoint and the scoring service. What was
+started is noted with process id and start time in DIR/.stack; `down` ends exactly those. The S3 endpoint is moto: a
+stand-in that lives in memory, written to DIR/.stack/s3 by `down` and read back by `up`. A plant that has a store of its
+own names it with --store, and no endpoint is started.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+import components  # noqa: F401
+from components.params import load_params
+from components.registry import Registry
+from components.storage import LocalStore, open_store
+
+HERE = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+POOL = "loupe"
+PORTS = {"prefect": 4200, "mlflow": 5001, "s3": 5005, "service": 8000}
+BUCKET = "s3://loupe/store"
+
+
+class Stack:
+    """One project's processes; ports are PORTS moved by *shift*."""
+
+    def __init__(self, project: Path, shift: int = 0) -> None:
+        self.project, self.folder = project.resolve(), project.resolve() / ".stack"
+        self.notes = self.folder / "processes.json"
+        self.ports = {name: port + shift for name, port in PORTS.items()}
+
+    def environment(self, store: str | None) -> dict[str, str]:
+        """What commands need to speak to this stack."""
+        address = "http://127.0.0.1:{}"
+        values = {
+            "LOUPE_PROJECT": str(self.project),
+            "LOUPE_STORE": store or BUCKET,
+            "PREFECT_HOME": str(self.folder / "prefect"),
+            "PREFECT_API_URL": address.format(self.ports["prefect"]) + "/api",
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        }
+        if store is None:
+            keys = {"AWS_ACCESS_KEY_ID": "loupe", "AWS_SECRET_ACCESS_KEY": "loupe", "AWS_DEFAULT_REGION": "us-east-1"}
+            values |= keys | {"AWS_ENDPOINT_URL_S3": address.format(self.ports["s3"])}
+        return values
+
+    def up(self, model: str | None, store: str | None, seconds: dict[str, float]) -> None:
+        """Start everything and wait until it answers; *seconds* replaces intervals of deployments by name."""
+        if any(self.alive(note) for note in self.read().values()):
+            sys.exit(f"{self.project}: its stack is running; end it with `make stack-down`")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        environment = self.environment(store)
+        os.environ.update(environment)
+        lines = "".join(f"export {key}={value}\n" for key, value in environment.items())
+        (self.folder / "environment").write_text(lines)
+        (self.folder / "shift").write_text(str(self.ports["prefect"] - PORTS["prefect"]))
+        if store is None:
+            self.start_s3()
+        self.start("prefect", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", self.port("prefect")])
+        self.wait("prefect", "/api/health")
+        self.deploy(seconds)
+        self.start(
+            "worker", ["prefect", "worker", "start", "--pool", POOL, "--install-policy", "never", "--limit", "2"]
+        )
+        self.start_registry_and_service(model)
+
+    def start_s3(self) -> None:
+        self.start("s3", ["moto_server", "-H", "127.0.0.1", "-p", self.port("s3")])
+        self.wait("s3", "/moto-api/")
+        kept, store = LocalStore(self.folder / "s3"), open_store(BUCKET)
+        for key in kept.keys():  # noqa: SIM118  (a store is no mapping)
+            store.put(key, kept.get(key))
+
+    def start_registry_and_service(self, model: str | None) -> None:
+        params = load_params(self.project / "params.yaml")
+        os.chdir(self.project)
+        registry, name = Registry(params.registry), model or params.pipeline.views[0]
+        self.start("mlflow", ["mlflow", "server", "--backend-store-uri", registry.uri, "--host", "127.0.0.1",
+                              "--port", self.port("mlflow"), "--workers", "1"])  # fmt: skip
+        if registry.champion(name) is None:
+            sys.stderr.write(f"{name} has no champion, so nothing is served; train one: make pipeline\n")
+            return
+        self.start("service", ["loupe", "serve", name, "--port", self.port("service")])
+        self.wait("service", "/readyz")
+
+    def deploy(self, seconds: dict[str, float]) -> None:
+        """prefect.yaml, with the intervals that were asked for, to the server."""
+        values = yaml.safe_load((HERE / "prefect.yaml").read_text())
+        for item in values["deployments"]:
+            if item["name"] in seconds:
+                item["schedules"] = [{"interval": seconds[item["name"]]}]
+        path = self.folder / "prefect.yaml"
+        path.write_text(yaml.safe_dump(values))
+        for command in (["work-pool", "create", POOL, "--type", "process", "--overwrite"],
+                        ["deploy", "--all", "--prefect-file", str(path)]):  # fmt: skip
+            done = subprocess.run([BIN / "prefect", "--no-prompt", *command], cwd=HERE, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"prefect {' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+    def start(self, name: str, command: list[str]) -> None:
+        """Start a process in a group of its own and note it."""
+        with (self.folder / f"{name}.log").open("w") as log:
+            process = subprocess.Popen([BIN / command[0], *command[1:]], cwd=self.project, stdout=log,
+                                       stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+        note = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "command": command}
+        self.notes.write_text(json.dumps(self.read() | {name: note}, indent=1))
+        sys.stderr.write(f"started {name}, process {process.pid}\n")
+
+    def wait(self, name: str, path: str, limit: float = 120) -> None:
+        """Until the process answers; stops with its log when it ends or takes too long."""
+        until = time.monotonic() + limit
+        while time.monotonic() < until and self.alive(self.read()[name]):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port(name)}{path}", timeout=2).close()
+                return
+            except OSError:
+                time.sleep(0.2)
+        sys.exit(f"{name} does not answer; see {self.folder / name}.log")
+
+    def port(self, name: str) -> str:
+        return str(self.ports[name])
+
+    def read(self) -> dict[str, Any]:
+        return dict(json.loads(self.notes.read_text())) if self.notes.exists() else {}
+
+    @staticmethod
+    def alive(note: dict[str, Any]) -> bool:
+        """The very process that was started, not a later one with its number."""
+        try:
+            process = psutil.Process(note["pid"])
+            return process.create_time() == note["started"] and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def down(self) -> None:
+        """End what `up` started, in the reverse order, the service with time to ship its log."""
+        notes = self.read()
+        for name in ("service", "worker", "prefect", "mlflow"):
+            self.end(name, notes)
+        if "s3" in notes and self.alive(notes["s3"]):
+            self.keep_s3()
+        self.end("s3", notes)
+        self.notes.unlink(missing_ok=True)
+
+    def keep_s3(self) -> None:
+        os.environ.update(self.environment(None))
+        kept, store = LocalStore(self.folder / "s3"), open_store(BUCKET)
+        present = set(store.keys())
+        for key in present:
+            kept.put(key, store.get(key))
+        for key in set(kept.keys()) - present:
+            kept.delete(key)
+
+    def end(self, name: str, notes: dict[str, Any]) -> None:
+        if name not in notes or not self.alive(notes[name]):
+            return
+        group = psutil.Process(notes[name]["pid"])
+        members = [group, *group.children(recursive=True)]
+        os.killpg(notes[name]["pid"], signal.SIGTERM)
+        _, left = psutil.wait_procs(members, timeout=25)
+        for process in left:
+            process.kill()
+        sys.stderr.write(f"ended {name}\n")
+
+    def status(self) -> None:
+        for name, note in self.read().items():
+            sys.stdout.write(f"{name:8} {'running' if self.alive(note) else 'ended':8} {note['pid']}\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=["up", "down", "status"])
+    parser.add_argument("--project", type=Path, default=Path())
+    parser.add_argument("--model", help="the registered name to serve; default: the pipeline's first view")
+    parser.add_argument("--store", help="a folder or s3:// address of your own in place of the S3 endpoint")
+    parser.add_argument("--shift", type=int, default=0, help="added to every port")
+    asked = parser.parse_args()
+    known = asked.project / ".stack" / "shift"
+    shift = int(known.read_text()) if asked.action != "up" and known.exists() else asked.shift
+    stack = Stack(asked.project, shift)
+    actions: dict[str, Callable[[], None]] = {
+        "up": lambda: stack.up(asked.model, asked.store, {}), "down": stack.down, "status": stack.status,
+    }  # fmt: skip
+    actions[asked.action]()
+
+
+if __name__ == "__main__":
+    main()
