@@ -1,9 +1,9 @@
 """The production loop on solar cells, unattended: `make demo-drift` (about a quarter of an hour on two cores).
 
-A champion learns 288 monocrystalline normals. Then cells arrive at the scoring service, and nothing else is done by hand:
-300 other mono normals (no alarm is expected), polycrystalline cells of which 30 % are defective (the gate must refuse),
-and polycrystalline cells of which 5 % are (the challenger must serve in the end). Figures go to *--out*; labels of cells
-are used for the table at the end only.
+A champion learns 288 monocrystalline normals. Then cells arrive at the scoring service, and nothing else is done by
+hand: 300 other mono normals (no alarm is expected), polycrystalline cells of which 30 % are defective (the gate must
+refuse), and polycrystalline cells of which 5 % are (the challenger must serve in the end). Figures go to *--out*;
+labels of cells are used for the table at the end only.
 """
 
 import argparse
@@ -142,13 +142,13 @@ def run(project: Path, cells: Cells) -> dict:  # type: ignore[type-arg]
     port, size = stack.ports["service"], 100
     try:
         feed(port, cells.paths(cells.arriving), CLEAN)
-        quiet = until("all mono windows judged", lambda: len(found) == 6 and found if (found := stored_verdicts(CLEAN)) else 0)
+        quiet = until("all mono windows judged", lambda: len(found := stored_verdicts(CLEAN)) == 6 and found)
         seen["mono"] = [{k: v[k] for k in ("action", "reasons")} for v in quiet]
         for source, pool in ((POISONED, cells.poisoned), (CLEAN, cells.clean)):
             started, before = time.monotonic(), len(stored_verdicts(source))
             feed(port, cells.paths(pool), source)
             outcome = until(f"decision on {source}", lambda s=source: decision_of(s))
-            asked = [v for v in stored_verdicts(source) if v["action"] == "retrain"][0]
+            asked = next(v for v in stored_verdicts(source) if v["action"] == "retrain")
             seen[source] = {
                 "cells_until_alarm": size // 2 * (asked["number"] - before), "alarm": asked["reasons"],
                 "seconds_from_first_cell_to_decision": round(time.monotonic() - started), "action": outcome.action,

@@ -15,7 +15,7 @@ class GateSettings:
     frozen_margin: float = 2.0  # binomial standard deviations above alpha that false alarms on frozen normals may lie
     latency_factor: float = 1.5
     latency_ms: float = 1000.0
-    max_contamination: float = 0.05  # of the candidate pool, by estimate
+    max_contamination: float = 0.05  # share of defects in the candidate pool, by estimate and by the window's alarms
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ def _quality(old: Figures, new: Figures, s: GateSettings) -> list[tuple[bool, st
         (new.window_alarms < old.window_alarms,
          f"alarms on {new.window} held-out images of the drifted window {new.window_alarms:.3f}, "
          f"champion {old.window_alarms:.3f}"),
+        (new.window_alarms <= new.alpha + s.max_contamination,
+         f"alarms on the drifted window {new.window_alarms:.3f}, limit {new.alpha + s.max_contamination:.3f}: "
+         "alpha and the share of defects that a pool may hold"),
     ]  # fmt: skip
     if new.reviewed:
         held = new.reviewed_recall >= old.reviewed_recall - s.recall_loss

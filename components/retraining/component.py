@@ -197,8 +197,9 @@ class Retraining:
         summary = read_json(path) if path.exists() else {}
         champion = Registry(self.params.registry).champion(self.verdict.model)
         return self._store(
-            Retrained("refuse", self.verdict.id, self.verdict.model, self.verdict.source, str(champion), None, (reason,),
-                      summary.get("pool"), summary.get("contamination"), None, str(self.folder), at.isoformat())
+            Retrained("refuse", self.verdict.id, self.verdict.model, self.verdict.source, str(champion), None,
+                      (reason,), summary.get("pool"), summary.get("contamination"), None, str(self.folder),
+                      at.isoformat())
         )  # fmt: skip
 
     def _store(self, outcome: Retrained) -> Retrained:
