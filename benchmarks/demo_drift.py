@@ -10,17 +10,14 @@ import argparse
 import http.client
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-import components  # noqa: F401
+from benchmarks import project
 from components.artefacts import write_json
 from components.datasets.adapters import elpv_rows
 from components.datasets.versions import checkout
@@ -28,10 +25,9 @@ from components.monitoring.component import VERDICTS
 from components.registry import Registry, RegistrySettings
 from components.retraining.component import decisions
 from components.storage import open_store
+from infra.stack import Stack
 
 HERE = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HERE / "infra"))
-from stack import BIN, Stack  # noqa: E402
 
 MODEL, SHIFT = "solar", 1000
 POISONED, CLEAN = "line-2", "line-1"
@@ -70,25 +66,6 @@ class Cells:
 
     def paths(self, names: list[str]) -> list[Path]:
         return [self.root / name for name in names]
-
-
-def prepare(project: Path, cells: Cells) -> None:
-    """A project of its own: git, DVC, the training cells and params.yaml."""
-    shutil.rmtree(project, ignore_errors=True)
-    good = project / "data" / "solar" / "train" / "good"
-    good.mkdir(parents=True)
-    for path in cells.paths(cells.train):
-        shutil.copy2(path, good)
-    (project / "params.yaml").write_text(yaml.safe_dump(CONFIG))
-    (project / ".gitignore").write_text("/data/solar\n/artefacts\n/registry\n/.stack\n")
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", "data/solar"],
-                    ["loupe", "pipeline"]):  # fmt: skip
-        call(project, command)
-
-
-def call(project: Path, command: list[str]) -> None:
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, cwd=project, check=True, env=os.environ | {"PATH": path})
 
 
 def feed(port: int, cells: list[Path], source: str) -> None:
@@ -135,9 +112,9 @@ def served(port: int) -> str | None:
     return json.loads(connection.getresponse().read())["version"]
 
 
-def run(project: Path, cells: Cells) -> dict:  # type: ignore[type-arg]
+def run(folder: Path, cells: Cells) -> dict:  # type: ignore[type-arg]
     """Everything that happens while the stack is up; returns what was seen, when."""
-    stack, seen = Stack(project, SHIFT), {}
+    stack, seen = Stack(folder, SHIFT), {}
     stack.up(MODEL, None, {"hourly": 30.0, "inbox": 3600.0})
     port, size = stack.ports["service"], 100
     try:
@@ -162,12 +139,12 @@ def run(project: Path, cells: Cells) -> dict:  # type: ignore[type-arg]
     return seen
 
 
-def rates(project: Path, cells: Cells, seen: dict) -> dict:  # type: ignore[type-arg]
+def rates(folder: Path, cells: Cells, seen: dict) -> dict:  # type: ignore[type-arg]
     """Shares of alarms of the first champion and of the challengers, by kind of cell."""
     from components.scoring.batch import record
     from components.scoring.bundle import Bundle
 
-    registry = Registry(RegistrySettings(str(project / "registry")))
+    registry = Registry(RegistrySettings(str(folder / "registry")))
     kinds = {
         "mono normals (arrived, not learned)": cells.arriving, "poly normals (never seen)": cells.held["poly"],
         "mono defects": cells.mono_bad, "poly defects (never seen)": cells.held["poly_bad"],
@@ -179,7 +156,7 @@ def rates(project: Path, cells: Cells, seen: dict) -> dict:  # type: ignore[type
     for when, version in versions.items():
         if version is None:
             continue
-        bundle = Bundle.open(registry.fetch(MODEL, version, project / "bundles" / version))
+        bundle = Bundle.open(registry.fetch(MODEL, version, folder / "bundles" / version))
         for kind, names in kinds.items():
             alarms = [record(bundle, p, p.name, "demo")["decision"] == "anomalous" for p in cells.paths(names)]
             table[kind][when] = float(np.mean(alarms)) if alarms else None
@@ -196,7 +173,7 @@ def main() -> None:
     began = time.monotonic()
     os.chdir(HERE)
     cells = Cells(checkout("elpv").resolve(), asked.seed)
-    prepare(asked.project, cells)
+    project.make(asked.project, MODEL, cells.paths(cells.train), CONFIG)
     say("champion trained")
     seen = run(asked.project.resolve(), cells)
     table = rates(asked.project.resolve(), cells, seen)

@@ -1,5 +1,7 @@
 """Shared pictures and the environment of all tests."""
 
+import uuid
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -39,3 +41,43 @@ def product(tmp_path_factory):
 def _save(path, pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="session")
+def bundle(product, tmp_path_factory):
+    """An exported PatchCore on ``product``."""
+    return _fitted(product, tmp_path_factory.mktemp("bundle"), 0)
+
+
+@pytest.fixture(scope="session")
+def other_bundle(product, tmp_path_factory):
+    """A second model for the same product."""
+    return _fitted(product, tmp_path_factory.mktemp("other"), 1)
+
+
+def _fitted(product, out, seed):
+    from components.fit import FitRequest, fit_folder
+
+    request = FitRequest("patchcore", product, preset="tiny", seed=seed, alpha=0.2)
+    return fit_folder(request, out / "run") / "bundle"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    """An S3 server in memory, on loopback."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_endpoint, monkeypatch):
+    """The environment of ``s3_endpoint``; returns an address nobody else uses."""
+    names = {"AWS_ACCESS_KEY_ID": "loupe", "AWS_SECRET_ACCESS_KEY": "loupe", "AWS_DEFAULT_REGION": "us-east-1",
+             "AWS_ENDPOINT_URL_S3": s3_endpoint}  # fmt: skip
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://bucket-{uuid.uuid4().hex[:8]}/below"

@@ -1,8 +1,8 @@
 """Batch scoring: files below inbox/<source>/ of the object store become score records, each file exactly once.
 
 A run first writes a plan: which files, their hashes, at what time. Everything after that follows from the plan alone,
-so a run that died is finished by the next one with the same records under the same key. Only then are the files taken
-away.
+so a run that died is finished by the next one with the same records under the same key. Only then is the plan marked
+done and are the files taken away. One run at a time per store: the deployment's concurrency limit sees to it.
 """
 
 import hashlib
@@ -37,22 +37,17 @@ class Processed:
 def process(store: Store, bundle: Bundle, at: datetime, limit: int = 200) -> Processed:
     """Score up to *limit* files of the inbox; an interrupted plan comes first, with the time it was made at."""
     plan = _plan(store, at, limit)
+    if plan["done"]:
+        _clear(store, plan)
+        plan = _plan(store, at, limit)
     if not plan["files"]:
         return Processed(0, {})
-    records, bad = [], {}
-    for key, digest in progress(list(plan["files"].items()), "inbox"):
-        if not store.exists(key):  # another run has finished this plan
-            return Processed(0, {})
-        try:
-            records.append(_scored(store, bundle, plan, key, digest))
-        except DataError as error:
-            bad[key] = str(error)
+    records, bad = _score_all(store, bundle, plan)
     table.write(store, table.SCORES, f"inbox-{plan['id']}", records)
     for key, reason in bad.items():
         _quarantine(store, plan["id"], key, reason)
-    for key in plan["files"]:
-        store.delete(key)
-    store.delete(PLAN)
+    store.put(PLAN, json.dumps({**plan, "done": True}).encode())
+    _clear(store, plan)
     log.info("inbox: %d scored, %d quarantined", len(records), len(bad))
     return Processed(len(records), bad)
 
@@ -61,17 +56,38 @@ def _plan(store: Store, at: datetime, limit: int) -> dict[str, Any]:
     if not store.exists(PLAN):
         keys = [key for _, key in zip(range(limit), store.keys(INBOX), strict=False)]
         files = {key: hashlib.sha256(store.get(key)).hexdigest() for key in keys}
-        plan = {"id": uuid.uuid4().hex, "at": at.isoformat(), "files": files}
+        plan = {"id": uuid.uuid4().hex, "at": at.isoformat(), "files": files, "done": False}
         if not files:
             return plan
         store.put_new(PLAN, json.dumps(plan).encode())
     return dict(json.loads(store.get(PLAN)))
 
 
-def _scored(store: Store, bundle: Bundle, plan: dict[str, Any], key: str, digest: str) -> dict[str, Any]:
-    content, name = store.get(key), PurePosixPath(key)
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise DataError(f"{key}: changed while it was being read; put it into the inbox again when it is complete")
+def _clear(store: Store, plan: dict[str, Any]) -> None:
+    """Take away what a finished plan has read; a file that came under the same name meanwhile stays."""
+    for key, digest in plan["files"].items():
+        if store.exists(key) and hashlib.sha256(store.get(key)).hexdigest() == digest:
+            store.delete(key)
+    store.delete(PLAN)
+
+
+def _score_all(store: Store, bundle: Bundle, plan: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Records, and the reasons of what could not be scored."""
+    records, bad = [], {}
+    for key, digest in progress(list(plan["files"].items()), "inbox"):
+        content = store.get(key) if store.exists(key) else b""
+        if hashlib.sha256(content).hexdigest() != digest:
+            log.warning("%s: has changed since the plan was made; the next run looks at it", key)
+            continue
+        try:
+            records.append(_scored(store, bundle, plan, key, content))
+        except DataError as error:
+            bad[key] = str(error)
+    return records, bad
+
+
+def _scored(store: Store, bundle: Bundle, plan: dict[str, Any], key: str, content: bytes) -> dict[str, Any]:
+    name, digest = PurePosixPath(key), plan["files"][key]
     if len(name.parts) != 3:
         raise DataError(f"{key}: lies in no source's folder; put files below inbox/<source>/")
     found = record(bundle, content, name.name, name.parts[1])

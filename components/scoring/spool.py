@@ -29,6 +29,7 @@ class Spool:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._stream: IO[bytes] | None = None
+        self._path = folder
         self._count = 0
 
     def append(self, records: Sequence[dict[str, Any]]) -> None:
@@ -50,15 +51,16 @@ class Spool:
                 self._close()
 
     def _begin(self) -> IO[bytes]:
-        path = self.folder / f"{uuid.uuid4().hex}{OPEN}"
-        self._stream, self._count = path.open("ab"), 0
+        # Locked before it has the name that others look for, so nobody takes it for a crashed process's segment.
+        unnamed, self._path = self.folder / f".{uuid.uuid4().hex}", self.folder / f"{uuid.uuid4().hex}{OPEN}"
+        self._stream, self._count = unnamed.open("ab"), 0
         fcntl.flock(self._stream, fcntl.LOCK_EX)
+        unnamed.rename(self._path)
         return self._stream
 
     def _close(self) -> None:
         if self._stream:
-            path = Path(self._stream.name)
-            path.rename(path.with_suffix(CLOSED))
+            self._path.rename(self._path.with_suffix(CLOSED))
             self._stream.close()  # the lock goes last, so nobody takes the segment for a crashed one
         self._stream, self._count = None, 0
 

@@ -52,13 +52,14 @@ class Recorder:
         sha256 = hashlib.sha256(content).hexdigest()
         with self._lock:
             known = sha256 in self._kept
-            self._kept[sha256] = None
-            if len(self._kept) > KNOWN_IMAGES:
-                self._kept.popitem(last=False)
         if not known:
             scratch = self.images / f".{sha256}.{threading.get_ident()}"
             scratch.write_bytes(content)
             scratch.replace(self.images / sha256)
+        with self._lock:  # only now: a record must not rely on an image that another thread is still writing
+            self._kept[sha256] = None
+            if len(self._kept) > KNOWN_IMAGES:
+                self._kept.popitem(last=False)
         return sha256
 
     def append(self, records: Sequence[Record]) -> None:
