@@ -6,6 +6,7 @@ import hmac
 import io
 import logging
 import os
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from components.decoding import decode
@@ -28,7 +29,7 @@ from components.scoring.service.heat import overlay
 from components.scoring.service.measures import Measures
 from components.scoring.service.recorder import Recorder
 from components.scoring.service.settings import ServiceSettings
-from components.scoring.service.uploads import Upload, checked_source, read_uploads
+from components.scoring.service.uploads import BoundedHeaders, Upload, checked_source, read_uploads
 from components.scoring.shipper import image_key
 
 log = logging.getLogger("loupe")
@@ -67,6 +68,7 @@ def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings
     app = FastAPI(title="Loupe", description=documents.DESCRIPTION, version="1", lifespan=lifespan,
                   docs_url=None, redoc_url=None)  # fmt: skip
     app.state.service = service
+    app.add_middleware(BoundedHeaders)
     for kind in (LoupeError, StorageError):
         app.add_exception_handler(kind, _refuse)
     _add_routes(app, service)
@@ -80,6 +82,11 @@ def _start(service: Service) -> None:
     service.batcher.start()
     service.recorder.shipper.start()
     service.champion.watch(service.settings.reload_seconds)
+    # Beside the answers: a store that hangs must not keep the line waiting.
+    threading.Thread(target=_remember, args=(service,), name="memory", daemon=True).start()
+
+
+def _remember(service: Service) -> None:
     try:
         service.recorder.load()
     except StorageError as error:
@@ -139,7 +146,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
             raise RequestError(503, "not ready: shutting down or the queue is full; try again in a second")
         return {"status": "ready", "store": "waiting" if service.recorder.shipper.failing else "ok"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus text format."""
         return Response(service.measures.render(service), media_type="text/plain; version=0.0.4")

@@ -46,22 +46,26 @@ def error(description: str) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
+Responses = dict[int | str, dict[str, Any]]
+REFUSALS: Responses = {
     400: error("The multipart form is broken."),
     401: error("The bearer token is missing or wrong."),
     404: error("There is no such record."),
     408: error("The upload took too long."),
     413: error("The request is too large."),
     415: error("The content type is none of the accepted ones."),
+    431: error("The headers are too long."),
     422: error("A file is no complete image, is too large, or a parameter is wrong."),
     503: error("The queue is full or the store is out of reach; try again after Retry-After."),
 }
-SCORE_RESPONSES: dict[int | str, dict[str, Any]] = {
+BYTES: Responses = {200: {"description": "The file.", "content": {"application/octet-stream": {"schema": _FILE}}}}
+PICTURE: Responses = {200: {"description": "The picture.", "content": {"image/png": {"schema": _FILE}}}}
+SCORE_RESPONSES: Responses = {
     200: {"description": "Scores in the order of the images.",
           "content": {"application/json": {"schema": _SCORES, "example": _EXAMPLE}}},
     **{status: REFUSALS[status] for status in (400, 401, 408, 413, 415, 422, 503)},
 }  # fmt: skip
-MODEL_RESPONSES: dict[int | str, dict[str, Any]] = {401: REFUSALS[401]}
+MODEL_RESPONSES: Responses = {401: REFUSALS[401]}
 SCORE_REQUEST: dict[str, Any] = {
     "requestBody": {
         "required": True,

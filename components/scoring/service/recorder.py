@@ -35,17 +35,17 @@ class Recorder:
         self._lock = threading.Lock()
 
     def load(self) -> None:
-        """Fill ``recent`` and ``labels`` from the store and the spool, as they were before a restart."""
+        """Add to ``recent`` and ``labels`` what the store and the spool hold from before a restart."""
         limit = self.recent.maxlen or 0
         found = self.spools[table.SCORES].pending()
         for source in table.sources(self.store):
             newest = table.newest_first(self.store, table.SCORES, source)
             found += [record for _, record in zip(range(limit), newest, strict=False)]
-        unique = {record["record_id"]: record for record in found}
-        for record in sorted(unique.values(), key=table.order)[-limit:]:
-            self.recent.append(_shown(record))
-        for label in read_labels(self.store, self.spools[table.LABELS].pending()).values():
-            self.labels[label["record_id"]] = label
+        labels = read_labels(self.store, self.spools[table.LABELS].pending())
+        with self._lock:  # what came in meanwhile is newer and stays
+            unique = {record["record_id"]: _shown(record) for record in (*found, *self.recent)}
+            self.recent = deque(sorted(unique.values(), key=table.order)[-limit:], maxlen=limit)
+            self.labels = labels | self.labels
 
     def keep_image(self, content: bytes) -> str:
         """Put an image aside for shipping; returns its SHA-256."""

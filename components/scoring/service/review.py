@@ -29,7 +29,7 @@ def add_review(app: FastAPI, service: "Service", check: Callable[[Request], None
     """Mount the page (open to all, it holds no data) and its guarded data routes."""
     guard = [Depends(check)]
     page = files("components.scoring.service").joinpath("review.html").read_text()
-    refusals: dict[int | str, dict[str, Any]] = {status: documents.REFUSALS[status] for status in (401, 404, 422, 503)}
+    refusals: documents.Responses = {status: documents.REFUSALS[status] for status in (401, 404, 422, 503)}
 
     @app.get("/review", response_class=HTMLResponse, include_in_schema=False)
     async def review() -> str:
@@ -50,14 +50,14 @@ def add_review(app: FastAPI, service: "Service", check: Callable[[Request], None
         sources = sorted({row["source"] for row in service.recorder.select(None, None, 1000)})
         return {"records": [{k: row.get(k) for k in LISTED} for row in rows], "sources": sources}
 
-    @app.get("/v1/records/{record_id}/image", dependencies=guard, responses=refusals)
+    @app.get("/v1/records/{record_id}/image", dependencies=guard, responses=refusals | documents.BYTES, response_class=Response)
     async def image(record_id: RecordId) -> Response:
         """The image as it was sent."""
         return Response(
             await run_in_threadpool(service.recorder.image, record_id), media_type="application/octet-stream"
         )
 
-    @app.get("/v1/records/{record_id}/overlay", dependencies=guard, responses=refusals)
+    @app.get("/v1/records/{record_id}/overlay", dependencies=guard, responses=refusals | documents.PICTURE, response_class=Response)
     async def overlay(record_id: RecordId) -> Response:
         """The image with the heat map of the present model, PNG."""
         from components.scoring.service.app import overlay_of

@@ -9,6 +9,7 @@ from components.scoring.service.app import create_app
 from components.scoring.service.champion import Champion
 from components.scoring.service.recorder import Recorder
 from components.scoring.service.settings import ServiceSettings
+from components.scoring.service.uploads import HEADER_BYTES
 from components.storage import open_store
 
 log = logging.getLogger("loupe")
@@ -26,5 +27,5 @@ def serve(name: str, settings: ServiceSettings, registry: RegistrySettings, stor
     log.info("serving %s on http://%s:%d/review", champion.identity()["model_version"], settings.host, settings.port)
     # h11 bounds the size of headers, which httptools does not.
     uvicorn.run(app, host=settings.host, port=settings.port, http="h11", log_level="warning", access_log=False,
-                timeout_graceful_shutdown=int(settings.drain_seconds), h11_max_incomplete_event_size=32_768,
+                timeout_graceful_shutdown=int(settings.drain_seconds), h11_max_incomplete_event_size=HEADER_BYTES,
                 server_header=False)  # fmt: skip

@@ -8,12 +8,30 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from components.errors import RequestError
 from components.scoring.service.settings import ServiceSettings
 
 SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MEGABYTE = 1_000_000
+REPLACED = "\ufffd"  # what decoders put in place of bytes that are not UTF-8
+HEADER_BYTES = 32_768
+
+
+class BoundedHeaders:
+    """Answers 431 to a request whose headers together are longer than HEADER_BYTES."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and sum(len(k) + len(v) for k, v in scope["headers"]) > HEADER_BYTES:
+            said = f"the headers are longer than {HEADER_BYTES} bytes; send fewer or shorter ones"
+            await JSONResponse({"detail": said}, 431, {"Connection": "close"})(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,7 @@ def checked_source(source: str) -> str:
 
 def checked_name(name: str) -> str:
     """Raises RequestError when a file name could be taken for a path or cannot be shown."""
-    if not name or len(name) > 255 or not name.isprintable():
+    if not name or len(name) > 255 or not name.isprintable() or REPLACED in name:
         raise RequestError(422, "file name: use 1 to 255 printable characters in UTF-8")
     if "/" in name or "\\" in name or name.startswith("."):
         raise RequestError(422, f"file name {name!r}: looks like a path; send the bare name")
@@ -84,12 +102,22 @@ async def _read_form(request: Request, body: bytes, settings: ServiceSettings) -
     for field, value in form.multi_items():
         if not isinstance(value, UploadFile):
             raise RequestError(422, f"form field {field!r} is no file; send images as files, options in the query")
-        name = checked_name(value.filename or "")
+        name = checked_name(_utf8_name(value))
         uploads.append(Upload(name, _filled(await value.read(), name)))
     await form.close()
     if not uploads:
         raise RequestError(422, "the form holds no file; send at least one image")
     return uploads
+
+
+def _utf8_name(file: UploadFile) -> str:
+    """The file's name; none when its header is not UTF-8, which the parser would read as Latin-1."""
+    header = dict(file.headers.raw).get(b"content-disposition", b"")
+    try:
+        header.decode()
+    except UnicodeDecodeError:
+        return ""
+    return file.filename or ""
 
 
 def _filled(content: bytes, name: str) -> bytes:

@@ -1,0 +1,97 @@
+"""Under load the object store is away for a minute and the service is killed twice: every answer is in it once."""
+
+import collections
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from components.scoring import table
+from components.storage import open_store
+from tests.service.conftest import BIN, free_port, png
+
+OUTAGE = 60.0
+
+
+@pytest.fixture
+def s3_process(monkeypatch, tmp_path):
+    """An S3 server in a process of its own, which can be stopped and continued."""
+    port = free_port()
+    with (tmp_path / "s3.log").open("w") as log:
+        process = subprocess.Popen([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+    values = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+              "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    yield process
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    process.wait(20)
+
+
+class Clients:
+    """Send images until told to end; a request that was not answered is sent again as a new one."""
+
+    def __init__(self, server, count=3):
+        self.server, self.answered, self.refused, self.over = server, [], 0, threading.Event()
+        self.threads = [threading.Thread(target=self._run, args=(i,)) for i in range(count)]
+
+    def _run(self, number):
+        sent = 0
+        while not self.over.is_set():
+            sent += 1
+            try:
+                status, answer, _ = self.server.score(png(sent % 7), f"?source=line-{number}&name={sent}.png", timeout=5)
+            except (OSError, ValueError):
+                time.sleep(0.1)  # the service is being started again
+                continue
+            if status == 200:
+                self.answered.append(answer["results"][0]["record_id"])
+            else:
+                self.refused += 1
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def stored(address):
+    store = open_store(address)
+    rows = [r for s in table.sources(store) for r in table.newest_first(store, table.SCORES, s)]
+    return collections.Counter(r["record_id"] for r in rows)
+
+
+@pytest.mark.slow
+def test_an_outage_and_two_kills_lose_and_duplicate_nothing(serve, bundle, s3_process):
+    address = "s3://loupe/log"
+    server = serve(bundle, store=address, settings={"segment_rows": 50})
+    with Clients(server) as clients:
+        time.sleep(3)
+        os.kill(s3_process.pid, signal.SIGSTOP)
+        time.sleep(OUTAGE / 2)
+        server.kill()
+        server.start()
+        time.sleep(OUTAGE / 2)
+        during = len(clients.answered)
+        os.kill(s3_process.pid, signal.SIGCONT)
+        time.sleep(4)
+        server.kill()
+        server.start()
+        time.sleep(3)
+    assert server.stop() is not None
+    found = stored(address)
+    assert during > 200  # the outage did not stop the answers
+    assert set(clients.answered) <= set(found)
+    assert set(found.values()) == {1}
+    unanswered = len(found) - len(set(clients.answered))
+    assert unanswered <= 2 * len(clients.threads)  # recorded, and killed before the answer left
+    print(f"{len(clients.answered)} answered, {len(found)} stored once, {unanswered} recorded without an answer")
