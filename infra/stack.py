@@ -91,9 +91,10 @@ class Stack:
                               "--port", self.port("mlflow"), "--workers", "1"])  # fmt: skip
         if registry.champion(name) is None:
             sys.stderr.write(f"{name} has no champion, so nothing is served; train one: make pipeline\n")
-            return
-        self.start("service", ["loupe", "serve", name, "--port", self.port("service")])
-        self.wait("service", "/readyz")
+        else:
+            self.start("service", ["loupe", "serve", name, "--port", self.port("service")])
+            self.wait("service", "/readyz")
+        self.wait("mlflow", "/health")
 
     def deploy(self, seconds: dict[str, float]) -> None:
         """prefect.yaml, with the intervals that were asked for, to the server."""

@@ -79,7 +79,8 @@ class Server:
         """*files*: (name in the header as raw bytes, content)."""
         mark = uuid.uuid4().hex.encode()
         parts = b"".join(
-            b'--%s\r\nContent-Disposition: form-data; name="images"; filename="%s"\r\n\r\n%s\r\n' % (mark, name, content)
+            b'--%s\r\nContent-Disposition: form-data; name="images"; filename="%s"\r\n\r\n%s\r\n'
+            % (mark, name, content)
             for name, content in files
         )
         return self.score(parts + b"--%s--\r\n" % mark, query, f"multipart/form-data; boundary={mark.decode()}")

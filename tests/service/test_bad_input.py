@@ -93,7 +93,11 @@ def test_one_bad_file_refuses_its_request_only(server):
         ("", GOOD, 415),
         ("multipart/form-data", GOOD, 400),
         ("multipart/form-data; boundary=x", b"--y\r\nnonsense", 400),
-        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n', 422),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n',
+            422,
+        ),
         ("multipart/form-data; boundary=x", b"--x--\r\n", 422),
     ],
 )
@@ -116,8 +120,8 @@ def test_parameters(server, query):
 
 
 @pytest.mark.parametrize(("method", "path", "expected"), [
-    ("GET", "/v1/score", 405), ("DELETE", "/v1/score", 405), ("GET", "/v1/nothing", 404), ("GET", "/../etc/passwd", 404),
-    ("GET", "/v1/records/none/image", 404), ("GET", "/v1/records?limit=0", 422),
+    ("GET", "/v1/score", 405), ("DELETE", "/v1/score", 405), ("GET", "/v1/nothing", 404),
+    ("GET", "/../etc/passwd", 404), ("GET", "/v1/records/none/image", 404), ("GET", "/v1/records?limit=0", 422),
 ])  # fmt: skip
 def test_methods_and_paths(server, method, path, expected):
     assert server.request(method, path)[0] == expected

@@ -44,7 +44,9 @@ class Clients:
         while not self.over.is_set():
             sent += 1
             try:
-                status, answer, _ = self.server.score(png(sent % 7), f"?source=line-{number}&name={sent}.png", timeout=5)
+                status, answer, _ = self.server.score(
+                    png(sent % 7), f"?source=line-{number}&name={sent}.png", timeout=5
+                )
             except (OSError, ValueError):
                 time.sleep(0.1)  # the service is being started again
                 continue
@@ -71,7 +73,7 @@ def stored(address):
 
 
 @pytest.mark.slow
-def test_an_outage_and_two_kills_lose_and_duplicate_nothing(serve, bundle, s3_process):
+def test_an_outage_and_two_kills_lose_and_duplicate_nothing(serve, bundle, s3_process, record_property):
     address = "s3://loupe/log"
     server = serve(bundle, store=address, settings={"segment_rows": 50})
     with Clients(server) as clients:
@@ -94,4 +96,5 @@ def test_an_outage_and_two_kills_lose_and_duplicate_nothing(serve, bundle, s3_pr
     assert set(found.values()) == {1}
     unanswered = len(found) - len(set(clients.answered))
     assert unanswered <= 2 * len(clients.threads)  # recorded, and killed before the answer left
-    print(f"{len(clients.answered)} answered, {len(found)} stored once, {unanswered} recorded without an answer")
+    record_property("answered", len(clients.answered))
+    record_property("recorded without an answer", unanswered)

@@ -63,7 +63,8 @@ def wait_for(server, version, limit=20):
     raise AssertionError(f"version {version} does not serve")
 
 
-def test_promotion_and_rollback_under_load(serve, registry, bundle, other_bundle, tmp_path):
+@pytest.mark.usefixtures("registry")
+def test_promotion_and_rollback_under_load(serve, bundle, other_bundle, tmp_path):
     server = serve("tiles")
     names = ["tiles", "--params", str(server.params), "--reason", "test"]
     with load(server) as running:
@@ -108,7 +109,7 @@ def test_bad_uploads_while_the_champion_moves(serve, registry):
     assert running.errors == []
 
 
-def test_without_a_champion_it_says_what_to_do(tmp_path, bundle):
+def test_without_a_champion_it_says_what_to_do(tmp_path):
     params = tmp_path / "params.yaml"
     params.write_text(f"data: {{}}\nviews: {{}}\nregistry: {{folder: {tmp_path / 'registry'}}}\n")
     result = CliRunner().invoke(app, ["serve", "nothing", "--params", str(params)])

@@ -42,8 +42,9 @@ def log(tmp_path_factory):
         content = png(i, i >= 60 - BAD)
         sha = hashlib.sha256(content).hexdigest()
         store.put(image_key(sha), content)
-        rows.append({"record_id": f"{i:03d}", "source": "line-1", "scored_at": (AT + timedelta(seconds=i)).isoformat(),
-                     "sha256": sha, "image_id": f"{i}.png", "model_version": "v", "image_uri": image_key(sha)})  # fmt: skip
+        at = (AT + timedelta(seconds=i)).isoformat()
+        rows.append({"record_id": f"{i:03d}", "source": "line-1", "scored_at": at, "sha256": sha,
+                     "image_id": f"{i}.png", "model_version": "v", "image_uri": image_key(sha)})  # fmt: skip
         if i in (58, 59):
             labels.append({"record_id": f"{i:03d}", "source": "line-1", "image_id": f"{i}.png", "sha256": sha,
                            "labelled_at": AT.isoformat(), "reviewer": "",

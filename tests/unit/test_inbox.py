@@ -1,5 +1,6 @@
 """Batch scoring: every file of the inbox exactly once, whatever dies in between."""
 
+import contextlib
 import io
 import json
 from datetime import UTC, datetime
@@ -98,10 +99,8 @@ class Dies(LocalStore):
 @pytest.mark.parametrize("at", range(0, 15, 2))
 def test_a_run_that_died_anywhere_is_finished_by_the_next(tmp_path, opened, at):
     fill(LocalStore(tmp_path))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         process(Dies(tmp_path, at), opened, AT)
-    except KeyboardInterrupt:
-        pass
     store = LocalStore(tmp_path)
     process(store, opened, LATER)
     process(store, opened, LATER)

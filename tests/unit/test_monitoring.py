@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -122,8 +123,8 @@ def log(bundle, tmp_path):
         for _ in range(n):
             written[0] += 1
             row = dict(reference[rng.integers(len(reference))])
-            rows.append(row | {"record_id": f"{written[0]:06d}", "source": source, "score": row["score"] + shift * spread,
-                               "scored_at": (AT + timedelta(seconds=written[0])).isoformat()})  # fmt: skip
+            at, moved = (AT + timedelta(seconds=written[0])).isoformat(), row["score"] + shift * spread
+            rows.append(row | {"record_id": f"{written[0]:06d}", "source": source, "score": moved, "scored_at": at})
         table.write(store, table.SCORES, f"part-{written[0]}", rows)
 
     return store, write
@@ -174,7 +175,7 @@ def test_drift_of_one_source_asks_for_retraining_with_report_and_numbers(log, ju
     assert {v.action for v in found if v.source == "line-2"} == {"keep"}
     asked = next(v for v in found if v.action == "retrain")
     assert asked.columns["score"]["value"] > asked.columns["score"]["limit"]
-    page = open(asked.evidence, encoding="utf-8").read()
+    page = Path(asked.evidence).read_text()
     assert "<html" in page.lower()
     assert [v.id for v in unsent(store)] == [asked.id]
     mark_sent(store, asked, "event", AT)

@@ -18,8 +18,9 @@ from components.storage import LocalStore
 
 
 def record(number: int, source="line-1", day="2026-01-02", **more):
+    at = f"{day}T00:{number // 60:02d}:{number % 60:02d}+00:00"
     values = dict.fromkeys(LOG_COLUMNS) | {
-        "record_id": f"{number:06d}", "source": source, "scored_at": f"{day}T00:{number // 60:02d}:{number % 60:02d}+00:00",
+        "record_id": f"{number:06d}", "source": source, "scored_at": at,
         "score": float(number), "embedding": [0.0] * 16, "sha256": f"{number:064d}",
     }  # fmt: skip
     return values | more

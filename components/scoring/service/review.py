@@ -50,14 +50,24 @@ def add_review(app: FastAPI, service: "Service", check: Callable[[Request], None
         sources = sorted({row["source"] for row in service.recorder.select(None, None, 1000)})
         return {"records": [{k: row.get(k) for k in LISTED} for row in rows], "sources": sources}
 
-    @app.get("/v1/records/{record_id}/image", dependencies=guard, responses=refusals | documents.BYTES, response_class=Response)
+    @app.get(
+        "/v1/records/{record_id}/image",
+        dependencies=guard,
+        responses=refusals | documents.BYTES,
+        response_class=Response,
+    )
     async def image(record_id: RecordId) -> Response:
         """The image as it was sent."""
         return Response(
             await run_in_threadpool(service.recorder.image, record_id), media_type="application/octet-stream"
         )
 
-    @app.get("/v1/records/{record_id}/overlay", dependencies=guard, responses=refusals | documents.PICTURE, response_class=Response)
+    @app.get(
+        "/v1/records/{record_id}/overlay",
+        dependencies=guard,
+        responses=refusals | documents.PICTURE,
+        response_class=Response,
+    )
     async def overlay(record_id: RecordId) -> Response:
         """The image with the heat map of the present model, PNG."""
         from components.scoring.service.app import overlay_of
