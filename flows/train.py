@@ -103,7 +103,7 @@ def train(params_file: Path = Path("params.yaml"), views: list[str] | None = Non
             fit(stages, name, params_file)
             if evaluation := judge(stages, name):
                 evaluations[f"{view}/{name}"] = evaluation
-        logger.info("champion of %s: %s", view, register(params, stages, names))
+        logger.info("%s: %s", view, register(params, stages, names))
     return rank(evaluations, Path(params.artefacts) / "leaderboard")
 
 

@@ -6,15 +6,25 @@ from typing import Any
 from components.artefacts import read_json
 from components.registry.store import Registry, RegistrySettings
 
+DATA_PIN = "data_pin"  # tag of a version that a retraining made: the pin file of the data it learned from
+
 
 def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Path]) -> str:
-    """Register each detector's bundle under *name* and promote the best by synthetic AUROC; returns one sentence."""
+    """Register each detector's bundle under *name* and promote the best by synthetic AUROC; returns one sentence.
+
+    A champion that has learned from production since stays: what is trained here knows only the older data.
+    """
     registry = Registry(settings)
     scores = {detector: synthetic_score(at) for detector, at in detectors.items()}
     versions = {detector: register_run(registry, name, detector, at, {}) for detector, at in detectors.items()}
     best = max(scores, key=lambda detector: scores[detector])
     reasons = tuple(f"{d}: image AUROC on synthetic anomalies {s:.4f}" for d, s in sorted(scores.items()))
     evidence = {d: at / "model" / "history.json" for d, at in detectors.items()}
+    champion = registry.champion(name)
+    if champion and registry.tags(name, champion).get(DATA_PIN):
+        said = f"champion {champion} has learned from production since; `loupe promote` replaces it all the same"
+        registry.refuse(name, versions[best], (said, *reasons), evidence)
+        return f"version {versions[best]} is registered and not promoted: {said}"
     registry.promote(name, versions[best], (f"{best} is best", *reasons), evidence)
     return f"{best}, version {versions[best]} ({'; '.join(reasons)})"
 

@@ -20,7 +20,7 @@ from components.monitoring.component import find
 from components.monitoring.verdict import Verdict
 from components.params import Params, View, load_params
 from components.registry import Registry
-from components.registry.champion import register_run, synthetic_score
+from components.registry.champion import DATA_PIN, register_run, synthetic_score
 from components.registry.gate import Gate, gate
 from components.retraining import dataset
 from components.retraining.candidates import gather
@@ -31,7 +31,6 @@ from components.storage import Store, open_store
 
 log = logging.getLogger("loupe")
 DECISIONS = "retrain/decisions"
-DATA_PIN = "data_pin"  # tag of a version: the pin file of the data it learned from
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from components.datasets.duplicates import _grey, compare
 from components.datasets.splits import SplitSettings
 from components.datasets.versions import checkout, verify, version
 from components.errors import DataError
+from components.params import load_params
 
 COUNTS = {
     "elpv": {("mono", "normal", "train"): 470, ("mono", "normal", "test"): 118, ("mono", "anomalous", "test"): 313,
@@ -22,6 +23,20 @@ COUNTS = {
     "mvtec_ad_screw": {("mvtec_ad_screw", "normal", "train"): 320, ("mvtec_ad_screw", "normal", "test"): 41,
                        ("mvtec_ad_screw", "anomalous", "test"): 119},
 }  # fmt: skip
+
+
+WORN = {("normal", "train"): 450, ("normal", "test"): 238, ("anomalous", "test"): 167}
+
+
+def test_ball_screws_have_fifteen_positions_of_57_frames():
+    folder = Path("data/bsdata")
+    if not folder.exists():
+        pytest.skip("bsdata is not on this machine; docs/data.md says where it comes from")
+    rows = adapter("bsdata").rows(folder)
+    assert Counter((r.label, r.role) for r in rows) == WORN
+    assert set(Counter(r.group for r in rows).values()) == {57}
+    assert not any(r.label == "anomalous" for r in rows if r.group == "477500_315")
+    assert all(r.mask for r in rows if r.label == "anomalous")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +49,7 @@ def test_counts_are_those_of_the_protocol(name, cells):
     folder = cells.parent / name
     if not folder.exists():
         pytest.skip(f"{name} is not on this machine; docs/data.md says where it comes from")
-    rows = adapter(name if name in ("elpv", "mtd") else "folder").rows(folder)
+    rows = adapter(load_params().data[name].adapter).rows(folder)
     found = Counter((r.group, r.label, r.role) for r in rows if r.label != "uncertain")
     assert found == COUNTS[name]
 

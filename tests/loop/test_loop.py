@@ -204,7 +204,7 @@ def test_models_rollback_and_dashboard_commands(clean, project):
     call(project, "loupe", "promote", "product", clean.challenger, "--reason", "test")
     made = registry(project).decisions("product")
     assert [d.action for d in made][-2:] == ["rollback", "promote"]
-    assert made[-1].reasons == ("test",)
+    assert made[-1].reasons == ("by hand: test",)
 
 
 @pytest.mark.usefixtures("clean")

@@ -3,15 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tile
 from PIL import Image
 
-from components.datasets.adapters import folder_rows, mtd_rows
+from components.datasets.adapters import adapter, folder_rows, mtd_rows
 from components.datasets.duplicates import compare, near_duplicates
 from components.datasets.manifest import measure
 from components.datasets.splits import SplitSettings, split
 from components.errors import DataError
 from components.records import MANIFEST_COLUMNS
+from tests.conftest import tile
 
 
 def save(path, pixels, **options):
@@ -111,3 +111,14 @@ def test_unknown_group_is_named(copies, tmp_path):
     manifest(copies[0].parent, {"0.png": "train"}).to_parquet(tmp_path / "clean.parquet")
     with pytest.raises(DataError, match="no group poly; known are \\['g'\\]"):
         split(tmp_path, copies[0].parent, tmp_path / "out", SplitSettings(groups=("poly",)))
+
+
+def test_a_collected_folder_is_what_its_table_says(tmp_path):
+    (tmp_path / "images.csv").write_text(
+        "image_id,group,label,defect,role,mask\na.png,line-1,normal,,train,\nb.png,line-1,anomalous,reviewed,test,\n"
+    )
+    rows = adapter("collected").rows(tmp_path)
+    assert [(r.image_id, r.group, r.label, r.role, r.mask) for r in rows] == [
+        ("a.png", "line-1", "normal", "train", None), ("b.png", "line-1", "anomalous", "test", None)]  # fmt: skip
+    with pytest.raises(DataError, match="loupe retrain"):
+        adapter("collected").rows(tmp_path / "elsewhere")

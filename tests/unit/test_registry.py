@@ -9,6 +9,8 @@ import pytest
 
 from components.errors import RegistryError
 from components.registry import Registry, RegistrySettings
+from components.registry.champion import DATA_PIN, register_best
+from components.registry.overview import describe_models, overview_lines
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -68,3 +70,36 @@ def test_two_promotions_at_once_do_not_interleave(registry):
     for earlier, later in itertools.pairwise(chain):
         assert later.previous == earlier.version
     assert registry.champion("cells") == chain[-1].version
+
+
+def test_scheduled_training_leaves_a_retrained_champion_alone(tmp_path):
+    at = tmp_path / "patchcore"
+    (at / "model").mkdir(parents=True)
+    (at / "bundle").mkdir()
+    (at / "bundle" / "model.onnx").write_bytes(b"graph")
+    (at / "model" / "history.json").write_text('[{"synthetic_auroc": 0.9}]')
+    (at / "model" / "run.json").write_text('{"seed": 0, "settings": {"settings": {}}, "inputs": {"split": "s"}}')
+    settings = RegistrySettings(str(tmp_path / "registry"))
+    assert "version 1" in register_best(settings, "cells", {"patchcore": at})
+    assert "version 2" in register_best(settings, "cells", {"patchcore": at})
+    registry = Registry(settings)
+    retrained = registry.register("cells", at / "bundle", {}, {}, {DATA_PIN: "somewhere"})
+    registry.promote("cells", retrained, ("gate",), {}, AT)
+    assert "not promoted" in register_best(settings, "cells", {"patchcore": at})
+    assert registry.champion("cells") == retrained
+    assert registry.decisions("cells")[-1].action == "refuse"
+
+
+def test_a_refusal_moves_nothing_and_is_no_way_back(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    registry = Registry(RegistrySettings(str(tmp_path / "registry")))
+    for _ in range(3):
+        registry.register("cells", tmp_path / "bundle", {}, {}, {})
+    registry.promote("cells", "1", ("first",), {}, AT)
+    registry.promote("cells", "2", ("second",), {}, AT)
+    registry.refuse("cells", "3", ("worse",), {}, AT)
+    assert registry.champion("cells") == "2"
+    assert registry.rollback("cells", (), AT).version == "1"
+    models = describe_models(registry, None)
+    assert [d["action"] for d in models["cells"]["decisions"]] == ["promote", "promote", "refuse", "rollback"]
+    assert any("refuse 3: worse" in line for line in overview_lines(models))

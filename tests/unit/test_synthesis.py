@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import tile
 from PIL import Image
 
 from components.errors import DataError
 from components.synthesis import STRATEGIES, SynthesisSettings, make
 from components.synthesis.masks import perlin_noise
+from tests.conftest import tile
 
 NAMES = sorted(STRATEGIES)
 SETTINGS = SynthesisSettings(size=128)

@@ -6,13 +6,13 @@ import zlib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tile
 from PIL import Image
 
 from components.artefacts import read_json
 from components.datasets.manifest import DataSettings, make_manifest
 from components.errors import DataError
 from components.validation import ValidationSettings, validate
+from tests.conftest import tile
 
 SETTINGS = ValidationSettings(min_train_normals=5, max_quarantined_share=0.9)
 

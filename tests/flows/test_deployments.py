@@ -1,0 +1,72 @@
+"""prefect.yaml: every deployment is a flow that exists, with parameters it has; events that nobody hears are kept."""
+
+import importlib
+import inspect
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from components.monitoring import component, operation
+from components.monitoring.verdict import Verdict
+from components.params import Params
+from components.storage import LocalStore
+from flows.events import EVENT, send
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
+DEPLOYMENTS = {d["name"]: d for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]}
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_entrypoints_are_flows_and_parameters_are_theirs(name):
+    deployment = DEPLOYMENTS[name]
+    module, _, attribute = deployment["entrypoint"].rpartition(".")
+    flow = getattr(importlib.import_module(module), attribute)
+    parameters = inspect.signature(flow.fn).parameters
+    given = dict(deployment.get("parameters", {}))
+    for trigger in deployment.get("triggers", []):
+        given |= trigger["parameters"]
+    assert set(given) <= set(parameters)
+    required = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
+    assert required <= set(given)
+
+
+def test_retraining_waits_for_the_event_that_the_monitor_sends():
+    (trigger,) = DEPLOYMENTS["on-drift"]["triggers"]
+    assert trigger["expect"] == [EVENT]
+    assert "schedules" not in DEPLOYMENTS["on-drift"]
+    assert {"weekly", "hourly", "inbox", "nightly"} == {n for n, d in DEPLOYMENTS.items() if d.get("schedules")}
+
+
+def verdict():
+    return Verdict("retrain", "line-v-00001", "line", "m", "v", 1, True, ("x",), {}, {}, "", {}, AT.isoformat())
+
+
+@pytest.mark.parametrize("address", [None, "http://127.0.0.1:9/api"])
+def test_an_event_is_not_sent_to_nobody(address):
+    with temporary_settings({PREFECT_API_URL: address}):
+        assert send(verdict()) is None
+
+
+def test_an_unsent_verdict_is_sent_by_the_next_run_and_only_once(tmp_path):
+    store, asked = LocalStore(tmp_path), verdict()
+    store.put(component._key(asked), _encoded(asked))
+    params, tried = Params({}, {}, store=str(tmp_path)), []
+
+    def away(one):
+        tried.append(one.id)
+
+    assert operation.announce(params, away, AT) == []
+    assert operation.announce(params, lambda one: f"event of {one.id}", AT) == [asked.id]
+    assert operation.announce(params, away, AT) == []
+    assert tried == [asked.id]
+
+
+def _encoded(one):
+    import json
+
+    from components.settings import plain
+
+    return json.dumps(plain(one)).encode()
