@@ -33,7 +33,7 @@ def _arrived(event_id: object) -> bool:
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         with get_client(sync_client=True) as client:
-            if client.read_events(filter=wanted).events:
+            if client.read_events(filter=wanted, limit=1).events:
                 return True
         time.sleep(1)
     return False

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from components.errors import MonitorError
 from components.monitoring.settings import MonitorSettings
 
+LEAST_ROWS = 5
 PER_COLUMN = 0.95  # the quantile that puts all columns on one scale before their largest is looked at
 
 
@@ -43,7 +45,14 @@ class Bounds:
 
 
 def bounds(reference: pd.DataFrame, n: int, settings: MonitorSettings) -> Bounds:
-    """The limits for windows of *n* rows, such that one window in 1 / false_alarm is flagged by chance."""
+    """The limits for windows of *n* rows, such that one window in 1 / false_alarm is flagged by chance.
+
+    Raises MonitorError when the reference is too small to be resampled.
+    """
+    if len(reference) < LEAST_ROWS:
+        raise MonitorError(
+            f"the reference has {len(reference)} rows and {LEAST_ROWS} are the least; calibrate on more normals"
+        )
     rng = np.random.default_rng([settings.seed, n])
     rows, size = reference.to_numpy(), len(reference)
     drawn = np.array([

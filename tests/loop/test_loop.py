@@ -91,11 +91,11 @@ def project(product, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stack(project):
-    """The stack with the monitor every few seconds; ends what it started and puts the environment back."""
+    """The stack with the monitor every 20 seconds; ends what it started and puts the environment back."""
     environment, folder = dict(os.environ), Path.cwd()
     stack = Stack(project, 2000)
     try:
-        stack.up(None, None, {"hourly": 5.0, "inbox": 3600.0})
+        stack.up(None, None, {"hourly": 20.0, "inbox": 3600.0})
         yield stack
     finally:
         stack.down()

@@ -97,6 +97,11 @@ def test_cooldown_holds_and_ends():
     assert decide(("x",), earlier, settings, AT + timedelta(hours=2))[0] == "retrain"
 
 
+def test_a_reference_of_a_few_rows_is_refused():
+    with pytest.raises(MonitorError, match="calibrate on more normals"):
+        bounds(normal(4, 0), 50, QUICK)
+
+
 def test_a_constant_reference_column_does_not_divide_by_zero():
     reference = normal(50, 0)
     reference["brightness"] = 0.5
