@@ -13,7 +13,7 @@ from components.detectors import CATALOGUE, settings_for
 from components.params import load_params
 
 PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md")), *sorted(Path("benchmarks").glob("*.md"))]
-TARGETS = set(re.findall(r"^([a-z]+):", Path("Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.MULTILINE))
 
 
 def commands(page: Path) -> list[list[str]]:
@@ -50,9 +50,17 @@ def test_files_named_in_backticks_exist(page):
         assert Path(name).exists(), (page, name)
 
 
-@pytest.mark.parametrize("file", ["params.yaml", "dvc.yaml", "dvc.lock", *sorted(map(str, Path("data").glob("*.dvc")))])
+@pytest.mark.parametrize(
+    "file", ["params.yaml", "dvc.yaml", "dvc.lock", "prefect.yaml", *sorted(map(str, Path("data").glob("*.dvc")))]
+)
 def test_every_yaml_loads(file):
     assert yaml.safe_load(Path(file).read_text())
+
+
+def test_measured_tables_are_those_that_were_written():
+    page = Path("docs/drift.md").read_text()
+    for line in Path("benchmarks/results/monitor.md").read_text().splitlines():
+        assert line in page
 
 
 def test_params_name_every_detector_and_every_preset_builds():
