@@ -23,7 +23,8 @@ class S3Store:
         self.bucket, _, prefix = self.address.removeprefix("s3://").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
         timeouts = Config(connect_timeout=3, read_timeout=20, retries={"max_attempts": 2})
-        self.client: Any = boto3.client("s3", config=timeouts)
+        # A session of its own: the default one would keep the keys of the first store opened in this process.
+        self.client: Any = boto3.Session().client("s3", config=timeouts)
         self._ready = False
 
     def _call(self, what: str, call: Callable[[], T]) -> T:

@@ -1,0 +1,156 @@
+"""The object store on a real S3: Ceph's gateway on loopback, where its Debian packages are installed."""
+
+import shutil
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+
+import pytest
+
+from components.errors import StorageError
+from components.scoring import table
+from components.storage import open_store
+from tests.service.conftest import free_port, png
+from tests.service.test_scoring import until
+
+TOOLS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
+pytestmark = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in TOOLS), reason="needs radosgw ceph-mon ceph-osd ceph-common"
+)
+LOCAL = """[global]
+fsid = {fsid}
+mon_host = v1:127.0.0.1:{monitor}
+ms_bind_msgr2 = false
+public_addr = 127.0.0.1
+public_network = 127.0.0.0/8
+auth_cluster_required = none
+auth_service_required = none
+auth_client_required = none
+osd_pool_default_size = 1
+osd_pool_default_min_size = 1
+osd_crush_chooseleaf_type = 0
+osd_pool_default_pg_num = 4
+osd_pool_default_pgp_num = 4
+osd_pool_default_pg_autoscale_mode = off
+mon_allow_pool_size_one = true
+mon_max_pg_per_osd = 2000
+log_file = {root}/$name.log
+admin_socket = {root}/$name.asok
+run_dir = {root}
+crash_dir = {root}
+keyring = {root}/keyring
+mon_initial_members = a
+[mon.a]
+mon_data = {root}/mon
+[osd.0]
+osd_data = {root}/osd
+osd_objectstore = memstore
+memstore_device_bytes = 1073741824
+[client.rgw]
+rgw_frontends = beast endpoint=127.0.0.1:{gateway}
+rgw_data = {root}/rgw
+"""
+
+
+class Cluster:
+    """One monitor, one memory store, one gateway; everything below *root*."""
+
+    def __init__(self, root):
+        self.root, self.config, self.gateway, self.started = root, root / "ceph.conf", free_port(), []
+        self.monitor, self.fsid = free_port(), str(uuid.uuid4())
+        for name in ("mon", "osd", "rgw"):
+            (root / name).mkdir()
+        text = LOCAL.format(root=root, fsid=self.fsid, monitor=self.monitor, gateway=self.gateway)
+        self.config.write_text(text)
+
+    def call(self, *command):
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def begin(self, *command):
+        log = (self.root / f"{command[0]}.out").open("w")
+        self.started.append(subprocess.Popen([*map(str, command)], stdout=log, stderr=log))
+
+    def up(self):
+        keys, plan = self.root / "keyring", self.root / "monmap"
+        self.call("ceph-authtool", "--create-keyring", keys, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
+        self.call("ceph-authtool", keys, "--gen-key", "-n", "client.admin", "--cap", "mon", "allow *", "--cap", "osd",
+                  "allow *", "--cap", "mgr", "allow *")  # fmt: skip
+        self.call("monmaptool", "--create", "--fsid", self.fsid, "--addv", "a", f"[v1:127.0.0.1:{self.monitor}]", plan)
+        self.call("ceph-mon", "--mkfs", "-i", "a", "-c", self.config, "--monmap", plan, "--keyring", keys)
+        self.begin("ceph-mon", "-i", "a", "-c", self.config, "-f")
+        time.sleep(2)
+        self.call("ceph-osd", "-i", "0", "-c", self.config, "--mkfs", "--osd-uuid", uuid.uuid4())
+        self.call("ceph", "-c", self.config, "osd", "new", (self.root / "osd" / "fsid").read_text().strip(), "0")
+        self.begin("ceph-osd", "-i", "0", "-c", self.config, "-f")
+        self.begin("radosgw", "-n", "client.rgw", "-c", self.config, "-f")
+        until(self.answers, 90)
+        self.call("radosgw-admin", "-c", self.config, "user", "create", "--uid", "plant", "--display-name", "plant",
+                  "--access-key", "PLANT", "--secret-key", "SECRET")  # fmt: skip
+
+    def answers(self):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{self.gateway}/", timeout=2).close()
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def down(self):
+        for process in reversed(self.started):
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    cluster = Cluster(tmp_path_factory.mktemp("ceph"))
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def keys(cluster, monkeypatch):
+    values = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{cluster.gateway}", "AWS_ACCESS_KEY_ID": "PLANT",
+              "AWS_SECRET_ACCESS_KEY": "SECRET", "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("keys")
+def test_of_many_new_objects_one_wins():
+    store, outcomes = open_store("s3://loupe/race"), []
+    threads = [threading.Thread(target=lambda i=i: outcomes.append(store.put_new("k", b"%d" % i))) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == [False] * 7 + [True]
+
+
+@pytest.mark.usefixtures("keys")
+def test_a_wrong_key_is_told(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "WRONG")
+    with pytest.raises(StorageError, match="check the endpoint, bucket and keys"):
+        open_store("s3://loupe/log").put("k", b"x")
+
+
+@pytest.mark.usefixtures("keys")
+def test_the_score_log_ships_to_it(serve, bundle):
+    server = serve(bundle, store="s3://loupe/log")
+    answered = {server.score(png(i), "?source=line-1")[1]["results"][0]["record_id"] for i in range(6)}
+    store = open_store("s3://loupe/log")
+    rows = until(lambda: len(rows := list(table.newest_first(store, table.SCORES, "line-1"))) == 6 and rows)
+    assert {row["record_id"] for row in rows} == answered
+    assert all(store.exists(row["image_uri"]) for row in rows)
