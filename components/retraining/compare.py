@@ -25,9 +25,9 @@ from components.settings import plain
 def compare(champion: Path, challenger: Path, split: Path, synthetic: Path, data: Path, source: str,
             out: Path) -> dict[str, Figures]:  # fmt: skip
     """Figures of both bundles, also written to *out*."""
-    sets = _sets(split, synthetic, data, source)
-    figures = {name: _figures(bundle, sets, name) for name, bundle in
-               (("champion", champion), ("challenger", challenger))}  # fmt: skip
+    bundles = {"champion": Bundle.open(champion), "challenger": Bundle.open(challenger)}
+    scored = _scored(bundles, _sets(split, synthetic, data, source))
+    figures = {name: _figures(bundle, scored[name]) for name, bundle in bundles.items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, {name: plain(value) for name, value in figures.items()})
     return figures
@@ -47,12 +47,17 @@ def _sets(split: Path, synthetic: Path, data: Path, source: str) -> dict[str, li
     return parts
 
 
-def _figures(folder: Path, sets: dict[str, list[Path]], name: str) -> Figures:
-    bundle = Bundle.open(folder)
-    scored = {
-        part: [record(bundle, path, path.name, part) for path in progress(paths, f"{name}: {part}")]
-        for part, paths in sets.items()
-    }
+def _scored(bundles: dict[str, Bundle], sets: dict[str, list[Path]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Records by bundle and part. The bundles take turns picture by picture, so that a busy moment slows both."""
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {part: [] for part in sets} for name in bundles}
+    for part, paths in sets.items():
+        for path in progress(paths, f"champion and challenger: {part}"):
+            for name, bundle in bundles.items():
+                found[name][part].append(record(bundle, path, path.name, part))
+    return found
+
+
+def _figures(bundle: Bundle, scored: dict[str, list[dict[str, Any]]]) -> Figures:
     normal, made = scored["frozen"], scored["synthetic"]
     labels = np.r_[np.zeros(len(normal)), np.ones(len(made))]
     auroc = roc_auc_score(labels, [r["score"] for r in (*normal, *made)]) if made and normal else 0.0
@@ -66,7 +71,7 @@ def _figures(folder: Path, sets: dict[str, list[Path]], name: str) -> Figures:
         reviewed_recall=_alarms(scored["reviewed"]),
         reviewed=len(scored["reviewed"]),
         latency_ms=statistics.median(r["latency_ms"] for r in (*normal, *made, *scored["window"])),
-        parity_error=_parity(folder),
+        parity_error=_parity(bundle.folder),
         alpha=bundle.calibration["alpha"],
         calibration_n=bundle.calibration["n"],
     )

@@ -1,6 +1,7 @@
 """The gate: every check can fail alone, and is told in words."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,12 @@ def test_reviewed_defects_count_when_there_are_any():
     outcome = gate(champion, worse, 0.0, GateSettings())
     assert outcome.action == "refuse"
     assert "recall of 12 reviewed defects 0.700, champion 0.900" in outcome.reasons[0]
+
+
+def test_bundles_take_turns_so_that_a_busy_moment_slows_both(monkeypatch):
+    from components.retraining import compare
+
+    order = []
+    monkeypatch.setattr(compare, "record", lambda bundle, path, *_: order.append((bundle, path.name)))
+    compare._scored({"champion": "old", "challenger": "new"}, {"frozen": [Path("a"), Path("b")], "window": []})
+    assert order == [("old", "a"), ("new", "a"), ("old", "b"), ("new", "b")]
