@@ -10,20 +10,24 @@ import argparse
 import http.client
 import json
 import os
+import shutil
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from benchmarks import project
-from components.artefacts import write_json
+from components.artefacts import file_hash, write_json
 from components.datasets.adapters import elpv_rows
 from components.datasets.versions import checkout
 from components.monitoring.component import VERDICTS
+from components.params import load_params
 from components.registry import Registry, RegistrySettings
 from components.retraining.component import decisions
+from components.stages import Stages
 from components.storage import open_store
 from infra.stack import Stack
 
@@ -139,6 +143,23 @@ def run(folder: Path, cells: Cells) -> dict:  # type: ignore[type-arg]
     return seen
 
 
+def without_defects(folder: Path, cells: Cells) -> Path:
+    """The bundle the promoted challenger would have been, had no defect arrived: its stages on its data less those."""
+    window, name = next((folder / "artefacts" / "retrain").glob(f"{CLEAN}-*")), f"{MODEL}-live"
+    data = folder / "clean" / name
+    shutil.rmtree(folder / "clean", ignore_errors=True)
+    shutil.copytree(folder / "data" / name, data)
+    defects, table = {file_hash(p) for p in cells.paths(sorted(cells.few_bad))}, pd.read_csv(data / "images.csv")
+    table[[file_hash(data / i) not in defects for i in table["image_id"]]].to_csv(data / "images.csv", index=False)
+    params = load_params(window / "params.yaml", {"artefacts": str(folder / "clean" / "artefacts")})
+    stages = Stages(params, name, folder / "clean")
+    for step in (stages.manifest, stages.validate, stages.split, stages.synthesise):
+        step()
+    for step in (stages.train, stages.calibrate, stages.export):
+        made = step("patchcore")
+    return made
+
+
 def rates(folder: Path, cells: Cells, seen: dict) -> dict:  # type: ignore[type-arg]
     """Shares of alarms of the first champion and of the challengers, by kind of cell."""
     from components.scoring.batch import record
@@ -152,15 +173,15 @@ def rates(folder: Path, cells: Cells, seen: dict) -> dict:  # type: ignore[type-
     }  # fmt: skip
     versions = {"before": seen[CLEAN]["champion"], "after": seen[CLEAN]["challenger"],
                 "refused": seen[POISONED]["challenger"]}  # fmt: skip
+    bundles = {when: registry.fetch(MODEL, v, folder / "bundles" / v) for when, v in versions.items() if v}
+    bundles["after, had no defect arrived"] = without_defects(folder, cells)
     table: dict[str, dict[str, object]] = {kind: {"n": len(names)} for kind, names in kinds.items()}
-    for when, version in versions.items():
-        if version is None:
-            continue
-        bundle = Bundle.open(registry.fetch(MODEL, version, folder / "bundles" / version))
+    for when, made in bundles.items():
+        bundle = Bundle.open(made)
         for kind, names in kinds.items():
             alarms = [record(bundle, p, p.name, "demo")["decision"] == "anomalous" for p in cells.paths(names)]
             table[kind][when] = float(np.mean(alarms)) if alarms else None
-        say(f"scored with version {version}")
+        say(f"scored: {when}")
     return table
 
 

@@ -40,7 +40,7 @@ class TrainParams:
     preset: str = "cpu"
     precision: str = "32-true"
     checkpoint_every: float = 20.0
-    store: str = ".cache/features"
+    store: str | None = ".cache/features"
     store_limit_gb: float = 20.0
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -1,6 +1,7 @@
 """A timm network, frozen, cut behind the last tap, with resizing and normalising in front."""
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -41,7 +42,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(item["std"]).view(1, 3, 1, 1))
         taps: Any = self.net.feature_info
         self.channels = tuple(taps.channels())
-        self.grids = tuple(settings.size // r for r in taps.reduction())
+        self.reductions = tuple(taps.reduction())
         # Channels last is faster on CPU and GPU alike.
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
@@ -56,10 +57,32 @@ class Backbone(nn.Module):
     def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002  (a parent's .train() must not reach BatchNorm)
         return super().train(False)
 
+    @property
+    def grids(self) -> tuple[int, ...]:
+        """Side of every tap's map."""
+        return tuple(self.settings.size // r for r in self.reductions)
+
+    def at(self, size: int) -> "Backbone":
+        """The same network and weights at another input size."""
+        other = copy.copy(self)  # shares parameters and buffers
+        other.settings = replace(self.settings, size=size)
+        return other
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [0, 1] at its size and in the range the network was trained on."""
+        return (resize(images, self.settings.size) - self.mean) / self.std
+
     def forward(self, images: Tensor) -> list[Tensor]:
-        return list(self.net((resize(images, self.settings.size) - self.mean) / self.std))
+        return list(self.net(self.normalise(images)))
+
+    def base_key(self) -> str:
+        """Identity of the network, its weights and the input size, whatever the taps."""
+        return values_hash([self.settings.name, self.settings.size, entry(self.settings.name)["sha256"]])
+
+    def tap_keys(self) -> list[str]:
+        """Identity of the features of each tap."""
+        return [values_hash([self.base_key(), tap]) for tap in self.settings.taps]
 
     def key(self) -> str:
-        """Identity of the features: settings and weights."""
-        weights = entry(self.settings.name)["sha256"]
-        return values_hash([self.settings, weights])
+        """Identity of the features of all taps."""
+        return values_hash(self.tap_keys())

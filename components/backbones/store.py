@@ -1,16 +1,18 @@
-"""Frozen features computed once per (images, backbone, taps, size), memory-mapped as float16, shared by all.
+"""Frozen features computed once per (images, backbone, tap, size), memory-mapped as float16, shared by all.
 
-An entry is a directory of one ``.npy`` per tap, written aside and renamed, with a manifest of hashes. Two processes
-that want the same entry wait for each other on a file lock; the second finds it ready. The oldest entries go when
-the store outgrows its limit.
+An entry is a folder of one tap, written aside and renamed, with the hash of its bytes. Detectors that read different
+taps of the same backbone share what they have in common. Two processes that want the same features wait for each other
+on a file lock; the second finds them ready. The least recently used entries go when the store outgrows its limit.
 """
 
 import fcntl
 import logging
+import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +27,7 @@ from components.progress import progress
 
 log = logging.getLogger("loupe")
 BATCH = 16
+Extract = Callable[[Tensor], Sequence[np.ndarray]]
 
 
 class Images(Protocol):
@@ -40,6 +43,16 @@ class Images(Protocol):
         ...
 
 
+class Features(Protocol):
+    """The features of a fixed sequence of images, drawn by index."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Sequence[int]) -> list[Tensor]:
+        """The features of some images, float32 (B, C, h, w) per tap."""
+        ...
+
+
 @dataclass(frozen=True)
 class FeatureTable:
     """One array per tap, (N, C, h, w) float16, read from disk as needed."""
@@ -50,63 +63,120 @@ class FeatureTable:
         return len(self.taps[0])
 
     def take(self, indices: Sequence[int]) -> list[Tensor]:
-        """The features of some images, float32 (B, C, h, w) per tap."""
         return [torch.from_numpy(tap[indices].astype(np.float32)) for tap in self.taps]
 
 
 @dataclass(frozen=True)
+class LiveFeatures:
+    """Features computed at every draw, where the store is off."""
+
+    backbone: Backbone
+    images: Images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @torch.inference_mode()
+    def _extract(self, indices: Sequence[int]) -> list[Tensor]:
+        device = next(self.backbone.parameters()).device
+        return self.backbone(self.images.pixels(indices, self.backbone.settings.size).to(device))
+
+    def take(self, indices: Sequence[int]) -> list[Tensor]:
+        # Rounded as the store rounds, so that both ways learn from the same numbers.
+        return [tap.cpu().half().float().clone() for tap in self._extract(indices)]
+
+
+@dataclass
+class Usage:
+    """What a run asked of the store: taps found and computed, seconds spent and saved."""
+
+    hits: int = 0
+    misses: int = 0
+    seconds_spent: float = 0.0
+    seconds_saved: float = 0.0
+
+
+@dataclass(frozen=True)
 class FeatureStore:
-    """A folder of feature tables; *limit_gb* bounds its size on disk."""
+    """A folder of features (None: the store is off); *limit_gb* bounds its size on disk."""
 
-    root: Path
+    root: Path | None
     limit_gb: float = 20.0
+    usage: Usage = field(default_factory=Usage, compare=False)
 
-    def features(self, backbone: Backbone, images: Images) -> FeatureTable:
+    def features(self, backbone: Backbone, images: Images) -> Features:
         """The features of *images*, computed and written if the store lacks them."""
-        entry = self.root / values_hash([backbone.key(), images.key])[:24]
-        with _locked(self.root / f"{entry.name}.lock"):
-            if not _complete(entry):
-                self._evict()
-                self._compute(backbone, images, entry)
-        return FeatureTable(tuple(np.load(entry / f"{i}.npy", mmap_mode="r") for i in range(len(backbone.channels))))
+        if self.root is None:
+            return LiveFeatures(backbone, images)
+        entries = [self.root / values_hash([key, images.key])[:24] for key in backbone.tap_keys()]
+        with _locked(self.root / f"{values_hash([backbone.base_key(), images.key])[:24]}.lock"):
+            missing = [i for i, entry in enumerate(entries) if not self._found(entry)]
+            if missing:
+                self._evict({entry.name for entry in entries})
+                self._compute(backbone, images, {i: entries[i] for i in missing})
+            arrays = tuple(np.load(entry / "tap.npy", mmap_mode="r") for entry in entries)
+        return FeatureTable(arrays)
 
-    def _compute(self, backbone: Backbone, images: Images, entry: Path) -> None:
-        extract = _extractor(backbone, self.root)
-        with atomic_dir(entry) as scratch:
-            arrays = [
-                np.lib.format.open_memmap(scratch / f"{i}.npy", "w+", np.float16, (len(images), c, g, g))
-                for i, (c, g) in enumerate(zip(backbone.channels, backbone.grids, strict=True))
-            ]
-            for start in progress(range(0, len(images), BATCH), f"features of {len(images)} images"):
-                rows = range(start, min(start + BATCH, len(images)))
-                for array, values in zip(arrays, extract(images.pixels(rows, backbone.settings.size)), strict=True):
-                    array[rows.start : rows.stop] = values
-            for array in arrays:
-                array.flush()
-            write_json(scratch / "manifest.json", {p.name: file_hash(p) for p in sorted(scratch.glob("*.npy"))})
+    def _found(self, entry: Path) -> bool:
+        if not _complete(entry):
+            self.usage.misses += 1
+            return False
+        self.usage.hits += 1
+        self.usage.seconds_saved += read_json(entry / "manifest.json")["seconds"]
+        os.utime(entry)  # used just now: the last to be evicted
+        return True
 
-    def _evict(self) -> None:
-        entries = sorted((p for p in self.root.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
-        sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in entries if not p.name.startswith(".")}
-        for entry in list(sizes)[: max(0, len(sizes) - 1)]:
+    def _compute(self, backbone: Backbone, images: Images, entries: dict[int, Path]) -> None:
+        started = time.perf_counter()
+        with ExitStack() as stack:
+            folders = {i: stack.enter_context(atomic_dir(entry)) for i, entry in entries.items()}
+            _fill(folders, backbone, images, _extractor(backbone, next(iter(entries.values())).parent))
+            # Each tap carries its share of the time, so that a hit counts what it saved.
+            seconds = round((time.perf_counter() - started) / len(backbone.channels), 3)
+            for folder in folders.values():
+                write_json(folder / "manifest.json", {"sha256": file_hash(folder / "tap.npy"), "seconds": seconds})
+        self.usage.seconds_spent += time.perf_counter() - started
+
+    def _evict(self, wanted: set[str]) -> None:
+        assert self.root is not None
+        entries = sorted((p for p in self.root.iterdir() if (p / "manifest.json").exists()), key=_used_at)
+        sizes = {entry: sum(f.stat().st_size for f in entry.iterdir()) for entry in entries}
+        for entry in entries:
             if sum(sizes.values()) <= self.limit_gb * 1e9:
                 return
-            shutil.rmtree(entry, ignore_errors=True)
-            del sizes[entry]
+            if entry.name not in wanted:
+                shutil.rmtree(entry, ignore_errors=True)  # who has it mapped keeps reading it
+                del sizes[entry]
+
+
+def _fill(folders: dict[int, Path], backbone: Backbone, images: Images, extract: Extract) -> None:
+    shapes = {i: (len(images), backbone.channels[i], backbone.grids[i], backbone.grids[i]) for i in folders}
+    arrays = {i: np.lib.format.open_memmap(folders[i] / "tap.npy", "w+", np.float16, shapes[i]) for i in folders}
+    for start in progress(range(0, len(images), BATCH), f"features of {len(images)} images"):
+        rows = range(start, min(start + BATCH, len(images)))
+        found = extract(images.pixels(rows, backbone.settings.size))
+        for i, array in arrays.items():
+            array[rows.start : rows.stop] = found[i]
+    for array in arrays.values():
+        array.flush()
+
+
+def _used_at(entry: Path) -> float:
+    return entry.stat().st_mtime
 
 
 def _complete(entry: Path) -> bool:
     """True when the entry is whole; one whose bytes changed on disk is removed."""
     if not (entry / "manifest.json").exists():
         return False
-    if all(file_hash(entry / name) == digest for name, digest in read_json(entry / "manifest.json").items()):
+    if file_hash(entry / "tap.npy") == read_json(entry / "manifest.json")["sha256"]:
         return True
-    log.warning("%s: features do not match their hashes and are computed again", entry)
+    log.warning("%s: features do not match their hash and are computed again", entry)
     shutil.rmtree(entry)
     return False
 
 
-def _extractor(backbone: Backbone, cache: Path):  # type: ignore[no-untyped-def]
+def _extractor(backbone: Backbone, cache: Path) -> Extract:
     if not torch.cuda.is_available():
         return FastBackbone(backbone, cache)
 

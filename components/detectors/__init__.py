@@ -10,8 +10,15 @@ from components.errors import SettingsError
 from components.settings import build, plain
 
 CATALOGUE = {
+    "adtr": "components.detectors.adtr:ADTR",
     "fastflow": "components.detectors.fastflow:FastFlow",
+    "msfi": "components.detectors.msfi:MSFI",
     "patchcore": "components.detectors.patchcore:PatchCore",
+    "pni": "components.detectors.pni:PNI",
+    "rstpm": "components.detectors.rstpm:RSTPM",
+    "sap2": "components.detectors.sap2:SAP2",
+    "sivt": "components.detectors.sivt:SIVT",
+    "uniad": "components.detectors.uniad:UniAD",
 }
 
 

@@ -24,9 +24,15 @@ class GaussianBlur(nn.Module):
         return F.conv2d(F.pad(maps, (0, 0, r, r), mode="replicate"), self.kernel.transpose(2, 3))
 
 
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, half-pixel centres; (B, C, h, w) -> (B, C, *size)."""
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+def upsample(maps: Tensor, size: tuple[int, int], corners: bool = False) -> Tensor:
+    """Bilinear; (B, C, h, w) -> (B, C, *size). Half-pixel centres, or with *corners* the corner pixels aligned."""
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=corners)
+
+
+def focal(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
+    """Focal loss of a binary map, averaged (Lin et al., ICCV 2017, without its class weight)."""
+    plain = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (plain * (1 - torch.exp(-plain)) ** gamma).mean()
 
 
 def squared_distances(queries: Tensor, bank: Tensor) -> Tensor:

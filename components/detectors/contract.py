@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones import Backbone
+from components.imaging import resize
 
 
 class Scores(NamedTuple):
@@ -22,15 +23,28 @@ class Scores(NamedTuple):
 
 
 class Table(Protocol):
-    """Training inputs that are drawn by index: features (a list of tensors) or pixels (one tensor)."""
+    """Inputs that are drawn by index: features (a list of tensors), pixels (one tensor) or several of them."""
 
     def __len__(self) -> int: ...
 
     def take(self, indices: Sequence[int]) -> Any: ...
 
 
-class TrainingData(Protocol):
-    """The fit normals, as a detector sees them."""
+class Together:
+    """Several tables over the same images; a draw gives a tuple."""
+
+    def __init__(self, *tables: Table) -> None:
+        self.tables = tables
+
+    def __len__(self) -> int:
+        return len(self.tables[0])
+
+    def take(self, indices: Sequence[int]) -> tuple[Any, ...]:
+        return tuple(table.take(indices) for table in self.tables)
+
+
+class Images(Protocol):
+    """A fixed set of images, as a detector sees them."""
 
     def features(self, backbone: Backbone) -> Table:
         """Frozen features, one list of (B, C, h, w) per draw."""
@@ -38,6 +52,22 @@ class TrainingData(Protocol):
 
     def pixels(self, size: int) -> Table:
         """Images, (B, 3, size, size) float32 in [0, 1] per draw."""
+        ...
+
+
+class Anomalies(Images, Protocol):
+    """Synthetic anomalies with their exact masks."""
+
+    def masks(self, side: int) -> Table:
+        """(B, 1, side, side) float32 per draw, 1 where anything in the cell is anomalous."""
+        ...
+
+
+class TrainingData(Images, Protocol):
+    """The fit normals."""
+
+    def anomalies(self, strategies: tuple[str, ...], size: int) -> Anomalies:
+        """One synthetic anomaly on every fit normal, at *size* pixels."""
         ...
 
 
@@ -111,13 +141,25 @@ class Detector(nn.Module, ABC):
     def stages(self, data: TrainingData) -> Iterable[Stage]:
         """How the detector learns, in order."""
 
+    def inputs(self, data: Images) -> Table:
+        """What ``score`` needs of *data*, from the store where that is possible."""
+        return data.pixels(self.size)
+
+    def prepare(self, images: Tensor) -> Any:
+        """What ``score`` needs of *images*: one draw of ``inputs``."""
+        return resize(images, self.size)
+
     @abstractmethod
+    def score(self, inputs: Any, size: tuple[int, int]) -> Scores:
+        """Scores of one draw of ``inputs``; the map comes at *size* (H, W)."""
+
     def forward(self, images: Tensor) -> Scores:
         """images: (B, 3, H, W) float32 in [0, 1], RGB, of any size."""
+        return self.score(self.prepare(images), (images.shape[-2], images.shape[-1]))
 
 
-class FeatureDetector(Detector):
-    """A detector over a frozen backbone: ``forward`` is extraction, then ``score``."""
+class BackboneDetector(Detector):
+    """A detector with a frozen backbone, at whose input size it works."""
 
     def __init__(self, settings: Any, pretrained: bool = True) -> None:
         super().__init__()
@@ -128,9 +170,12 @@ class FeatureDetector(Detector):
     def size(self) -> int:
         return int(self.settings.backbone.size)
 
-    @abstractmethod
-    def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
-        """features: one (B, C, h, w) per tap; the map comes at *size* (H, W)."""
 
-    def forward(self, images: Tensor) -> Scores:
-        return self.score(self.backbone(images), (images.shape[-2], images.shape[-1]))
+class FeatureDetector(BackboneDetector):
+    """A detector over the features of its backbone alone: one (B, C, h, w) per tap."""
+
+    def inputs(self, data: Images) -> Table:
+        return data.features(self.backbone)
+
+    def prepare(self, images: Tensor) -> list[Tensor]:
+        return list(self.backbone(images))

@@ -1,8 +1,7 @@
 """PatchCore: nearest neighbours in a coreset of normal patch features (Roth et al., CVPR 2022); the reference baseline.
 
-Differs from the paper: the coreset is built while streaming, by the doubling algorithm for k-center (Charikar et al.,
-STOC 1997), under an absolute cap, so memory and time are known before training. Each accepted patch is farther than
-the current radius from all kept ones; when the bank is full the radius grows and the bank is thinned.
+Differs from the paper: the coreset is built while streaming, under an absolute cap (``coreset.py``), so memory and time
+are known before training.
 Memory after fit: bank_size x channels float32, e.g. 10,000 x 152 x 4 B = 6 MB; while fitting, one block of
 chunk x bank_size distances more.
 """
@@ -17,8 +16,7 @@ from torch import Tensor
 from components.backbones import BackboneSettings
 from components.detectors.blocks import GaussianBlur, nearest, squared_distances, upsample
 from components.detectors.contract import FeatureDetector, Fit, MethodInfo, Scores, Stage, TrainingData
-
-CHUNK = 1024  # rows compared at once: small enough for the block of distances to stay in cache
+from components.detectors.coreset import Coreset
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,6 @@ class PatchCore(FeatureDetector):
         needs=("frozen backbone",),
         reconstructed=("streaming coreset under an absolute cap in place of greedy selection over all patches",),
     )
-    bank: Tensor
-    count: Tensor
-    radius: Tensor
     neighbours: Tensor
     settings: PatchCoreSettings
 
@@ -62,10 +57,7 @@ class PatchCore(FeatureDetector):
         super().__init__(settings, pretrained)
         depth = max(1, settings.reweighting)
         self.blur = GaussianBlur(settings.blur)
-        # Rows beyond `count` stay far away from every feature, so that the graph needs no slicing.
-        self.register_buffer("bank", torch.full((settings.bank_size, sum(self.backbone.channels)), 1e4))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("radius", torch.zeros(()))
+        self.coreset = Coreset(settings.bank_size, sum(self.backbone.channels), settings.growth)
         self.register_buffer("neighbours", torch.zeros((settings.bank_size, depth), dtype=torch.int64))
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
@@ -81,7 +73,7 @@ class PatchCore(FeatureDetector):
         embedded = self.embed(features)
         b, c, h, w = embedded.shape
         rows = embedded.permute(0, 2, 3, 1).reshape(-1, c)
-        flat, index = nearest(rows, self.bank)
+        flat, index = nearest(rows, self.coreset.bank)
         distances = flat.reshape(b, h * w)
         maps = self.blur(upsample(distances.reshape(b, 1, h, w), size))
         return Scores(self._image_score(rows.reshape(b, h * w, c), distances, index.reshape(b, h * w)), maps)
@@ -91,67 +83,21 @@ class PatchCore(FeatureDetector):
         if self.settings.reweighting < 2:
             return worst
         patch = rows.gather(1, at[:, None, None].expand(-1, 1, rows.shape[2]))  # (B, 1, C)
-        around = self.bank[self.neighbours[index.gather(1, at[:, None])[:, 0]]]  # (B, b, C)
+        around = self.coreset.bank[self.neighbours[index.gather(1, at[:, None])[:, 0]]]  # (B, b, C)
         spread = (patch - around).square().sum(2).sqrt()
         # Eq. 7: 1 - exp(s*) / sum exp(distances to the neighbours), in the form that cannot overflow.
         return worst * (1 - 1 / torch.exp(spread - worst[:, None]).sum(1).clamp_min(1.0))
 
     def _offer_features(self, features: list[Tensor]) -> None:
         embedded = self.embed(features)
-        self.offer(embedded.permute(0, 2, 3, 1).reshape(-1, embedded.shape[1]))
-
-    def offer(self, rows: Tensor) -> None:
-        """Add the rows (N, C) that are farther than the radius from the bank."""
-        for chunk in rows.split(CHUNK):
-            if self.radius == 0:
-                self.radius.fill_(_first_radius(chunk))
-            self._accept(chunk)
-
-    def _accept(self, rows: Tensor) -> None:
-        rows = self._novel(rows)
-        while int(self.count) + len(rows) > self.settings.bank_size:
-            self.radius *= self.settings.growth
-            self._keep(_cover(self.bank[: int(self.count)], float(self.radius)))
-            rows = self._novel(rows)
-        self.bank[int(self.count) : int(self.count) + len(rows)] = rows
-        self.count += len(rows)
-
-    def _novel(self, rows: Tensor) -> Tensor:
-        known = self.bank[: int(self.count)]
-        if len(known):
-            rows = rows[nearest(rows, known)[0] > self.radius]
-        return rows[_cover(rows, float(self.radius))]
-
-    def _keep(self, chosen: Tensor) -> None:
-        kept = self.bank[: int(self.count)][chosen]
-        self.bank.fill_(1e4)
-        self.bank[: len(kept)] = kept
-        self.count.fill_(len(kept))
+        self.coreset.offer(embedded.permute(0, 2, 3, 1).reshape(-1, embedded.shape[1]))
 
     def _link(self) -> None:
         """The neighbours of each kept patch within the bank, for the image score."""
-        known, depth = self.bank[: int(self.count)], min(self.neighbours.shape[1], int(self.count))
+        known = self.coreset.known()
+        depth = min(self.neighbours.shape[1], len(known))
         for start in range(0, len(known), 1024):
             block = squared_distances(known[start : start + 1024], known)
             found = block.topk(depth, dim=1, largest=False).indices
             self.neighbours[start : start + len(found), :depth] = found
             self.neighbours[start : start + len(found), depth:] = found[:, :1]
-
-
-def _first_radius(rows: Tensor) -> float:
-    """A tenth of the median distance within the first chunk: small, the stream grows it to fit."""
-    return float(0.1 * squared_distances(rows[:512], rows[:512]).median().sqrt()) or 1e-6
-
-
-def _cover(rows: Tensor, radius: float) -> Tensor:
-    """Indices of a greedy cover of *rows*: in order, each kept row removes the later ones within *radius*."""
-    if not len(rows):
-        return torch.zeros(0, dtype=torch.int64)
-    near = (squared_distances(rows, rows) <= radius * radius).numpy()
-    left = torch.ones(len(rows), dtype=torch.bool).numpy()
-    kept = []
-    for i in range(len(rows)):
-        if left[i]:
-            kept.append(i)
-            left &= ~near[i]
-    return torch.tensor(kept, dtype=torch.int64)

@@ -27,7 +27,8 @@ COLUMNS = ("file", "sha256", "source", "review", "part", "score", "deviation")
 Record = dict[str, Any]
 
 
-def gather(store: Store, verdict: Verdict, out: Path, settings: RetrainSettings, seed: int, features: Path) -> Path:
+def gather(store: Store, verdict: Verdict, out: Path, settings: RetrainSettings, seed: int,
+           features: str | None) -> Path:  # fmt: skip
     """Write candidates.parquet, candidates.json and the images. Raises DataError when there are too few.
 
     ``review`` is normal, defect or none; ``part`` is train, holdout, trimmed or defect.
@@ -41,7 +42,7 @@ def gather(store: Store, verdict: Verdict, out: Path, settings: RetrainSettings,
                 f"({settings.min_candidates}); wait for more, or lower it"
             )
         chosen = _review(pd.DataFrame(rows), read_labels(store))
-        chosen = _trim(chosen, scratch, settings, seed, FeatureStore(features))
+        chosen = _trim(chosen, scratch, settings, seed, FeatureStore(Path(features) if features else None))
         chosen[list(COLUMNS)].to_parquet(scratch / "candidates.parquet", index=False)
         write_json(scratch / "candidates.json", _summary(chosen, settings))
     return out

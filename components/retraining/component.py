@@ -116,7 +116,7 @@ class Retraining:
         """The candidates, frozen by the first call."""
         out = self.folder / "candidates"
         if not (out / "candidates.json").exists():
-            settings, features = self.params.retrain, Path(self.params.train.store)
+            settings, features = self.params.retrain, self.params.train.store
             gather(self.store, self.verdict, out, settings, self.params.seed, features)
         return out
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.backbones import FeatureStore, FeatureTable
+from components.backbones import Features, FeatureStore
 from components.detectors import create, settings_for
 from components.progress import progress
 from components.retraining.settings import RetrainSettings
@@ -32,7 +32,7 @@ def cross_scores(images: FileImages, store: FeatureStore, settings: RetrainSetti
     return _pass(table, method, first <= np.quantile(first, TRUSTED))
 
 
-def _pass(table: FeatureTable, method: object, trusted: np.ndarray) -> np.ndarray:
+def _pass(table: Features, method: object, trusted: np.ndarray) -> np.ndarray:
     fold, scores = np.arange(len(table)) % FOLDS, np.zeros(len(table))
     for k in progress(range(FOLDS), "scoring the candidates by each other"):
         scores[fold == k] = _scores(table, method, np.where((fold != k) & trusted)[0], np.where(fold == k)[0])
@@ -40,7 +40,7 @@ def _pass(table: FeatureTable, method: object, trusted: np.ndarray) -> np.ndarra
 
 
 @torch.inference_mode()
-def _scores(table: FeatureTable, method: object, fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
+def _scores(table: Features, method: object, fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
     detector = create("patchcore", method)
     (stage,) = detector.stages(_Given(table))  # type: ignore[arg-type]
     for rows in np.array_split(fit, max(1, len(fit) // BATCH)):
@@ -54,10 +54,10 @@ def _scores(table: FeatureTable, method: object, fit: np.ndarray, asked: np.ndar
 class _Given:
     """Training data whose features are at hand already."""
 
-    def __init__(self, table: FeatureTable) -> None:
+    def __init__(self, table: Features) -> None:
         self.table = table
 
-    def features(self, _: object) -> FeatureTable:
+    def features(self, _: object) -> Features:
         return self.table
 
 

@@ -1,7 +1,7 @@
 """Shapes of synthetic anomalies: boolean masks (H, W)."""
 
 import numpy as np
-from scipy.ndimage import rotate
+from scipy.ndimage import gaussian_filter, rotate
 
 
 def perlin(shape: tuple[int, int], rng: np.random.Generator, threshold: float = 0.5, largest: int = 5) -> np.ndarray:
@@ -32,6 +32,24 @@ def perlin_noise(side: int, cells: tuple[int, int], rng: np.random.Generator) ->
 
 def _fade(t: np.ndarray) -> np.ndarray:
     return t**3 * (t * (6 * t - 15) + 10)
+
+
+def confetti(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Blurred turned rectangles, (H, W, 3) float: bright ones in a colour, dark ones; zero where there is none.
+
+    Densities and sizes are of the published recipe for 224 to 256 pixels, amplitudes in 0..255; one blob at least.
+    """
+    noise = np.zeros((*shape, 3), np.float32)
+    pixels = shape[0] * shape[1]
+    bright, dark = rng.poisson(1.8e-5 * pixels), rng.poisson(1.2e-5 * pixels)
+    bright = max(bright, 1 - dark)
+    for number in range(bright + dark):
+        sides = rng.uniform(8, 54, 2) * max(shape) / 256
+        area, aspect = sides.prod() / pixels, sides.max() / sides.min()
+        blob = patch(shape, area, aspect, rng.uniform(-45, 45), rng)
+        noise += blob[..., None] * (255 + rng.uniform(-256, 0, 3) if number < bright else np.full(3, -255.0))
+    sigma = 5 * max(shape) / 256
+    return gaussian_filter(noise, (sigma, sigma, 0), truncate=2.4)  # 2.4: the recipe's kernel of 25 pixels
 
 
 def patch(shape: tuple[int, int], area: float, aspect: float, angle: float, rng: np.random.Generator) -> np.ndarray:

@@ -70,11 +70,21 @@ def scar(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSetting
     return blend(image, source, mask, _strength(rng, settings))
 
 
+def confetti(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
+    """Soft bright and dark blobs in random colours (confetti noise of FCDD, Liznerski et al., ICLR 2021)."""
+    strength = _strength(rng, settings)
+    noise = strength * masks.confetti(image.shape[:2], rng)
+    result = np.rint(image.astype(np.float32) + noise).clip(0, 255).astype(np.uint8)
+    changed = (result != image).any(-1)
+    return Synthetic(np.where(changed[..., None], result, image), changed, strength, float(changed.mean()))
+
+
 STRATEGIES: dict[str, Callable[[np.ndarray, np.random.Generator, SynthesisSettings], Synthetic]] = {
     "perlin_texture": perlin_texture,
     "perlin_self": perlin_self,
     "cutpaste": cutpaste,
     "scar": scar,
+    "confetti": confetti,
 }
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.artefacts import atomic_dir, read_json, write_json
+from components.backbones import Backbone
 
 
 class Checkpoint:
@@ -36,8 +37,9 @@ class Checkpoint:
 
 
 def learned(module: nn.Module) -> dict[str, Tensor]:
-    """The state that training changes: everything but a frozen backbone."""
-    return {k: v for k, v in module.state_dict().items() if not k.startswith("backbone.")}
+    """The state that training changes: everything but frozen backbones."""
+    frozen = tuple(f"{name}." for name, part in module.named_modules() if isinstance(part, Backbone))
+    return {k: v for k, v in module.state_dict().items() if not k.startswith(frozen)}
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The training component: one detector on the fit normals of one split."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,10 @@ from components.errors import DataError
 from components.runtime import keep_freed_memory
 from components.settings import plain
 from components.training.checkpoint import Checkpoint
-from components.training.data import CheckImages, FileImages, FitImages
+from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.loop import Loop
 from components.training.model import save_model
-from components.training.select import synthetic_auroc
+from components.training.select import SyntheticAUROC
 
 log = logging.getLogger("loupe")
 
@@ -33,7 +34,7 @@ class TrainSettings:
     overrides: dict[str, Any] = field(default_factory=dict)
     precision: str = "32-true"
     checkpoint_every: float = 20.0  # seconds
-    store: str = ".cache/features"
+    store: str | None = ".cache/features"  # None: features are computed at every draw and nothing is kept
     store_limit_gb: float = 20.0
 
 
@@ -50,13 +51,13 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
     torch.manual_seed(seed)
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
-        store = FeatureStore(Path(settings.store), settings.store_limit_gb)
-        check = _check_images(split, synthetic, data, store)
-        loop = Loop(detector, lambda d: synthetic_auroc(d, check), checkpoint, seed, settings.checkpoint_every,
-                    _fabric(settings, detector))  # fmt: skip
-        loop.run(FitImages(_images(data, _rows(split, "fit")), store))
+        store = FeatureStore(Path(settings.store) if settings.store else None, settings.store_limit_gb)
+        select = SyntheticAUROC(_check_images(split, synthetic, data, store))
+        loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
+        loop.run(FitImages(_images(data, _rows(split, "fit")), store, seed))
         save_model(detector, scratch)
         write_json(scratch / "history.json", loop.history)
+        write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage)})
     checkpoint.discard()
     log.info("%s: trained, in %s", name, out)
     return out
@@ -86,4 +87,4 @@ def _check_images(split: Path, synthetic: Path, data: Path, store: FeatureStore)
     normal = _images(data, _rows(split, "calibrate"))
     made = [synthetic / i for i in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]]
     images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(p) for p in made)))
-    return CheckImages(images, np.arange(len(images)) >= len(normal), store)
+    return CheckImages(StoredImages(images, store), np.arange(len(images)) >= len(normal))

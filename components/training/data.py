@@ -1,16 +1,21 @@
 """Images on disk as the tables detectors learn from."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from components.artefacts import values_hash
-from components.backbones import Backbone, FeatureStore, FeatureTable
-from components.imaging import load
+from components.backbones import Backbone, Features, FeatureStore
+from components.backbones.store import Images
+from components.imaging import load, resize, to_tensor
+from components.progress import progress
+from components.synthesis import SynthesisSettings, make
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,39 @@ class FileImages:
         return torch.stack([load(self.paths[i], size) for i in indices])
 
 
+class MadeImages:
+    """One synthetic anomaly on each of *images*, kept in memory as uint8: image number i is a function of (seed, i)."""
+
+    def __init__(self, images: Images, settings: SynthesisSettings, seed: int) -> None:
+        self.key = values_hash([images.key, settings, seed])
+        shape = (len(images), settings.size, settings.size)
+        self._pixels, self._masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
+        for i in progress(range(len(images)), "synthetic anomalies to learn from"):
+            normal = (images.pixels([i], settings.size)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+            strategy = settings.strategies[i % len(settings.strategies)]
+            made = make(strategy, normal, _generator(seed, i), settings)
+            self._pixels[i], self._masks[i] = made.image, made.mask
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def pixels(self, indices: Sequence[int], size: int) -> Tensor:
+        return resize(torch.stack([to_tensor(self._pixels[i]) for i in indices]), size)
+
+    def masks(self, indices: Sequence[int], side: int) -> Tensor:
+        """(len(indices), 1, side, side) float32: the largest value within each cell."""
+        return F.adaptive_max_pool2d(torch.from_numpy(self._masks[list(indices)]).float()[:, None], side)
+
+
+def _generator(seed: int, number: int) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}/learn/{number}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
 class PixelTable:
     """Images resized once and kept in memory as uint8, 0.2 MB each at 256 pixels."""
 
-    def __init__(self, images: FileImages, size: int) -> None:
+    def __init__(self, images: Images, size: int) -> None:
         self._pixels = torch.empty((len(images), 3, size, size), dtype=torch.uint8)
         for i in range(len(images)):
             self._pixels[i] = (images.pixels([i], size)[0] * 255).round().byte()
@@ -48,13 +82,27 @@ class PixelTable:
 
 
 @dataclass(frozen=True)
-class FitImages:
-    """The fit normals as ``detectors.contract.TrainingData``."""
+class MaskTable:
+    """The masks of made images, pooled to *side*."""
 
-    images: FileImages
+    images: MadeImages
+    side: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        return self.images.masks(indices, self.side)
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images with their features from the store: ``detectors.contract.Images``."""
+
+    images: Images
     store: FeatureStore
 
-    def features(self, backbone: Backbone) -> FeatureTable:
+    def features(self, backbone: Backbone) -> Features:
         return self.store.features(backbone, self.images)
 
     def pixels(self, size: int) -> PixelTable:
@@ -62,9 +110,30 @@ class FitImages:
 
 
 @dataclass(frozen=True)
+class MadeAnomalies(StoredImages):
+    """Synthetic anomalies with their masks: ``detectors.contract.Anomalies``."""
+
+    images: MadeImages
+
+    def masks(self, side: int) -> MaskTable:
+        return MaskTable(self.images, side)
+
+
+@dataclass(frozen=True)
+class FitImages(StoredImages):
+    """The fit normals: ``detectors.contract.TrainingData``."""
+
+    seed: int = 0
+    synthesis: SynthesisSettings = SynthesisSettings()
+
+    def anomalies(self, strategies: tuple[str, ...], size: int) -> MadeAnomalies:
+        settings = replace(self.synthesis, strategies=strategies, size=size)
+        return MadeAnomalies(MadeImages(self.images, settings, self.seed), self.store)
+
+
+@dataclass(frozen=True)
 class CheckImages:
     """What epochs are chosen by: calibrate normals and synthetic anomalies. Test images never come here."""
 
-    images: FileImages
+    data: StoredImages
     anomalous: np.ndarray  # (N,) bool
-    store: FeatureStore

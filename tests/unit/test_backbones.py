@@ -1,6 +1,7 @@
 """Weights, frozen features, and the store."""
 
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -79,18 +80,61 @@ def test_store_computes_once_and_repairs_itself(backbone, images, tmp_path, monk
     first = [tap.copy() for tap in store.features(backbone, images).taps]
     store.features(backbone, images)
     assert len(calls) == 1
-    (array,) = tmp_path.glob("*/0.npy")
+    array = sorted(tmp_path.glob("*/tap.npy"))[0]
     content = bytearray(array.read_bytes())
     content[-1] ^= 255
     array.write_bytes(bytes(content))
-    np.testing.assert_array_equal(store.features(backbone, images).taps[0], first[0])
+    for found, known in zip(store.features(backbone, images).taps, first, strict=True):
+        np.testing.assert_array_equal(found, known)
     assert len(calls) == 2
+    assert (store.usage.hits, store.usage.misses) == (2 + 1, 2 + 1)
+    assert store.usage.seconds_saved > 0
 
 
-def test_store_evicts_the_oldest_beyond_its_limit(backbone, images, tmp_path):
-    store = FeatureStore(tmp_path, limit_gb=1e-6)
-    halves = [FileImages(images.paths[i : i + 5], images.hashes[i : i + 5]) for i in (0, 5)]
-    for half in (*halves, images):
-        store.features(backbone, half)
-    left = {p.name for p in tmp_path.iterdir() if p.is_dir()}
-    assert len(left) == 2  # the newest is kept whatever the limit, and the one just written
+def test_taps_are_shared_by_detectors_that_read_different_ones(backbone, images, tmp_path):
+    store = FeatureStore(tmp_path)
+    store.features(backbone, images)
+    before = {p: p.stat().st_ino for p in tmp_path.glob("*/tap.npy")}
+    one, two = backbone.settings.taps
+    for taps in ((two,), (one, two, two + 1)):
+        other = Backbone(BackboneSettings(taps=taps, size=64))
+        assert [len(t) for t in store.features(other, images).take([0])] == [1] * len(taps)
+    assert (store.usage.hits, store.usage.misses) == (1 + 2, 2 + 1)
+    assert {p: p.stat().st_ino for p in before} == before
+    assert len(list(tmp_path.glob("*/tap.npy"))) == 3
+
+
+def _ask(root, paths, hashes, size, done):
+    store = FeatureStore(root)
+    store.features(Backbone(BackboneSettings(taps=(2, 3), size=size)), FileImages(paths, hashes))
+    done.put((store.usage.hits, store.usage.misses))
+
+
+def test_two_processes_that_ask_for_the_same_features_compute_them_once(images, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    done = context.Queue()
+    asking = [context.Process(target=_ask, args=(tmp_path, images.paths, images.hashes, 64, done)) for _ in range(2)]
+    for process in asking:
+        process.start()
+    usages = sorted(done.get(timeout=120) for _ in asking)
+    for process in asking:
+        process.join()
+    assert usages == [(0, 2), (2, 0)]
+
+
+def test_the_store_can_be_off(backbone, images, tmp_path):
+    kept, live = FeatureStore(tmp_path).features(backbone, images), FeatureStore(None).features(backbone, images)
+    assert len(live) == len(kept)
+    for a, b in zip(live.take([3, 1]), kept.take([3, 1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-3 * float(b.abs().max()))
+
+
+def test_the_least_recently_used_goes_beyond_the_limit(backbone, images, tmp_path):
+    parts = [FileImages(images.paths[i : i + 3], images.hashes[i : i + 3]) for i in (0, 3, 6)]
+    size = 3 * sum(c * g * g for c, g in zip(backbone.channels, backbone.grids, strict=True)) * 2
+    store = FeatureStore(tmp_path, limit_gb=1.5 * size / 1e9)
+    for part in (parts[0], parts[1], parts[0], parts[2], parts[0]):
+        store.features(backbone, part)
+    # parts[1] was used least recently when parts[2] came, so that parts[0] was still there at the end
+    assert store.usage.hits == 2 * 2
+    assert len(list(tmp_path.glob("*/tap.npy"))) < 2 * 3

@@ -18,8 +18,8 @@ def detector():
 @pytest.fixture
 def rows(detector):
     torch.manual_seed(0)
-    dense = torch.randn(5000, detector.bank.shape[1]) * 0.1
-    rare = torch.randn(30, detector.bank.shape[1]) * 3
+    dense = torch.randn(5000, detector.coreset.bank.shape[1]) * 0.1
+    rare = torch.randn(30, detector.coreset.bank.shape[1]) * 3
     return torch.cat([dense[:2500], rare, dense[2500:]])
 
 
@@ -29,21 +29,21 @@ def reach(rows, bank):
 
 def test_bank_never_outgrows_its_cap(detector, rows):
     for chunk in rows.split(100):
-        detector.offer(chunk)
-        assert 0 < int(detector.count) <= 64
-    assert (detector.bank[int(detector.count) :] == 1e4).all()
+        detector.coreset.offer(chunk)
+        assert 0 < int(detector.coreset.count) <= 64
+    assert (detector.coreset.bank[int(detector.coreset.count) :] == 1e4).all()
 
 
 def test_coreset_covers_better_than_a_random_bank(detector, rows):
-    detector.offer(rows)
-    bank = detector.bank[: int(detector.count)]
+    detector.coreset.offer(rows)
+    bank = detector.coreset.bank[: int(detector.coreset.count)]
     random = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))[: len(bank)]]
     assert reach(rows, bank) < 0.5 * reach(rows, random)
 
 
 def test_kept_patches_are_apart_and_the_rest_is_near(detector, rows):
-    detector.offer(rows)
-    bank, radius = detector.bank[: int(detector.count)], float(detector.radius)
+    detector.coreset.offer(rows)
+    bank, radius = detector.coreset.bank[: int(detector.coreset.count)], float(detector.coreset.radius)
     between = torch.cdist(bank, bank) + torch.eye(len(bank)) * 1e9
     assert float(between.min()) >= radius * 0.999
     # A patch that left the bank when the radius grew is within the sum of all later radii of a kept one.
@@ -52,11 +52,11 @@ def test_kept_patches_are_apart_and_the_rest_is_near(detector, rows):
 
 
 def test_order_of_batches_is_the_only_state(detector, rows):
-    detector.offer(rows)
+    detector.coreset.offer(rows)
     other = PatchCore(detector.settings, pretrained=False)
     for chunk in rows.split(1024):  # the same chunks in several calls
-        other.offer(chunk)
-    torch.testing.assert_close(detector.bank, other.bank, rtol=0, atol=0)
+        other.coreset.offer(chunk)
+    torch.testing.assert_close(detector.coreset.bank, other.coreset.bank, rtol=0, atol=0)
 
 
 def test_patches_are_local_averages_on_the_finest_grid(detector):
@@ -71,13 +71,13 @@ def test_patches_are_local_averages_on_the_finest_grid(detector):
 
 
 def test_image_score_is_the_reweighted_distance_of_the_farthest_patch(detector, rows):
-    detector.offer(rows)
+    detector.coreset.offer(rows)
     detector._link()
     features = [
         torch.randn(2, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
     ]
     got = detector.score(features, (64, 64)).image
-    bank = detector.bank[: int(detector.count)].double()
+    bank = detector.coreset.bank[: int(detector.coreset.count)].double()
     queries = detector.embed(features).permute(0, 2, 3, 1).flatten(1, 2).double()
     for image, patches in zip(got, queries, strict=True):
         distances = torch.cdist(patches, bank)
@@ -91,7 +91,7 @@ def test_image_score_is_the_reweighted_distance_of_the_farthest_patch(detector, 
 
 
 def test_map_holds_the_distance_of_every_patch(detector):
-    detector.offer(torch.zeros(1, detector.bank.shape[1]))
+    detector.coreset.offer(torch.zeros(1, detector.coreset.bank.shape[1]))
     detector._link()
     features = [
         torch.zeros(1, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)

@@ -1,0 +1,210 @@
+"""Multi-scale feature imitation with a search for what matters (Hu, 2022, arXiv 2212.05786; "MFI").
+
+Separate student blocks imitate a frozen teacher stage by stage, on an image pyramid and a feature pyramid; afterwards
+one weight per block is learned by gradient descent as a task of its own, and blocks of small weight are cut out.
+Reconstructed: everything numeric, the form of the blocks, the loss of the search (only the abstract was within reach).
+Memory after fit: the blocks that were kept.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.backbones import BackboneSettings
+from components.detectors.blocks import GaussianBlur, focal, upsample
+from components.detectors.contract import (
+    BackboneDetector,
+    Fit,
+    Images,
+    MethodInfo,
+    Optimise,
+    Scores,
+    Stage,
+    Together,
+    TrainingData,
+)
+from components.detectors.convolutions import Residual, convolution
+
+
+@dataclass(frozen=True)
+class MSFISettings:
+    """Settings; *scales* (of the backbone's size) make the image pyramid, taps behind the first the feature pyramid."""
+
+    backbone: BackboneSettings = BackboneSettings("resnet18", (0, 1, 2, 3), 256)
+    scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    smallest: int = 8  # side of the coarsest grid that gets a block
+    width: int = 128  # of a block
+    epochs: int = 100
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    search_epochs: int = 10  # 0: equal weights, nothing is cut
+    search_rate: float = 1e-2
+    entropy: float = 0.05  # weight of the entropy of the weights: small ones are pushed towards zero
+    cut: float = 0.5  # blocks whose weight is below this share of an equal weight are cut
+    strategies: tuple[str, ...] = ("perlin_texture", "perlin_self", "cutpaste", "scar")
+    blur: float = 4.0
+
+
+class Block(nn.Module):
+    """A student of one stage: what the teacher's stage before gives -> an imitation of what the stage gives."""
+
+    def __init__(self, entering: int, leaving: int, width: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(
+            *convolution(entering, width, stride=2), Residual(width), Residual(width), nn.Conv2d(width, leaving, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.path(x)  # type: ignore[no-any-return]
+
+
+class MSFI(BackboneDetector):
+    """Map: weighted sum of the blocks' standardised distances, blurred; image score: its maximum."""
+
+    name = "msfi"
+    settings_type = MSFISettings
+    presets = {
+        "paper": MSFISettings(),
+        "cpu": MSFISettings(BackboneSettings(taps=(0, 1, 2, 3)), width=64, epochs=10, batch_size=16, search_epochs=3),
+        "tiny": MSFISettings(
+            BackboneSettings(taps=(0, 1, 2), size=64), scales=(1.0, 0.5), width=16, epochs=3, batch_size=4,
+            learning_rate=1e-2, search_epochs=2, search_rate=0.3, blur=1.0,
+        ),
+    }  # fmt: skip
+    info = MethodInfo(
+        title="Multi-scale feature imitation",
+        paper="Hu: Multi-scale Feature Imitation for Unsupervised Anomaly Localization",
+        year=2022,
+        venue="arXiv 2212.05786",
+        family="knowledge distillation",
+        needs=("frozen backbone", "synthetic anomalies for the search"),
+        reconstructed=("blocks", "losses", "all numbers"),
+    )
+    settings: MSFISettings
+    weights: Tensor
+    centre: Tensor
+    spread: Tensor
+    sums: Tensor
+
+    def __init__(self, settings: MSFISettings, pretrained: bool = True) -> None:
+        super().__init__(settings, pretrained)
+        self.places = tuple(self._places())
+        channels = self.backbone.channels
+        self.blocks = nn.ModuleList(Block(channels[t - 1], channels[t], settings.width) for _, t in self.places)
+        count = len(self.places)
+        self.importance = nn.Parameter(torch.zeros(count))
+        self.slope, self.shift = nn.Parameter(torch.ones(())), nn.Parameter(torch.full((), -3.0))
+        self.blur = GaussianBlur(settings.blur)
+        self.register_buffer("weights", torch.full((count,), 1.0 / count))
+        self.register_buffer("centre", torch.zeros(count))
+        self.register_buffer("spread", torch.ones(count))
+        self.register_buffer("sums", torch.zeros(3, count, dtype=torch.float64))
+        self.kept = tuple(range(count))
+        self.register_load_state_dict_post_hook(lambda module, _: module.keep())
+
+    def _places(self) -> Iterable[tuple[int, int]]:
+        """(scale, tap) of every block; grids below ``smallest`` say nothing and are dropped."""
+        for number, size in enumerate(self.sizes):
+            for tap, grid in enumerate(self.backbone.at(size).grids):
+                if tap and grid >= self.settings.smallest:
+                    yield number, tap
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sides in pixels of the image pyramid."""
+        return [int(self.size * scale) for scale in self.settings.scales]
+
+    def inputs(self, data: Images) -> Together:
+        return Together(*(data.features(self.backbone.at(size)) for size in self.sizes))
+
+    def prepare(self, images: Tensor) -> list[list[Tensor]]:
+        return [self.backbone.at(size)(images) for size in self.sizes]
+
+    def stages(self, data: TrainingData) -> Iterable[Stage]:
+        s, table = self.settings, self.inputs(data)
+        yield Optimise(
+            "imitation",
+            table,
+            self.loss,
+            list(self.blocks.parameters()),
+            partial(torch.optim.Adam, lr=s.learning_rate),
+            epochs=s.epochs,
+            batch_size=s.batch_size,
+        )
+        yield Fit("standardise", table, self._add, self._standardise)
+        if s.search_epochs:
+            pool = data.anomalies(s.strategies, self.size)
+            yield Optimise(
+                "importance",
+                Together(self.inputs(pool), pool.masks(self.sizes[0] // 4)),
+                self.search_loss,
+                [self.importance, self.slope, self.shift],
+                partial(torch.optim.Adam, lr=s.search_rate),
+                epochs=s.search_epochs,
+                batch_size=s.batch_size,
+                select=False,
+            )
+            yield Fit("cut", table, lambda _: None, self._cut)
+
+    def distances(self, inputs: list[list[Tensor]]) -> dict[int, Tensor]:
+        """1 - cosine of teacher and student for every block that is kept: (B, 1, h, w) each."""
+        found = {}
+        for i in self.kept:
+            scale, tap = self.places[i]
+            # Each block reads the teacher, not the block before: none depends on another, so any can be cut.
+            imitated = self.blocks[i](inputs[scale][tap - 1])
+            found[i] = 1 - F.cosine_similarity(inputs[scale][tap], imitated, dim=1)[:, None]
+        return found
+
+    def loss(self, inputs: list[list[Tensor]]) -> Tensor:
+        """Sum over the blocks of the mean distance."""
+        return torch.stack([d.mean() for d in self.distances(inputs).values()]).sum()
+
+    def standardised(self, inputs: list[list[Tensor]]) -> dict[int, Tensor]:
+        """Distances in deviations above the mean of the normals; below it is zero."""
+        return {i: F.relu((d - self.centre[i]) / self.spread[i]) for i, d in self.distances(inputs).items()}
+
+    def _add(self, inputs: list[list[Tensor]]) -> None:
+        for i, d in self.distances(inputs).items():
+            values = d.double()
+            self.sums[:, i] += torch.stack(
+                [torch.full_like(values.sum(), values.numel()), values.sum(), values.square().sum()]
+            )
+
+    def _standardise(self) -> None:
+        mean = self.sums[1] / self.sums[0].clamp_min(1)
+        self.centre.copy_(mean)
+        self.spread.copy_((self.sums[2] / self.sums[0].clamp_min(1) - mean.square()).clamp_min(1e-12).sqrt())
+
+    def search_loss(self, batch: tuple[list[list[Tensor]], Tensor]) -> Tensor:
+        """Focal loss of the weighted map against the masks of synthetic anomalies, and the entropy of the weights."""
+        inputs, masks = batch
+        weights = self.importance.softmax(0)
+        with torch.no_grad():
+            maps = {i: upsample(d, (masks.shape[2], masks.shape[3])) for i, d in self.standardised(inputs).items()}
+        fused = torch.stack([weights[i] * d for i, d in maps.items()]).sum(0)
+        entropy = -(weights * weights.clamp_min(1e-12).log()).sum()
+        return focal(self.slope * fused + self.shift, masks) + self.settings.entropy * entropy
+
+    def _cut(self) -> None:
+        weights = self.importance.softmax(0)
+        weights = torch.where(weights < self.settings.cut / len(weights), 0.0, weights)
+        self.weights.copy_(weights / weights.sum())
+        self.keep()
+
+    def keep(self) -> None:
+        """Make the blocks with a weight the ones that run; called after the cut and after loading."""
+        self.kept = tuple(int(i) for i in self.weights.nonzero().flatten())
+
+    def score(self, inputs: list[list[Tensor]], size: tuple[int, int]) -> Scores:
+        maps = self.standardised(inputs)
+        own = self._fused(maps, (self.size, self.size))
+        return Scores(own.flatten(1).max(1).values, self._fused(maps, size))
+
+    def _fused(self, maps: dict[int, Tensor], size: tuple[int, int]) -> Tensor:
+        total = torch.stack([self.weights[i] * upsample(d, size) for i, d in maps.items()]).sum(0)
+        return self.blur(total)  # type: ignore[no-any-return]
