@@ -8,6 +8,7 @@ of its own. The service answers 8 keep-alive clients on loopback, who share the 
 import argparse
 import http.client
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -134,12 +135,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=0, help="how many more while memory is watched")
-    parser.add_argument("--port", type=int, default=8765)
+    parser.add_argument("--port", type=int, help="a free one unless named")
     parser.add_argument("--bare", action="store_true", help="measure the bare session only")
     asked = parser.parse_args()
     if asked.bare:
         sys.stdout.write(json.dumps(bare(asked.bundle, asked.images, asked.seconds / 2)))
         return
+    asked.port = asked.port or free_port()
     bodies, rounds = [path.read_bytes() for path in asked.images], []
     with tempfile.TemporaryDirectory() as folder, serving(asked.bundle, Path(folder), asked.port) as service:
         for _ in range(asked.rounds):  # in turn, so that a busy neighbour meets both
@@ -158,6 +160,13 @@ def main() -> None:
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
     if asked.out:
         write_json(asked.out, result)
+
+
+def free_port() -> int:
+    """So that an older service that still listens is not measured by mistake."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
 
 
 def watch(service: psutil.Process, port: int, bodies: list[bytes], requests: int) -> list[int]:

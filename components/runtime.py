@@ -8,12 +8,17 @@ from typing import Any
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
+def cores() -> int:
+    """How many threads a session gets unless told otherwise."""
+    return min(8, os.cpu_count() or 1)
+
+
 def session(model: bytes | Path, threads: int | None = None) -> Any:
     """A CPU session that does not spin while idle, so that a busy neighbour costs nothing."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or min(8, os.cpu_count() or 1)
+    options.intra_op_num_threads = threads or cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model

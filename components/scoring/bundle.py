@@ -1,5 +1,6 @@
 """A bundle opened for scoring: only an ONNX graph whose files match the bundle's manifest is ever loaded."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ class Bundle:
         self.calibration: dict[str, Any] = read_json(folder / "calibration.json")
         self.session = session(folder / "model.onnx", threads)
 
+    @cached_property
+    def narrow(self) -> Any:
+        """A session on one thread, for callers that run side by side."""
+        return session(self.folder / "model.onnx", 1)
+
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
         """Raises BundleError when a file is missing or has other bytes than the manifest says."""
@@ -35,9 +41,10 @@ class Bundle:
             raise BundleError(f"{folder}: holds no manifest.json; give the bundle folder of a run")
         return dict(read_json(folder / "manifest.json"))
 
-    def score(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def score(self, images: np.ndarray, narrow: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16)."""
-        scores, maps, embeddings = self.session.run(["score", "map", "embedding"], {"image": images})
+        run = (self.narrow if narrow else self.session).run
+        scores, maps, embeddings = run(["score", "map", "embedding"], {"image": images})
         return scores, maps, embeddings
 
     @property

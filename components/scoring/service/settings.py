@@ -14,7 +14,7 @@ class ServiceSettings:
     max_files: int = 32
     body_seconds: float = 10.0  # a slower upload is refused
     batch: int = 8
-    wait_ms: float = 3.0  # how long the first image of a batch waits for company
+    wait_ms: float = 0.0  # how long the first image of a batch waits for company; 0: it takes what waits already
     queue: int = 64  # images waiting; beyond it the answer is 503 with Retry-After
     threads: int | None = None  # of ONNX Runtime; all cores unless named
     reload_seconds: float = 2.0  # how often the registry is asked for its champion
