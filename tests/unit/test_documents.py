@@ -74,6 +74,13 @@ def test_every_method_has_its_page():
     assert {p.stem for p in Path("docs/methods").glob("*.md")} == set(CATALOGUE)
 
 
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_generated_half_of_a_method_page_is_up_to_date(name):
+    from benchmarks.methods import MARKER, generated
+
+    assert Path(f"docs/methods/{name}.md").read_text().split(MARKER)[1].strip() == generated(name).strip()
+
+
 def test_files_stay_below_four_hundred_lines():
     for file in (*Path("components").rglob("*.py"), *Path("flows").rglob("*.py"), *Path("tests").rglob("*.py")):
         assert len(file.read_text().splitlines()) <= 400, file
