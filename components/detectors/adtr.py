@@ -135,7 +135,7 @@ class ADTR(FeatureDetector):
         memory = entered = self.enter(rows)
         for layer in self.encoder:
             memory = layer(memory, self.position)
-        found = self.queries.expand(len(rows), -1, -1) if self.settings.queries else entered
+        found = self.queries.expand(rows.shape[0], -1, -1) if self.settings.queries else entered
         for layer in self.decoder:
             found = layer(found, None, memory, self.position)
         return self.leave(found)  # type: ignore[no-any-return]

@@ -276,7 +276,7 @@ class PNI(BackboneDetector):
         if s.neighbourhood:
             parts.append((self.neighbourhood(self._reduced(embedded)) / s.temperature).softmax(1))
         if s.position:
-            parts.append(self.plausible[None].expand(len(embedded), -1, -1, -1))
+            parts.append(self.plausible[None].expand(embedded.shape[0], -1, -1, -1))
         if not parts:
             return torch.ones_like(embedded[:, :1]).expand(-1, s.representatives, -1, -1)
         return torch.stack(parts).mean(0)

@@ -140,7 +140,7 @@ class UniAD(FeatureDetector):
         found = memory
         for layer, query in zip(self.decoder, self.queries, strict=True):
             # The output of the layer before enters as keys and values only: a residual would be the shortcut.
-            target = query.expand(len(rows), -1, -1) if self.settings.layer_queries else found
+            target = query.expand(rows.shape[0], -1, -1) if self.settings.layer_queries else found
             found = layer(target, memory, found, position, self.hidden)
         return self.leave(self.norm(found))  # type: ignore[no-any-return]
 

@@ -6,12 +6,13 @@ where a new product lies; so the last number is the length of what the component
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.contract import Detector, FeatureDetector, Scores
+from components.detectors.contract import Detector, Scores
 from components.imaging import load
 from components.progress import progress
 
@@ -21,15 +22,24 @@ BATCH = 16
 
 
 def described(detector: Detector, images: Tensor) -> tuple[Scores, Tensor]:
-    """Scores and descriptor (B, D) with the backbone run once: mean features, else the pooled picture."""
-    if isinstance(detector, FeatureDetector):
-        features = detector.backbone(images)
-        return detector.score(features, (images.shape[-2], images.shape[-1])), _means(features)
-    return detector(images), F.adaptive_avg_pool2d(images, GRID).flatten(1)
+    """Scores and descriptor (B, D) with the backbone run once."""
+    inputs = detector.prepare(images)
+    return detector.score(inputs, (images.shape[-2], images.shape[-1])), descriptor(inputs)
 
 
-def _means(features: list[Tensor]) -> Tensor:
-    return torch.cat([tap.mean((2, 3)) for tap in features], 1)
+def descriptor(inputs: Any) -> Tensor:
+    """Means of all features among a detector's inputs (B, D); the pooled picture where it has none."""
+    maps = list(_tensors(inputs))
+    features = [m.mean((2, 3)) for m in maps if m.shape[1] > 3]
+    return torch.cat(features, 1) if features else F.adaptive_avg_pool2d(maps[0], GRID).flatten(1)
+
+
+def _tensors(inputs: Any) -> Iterator[Tensor]:
+    if isinstance(inputs, Tensor):
+        yield inputs
+    else:
+        for part in inputs:
+            yield from _tensors(part)
 
 
 class Described(nn.Module):
@@ -52,8 +62,8 @@ class Described(nn.Module):
         self.register_buffer("scale", left.norm(dim=1).mean().clamp_min(1e-6))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scores, descriptor = described(self.detector, images)
-        offset = descriptor - self.mean
+        scores, found = described(self.detector, images)
+        offset = found - self.mean
         left = offset - (offset @ self.plain) @ self.plain.T
         length = left.square().sum(1, keepdim=True).sqrt() / self.scale
         known = offset @ self.directions
@@ -79,7 +89,4 @@ def descriptors(detector: Detector, paths: Sequence[Path]) -> Tensor:
 def _described_files(detector: Detector, paths: Sequence[Path]) -> Iterator[Tensor]:
     for start in progress(range(0, len(paths), BATCH), f"describing {len(paths)} good images"):
         images = torch.stack([load(path, detector.size) for path in paths[start : start + BATCH]])
-        if isinstance(detector, FeatureDetector):
-            yield _means(detector.backbone(images))
-        else:
-            yield F.adaptive_avg_pool2d(images, GRID).flatten(1)
+        yield descriptor(detector.prepare(images))

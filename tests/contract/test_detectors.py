@@ -5,6 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -13,7 +14,10 @@ from safetensors.torch import load_file
 from components.backbones import Backbone, FeatureStore
 from components.detectors import CATALOGUE, create, describe, detector_class, settings_for
 from components.detectors.contract import Fit, Optimise
+from components.export.embedding import Described, descriptor
+from components.export.graph import write_graph
 from components.imaging import to_tensor
+from components.runtime import session
 from components.settings import build, plain
 from components.training.checkpoint import Checkpoint
 from components.training.data import FileImages, FitImages
@@ -119,6 +123,21 @@ def test_saved_model_scores_the_same(fitted, batch, tmp_path):
     loaded = load_model(tmp_path)
     with torch.inference_mode():
         torch.testing.assert_close(loaded(batch).image, fitted(batch).image, rtol=0, atol=0)
+
+
+def test_exported_graph_scores_the_same(fitted, batch, tmp_path):
+    """The parity gate in small: another batch and another image size than the one it was traced with."""
+    with torch.inference_mode():
+        known = descriptor(fitted.prepare(batch))
+        write_graph(Described(fitted, known), tmp_path / "model.onnx", 20, {})
+        opened = session(tmp_path / "model.onnx")
+        for images in (batch[:3], batch[:1, :, :80]):
+            scores = fitted(images)
+            image, maps, embedding = opened.run(["score", "map", "embedding"], {"image": images.numpy()})
+            tolerance = 1e-3 * float(fitted(batch).map.max() - fitted(batch).map.min())
+            np.testing.assert_allclose(maps, scores.map, rtol=1e-3, atol=tolerance)
+            np.testing.assert_allclose(image, scores.image, rtol=1e-3, atol=tolerance)
+            assert embedding.shape == (len(images), 16)
 
 
 def test_backbone_stays_frozen_in_training_mode(fitted, batch):
