@@ -18,7 +18,7 @@ pipeline: setup  ## the main job: solar cells to a registered champion
 	$(BIN)/loupe pipeline
 
 test: setup  ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## style and types
 	$(BIN)/ruff check .

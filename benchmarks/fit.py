@@ -48,6 +48,7 @@ def measured(view: str, detector: str) -> dict[str, object]:
         "seconds": {
             "whole fit command": fit_seconds,
             "train": read_json(made / "model" / "timing.json")["seconds"],
+            "of that features": round(read_json(made / "model" / "timing.json")["features"]["seconds_spent"], 1),
             "evaluate command": evaluate_seconds,
         },
         "peak_memory_mb": peak,
