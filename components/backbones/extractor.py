@@ -6,6 +6,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from components.artefacts import values_hash
@@ -15,7 +16,10 @@ from components.imaging import resize
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """Which network, at which taps (timm's ``out_indices``; stride 2 ** (tap + 1)), at which square input size."""
+    """Which network, at which taps (timm's ``out_indices``), at which square input size.
+
+    Taps of a convolutional network are its stages, at stride 2 ** (tap + 1); those of a transformer its blocks.
+    """
 
     name: str = "tf_efficientnet_lite0"
     taps: tuple[int, ...] = (1, 2, 3)
@@ -36,8 +40,13 @@ class Backbone(nn.Module):
         self.settings = settings
         item = entry(settings.name) if pretrained else {"mean": [0.0] * 3, "std": [1.0] * 3}
         self.net = timm.create_model(settings.name, features_only=True, out_indices=settings.taps)
+        transformer = isinstance(self.net, FeatureGetterNet)
+        full: Any = timm.create_model(settings.name) if pretrained or transformer else None
         if pretrained:
-            self._copy_weights()
+            load_into(full, settings.name)
+            self._copy_weights(full.state_dict())
+        # A transformer's blocks leave their tokens unnormalised; its own final norm, frozen, belongs to its features.
+        self.norm: nn.Module = full.norm if transformer else nn.Identity()
         self.register_buffer("mean", torch.tensor(item["mean"]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(item["std"]).view(1, 3, 1, 1))
         taps: Any = self.net.feature_info
@@ -48,11 +57,10 @@ class Backbone(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def _copy_weights(self) -> None:
-        full = timm.create_model(self.settings.name)
-        load_into(full, self.settings.name)
-        wanted = self.net.state_dict()
-        self.net.load_state_dict({key: value for key, value in full.state_dict().items() if key in wanted})
+    def _copy_weights(self, full: dict[str, Tensor]) -> None:
+        target: nn.Module = self.net.model if isinstance(self.net, FeatureGetterNet) else self.net
+        wanted = target.state_dict()
+        target.load_state_dict({key: value for key, value in full.items() if key in wanted})
 
     def train(self, mode: bool = True) -> "Backbone":  # noqa: ARG002  (a parent's .train() must not reach BatchNorm)
         return super().train(False)
@@ -73,7 +81,11 @@ class Backbone(nn.Module):
         return (resize(images, self.settings.size) - self.mean) / self.std
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return list(self.net(self.normalise(images)))
+        maps = self.net(self.normalise(images))
+        return list(maps) if isinstance(self.norm, nn.Identity) else [self._normed(m) for m in maps]
+
+    def _normed(self, maps: Tensor) -> Tensor:
+        return self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
     def base_key(self) -> str:
         """Identity of the network, its weights and the input size, whatever the taps."""

@@ -28,6 +28,7 @@ class FastFlowSettings:
     steps: int = 8
     kernels: tuple[int, ...] = (3, 1)
     hidden_ratio: float = 1.0  # width of the subnets over that of their input half: 1.0 ResNets, 0.16 transformers
+    layer_norm: bool = True  # in front of each flow; ours (reconstructed). Transformers bring a norm of their own
     clamp: float = 2.0  # bound of the log scale per step; ours (reconstructed)
     epochs: int = 500
     batch_size: int = 32
@@ -36,6 +37,19 @@ class FastFlowSettings:
     clip: float = 1.0  # gradient norm; the loss is of the order of 1e5
     top: float = 0.0  # share of the map whose mean is the image score (0: the maximum); ours (reconstructed)
     average: float = 0.0  # decay of the moving average of weights; scores oscillate from epoch to epoch without one
+
+
+# The published backbones, each a preset for sites that have the weights.
+BACKBONES = {
+    "cait_m48_448": FastFlowSettings(
+        BackboneSettings("cait_m48_448", (40,), 448), steps=20, hidden_ratio=0.16, layer_norm=False
+    ),
+    "deit_base_distilled_patch16_384": FastFlowSettings(
+        BackboneSettings("deit_base_distilled_patch16_384", (7,), 384), steps=20, hidden_ratio=0.16, layer_norm=False
+    ),
+    "resnet18": FastFlowSettings(BackboneSettings("resnet18", (1, 2, 3), 256), kernels=(3,)),
+    "wide_resnet50_2": FastFlowSettings(BackboneSettings("wide_resnet50_2", (1, 2, 3), 256)),
+}
 
 
 class Coupling(nn.Module):
@@ -75,7 +89,7 @@ class Flow(nn.Module):
 
     def __init__(self, channels: int, grid: int, settings: FastFlowSettings) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm([channels, grid, grid])
+        self.norm = nn.LayerNorm([channels, grid, grid]) if settings.layer_norm else nn.Identity()
         kernels = [settings.kernels[i % len(settings.kernels)] for i in range(settings.steps)]
         self.steps = nn.ModuleList(Coupling(channels, k, settings.hidden_ratio, settings.clamp) for k in kernels)
 
@@ -100,10 +114,11 @@ class FastFlow(FeatureDetector):
     name = "fastflow"
     settings_type = FastFlowSettings
     presets = {
-        "paper": FastFlowSettings(BackboneSettings("wide_resnet50_2", (1, 2, 3), 256)),
+        "paper": BACKBONES["wide_resnet50_2"],
         # Taps, one level deeper than the paper's, and top: by AUROC on synthetic anomalies (docs/methods/fastflow.md).
         "cpu": FastFlowSettings(BackboneSettings(taps=(2, 3, 4)), epochs=12, batch_size=16, top=0.005, average=0.98),
         "tiny": FastFlowSettings(BackboneSettings(taps=(2, 3), size=64), steps=2, epochs=4, batch_size=4),
+        **BACKBONES,
     }
     info = MethodInfo(
         title="FastFlow",

@@ -1,13 +1,16 @@
 """What must be present for a detector to be FastFlow; each point fails without it."""
 
 import dataclasses
+import json
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from components.backbones import BackboneSettings
-from components.detectors.fastflow import Coupling, FastFlow, FastFlowSettings, Flow
+from components.artefacts import file_hash
+from components.backbones import Backbone, BackboneSettings
+from components.detectors.fastflow import BACKBONES, Coupling, FastFlow, FastFlowSettings, Flow
 
 RESNET18 = BackboneSettings("resnet18", (1, 2, 3), 256)
 
@@ -117,3 +120,36 @@ def test_map_is_the_mean_over_taps_of_the_likelihood_at_each_position():
 
 def test_permutation_is_saved_with_the_weights():
     assert "permutation" in Coupling(8, 3, 1.0, 2.0).state_dict()
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_published_backbones_are_presets_that_timm_knows(name):
+    assert timm.is_model(name)
+    assert FastFlow.presets[name].backbone.name == name
+
+
+@pytest.mark.parametrize(("name", "block"), [("deit_tiny_distilled_patch16_224", 7), ("cait_xxs24_224", 20)])
+def test_a_transformer_gives_one_normed_map_to_one_flow(name, block):
+    settings = FastFlowSettings(BackboneSettings(name, (block,), 224), steps=2, hidden_ratio=0.16, layer_norm=False)
+    detector = FastFlow(settings, pretrained=False).eval()
+    with torch.inference_mode():
+        (tokens,) = detector.backbone(torch.rand(1, 3, 224, 224))
+        scores = detector(torch.rand(1, 3, 100, 90))
+    assert tokens.shape == (1, 192, 14, 14)
+    torch.testing.assert_close(tokens.mean(1), torch.zeros(1, 14, 14), rtol=0, atol=1e-4)  # the network's own norm
+    assert isinstance(detector.flows[0].norm, nn.Identity)
+    assert scores.map.shape == (1, 1, 100, 90)
+
+
+def test_weights_of_a_transformer_reach_its_blocks_and_its_norm(tmp_path, monkeypatch):
+    torch.manual_seed(4)
+    name = "deit_tiny_distilled_patch16_224"
+    full = timm.create_model(name)
+    torch.nn.init.normal_(full.norm.weight)
+    torch.save(full.state_dict(), tmp_path / f"{name}.pth")
+    item = {"file": f"{name}.pth", "sha256": file_hash(tmp_path / f"{name}.pth"), "mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "manifest.json").write_text(json.dumps({name: item}))
+    monkeypatch.setenv("LOUPE_WEIGHTS", str(tmp_path))
+    backbone = Backbone(BackboneSettings(name, (7,), 224))
+    torch.testing.assert_close(backbone.norm.weight, full.norm.weight)
+    torch.testing.assert_close(backbone.net.model.blocks[7].mlp.fc1.weight, full.blocks[7].mlp.fc1.weight)
