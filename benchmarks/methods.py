@@ -74,6 +74,8 @@ def published(name: str) -> str:
 
 def measured(name: str) -> str:
     rows = [cells(*key.split("/"), entry) for key, entry in sorted(results().items()) if key.split("/")[1] == name]
+    if not rows:
+        return "## Measured here\nNot measured yet.\n"
     lines = [f"| {' | '.join(c for c, h in zip(row, HEAD, strict=True) if h != 'detector')} |" for row in rows]
     head = [h for h in HEAD if h != "detector"]
     about = "Preset `cpu`, seed 0, test split, two cores ([benchmarks](../../benchmarks/README.md))."
