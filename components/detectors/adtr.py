@@ -14,26 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.blocks import upsample
-from components.detectors.contract import (
-    FeatureDetector,
-    Fit,
-    MethodInfo,
-    Optimise,
-    Scores,
-    Stage,
-    Together,
-    TrainingData,
-)
+from components.detectors.contract import MethodInfo, Optimise, Stage, Together, TrainingData
 from components.detectors.transformers import (
     DecoderLayer,
     EncoderLayer,
-    Standardise,
+    TokenRebuilder,
     initialise,
-    pooled_maximum,
-    together,
-    tokens,
-    untokens,
 )
 
 
@@ -62,7 +48,7 @@ class ADTRSettings:
     most: int = 20  # positions whose mean stands for an image in the image loss
 
 
-class ADTR(FeatureDetector):
+class ADTR(TokenRebuilder):
     """Map: distance of features and their reconstruction, upsampled; image score: the largest local mean of it."""
 
     name = "adtr"
@@ -97,8 +83,7 @@ class ADTR(FeatureDetector):
 
     def __init__(self, settings: ADTRSettings, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)
-        s, channels, length = settings, sum(self.backbone.channels), settings.grid**2
-        self.standardise = Standardise(channels, s.standardise)
+        s, channels, length = settings, self.channels, settings.grid**2
         self.enter, self.leave = nn.Linear(channels, s.width), nn.Linear(s.width, channels)
         layer = (s.width, s.heads, s.feedforward, s.dropout)
         self.encoder = nn.ModuleList(EncoderLayer(*layer) for _ in range(s.layers))
@@ -110,8 +95,7 @@ class ADTR(FeatureDetector):
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
         s, table = self.settings, data.features(self.backbone)
-        if s.standardise:
-            yield Fit("channels", table, lambda f: self.standardise.add(together(f, s.grid)), self.standardise.finish)
+        yield from self.statistics(table)
         adamw = partial(torch.optim.AdamW, weight_decay=s.weight_decay)
         learned = [p for p in self.parameters() if p.requires_grad]
         yield Optimise(
@@ -126,10 +110,6 @@ class ADTR(FeatureDetector):
                 s.batch_size, schedule=_drop,
             )  # fmt: skip
 
-    def target(self, features: list[Tensor]) -> Tensor:
-        """What is rebuilt, as tokens (B, L, C)."""
-        return tokens(self.standardise(together(features, self.settings.grid)))
-
     def rebuild(self, rows: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""
         memory = entered = self.enter(rows)
@@ -140,11 +120,6 @@ class ADTR(FeatureDetector):
             found = layer(found, None, memory, self.position)
         return self.leave(found)  # type: ignore[no-any-return]
 
-    def difference(self, features: list[Tensor]) -> Tensor:
-        """Features minus reconstruction, (B, L, C)."""
-        rows = self.target(features)
-        return rows - self.rebuild(rows)
-
     def normal_loss(self, features: list[Tensor]) -> Tensor:
         """Squared distance per position, averaged over positions and batch."""
         return self.difference(features).square().sum(2).mean()
@@ -153,11 +128,6 @@ class ADTR(FeatureDetector):
         """The paper's push-pull loss; masks (B, 1, grid, grid)."""
         features, masks = batch
         return push_pull(pseudo_huber(self.difference(features)), masks.flatten(1), self.settings)
-
-    def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
-        distance = untokens(self.difference(features).norm(dim=2, keepdim=True), self.settings.grid)
-        own = upsample(distance, (self.size, self.size), corners=True)
-        return Scores(pooled_maximum(own, self.settings.pool), upsample(distance, size, corners=True))
 
 
 def pseudo_huber(difference: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
 from components.detectors.blocks import GaussianBlur, upsample
-from components.detectors.contract import FeatureDetector, Fit, MethodInfo, Optimise, Scores, Stage, TrainingData
-from components.detectors.transformers import PreNormLayer, Standardise, initialise, together, waves
+from components.detectors.contract import MethodInfo, Optimise, Scores, Stage, TrainingData
+from components.detectors.transformers import PreNormLayer, Rebuilder, initialise, waves
 from components.errors import SettingsError
 
 
@@ -55,7 +55,7 @@ class SIVTSettings:
             raise SettingsError("a checkerboard has 4 subsets; set subsets to 4 or partition to random")
 
 
-class SIVT(FeatureDetector):
+class SIVT(Rebuilder):
     """Map: product of the blurred distance and direction residuals; image score: its standard deviation."""
 
     name = "sivt"
@@ -91,9 +91,8 @@ class SIVT(FeatureDetector):
 
     def __init__(self, settings: SIVTSettings, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)
-        s, channels, side = settings, sum(self.backbone.channels), settings.grid // settings.patch
+        s, channels, side = settings, self.channels, settings.grid // settings.patch
         self.blur = GaussianBlur(s.blur)
-        self.standardise = Standardise(channels, s.standardise)
         self.embed = nn.Conv2d(channels, s.width, s.patch, s.patch)
         self.auxiliary = nn.Parameter(0.02 * torch.randn(1, side**2 if s.positioned else 1, s.width))
         self.encoder = nn.Sequential(
@@ -123,8 +122,7 @@ class SIVT(FeatureDetector):
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
         s, table = self.settings, data.features(self.backbone)
-        if s.standardise:
-            yield Fit("channels", table, lambda f: self.standardise.add(together(f, s.grid)), self.standardise.finish)
+        yield from self.statistics(table)
         yield Optimise(
             "transformer",
             table,
@@ -135,10 +133,6 @@ class SIVT(FeatureDetector):
             batch_size=s.batch_size,
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
         )
-
-    def target(self, features: list[Tensor]) -> Tensor:
-        """What is rebuilt, (B, C, grid, grid)."""
-        return self.standardise(together(features, self.settings.grid))  # type: ignore[no-any-return]
 
     def loss(self, features: list[Tensor]) -> Tensor:
         """Per token: mean squared error and lambda * (1 - cosine), over the patch vector."""

@@ -1,12 +1,16 @@
 """Transformer pieces of the feature-reconstructing detectors, spelled out so that they export."""
 
 import math
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.detectors.blocks import upsample
+from components.detectors.contract import FeatureDetector, Fit, Scores, Stage, Table
 from components.errors import SettingsError
 
 
@@ -114,6 +118,43 @@ class Standardise(nn.Module):
         spread = (self.sums[2] / self.sums[0] - mean.square()).clamp_min(0).sqrt()
         self.mean.copy_(mean.view(1, -1, 1, 1))
         self.std.copy_(spread.clamp_min(1e-3 * float(spread.max()) + 1e-12).view(1, -1, 1, 1))
+
+
+class Rebuilder(FeatureDetector):
+    """A detector that rebuilds the features of all taps on one grid; ``settings`` have *grid* and *standardise*."""
+
+    def __init__(self, settings: Any, pretrained: bool = True) -> None:
+        super().__init__(settings, pretrained)
+        self.channels = sum(self.backbone.channels)
+        self.standardise = Standardise(self.channels, settings.standardise)
+
+    def statistics(self, table: Table) -> Iterable[Stage]:
+        """The stage that standardised channels need, if they are."""
+        if self.settings.standardise:
+            grid, standardise = self.settings.grid, self.standardise
+            yield Fit("channels", table, lambda f: standardise.add(together(f, grid)), standardise.finish)
+
+    def target(self, features: list[Tensor]) -> Tensor:
+        """What is rebuilt, (B, C, grid, grid)."""
+        return self.standardise(together(features, self.settings.grid))  # type: ignore[no-any-return]
+
+
+class TokenRebuilder(Rebuilder):
+    """Scores by the distance of tokens and their reconstruction, as UniAD and ADTR do; ``settings`` have *pool*."""
+
+    @abstractmethod
+    def rebuild(self, rows: Tensor) -> Tensor:
+        """Tokens (B, L, C) -> (B, L, C)."""
+
+    def difference(self, features: list[Tensor]) -> Tensor:
+        """Tokens minus reconstruction, (B, L, C)."""
+        rows = tokens(self.target(features))
+        return rows - self.rebuild(rows)
+
+    def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
+        distance = untokens(self.difference(features).norm(dim=2, keepdim=True), self.settings.grid)
+        own = upsample(distance, (self.size, self.size), corners=True)
+        return Scores(pooled_maximum(own, self.settings.pool), upsample(distance, size, corners=True))
 
 
 def together(features: list[Tensor], grid: int) -> Tensor:

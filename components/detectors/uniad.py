@@ -14,18 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.blocks import upsample
-from components.detectors.contract import FeatureDetector, Fit, MethodInfo, Optimise, Scores, Stage, TrainingData
+from components.detectors.contract import MethodInfo, Optimise, Stage, TrainingData
 from components.detectors.transformers import (
     DecoderLayer,
     EncoderLayer,
-    Standardise,
+    TokenRebuilder,
     initialise,
     neighbourhood,
-    pooled_maximum,
-    together,
     tokens,
-    untokens,
 )
 
 
@@ -54,7 +50,7 @@ class UniADSettings:
     clip: float = 0.1
 
 
-class UniAD(FeatureDetector):
+class UniAD(TokenRebuilder):
     """Map: distance of features and their reconstruction, upsampled; image score: the largest local mean of it."""
 
     name = "uniad"
@@ -84,8 +80,7 @@ class UniAD(FeatureDetector):
 
     def __init__(self, settings: UniADSettings, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)
-        s, channels, length = settings, sum(self.backbone.channels), settings.grid**2
-        self.standardise = Standardise(channels, s.standardise)
+        s, channels, length = settings, self.channels, settings.grid**2
         self.register_buffer("hidden", neighbourhood(s.grid, s.window), persistent=False)
         self.enter, self.leave = nn.Linear(channels, s.width), nn.Linear(s.width, channels)
         layer = (s.width, s.heads, s.feedforward, s.dropout)
@@ -102,8 +97,7 @@ class UniAD(FeatureDetector):
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
         s, table = self.settings, data.features(self.backbone)
-        if s.standardise:
-            yield Fit("channels", table, lambda f: self.standardise.add(together(f, s.grid)), self.standardise.finish)
+        yield from self.statistics(table)
         yield Optimise(
             "transformer",
             table,
@@ -116,13 +110,9 @@ class UniAD(FeatureDetector):
             clip=s.clip,
         )
 
-    def target(self, features: list[Tensor]) -> Tensor:
-        """What is rebuilt, as tokens (B, L, C)."""
-        return tokens(self.standardise(together(features, self.settings.grid)))
-
     def loss(self, features: list[Tensor]) -> Tensor:
         """Mean squared error between the clean features and what comes back from jittered ones."""
-        clean = self.target(features)
+        clean = tokens(self.target(features))
         return (self.rebuild(self.jittered(clean)) - clean).square().mean()
 
     def jittered(self, rows: Tensor) -> Tensor:
@@ -148,9 +138,3 @@ class UniAD(FeatureDetector):
         g = self.settings.grid
         pair = self.columns[None].expand(g, -1, -1), self.rows[:, None].expand(-1, g, -1)
         return torch.cat(pair, 2).flatten(0, 1)
-
-    def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
-        rows = self.target(features)
-        distance = untokens((self.rebuild(rows) - rows).norm(dim=2, keepdim=True), self.settings.grid)
-        own = upsample(distance, (self.size, self.size), corners=True)
-        return Scores(pooled_maximum(own, self.settings.pool), upsample(distance, size, corners=True))
