@@ -14,11 +14,11 @@ from components.runtime import session
 class FastBackbone:
     """Callable like the Backbone it wraps, for pixels already at its size; the graph is cached as a file."""
 
-    def __init__(self, backbone: Backbone, cache: Path) -> None:
+    def __init__(self, backbone: Backbone, cache: Path, threads: int | None = None) -> None:
         path = cache / f"backbone-{backbone.key()[:16]}.onnx"
         if not path.exists():
             _export(backbone, path)
-        self.session = session(path)
+        self.session = session(path, threads)
 
     def __call__(self, images: Tensor) -> list[np.ndarray]:
         return self.session.run(None, {"image": images.numpy()})

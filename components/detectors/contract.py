@@ -58,6 +58,10 @@ class Images(Protocol):
 class Anomalies(Images, Protocol):
     """Synthetic anomalies with their exact masks."""
 
+    def clean(self, size: int) -> Table:
+        """The images before: (B, 3, size, size) per draw."""
+        ...
+
     def masks(self, side: int) -> Table:
         """(B, 1, side, side) float32 per draw, 1 where anything in the cell is anomalous."""
         ...
@@ -66,8 +70,8 @@ class Anomalies(Images, Protocol):
 class TrainingData(Images, Protocol):
     """The fit normals."""
 
-    def anomalies(self, strategies: tuple[str, ...], size: int) -> Anomalies:
-        """One synthetic anomaly on every fit normal, at *size* pixels."""
+    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1) -> Anomalies:
+        """*copies* synthetic anomalies on every fit normal, at *size* pixels."""
         ...
 
 
@@ -169,6 +173,18 @@ class BackboneDetector(Detector):
     @property
     def size(self) -> int:
         return int(self.settings.backbone.size)
+
+
+class PixelDetector(Detector):
+    """A detector that learns from pixels alone, at the size its settings name."""
+
+    def __init__(self, settings: Any, pretrained: bool = True) -> None:  # noqa: ARG002  (nothing is pretrained)
+        super().__init__()
+        self.settings = settings
+
+    @property
+    def size(self) -> int:
+        return int(self.settings.size)
 
 
 class FeatureDetector(BackboneDetector):

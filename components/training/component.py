@@ -54,10 +54,12 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
         store = FeatureStore(Path(settings.store) if settings.store else None, settings.store_limit_gb)
         select = SyntheticAUROC(_check_images(split, synthetic, data, store))
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
-        loop.run(FitImages(_images(data, _rows(split, "fit")), store, seed))
+        images = FitImages(_images(data, _rows(split, "fit")), store, seed)
+        loop.run(images)
         save_model(detector, scratch)
         write_json(scratch / "history.json", loop.history)
-        write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage)})
+        spent = {**loop.spent, **images.spent}
+        write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage), "spent": spent})
     checkpoint.discard()
     log.info("%s: trained, in %s", name, out)
     return out

@@ -1,8 +1,9 @@
 """Images on disk as the tables detectors learn from."""
 
 import hashlib
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +39,20 @@ class FileImages:
 
 
 class MadeImages:
-    """One synthetic anomaly on each of *images*, kept in memory as uint8: image number i is a function of (seed, i)."""
+    """*copies* synthetic anomalies on each of *images*, in memory as uint8: number i is a function of (seed, i)."""
 
-    def __init__(self, images: Images, settings: SynthesisSettings, seed: int) -> None:
-        self.key = values_hash([images.key, settings, seed])
-        shape = (len(images), settings.size, settings.size)
+    def __init__(self, images: Images, settings: SynthesisSettings, seed: int, copies: int = 1) -> None:
+        self.key = values_hash([images.key, settings, seed, copies])
+        self.images, self.copies = images, copies
+        shape = (copies * len(images), settings.size, settings.size)
         self._pixels, self._masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
-        for i in progress(range(len(images)), "synthetic anomalies to learn from"):
-            normal = (images.pixels([i], settings.size)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+        started = time.perf_counter()
+        for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
+            normal = (images.pixels([i // copies], settings.size)[0] * 255).round().byte().permute(1, 2, 0).numpy()
             strategy = settings.strategies[i % len(settings.strategies)]
             made = make(strategy, normal, _generator(seed, i), settings)
             self._pixels[i], self._masks[i] = made.image, made.mask
+        self.seconds = time.perf_counter() - started
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -79,6 +83,20 @@ class PixelTable:
 
     def take(self, indices: Sequence[int]) -> Tensor:
         return self._pixels[torch.as_tensor(indices)].float() / 255
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Every row of *table* *copies* times in turn: what made images were before."""
+
+    table: PixelTable
+    copies: int
+
+    def __len__(self) -> int:
+        return self.copies * len(self.table)
+
+    def take(self, indices: Sequence[int]) -> Tensor:
+        return self.table.take([i // self.copies for i in indices])
 
 
 @dataclass(frozen=True)
@@ -115,6 +133,9 @@ class MadeAnomalies(StoredImages):
 
     images: MadeImages
 
+    def clean(self, size: int) -> Repeated:
+        return Repeated(PixelTable(self.images.images, size), self.images.copies)
+
     def masks(self, side: int) -> MaskTable:
         return MaskTable(self.images, side)
 
@@ -125,10 +146,13 @@ class FitImages(StoredImages):
 
     seed: int = 0
     synthesis: SynthesisSettings = SynthesisSettings()
+    spent: dict[str, float] = field(default_factory=dict, compare=False)  # seconds by what they went to
 
-    def anomalies(self, strategies: tuple[str, ...], size: int) -> MadeAnomalies:
+    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1) -> MadeAnomalies:
         settings = replace(self.synthesis, strategies=strategies, size=size)
-        return MadeAnomalies(MadeImages(self.images, settings, self.seed), self.store)
+        made = MadeImages(self.images, settings, self.seed, copies)
+        self.spent["synthesis"] = self.spent.get("synthesis", 0.0) + made.seconds
+        return MadeAnomalies(made, self.store)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Loop:
         self.detector, self.select, self.checkpoint = detector, select, checkpoint
         self.seed, self.every, self.fabric = seed, every, fabric
         self.history: list[dict[str, Any]] = []
+        self.spent = {"drawing": 0.0, "steps": 0.0, "choosing": 0.0}  # seconds of this process
         self.saved_at = time.monotonic()
         self.tensors: dict[str, Tensor] = {}
         self.position: dict[str, Any] = {"stage": 0, "epoch": 0, "step": 0}
@@ -89,7 +90,7 @@ class Loop:
                 if self._due():
                     self._save()
             stage.finish()
-        self.history.append({"stage": stage.name, "epoch": 0, "synthetic_auroc": self.select(self.detector)})
+        self.history.append({"stage": stage.name, "epoch": 0, "synthetic_auroc": self._chosen()})
 
     def _optimise(self, stage: Optimise) -> None:
         optimiser: Any = self.fabric.setup_optimizers(stage.optimiser(stage.parameters))
@@ -131,7 +132,9 @@ class Loop:
     def _step(self, stage: Optimise, optimiser: Any, average: list[Tensor], rows: list[int], done: float) -> float:
         for group in optimiser.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * stage.schedule(done)
+        started = time.perf_counter()
         batch = self.fabric.to_device(stage.table.take(rows))
+        drawn = time.perf_counter()
         with self.fabric.autocast():
             loss = stage.loss(batch)
         optimiser.zero_grad()
@@ -139,9 +142,12 @@ class Loop:
         if stage.clip:
             torch.nn.utils.clip_grad_norm_(stage.parameters, stage.clip)
         optimiser.step()
-        for mean, value in zip(average, stage.parameters, strict=False):
-            mean.lerp_(value.detach(), 1 - stage.average)
-        return float(loss.detach())
+        for mean, weight in zip(average, stage.parameters, strict=False):
+            mean.lerp_(weight.detach(), 1 - stage.average)
+        value = float(loss.detach())  # waits for the device, so that the clock below is right there too
+        self.spent["drawing"] += drawn - started
+        self.spent["steps"] += time.perf_counter() - drawn
+        return value
 
     def _finish_epoch(self, stage: Optimise, average: list[Tensor], epoch: int, loss: float, optimiser: Any) -> None:
         self.detector.eval()
@@ -149,7 +155,7 @@ class Loop:
         if stage.select:
             live = [p.detach().clone() for p in stage.parameters]
             _assign(stage.parameters, average)
-            record["synthetic_auroc"] = score = self.select(self.detector)
+            record["synthetic_auroc"] = score = self._chosen()
             if self.best is None or score >= self.best[0]:
                 self.best = (score, {k: v.detach().clone() for k, v in learned(self.detector).items()})
             _assign(stage.parameters, live if average else [])
@@ -157,6 +163,12 @@ class Loop:
         log.info("%s: epoch %d/%d %s", self.detector.name, epoch + 1, stage.epochs, _figures(record))
         if self._due():
             self._save(_loop_state(optimiser, average))
+
+    def _chosen(self) -> float:
+        started = time.perf_counter()
+        score = self.select(self.detector)
+        self.spent["choosing"] += time.perf_counter() - started
+        return score
 
     def _number(self, stage: Stage, epoch: int, step: int) -> int:
         text = f"{self.seed}/{stage.name}/{epoch}/{step}"
