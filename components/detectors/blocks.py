@@ -24,15 +24,49 @@ class GaussianBlur(nn.Module):
         return F.conv2d(F.pad(maps, (0, 0, r, r), mode="replicate"), self.kernel.transpose(2, 3))
 
 
+class Standardise(nn.Module):
+    """Per-channel standardisation of maps (B, C, h, w) by the mean and deviation of the fit normals; off: identity.
+
+    A closed-form stage calls ``add`` with every batch and ``finish`` once. Maps of several kinds, stacked as
+    channels, are brought to one scale for their fusion in the same way.
+    """
+
+    mean: Tensor
+    std: Tensor
+    sums: Tensor
+
+    def __init__(self, channels: int, active: bool) -> None:
+        super().__init__()
+        self.active = active
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, channels, 1, 1))
+        self.register_buffer("sums", torch.zeros(3, channels, dtype=torch.float64))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return (maps - self.mean) / self.std if self.active else maps
+
+    def add(self, maps: Tensor) -> None:
+        rows = maps.double()
+        count = torch.full_like(self.sums[0], rows[:, 0].numel())
+        self.sums += torch.stack([count, rows.sum((0, 2, 3)), rows.square().sum((0, 2, 3))])
+
+    def finish(self) -> None:
+        mean = self.sums[1] / self.sums[0]
+        spread = (self.sums[2] / self.sums[0] - mean.square()).clamp_min(0).sqrt()
+        self.mean.copy_(mean.view(1, -1, 1, 1))
+        self.std.copy_(spread.clamp_min(1e-3 * float(spread.max()) + 1e-12).view(1, -1, 1, 1))
+
+
 def upsample(maps: Tensor, size: tuple[int, int], corners: bool = False) -> Tensor:
     """Bilinear; (B, C, h, w) -> (B, C, *size). Half-pixel centres, or with *corners* the corner pixels aligned."""
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=corners)
 
 
-def focal(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
-    """Focal loss of a binary map, averaged (Lin et al., ICCV 2017, without its class weight)."""
+def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
+    """Focal loss of a binary map, averaged (Lin et al., ICCV 2017); *alpha* is the weight of the anomalous class."""
     plain = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (plain * (1 - torch.exp(-plain)) ** gamma).mean()
+    weight = 1.0 if alpha is None else alpha * target + (1 - alpha) * (1 - target)
+    return (weight * plain * (1 - torch.exp(-plain)) ** gamma).mean()
 
 
 def squared_distances(queries: Tensor, bank: Tensor) -> Tensor:

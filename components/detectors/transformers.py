@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.blocks import upsample
+from components.detectors.blocks import Standardise, upsample
 from components.detectors.contract import FeatureDetector, Fit, Scores, Stage, Table
 from components.errors import SettingsError
 
@@ -86,38 +86,6 @@ class PreNormLayer(nn.Module):
         y = self.norms[0](x)
         x = x + self.attention(y, y, y)
         return x + self.feed(self.norms[1](x))  # type: ignore[no-any-return]
-
-
-class Standardise(nn.Module):
-    """Per-channel standardisation of maps (B, C, h, w) by the mean and deviation of the fit normals; off: identity.
-
-    A closed-form stage calls ``add`` with every batch and ``finish`` once.
-    """
-
-    mean: Tensor
-    std: Tensor
-    sums: Tensor
-
-    def __init__(self, channels: int, active: bool) -> None:
-        super().__init__()
-        self.active = active
-        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
-        self.register_buffer("std", torch.ones(1, channels, 1, 1))
-        self.register_buffer("sums", torch.zeros(3, channels, dtype=torch.float64))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return (maps - self.mean) / self.std if self.active else maps
-
-    def add(self, maps: Tensor) -> None:
-        rows = maps.double()
-        count = torch.full_like(self.sums[0], rows[:, 0].numel())
-        self.sums += torch.stack([count, rows.sum((0, 2, 3)), rows.square().sum((0, 2, 3))])
-
-    def finish(self) -> None:
-        mean = self.sums[1] / self.sums[0]
-        spread = (self.sums[2] / self.sums[0] - mean.square()).clamp_min(0).sqrt()
-        self.mean.copy_(mean.view(1, -1, 1, 1))
-        self.std.copy_(spread.clamp_min(1e-3 * float(spread.max()) + 1e-12).view(1, -1, 1, 1))
 
 
 class Rebuilder(FeatureDetector):
