@@ -63,8 +63,8 @@ class SIVT(Rebuilder):
     presets = {
         "paper": SIVTSettings(),
         "cpu": SIVTSettings(
-            BackboneSettings(taps=(0, 1, 2, 3)), width=96, encoder_layers=3, encoder_heads=4, decoder_layers=2,
-            decoder_heads=4, standardise=True, epochs=25, batch_size=16, learning_rate=1e-3,
+            BackboneSettings(taps=(0, 1, 2, 3)), width=64, encoder_layers=2, encoder_heads=4, decoder_layers=2,
+            decoder_heads=4, standardise=True, epochs=10, batch_size=16, learning_rate=1e-3,
         ),
         "tiny": SIVTSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, patch=1, width=16, encoder_layers=1, encoder_heads=2,

@@ -59,7 +59,7 @@ class UniAD(TokenRebuilder):
         "paper": UniADSettings(),
         "cpu": UniADSettings(
             BackboneSettings(taps=(0, 1, 2, 3)), grid=16, width=128, feedforward=256, layers=2, standardise=True,
-            epochs=30, batch_size=16, learning_rate=1e-3, clip=1.0,
+            epochs=14, batch_size=16, learning_rate=1e-3, clip=1.0,
         ),
         "tiny": UniADSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, width=16, heads=2, layers=1, feedforward=32, window=3,
