@@ -59,8 +59,10 @@ def params_file(seed: int) -> Path:
     folder = WORK / f"seed-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     values = yaml.safe_load(Path("params.yaml").read_text())
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump({**values, "seed": seed, "artefacts": str(folder)}))
+    path, text = folder / "params.yaml", yaml.safe_dump({**values, "seed": seed, "artefacts": str(folder)})
+    with LOCK:  # the stages of another detector may be reading it
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
     return path
 
 
