@@ -25,7 +25,9 @@ import yaml
 from components.artefacts import git_commit, read_json, write_json
 from components.backbones import Backbone, BackboneSettings
 from components.backbones.runtime import FastBackbone
+from components.datasets.loading import rows
 from components.detectors import CATALOGUE, create, settings_for
+from components.errors import LoupeError
 from components.export.runner import pixels
 from components.params import load_params
 from components.runtime import session
@@ -68,10 +70,12 @@ def params_file(seed: int) -> Path:
 
 def prepare(view: str, seed: int) -> None:
     stages = Stages(load_params(params_file(seed)), view)
-    for step, made in (
-        (stages.manifest, stages.shared / "manifest"), (stages.validate, stages.shared / "validation"),
-        (stages.split, stages.folder / "split"), (stages.synthesise, stages.folder / "synthetic"),
-    ):  # fmt: skip
+    for part in stages.members:
+        prepare(part.view, seed)
+    steps = [(stages.split, stages.folder / "split"), (stages.synthesise, stages.folder / "synthetic")]
+    if not stages.members:
+        steps[:0] = [(stages.manifest, stages.shared / "manifest"), (stages.validate, stages.shared / "validation")]
+    for step, made in steps:
         if not made.exists():
             step()
 
@@ -79,7 +83,7 @@ def prepare(view: str, seed: int) -> None:
 def record(name: str) -> None:
     try:
         entry = measured(name)
-    except subprocess.CalledProcessError as error:
+    except (subprocess.CalledProcessError, LoupeError, OSError) as error:  # the others go on
         sys.stderr.write(f"{name}: {error}\n")
         return
     with LOCK:
@@ -98,6 +102,7 @@ def measured(name: str) -> dict[str, Any]:
     timing, metrics = read_json(at / "model" / "timing.json"), read_json(at / "evaluation" / "metrics.json")
     return {
         "overall": metrics["overall"],
+        **by_group(metrics["groups"], read_json(at / "calibration" / "calibration.json")["groups"]),
         "split": metrics["split"],
         "seed": seed_of(name),
         "preset": stages.params.train.preset,
@@ -112,6 +117,14 @@ def measured(name: str) -> dict[str, Any]:
         "hardware": f"one of {os.cpu_count()} cores, {platform.machine()}, no GPU",
         "commit": git_commit(),
     }
+
+
+def by_group(groups: dict[str, Any], calibrated: dict[str, Any]) -> dict[str, Any]:
+    """Of several groups the figures, and whose normals set each threshold; of one, nothing: its figures are overall."""
+    if len(groups) < 2:
+        return {}
+    bare = {g: {**f, "pixel": {k: v for k, v in f["pixel"].items() if k != "curve"}} for g, f in groups.items()}
+    return {"groups": bare, "calibration": {g: "own" if "scores" in c else "overall" for g, c in calibrated.items()}}
 
 
 def timed(stage: str, view: str, detector: str, params: Path) -> tuple[float, int]:
@@ -142,7 +155,7 @@ def latency(bundle: Path, stages: Stages, images: int = 8, rounds: int = 5) -> d
     """
     graph = session(bundle / "model.onnx", 1)
     floor = FastBackbone(Backbone(BackboneSettings()), Path(".cache/features"), 1)
-    paths = sorted(p for p in stages.data.rglob("*") if p.suffix in {".png", ".jpg"} and "ground_truth" not in p.parts)
+    paths = [stages.data / name for name in sorted(rows(stages.folder / "split", "test")["image_id"])]
     given = [pixels(str(path)) for path in paths[:: max(1, len(paths) // images)][:images]]
     small = torch.rand(1, 3, 256, 256)
     pairs = [(_ms(graph.run, None, {"image": image}), _ms(floor, small)) for _ in range(rounds) for image in given]

@@ -10,7 +10,8 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
-from benchmarks.table import HEAD, cells, results
+from benchmarks import mechanisms as study
+from benchmarks.table import HEAD, SEEDS_HEAD, Results, markdown, named, results, rows, seed_rows
 from components.artefacts import read_json
 from components.detectors import CATALOGUE, detector_class
 from components.settings import plain
@@ -72,28 +73,63 @@ def published(name: str) -> str:
     )
 
 
-def measured(name: str) -> str:
-    rows = [cells(*key.split("/"), entry) for key, entry in sorted(results().items()) if key.split("/")[1] == name]
-    if not rows:
+def measured(name: str, found: Results | None = None) -> str:
+    """The method's rows, what its seeds gave, where the time went."""
+    own = {key: entry for key, entry in (found or results()).items() if named(key)[1] == name}
+    if not own:
         return "## Measured here\nNot measured yet.\n"
-    lines = [f"| {' | '.join(c for c, h in zip(row, HEAD, strict=True) if h != 'detector')} |" for row in rows]
-    head = [h for h in HEAD if h != "detector"]
-    about = "Preset `cpu`, seed 0, test split, two cores ([benchmarks](../../benchmarks/README.md))."
+    about = "Preset `cpu`, test split, one thread ([benchmarks](../../benchmarks/README.md))."
+    parts = ["## Measured here\n" + about, _without_detector(HEAD, rows(own))]
+    if several := seed_rows(own):
+        parts += ["Over seeds, mean and smallest to largest:", _without_detector(SEEDS_HEAD, several)]
+    if spent := shares(own):
+        parts += [spent]
+    return "\n\n".join(parts) + "\n"
+
+
+def _without_detector(head: tuple[str, ...], lines: list[list[str]]) -> str:
+    kept = [i for i, what in enumerate(head) if what != "detector"]
+    return markdown((head[i] for i in kept), ([line[i] for i in kept] for line in lines))
+
+
+def shares(own: Results) -> str:
+    """What the training's time went to, a line per view; of entries that tell it."""
+    lines = []
+    for key, entry in sorted(own.items()):
+        view, _, seed = named(key)
+        parts = {k: v for k, v in entry["seconds"].items() if k in ("synthesis", "drawing", "steps", "choosing")}
+        if seed or "steps" not in parts:
+            continue
+        whole = entry["seconds"]["train"]
+        parts = {"features": entry["features"]["seconds_spent"], **parts}
+        parts["the rest"] = max(0.0, whole - sum(parts.values()))
+        lines.append(f"- {view}, {whole:.0f} s: " + ", ".join(f"{k} {v / whole:.0%}" for k, v in parts.items()))
     return (
-        "\n".join(["## Measured here", about, "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *lines]) + "\n"
+        "\n".join(["Where the training's time went (the rest: starting, one-pass stages, writing):", *lines])
+        if lines
+        else ""
     )
 
 
-def mechanisms(name: str) -> str:
+def mechanisms(name: str, studies: dict[str, Any] | None = None) -> str:
     """Each mechanism on and off, where it was studied."""
-    study = read_json(MECHANISMS).get(name) if MECHANISMS.exists() else None
-    if not study:
+    if studies is None:
+        studies = read_json(MECHANISMS)["studies"] if MECHANISMS.exists() else {}
+    if name not in studies:
         return ""
-    views = sorted(next(iter(study.values())))
-    head = [f"| {' | '.join(['changed', *views])} |", f"|{' --- |' * (1 + len(views))}"]
-    rows = [f"| {what} | {' | '.join(f'{values[v]:.3f}' for v in views)} |" for what, values in study.items()]
-    about = "Image AUROC, seed 0, `python -m benchmarks.mechanisms`."
-    return "\n".join(["## Mechanisms", about, "", *head, *rows]) + "\n"
+    parts = ["## Mechanisms", study.schedule(studies[name]), study.table(studies[name])]
+    about = "How to read this: [mechanisms](../../benchmarks/results/mechanisms.md)."
+    return "\n\n".join([*parts, *sentences(studies[name]), about]) + "\n"
+
+
+def sentences(found: dict[str, Any]) -> list[str]:
+    """Plainly, what does not help here."""
+    said = []
+    for verdict in ("does not help here", "within the noise"):
+        named_so = [f"{row['what']} ({row['view']})" for row in found["rows"] if row["verdict"] == verdict]
+        if named_so:
+            said.append(f"{verdict.capitalize()}: {', '.join(named_so)}.")
+    return said
 
 
 if __name__ == "__main__":

@@ -161,11 +161,13 @@ def score(
     images: list[Path],
     out: Annotated[Path, typer.Option(help="The table of scores, parquet.")],
     maps: Annotated[Path | None, typer.Option(help="Also write each heat map here, float32 .npy.")] = None,
+    group: Annotated[str | None, typer.Option(help="What they show, if the model knows several groups.")] = None,
+    cascade: Annotated[bool, typer.Option("--cascade", help="Let the edge graph answer where it is certain.")] = False,
 ) -> None:
     """Score images with ONNX Runtime only: raw score, p-value, decision per image."""
     from components.scoring.batch import score as score_images
 
-    say(f"scores in {score_images(bundle, images, out, maps)}")
+    say(f"scores in {score_images(bundle, images, out, maps, group, cascade)}")
 
 
 @app.command(epilog="Example: loupe pipeline --views elpv-mono --detectors patchcore")

@@ -27,10 +27,11 @@ STORE_VARIABLE = "LOUPE_STORE"
 
 @dataclass(frozen=True)
 class View:
-    """What a detector is trained on: a data set, or some of its groups."""
+    """What a detector is trained on: a data set, some of its groups, or other views joined."""
 
-    data: str
+    data: str = ""
     groups: tuple[str, ...] | None = None
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,16 @@ class Params:
     retrain: RetrainSettings = RetrainSettings()
 
     def view(self, name: str) -> View:
-        """Raises SettingsError when there is no such view."""
+        """Raises SettingsError when there is no such view, or none that can be built."""
         if name not in self.views:
             raise SettingsError(f"params.yaml: views.{name} does not exist; known are {', '.join(self.views)}")
-        return self.views[name]
+        view, where = self.views[name], f"params.yaml: views.{name}"
+        if bool(view.data) == bool(view.views) or (view.views and view.groups):
+            raise SettingsError(f"{where}: give data (with or without groups), or views to join")
+        for part in view.views:
+            if part not in self.views or self.views[part].views:
+                raise SettingsError(f"{where}.views: {part} is no view of a data set; name those that it joins")
+        return view
 
 
 def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:

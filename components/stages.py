@@ -1,7 +1,7 @@
 """The components in order, over one layout of artefacts: what DVC, the Prefect flows and ``loupe fit`` all call.
 
 artefacts/<data>/{manifest,validation}
-artefacts/<view>/{split,synthetic}
+artefacts/<view>/{split,synthetic}                      (a joined view: from the splits of its members)
 artefacts/<view>/<detector>/{model,calibration,evaluation,bundle}
 """
 
@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from components.errors import SettingsError
 from components.params import Params, load_params
 from components.settings import plain
 
@@ -23,12 +24,26 @@ class Stages:
 
     @property
     def data(self) -> Path:
+        """What image ids lie below: the data set's folder, the common root for a joined view."""
         return self.data_root / self.params.view(self.view).data
+
+    @property
+    def members(self) -> tuple["Stages", ...]:
+        """The stages of the views that this one joins; empty for a view of one data set."""
+        return tuple(replace(self, view=name) for name in self.params.view(self.view).views)
+
+    @property
+    def sources(self) -> tuple["Stages", ...]:
+        """Stages of one view per data set: where manifest and validation are made."""
+        return tuple({part.shared: part for part in self.members or (self,)}.values())
 
     @property
     def shared(self) -> Path:
         """Where what belongs to the data set lies, whatever the view."""
-        return Path(self.params.artefacts) / self.params.view(self.view).data
+        view = self.params.view(self.view)
+        if view.views:
+            raise SettingsError(f"{self.view} joins views; manifest and validation are those of its members")
+        return Path(self.params.artefacts) / view.data
 
     @property
     def folder(self) -> Path:
@@ -50,8 +65,11 @@ class Stages:
         return validate(self.shared / "manifest", self.data, self.shared / "validation", settings)
 
     def split(self) -> Path:
-        from components.datasets.splits import split
+        from components.datasets.splits import join, split
 
+        if self.members:
+            parts = {m.view: (m.folder / "split", m.data.relative_to(self.data)) for m in self.members}
+            return join(parts, self.folder / "split", self.view)
         settings = replace(self.params.split, groups=self.params.view(self.view).groups)
         return split(self.shared / "validation", self.data, self.folder / "split", settings)
 

@@ -46,7 +46,8 @@ def check_data(stages: Stages) -> Path:
 
 @task
 def prepare(stages: Stages) -> Path:
-    stages.split()
+    for part in (*stages.members, stages):
+        part.split()
     return stages.synthesise()
 
 
@@ -97,8 +98,10 @@ def train(params_file: Path = Path("params.yaml"), views: list[str] | None = Non
     evaluations: dict[str, Path] = {}
     for view in views or params.pipeline.views:
         stages = Stages(params, view, data_root)
-        for step in (bring_data, check_data, prepare):
-            step(stages)
+        for source in stages.sources:
+            bring_data(source)
+            check_data(source)
+        prepare(stages)
         for name in names:
             fit(stages, name, params_file)
             if evaluation := judge(stages, name):

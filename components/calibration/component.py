@@ -39,7 +39,7 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
         result = {
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),
-            "groups": {str(g): _group(scores[table["group"] == g], settings) for g in sorted(set(table["group"]))},
+            "groups": _groups(scores, table["group"].to_numpy(), settings),
             # Heat maps are drawn on this scale: from the typical to the largest value seen on normal images.
             "map": dict(zip(map(str, MAP_QUANTILES), [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())],
                             strict=True)),
@@ -79,7 +79,16 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
     }
 
 
-def _group(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+def _groups(scores: np.ndarray, groups: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    """Per group its own table where there are several and it has enough normals; the overall one decides the rest."""
+    names = sorted(set(groups))
+    return {str(g): _group(scores[groups == g], settings, len(names) > 1) for g in names}
+
+
+def _group(scores: np.ndarray, settings: CalibrationSettings, apart: bool) -> dict[str, Any]:
     if len(scores) < needed(settings.alpha):
         return {"n": len(scores), "threshold": None, "reason": f"fewer than {needed(settings.alpha)} normals"}
+    if apart:
+        table = summary(scores, settings)
+        return {k: table[k] for k in ("n", "threshold", "resolution", "false_alarm_interval", "quantiles", "scores")}
     return {"n": len(scores), "threshold": threshold(scores, settings.alpha, RESOLUTION * float(np.ptp(scores)))}

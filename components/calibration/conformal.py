@@ -6,6 +6,7 @@ same as score > threshold.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,23 @@ def p_values(calibration: dict[str, Any], scores: np.ndarray) -> np.ndarray:
     least = np.asarray(scores, np.float64) - calibration.get("resolution", 0.0)
     above = len(known) - np.searchsorted(known, least, side="left")
     return (1 + above) / (len(known) + 1)
+
+
+def of_group(calibration: dict[str, Any], group: str | None) -> dict[str, Any]:
+    """The table that decides for *group*: its own where calibration.json holds one, otherwise the overall one."""
+    own = calibration.get("groups", {}).get(group, {})
+    return {**calibration, **own} if "scores" in own else calibration
+
+
+def judge(
+    calibration: dict[str, Any], scores: np.ndarray, groups: Sequence[str | None]
+) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """p-values, decisions and thresholds of *scores* (N,), each by the table of its group."""
+    p, limits, decisions = np.empty(len(scores)), np.empty(len(scores)), np.empty(len(scores), object)
+    for group in set(groups):
+        at, known = np.array([g == group for g in groups]), of_group(calibration, group)
+        p[at], decisions[at], limits[at] = p_values(known, scores[at]), decide(known, scores[at]), known["threshold"]
+    return p, list(decisions), limits
 
 
 def decide(calibration: dict[str, Any], scores: np.ndarray) -> list[str]:

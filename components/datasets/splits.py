@@ -3,7 +3,9 @@
 import hashlib
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import networkx
@@ -11,7 +13,9 @@ import pandas as pd
 
 from components.artefacts import recorded, values_hash, write_json
 from components.datasets.duplicates import near_duplicates
+from components.datasets.loading import read_split
 from components.errors import DataError
+from components.imaging import load_mask
 from components.records import SPLIT_COLUMNS
 
 log = logging.getLogger("loupe")
@@ -26,6 +30,7 @@ class SplitSettings:
     hash_distance: int = 10  # bits of 64 in which perceptual hashes may differ to be compared on pixels
     detail: float = 0.975  # correlation of the fine detail from which on it is the same picture
     difference: float = 1.8  # or: RMS in grey levels up to which it is; docs/data.md shows what both tell apart
+    labelled: int = 0  # anomalous images with a mask that move from test to fit, for detectors that learn from some
 
 
 def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Path:
@@ -39,10 +44,49 @@ def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Pa
         table["note"] = None
         for cluster in _clusters(pairs):
             _keep_together(table, sorted(cluster))
+        _move_labelled(table, data, settings.labelled, {row for i, j, _ in pairs for row in (i, j)})
         table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
-        write_json(scratch / "split.json", _summary(table, pairs))
+        names = table["image_id"]
+        copies = {"near_duplicates": [[names[i], names[j], c] for i, j, c in pairs], "near_duplicate_pairs": len(pairs)}
+        write_json(scratch / "split.json", {**_summary(table), **copies})
     log.info("%s: %s, %d near-duplicate pairs", out, dict(Counter(table["split"])), len(pairs))
     return out
+
+
+def join(members: Mapping[str, tuple[Path, Path]], out: Path, name: str) -> Path:
+    """Write the union of splits, given by view as (split artefact, data folder below the common root), as view *name*.
+
+    Every row keeps its side; its image id starts at the root and its group is its view. Raises DataError when a split
+    is not there yet, or when two views bring the same picture.
+    """
+    for view, (path, _) in members.items():
+        if not (path / "split.parquet").exists():
+            raise DataError(f"{path}: not found; make the split of {view} before that of {name}")
+    inputs = {view: path / "split.parquet" for view, (path, _) in members.items()}
+    with recorded(out, "split", {"views": list(members)}, inputs) as scratch:
+        parts = [_member(read_split(path), folder, view) for view, (path, folder) in members.items()]
+        table = pd.concat(parts, ignore_index=True).assign(dataset=name)
+        _require_apart(table, out)
+        table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
+        write_json(scratch / "split.json", _summary(table))
+    log.info("%s: %s of %d views", out, dict(Counter(table["split"])), len(members))
+    return out
+
+
+def _member(table: pd.DataFrame, folder: Path, view: str) -> pd.DataFrame:
+    masks = [(folder / m).as_posix() if isinstance(m, str) else None for m in table["mask"]]
+    ids = [(folder / i).as_posix() for i in table["image_id"]]
+    return table.assign(image_id=ids, mask=pd.Series(masks, table.index, object), group=view)
+
+
+def _require_apart(table: pd.DataFrame, out: Path) -> None:
+    """A picture may come once only: one that several views bring would count twice, or be learned and tested."""
+    used = table[table["split"] != "excluded"]
+    twice = used[used.duplicated("sha256", keep=False)]
+    if len(twice):
+        names = ", ".join(twice["image_id"].iloc[:2])
+        raise DataError(f"{out}: {len(twice)} images are in more than one of the views, among them {names}; join views "
+                        "that share no images")  # fmt: skip
 
 
 def _chosen(table: pd.DataFrame, settings: SplitSettings, validated: Path) -> pd.DataFrame:
@@ -56,9 +100,13 @@ def _chosen(table: pd.DataFrame, settings: SplitSettings, validated: Path) -> pd
 def _side(row, settings: SplitSettings) -> str:  # type: ignore[no-untyped-def]
     if row.role == "test":
         return "test"
-    name = Path(row.image_id).name
-    share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    return "calibrate" if share < settings.calibrate_share else "fit"
+    return "calibrate" if _share(row.image_id) < settings.calibrate_share else "fit"
+
+
+def _share(image_id: str) -> float:
+    """A number in [0, 1) from the file name alone."""
+    digest = hashlib.sha256(Path(image_id).name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _clusters(pairs: list[tuple[int, int, float]]) -> list[set[int]]:
@@ -77,12 +125,30 @@ def _keep_together(table: pd.DataFrame, rows: list[int]) -> None:
             table.at[row, "split"] = sides.iloc[0]
 
 
-def _summary(table: pd.DataFrame, pairs: list[tuple[int, int, float]]) -> dict[str, object]:
+def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int]) -> None:
+    """Move *count* anomalous images from test to fit: defect types in turn, within a type by the hash of the file name.
+
+    One that has a near-duplicate stays, whichever side the other is on: no picture of it may be left in the test.
+    """
+    able = table[(table["split"] == "test") & (table["label"] == "anomalous") & table["mask"].notna()]
+    ranked = sorted(set(able.index) - copied, key=lambda row: _share(str(table.at[row, "image_id"])))
+    turns: Counter[str] = Counter()
+    place = {}
+    for row in ranked:
+        defect = str(table.at[row, "defect"])
+        place[row] = (turns[defect], defect)
+        turns[defect] += 1
+    in_turn = sorted(ranked, key=place.__getitem__)
+    marked = (row for row in in_turn if load_mask(data / str(table.at[row, "mask"]), 256).any())
+    chosen = list(islice(marked, count))
+    if len(chosen) < count:
+        raise DataError(f"{data}: {len(chosen)} anomalous test images have a mask and no copy; lower split.labelled")
+    table.loc[chosen, ["split", "note"]] = ["fit", "labelled anomaly moved from test"]
+
+
+def _summary(table: pd.DataFrame) -> dict[str, object]:
     counts = Counter(zip(table["group"], table["label"], table["split"], strict=True))
-    names = table["image_id"]
     return {
         "counts": {"/".join(key): n for key, n in sorted(counts.items())},
-        "near_duplicates": [[names[i], names[j], c] for i, j, c in pairs],
-        "near_duplicate_pairs": len(pairs),
         "hash": values_hash(list(zip(table["sha256"], table["split"], strict=True))),
     }

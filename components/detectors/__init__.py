@@ -11,12 +11,21 @@ from components.settings import build, plain
 
 CATALOGUE = {
     "adtr": "components.detectors.adtr:ADTR",
+    "alps": "components.detectors.alps:ALPS",
+    "cma_ae": "components.detectors.cma_ae:CMAAE",
+    "dsr": "components.detectors.dsr:DSR",
     "fastflow": "components.detectors.fastflow:FastFlow",
+    "fmr_net": "components.detectors.fmr_net:FMRNet",
     "msfi": "components.detectors.msfi:MSFI",
+    "nln": "components.detectors.nln:NLN",
+    "paedid": "components.detectors.paedid:PAEDID",
     "patchcore": "components.detectors.patchcore:PatchCore",
+    "pmb_ae": "components.detectors.pmb_ae:PMBAE",
     "pni": "components.detectors.pni:PNI",
+    "prn": "components.detectors.prn:PRN",
     "rstpm": "components.detectors.rstpm:RSTPM",
     "sap2": "components.detectors.sap2:SAP2",
+    "sgsf": "components.detectors.sgsf:SGSF",
     "sivt": "components.detectors.sivt:SIVT",
     "uniad": "components.detectors.uniad:UniAD",
 }

@@ -62,6 +62,12 @@ def upsample(maps: Tensor, size: tuple[int, int], corners: bool = False) -> Tens
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=corners)
 
 
+def largest(maps: Tensor, share: float) -> Tensor:
+    """Mean of the largest *share* of each map, at least of one position: (B, C, H, W) -> (B,)."""
+    values = maps.flatten(1)
+    return values.topk(max(1, round(share * values.shape[1])), dim=1).values.mean(1)
+
+
 def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
     """Focal loss of a binary map, averaged (Lin et al., ICCV 2017); *alpha* is the weight of the anomalous class."""
     plain = F.binary_cross_entropy_with_logits(logits, target, reduction="none")

@@ -6,7 +6,7 @@ A detector knows nothing of files, flows, registries or metrics. Learned state i
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,27 @@ class Together:
         return tuple(table.take(indices) for table in self.tables)
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """Every row of *table* *copies* times in turn: what made images were before."""
+
+    table: Table
+    copies: int
+
+    def __len__(self) -> int:
+        return self.copies * len(self.table)
+
+    def take(self, indices: Sequence[int]) -> Any:
+        return self.table.take([i // self.copies for i in indices])
+
+
+class Labelled(NamedTuple):
+    """Real anomalies that were moved out of the test split to be learned from."""
+
+    pixels: Tensor  # (N, 3, size, size) float32 in [0, 1]
+    masks: Tensor  # (N, 1, size, size) bool
+
+
 class Images(Protocol):
     """A fixed set of images, as a detector sees them."""
 
@@ -70,8 +91,19 @@ class Anomalies(Images, Protocol):
 class TrainingData(Images, Protocol):
     """The fit normals."""
 
-    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1) -> Anomalies:
-        """*copies* synthetic anomalies on every fit normal, at *size* pixels."""
+    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> Anomalies:
+        """*copies* synthetic anomalies on every fit normal, at *size* pixels.
+
+        With *grey* an anomaly on an image without colour gets none. Strategy ``extended`` varies what ``labelled`` has.
+        """
+        ...
+
+    def labelled(self, size: int) -> Labelled | None:
+        """The labelled anomalies of the split, if it has any (``split.labelled``)."""
+        ...
+
+    def natural(self, size: int, count: int) -> Table:
+        """*count* random crops of photographs and textures that are not of the product: (B, 3, size, size) per draw."""
         ...
 
 
@@ -90,11 +122,23 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Player:
+    """One side of a gradient stage: its own loss of a batch, minimised by its own optimiser over *parameters*."""
+
+    loss: Callable[[Any], Tensor]
+    parameters: Sequence[nn.Parameter]
+    optimiser: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
 class Optimise:
     """A gradient stage: *loss* of a batch, minimised over *parameters*.
 
     *schedule* maps the done share of all steps (0..1) to a factor on the learning rate. *average* is the decay of an
     exponential moving average of the weights (0: none). With *select* the epoch with the best synthetic score is kept.
+    *rivals* step on every batch behind it, in order; while one player steps, the parameters that only others have are
+    frozen. The schedule holds for all players.
     """
 
     name: str
@@ -108,6 +152,12 @@ class Optimise:
     clip: float | None = None
     average: float = 0.0
     select: bool = True
+    rivals: tuple[Player, ...] = ()
+
+    @property
+    def players(self) -> tuple[Player, ...]:
+        """All sides in the order in which they step."""
+        return (Player(self.loss, self.parameters, self.optimiser, self.clip), *self.rivals)
 
 
 Stage = Fit | Optimise
@@ -160,6 +210,15 @@ class Detector(nn.Module, ABC):
     def forward(self, images: Tensor) -> Scores:
         """images: (B, 3, H, W) float32 in [0, 1], RGB, of any size."""
         return self.score(self.prepare(images), (images.shape[-2], images.shape[-1]))
+
+
+@runtime_checkable
+class Early(Protocol):
+    """A detector that can also answer before its costly part; the export makes a second graph of it (docs/adr/0014)."""
+
+    def edge(self, inputs: Any, size: tuple[int, int]) -> Scores:
+        """The early answer to one draw of ``inputs``, on a scale of its own; the map comes at *size* (H, W)."""
+        ...
 
 
 class BackboneDetector(Detector):

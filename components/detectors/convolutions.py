@@ -22,6 +22,20 @@ def convolution(
     return nn.Conv2d(entering, leaving, 3, stride, 1, bias=False), norm(leaving), activation()
 
 
+def halve(
+    entering: int, leaving: int, norm: Norm = nn.BatchNorm2d, activation: Callable[[], nn.Module] = nn.ReLU
+) -> tuple[nn.Module, ...]:
+    """4 x 4 convolution at stride 2, normalisation, activation: half the side."""
+    return nn.Conv2d(entering, leaving, 4, 2, 1), norm(leaving), activation()
+
+
+def double(
+    entering: int, leaving: int, norm: Norm = nn.BatchNorm2d, activation: Callable[[], nn.Module] = nn.ReLU
+) -> tuple[nn.Module, ...]:
+    """4 x 4 transposed convolution at stride 2, normalisation, activation: twice the side."""
+    return nn.ConvTranspose2d(entering, leaving, 4, 2, 1), norm(leaving), activation()
+
+
 class Residual(nn.Module):
     """The basic block of a residual network, without change of size (He et al., CVPR 2016)."""
 

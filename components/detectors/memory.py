@@ -10,21 +10,31 @@ class Memory(nn.Module):
 
     ``forward`` replaces queries (parts, N, D) by convex combinations of the slots of their own part and returns these
     and the weights (parts, N, slots). Addressing is that of MemAE (Gong et al., ICCV 2019): softmax of the cosine over
-    *temperature*; weights below *shrink* become zero and the others are scaled up to sum to one.
+    *temperature*; weights below *shrink* become zero and the others are scaled up to sum to one. With *most*, only
+    that many of the nearest slots answer at all.
     """
 
-    def __init__(self, slots: int, width: int, parts: int = 1, temperature: float = 0.1, shrink: float = 0.0) -> None:
+    def __init__(
+        self, slots: int, width: int, parts: int = 1, temperature: float = 0.1, shrink: float = 0.0, most: int = 0
+    ) -> None:
         super().__init__()
-        self.temperature, self.shrink = temperature, shrink
+        self.temperature, self.shrink, self.most = temperature, shrink, most
         self.slots = nn.Parameter(torch.randn(parts, slots, width) / width**0.5)
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         weights = self.address(queries)
         return weights @ self.slots, weights
 
+    def cosine(self, queries: Tensor) -> Tensor:
+        """Of every query with every slot of its part: (parts, N, D) -> (parts, N, slots)."""
+        return F.normalize(queries, dim=2) @ F.normalize(self.slots, dim=2).transpose(1, 2)
+
     def address(self, queries: Tensor) -> Tensor:
         """(parts, N, D) -> (parts, N, slots), rows sum to one."""
-        cosine = F.normalize(queries, dim=2) @ F.normalize(self.slots, dim=2).transpose(1, 2)
+        cosine = self.cosine(queries)
+        if self.most:
+            least = cosine.topk(self.most, dim=2).values[..., -1:]
+            cosine = cosine.masked_fill(cosine < least, -torch.inf)
         weights = (cosine / self.temperature).softmax(2)
         if not self.shrink:
             return weights

@@ -27,6 +27,7 @@ class SAP2Settings:
     neighbours: int = 32
     constraint: float = 2.0  # weight of the term that ties projected to pretrained vectors (0: they may collapse)
     attention: bool = True  # False: the plain mean of the projected neighbours
+    adapt: bool = True  # False: nothing is learned, pretrained vectors beside the mean of their neighbours
     epochs: int = 10
     batch_size: int = 64
     learning_rate: float = 5e-4
@@ -74,16 +75,21 @@ class SAP2(FeatureDetector):
         s, table = self.settings, data.features(self.backbone)
         every = -(-len(table) // s.bank_size)  # a large set is thinned evenly
         yield Fit("bank", table, lambda features: self._add(self.vectors(features), every), lambda: None)
-        yield Optimise(
-            "projection",
-            table,
-            self.loss,
-            [p for p in self.parameters() if p.requires_grad],
-            partial(torch.optim.Adam, lr=s.learning_rate),
-            epochs=s.epochs,
-            batch_size=s.batch_size,
-            schedule=lambda done: s.decay ** int(done * s.epochs),
-        )
+        if s.adapt:
+            yield Optimise(
+                "projection",
+                table,
+                self.loss,
+                [p for p in self.parameters() if p.requires_grad],
+                partial(torch.optim.Adam, lr=s.learning_rate),
+                epochs=s.epochs,
+                batch_size=s.batch_size,
+                schedule=lambda done: s.decay ** int(done * s.epochs),
+            )
+
+    def projected(self, z: Tensor) -> Tensor:
+        """(..., D) -> the same shape."""
+        return self.project(z) if self.settings.adapt else z  # type: ignore[no-any-return]
 
     def local(self, features: list[Tensor]) -> Tensor:
         """All taps pooled to the coarsest grid: (B, D, h, w)."""
@@ -110,8 +116,8 @@ class SAP2(FeatureDetector):
         k = min(self.settings.neighbours, len(self.bank) - skip)
         similarity = F.normalize(z, dim=1) @ F.normalize(self.bank, dim=1).T + self.unused
         nearest = similarity.topk(k + skip, dim=1).indices[:, skip:]
-        x = self.project(self.bank[nearest])  # (B, k, D)
-        if self.settings.attention:
+        x = self.projected(self.bank[nearest])  # (B, k, D)
+        if self.settings.attention and self.settings.adapt:
             logits = self.query(x) @ self.key(x).transpose(1, 2) / x.shape[2] ** 0.5
             x = logits.softmax(2) @ x + x
         return x.mean(1)  # type: ignore[no-any-return]
@@ -127,9 +133,9 @@ class SAP2(FeatureDetector):
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
         local = self.local(features)
         z = local.mean((2, 3))
-        v, y = self.project(z), self.normal(z)
+        v, y = self.projected(z), self.normal(z)
         # The projection is linear and z a mean: the cosine is a mean of one term per position.
         scale = y.norm(dim=1, keepdim=True) * v.norm(dim=1, keepdim=True)
-        parts = self.project(local.flatten(2).transpose(1, 2)) @ (y / scale.clamp_min(1e-12))[:, :, None]
+        parts = self.projected(local.flatten(2).transpose(1, 2)) @ (y / scale.clamp_min(1e-12))[:, :, None]
         maps = 1 - parts.transpose(1, 2).unflatten(2, local.shape[-2:])
         return Scores(1 - F.cosine_similarity(y, v), upsample(maps, size))

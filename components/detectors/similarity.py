@@ -1,22 +1,32 @@
 """How alike two images look, position by position: maps of structural and gradient similarity.
 
-SSIM is kornia's (Wang et al., IEEE TIP 2004). Gradient magnitude similarity after Xue et al. (IEEE TIP 2014), on
-several scales as Zavrtanik et al. (RIAD, Pattern Recognition 2021) use it.
+SSIM after Wang et al. (IEEE TIP 2004), with the window of kornia's. Gradient magnitude similarity after Xue et al.
+(IEEE TIP 2014), on several scales as Zavrtanik et al. (RIAD, Pattern Recognition 2021) use it.
 """
 
 import torch
 import torch.nn.functional as F
-from kornia.metrics import ssim
+from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
 from components.detectors.blocks import upsample
 
 CONSTANT = 0.0026  # of the gradient similarity, for values in [0, 1]
+LUMINANCE, STRUCTURE = 0.01**2, 0.03**2  # of SSIM, likewise
 
 
 def structural_difference(one: Tensor, two: Tensor, window: int = 11) -> Tensor:
     """1 - SSIM, averaged over channels: (B, C, H, W) twice, in [0, 1] -> (B, 1, H, W)."""
-    return 1 - ssim(one, two, window, max_val=1.0, padding="same").mean(1, keepdim=True)
+    kernel = get_gaussian_kernel1d(window, 1.5, device=one.device, dtype=one.dtype)
+    # Second moments about the image's mean: about zero, as in kornia's own ssim, float32 loses the variance of a
+    # smooth area in the rounding of its square, and two runtimes differ by more than scores may.
+    centre = one.mean((2, 3), keepdim=True)
+    a, b = one - centre, two - centre
+    moments = torch.cat([a, b, a.square(), b.square(), a * b], 1)
+    a, b, aa, bb, ab = filter2d_separable(moments, kernel, kernel).chunk(5, 1)
+    varied = (2 * (ab - a * b) + STRUCTURE) / (aa - a.square() + bb - b.square() + STRUCTURE)
+    a, b = a + centre, b + centre
+    return 1 - (varied * (2 * a * b + LUMINANCE) / (a.square() + b.square() + LUMINANCE)).mean(1, keepdim=True)
 
 
 def gradient_difference(one: Tensor, two: Tensor, scales: int = 4) -> Tensor:

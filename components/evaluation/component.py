@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from components.artefacts import read_json, recorded, tree_hash, write_json
-from components.calibration import decide, p_values
+from components.calibration import judge
 from components.datasets.loading import rows
 from components.evaluation import drawing
 from components.evaluation.metrics import METRIC_VERSION, bootstrap, image_metrics, pixel_metrics, share_interval
@@ -65,11 +65,12 @@ def _scored(model: Path, paths: list[Path], size: int) -> tuple[np.ndarray, np.n
 
 
 def _score_table(table: pd.DataFrame, scores: np.ndarray, known: dict[str, Any], model: Path) -> pd.DataFrame:
+    p_value, decision, threshold = judge(known, scores, list(table["group"]))
     result = table.assign(
         score=scores,
-        p_value=p_values(known, scores),
-        decision=decide(known, scores),
-        threshold=known["threshold"],
+        p_value=p_value,
+        decision=decision,
+        threshold=threshold,
         model=read_json(model / "settings.json")["detector"],
         model_version=tree_hash(model / "model.safetensors")[:12],
         source="evaluation",

@@ -26,9 +26,9 @@ It does not name the kind of defect and knows nothing of products it has not see
 | model | `{identity["model"]}` |
 | data (split table) | `{identity["data"]}` |
 | calibration | {known["n"]} held-out good images, false-alarm rate asked for: {known["alpha"]} |
-| threshold (raw score) | {known["threshold"]:.6g} |
+| threshold (raw score) | {known["threshold"]:.6g} |{_of_groups(known)}
 | true false-alarm rate, {known["confidence"]:.0%} interval | {low_high[0]:.3f} to {low_high[1]:.3f} |
-| parity with torch, of the range | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e} |
+| parity with torch, of the range | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e} |{_of_edge(parity)}
 | backbone weights | {weights["source"]}; {weights["licence"]}; trained on {weights["trained_on"]} |
 
 **Limits.** The false-alarm rate holds while production looks like the calibration images; watch for drift. Input is RGB
@@ -37,3 +37,21 @@ pixels of that picture cannot be seen.
 
 **Run it.** `python runner.py image.png` (onnxruntime, numpy, Pillow).
 """
+
+
+def _of_groups(known: dict[str, Any]) -> str:
+    """Rows of the groups that have a table of their own; with none, nothing."""
+    own = {name: group for name, group in known["groups"].items() if "scores" in group}
+    rows = (f"\n| threshold of group {n} | {g['threshold']:.6g}, from {g['n']} good images |" for n, g in own.items())
+    return "".join(rows)
+
+
+def _of_edge(parity: dict[str, Any]) -> str:
+    """The row of the edge graph, where there is one."""
+    if "edge" not in parity:
+        return ""
+    edge = parity["edge"]
+    return (
+        "\n| edge graph (`loupe score --cascade`, `cascade.json`) | its parity: "
+        f"score {edge['score_error']:.1e}, map {edge['map_error']:.1e} |"
+    )

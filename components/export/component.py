@@ -3,10 +3,13 @@
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from components.artefacts import file_hash, read_json, recorded, tree_hash, write_json
+from components.calibration.cascade import CascadeSettings
+from components.calibration.conformal import judge
 from components.datasets.loading import read_split, rows
 from components.errors import ParityError
 
@@ -18,18 +21,21 @@ RUNNER = Path(__file__).with_name("runner.py")
 class ExportSettings:
     """*tolerance* is the largest difference of scores and maps, relative to their range, that the gate lets pass.
 
-    *described_images* fit normals set the axes of the embedding.
+    *described_images* fit normals set the axes of the embedding. *cascade* is for detectors that can answer early.
     """
 
     opset: int = 20
     parity_images: int = 32
     described_images: int = 256
     tolerance: float = 1e-3
+    cascade: CascadeSettings = CascadeSettings()
 
 
 def export(model: Path, calibration: Path, split: Path, data: Path, out: Path, settings: ExportSettings) -> Path:
     """Write the bundle. Raises ParityError, with parity.json beside *out*, when the graph scores otherwise."""
+    from components.detectors.contract import Early
     from components.export.card import model_card
+    from components.export.edge import early_answer, exit_of, write_edge
     from components.export.embedding import Described, descriptors
     from components.export.graph import write_graph
     from components.export.parity import compare
@@ -44,10 +50,20 @@ def export(model: Path, calibration: Path, split: Path, data: Path, out: Path, s
               "split": split / "split.parquet"}  # fmt: skip
     with recorded(out, "export", settings, inputs) as scratch:
         good = [data / n for n in _evenly(list(rows(split, "fit", "normal")["image_id"]), settings.described_images)]
-        described = Described(detector, descriptors(detector, good)).eval()
-        write_graph(described, scratch / "model.onnx", settings.opset, {k: str(v) for k, v in identity.items()})
-        parity = compare(detector, scratch / "model.onnx", [data / n for n in names], names, known)
+        seen, metadata = descriptors(detector, good), {k: str(v) for k, v in identity.items()}
+        write_graph(Described(detector, seen).eval(), scratch / "model.onnx", settings.opset, metadata)
+        group_of = dict(zip(*(read_split(split)[c] for c in ("image_id", "group")), strict=True))
+        groups = [group_of[n] for n in names]
+        paths = [data / n for n in names]
+        parity = compare(detector, scratch / "model.onnx", paths, names, lambda s, of: judge(known, s, of)[1], groups)
         _gate(parity, settings, out)
+        if isinstance(detector, Early):
+            quick = Described(detector, seen, early=True).eval()
+            stands = write_edge(quick, split, data, scratch, known, settings.cascade, settings.opset, metadata)
+            parity["edge"] = compare(
+                partial(early_answer, detector), scratch / "edge.onnx", paths, names, partial(exit_of, stands), groups
+            )
+            _gate(parity["edge"], settings, out, "edge graph")
         write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
         shutil.copy2(RUNNER, scratch / "runner.py")
@@ -91,12 +107,12 @@ def _evenly(names: list[str], count: int) -> list[str]:
     return [names[i * len(names) // take] for i in range(take)]
 
 
-def _gate(parity: dict[str, Any], settings: ExportSettings, out: Path) -> None:
+def _gate(parity: dict[str, Any], settings: ExportSettings, out: Path, graph: str = "graph") -> None:
     worst = max(parity["score_error"], parity["map_error"])
     if worst <= settings.tolerance and parity["decision_agreement"] == 1.0:
         return
     report = write_json(out.parent / f"{out.name}.parity.json", parity)
     raise ParityError(
-        f"the exported graph differs from the detector by {worst:.2e} (limit {settings.tolerance}), decisions "
+        f"the exported {graph} differs from the detector by {worst:.2e} (limit {settings.tolerance}), decisions "
         f"agree on {parity['decision_agreement']:.1%}, worst on {parity['worst_image']}; see {report}"
     )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.contract import Detector, Scores
+from components.detectors.contract import Detector, Early, Scores
 from components.imaging import load
 from components.progress import progress
 
@@ -21,10 +21,11 @@ GRID = 8  # side of the pooled picture that describes images to a detector witho
 BATCH = 16
 
 
-def described(detector: Detector, images: Tensor) -> tuple[Scores, Tensor]:
-    """Scores and descriptor (B, D) with the backbone run once."""
-    inputs = detector.prepare(images)
-    return detector.score(inputs, (images.shape[-2], images.shape[-1])), descriptor(inputs)
+def described(detector: Detector, images: Tensor, early: bool = False) -> tuple[Scores, Tensor]:
+    """Scores, or the early answer, and descriptor (B, D) with the backbone run once."""
+    inputs, size = detector.prepare(images), (images.shape[-2], images.shape[-1])
+    scores = detector.edge(inputs, size) if early and isinstance(detector, Early) else detector.score(inputs, size)
+    return scores, descriptor(inputs)
 
 
 def descriptor(inputs: Any) -> Tensor:
@@ -43,16 +44,19 @@ def _tensors(inputs: Any) -> Iterator[Tensor]:
 
 
 class Described(nn.Module):
-    """A detector whose forward also returns the embedding (B, SIZE); *descriptors* (N, D) are of fit normals."""
+    """A detector whose forward also returns the embedding (B, SIZE); *descriptors* (N, D) are of fit normals.
+
+    With *early* it is the detector's early answer that is returned (``contract.Early``).
+    """
 
     mean: Tensor
     plain: Tensor
     directions: Tensor
     scale: Tensor
 
-    def __init__(self, detector: Detector, descriptors: Tensor) -> None:
+    def __init__(self, detector: Detector, descriptors: Tensor, early: bool = False) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector, self.early = detector, early
         mean = descriptors.mean(0)
         spread, directions = _principal(descriptors - mean, SIZE - 1)
         left = (descriptors - mean) - (descriptors - mean) @ directions @ directions.T
@@ -62,7 +66,7 @@ class Described(nn.Module):
         self.register_buffer("scale", left.norm(dim=1).mean().clamp_min(1e-6))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scores, found = described(self.detector, images)
+        scores, found = described(self.detector, images, self.early)
         offset = found - self.mean
         left = offset - (offset @ self.plain) @ self.plain.T
         length = left.square().sum(1, keepdim=True).sqrt() / self.scale

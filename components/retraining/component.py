@@ -16,6 +16,7 @@ import yaml
 from components.artefacts import read_json
 from components.datasets.manifest import DataSettings
 from components.datasets.versions import version
+from components.errors import SettingsError
 from components.monitoring.component import find
 from components.monitoring.verdict import Verdict
 from components.params import Params, View, load_params
@@ -132,6 +133,8 @@ class Retraining:
         champion = str(registry.champion(self.verdict.model))
         earlier = registry.tags(self.verdict.model, champion).get(DATA_PIN)
         view = View(self.live) if earlier else self.params.view(self.verdict.model)
+        if view.views:
+            raise SettingsError(f"{self.verdict.model} joins views; retraining is for a view of one data set")
         base = DataSettings("collected", self.live) if earlier else self.params.data[view.data]
         if earlier:
             dataset.restore(Path(earlier), self.data_root / self.live)

@@ -15,10 +15,12 @@ def main() -> None:
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--maps", type=Path)
+    parser.add_argument("--group")
+    parser.add_argument("--cascade", action="store_true")
     asked = parser.parse_args()
     show_logs()
     try:
-        score(asked.bundle, asked.images, asked.out, asked.maps)
+        score(asked.bundle, asked.images, asked.out, asked.maps, asked.group, asked.cascade)
     except LoupeError as error:
         sys.exit(f"loupe: {error}")
 

@@ -1,15 +1,30 @@
 """A bundle opened for scoring: only an ONNX graph whose files match the bundle's manifest is ever loaded."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from components.artefacts import file_hash, read_json
-from components.calibration.conformal import decide, p_values
-from components.errors import BundleError
+from components.calibration.cascade import early, edge_verdict, full_verdict
+from components.calibration.conformal import judge, of_group
+from components.errors import BundleError, DataError
 from components.runtime import session
+
+OUTPUTS = ["score", "map", "embedding"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a bundle says of one image, and which graph said it; *score*, *map*, *threshold* are on that one's scale."""
+
+    graph: Literal["edge", "full"]
+    score: float
+    map: np.ndarray  # (H, W)
+    embedding: np.ndarray  # (16,)
+    verdict: tuple[float, str, float]  # p-value, decision, threshold
 
 
 class Bundle:
@@ -19,11 +34,19 @@ class Bundle:
         self.folder, self.manifest = folder, manifest
         self.calibration: dict[str, Any] = read_json(folder / "calibration.json")
         self.session = session(folder / "model.onnx", threads)
+        self.threads = threads
 
     @cached_property
     def narrow(self) -> Any:
         """A session on one thread, for callers that run side by side."""
         return session(self.folder / "model.onnx", 1)
+
+    @cached_property
+    def edge(self) -> tuple[Any, dict[str, Any]]:
+        """The session of the edge graph and cascade.json. Raises BundleError where the detector has none."""
+        if not (self.folder / "edge.onnx").exists():
+            raise BundleError(f"{self.folder}: {self.manifest['detector']} has no edge graph; score without --cascade")
+        return session(self.folder / "edge.onnx", self.threads), read_json(self.folder / "cascade.json")
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
@@ -44,14 +67,35 @@ class Bundle:
     def score(self, images: np.ndarray, narrow: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16)."""
         run = (self.narrow if narrow else self.session).run
-        scores, maps, embeddings = run(["score", "map", "embedding"], {"image": images})
+        scores, maps, embeddings = run(OUTPUTS, {"image": images})
         return scores, maps, embeddings
+
+    def answer(self, image: np.ndarray, group: str | None = None, cascade: bool = False) -> Answer:
+        """One image (1, 3, H, W): by the full graph, or with *cascade* by the edge graph where that is certain."""
+        left = None
+        if cascade:
+            opened, exits = self.edge
+            score, heat, embedding = opened.run(OUTPUTS, {"image": image})
+            left = of_group(exits, group)
+            if decision := early(left, float(score[0])):
+                verdict = edge_verdict(left, float(score[0]), decision)
+                return Answer("edge", float(score[0]), heat[0, 0], embedding[0], verdict)
+        score, heat, embedding = self.score(image)
+        known = of_group(self.calibration, group)
+        verdict = full_verdict(left, known, float(score[0])) if left else self.judge(float(score[0]), group)
+        return Answer("full", float(score[0]), heat[0, 0], embedding[0], verdict)
 
     @property
     def version(self) -> str:
         """The model's identity as it stands in score records."""
         return str(self.manifest["model"])[:12]
 
-    def judge(self, scores: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """p-values and decisions of raw scores."""
-        return p_values(self.calibration, scores), decide(self.calibration, scores)
+    def judge(self, score: float, group: str | None = None) -> tuple[float, str, float]:
+        """p-value, decision and threshold of a raw score: by the group's own table where there is one."""
+        p, decision, threshold = judge(self.calibration, np.array([score]), [group])
+        return float(p[0]), decision[0], float(threshold[0])
+
+    def require_group(self, group: str | None) -> None:
+        """Raises DataError for a group that the calibration does not know: a slip would pick the overall table."""
+        if group is not None and group not in (known := self.calibration.get("groups", {})):
+            raise DataError(f"group {group!r} is none of this model's; known are {', '.join(known)}")

@@ -6,10 +6,15 @@ from scipy.ndimage import gaussian_filter, rotate
 
 def perlin(shape: tuple[int, int], rng: np.random.Generator, threshold: float = 0.5, largest: int = 5) -> np.ndarray:
     """Thresholded, rotated Perlin noise (the recipe of DRAEM, Zavrtanik et al., ICCV 2021); may be empty."""
+    return turned_noise(shape, rng, largest) > threshold
+
+
+def turned_noise(shape: tuple[int, int], rng: np.random.Generator, largest: int = 5) -> np.ndarray:
+    """Perlin noise (H, W) of 1 to 2 ** *largest* cells per axis, rotated at random."""
     side = 1 << int(np.ceil(np.log2(max(shape))))
     noise = perlin_noise(side, tuple(2 ** rng.integers(0, largest + 1, 2)), rng)
     turned = rotate(noise, rng.uniform(-90, 90), reshape=False, order=1, mode="reflect")
-    return turned[: shape[0], : shape[1]] > threshold
+    return turned[: shape[0], : shape[1]]
 
 
 def perlin_noise(side: int, cells: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -21,13 +26,25 @@ def perlin_noise(side: int, cells: tuple[int, int], rng: np.random.Generator) ->
     fy, fx = (y - iy)[:, None], (x - ix)[None, :]
 
     def corner(dy: int, dx: int) -> np.ndarray:
-        g = gradients[np.ix_(iy + dy, ix + dx)]
-        return g[..., 0] * (fy - dy) + g[..., 1] * (fx - dx)
+        along, across = (np.take(np.take(gradients[..., k], iy + dy, 0), ix + dx, 1) for k in (0, 1))
+        along *= fy - dy
+        across *= fx - dx
+        along += across
+        return along
 
     ty, tx = _fade(fy), _fade(fx)
-    top = corner(0, 0) * (1 - tx) + corner(0, 1) * tx
-    bottom = corner(1, 0) * (1 - tx) + corner(1, 1) * tx
-    return np.sqrt(2) * (top * (1 - ty) + bottom * ty)
+    top, bottom = (_mixed(corner(dy, 0), corner(dy, 1), tx) for dy in (0, 1))
+    noise = _mixed(top, bottom, ty)
+    noise *= np.sqrt(2)
+    return noise
+
+
+def _mixed(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """first (1 - share) + second share, into the memory of both."""
+    first *= 1 - share
+    second *= share
+    first += second
+    return first
 
 
 def _fade(t: np.ndarray) -> np.ndarray:
@@ -47,7 +64,7 @@ def confetti(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         sides = rng.uniform(8, 54, 2) * max(shape) / 256
         area, aspect = sides.prod() / pixels, sides.max() / sides.min()
         blob = patch(shape, area, aspect, rng.uniform(-45, 45), rng)
-        noise += blob[..., None] * (255 + rng.uniform(-256, 0, 3) if number < bright else np.full(3, -255.0))
+        noise[blob] += 255 + rng.uniform(-256, 0, 3) if number < bright else np.full(3, -255.0)
     sigma = 5 * max(shape) / 256
     return gaussian_filter(noise, (sigma, sigma, 0), truncate=2.4)  # 2.4: the recipe's kernel of 25 pixels
 

@@ -21,6 +21,21 @@ def packaged() -> tuple[np.ndarray, ...]:
     return (*(np.repeat(g[..., None], 3, 2) for g in grey), *(np.asarray(c) for c in colour))
 
 
+@cache
+def photographs() -> tuple[np.ndarray, ...]:
+    """Photographs of people, animals, things and places in the same two packages, uint8 RGB."""
+    from skimage import data
+
+    colour = [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
+    return (*(np.asarray(c) for c in colour), *packaged()[-2:])
+
+
+def photograph(size: int, folder: Path | None, rng: np.random.Generator) -> np.ndarray:
+    """A whole photograph as uint8 (size, size, 3): from *folder* if given, else packaged."""
+    image = _from_folder(folder, rng) if folder is not None else photographs()[rng.integers(len(photographs()))]
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
 def texture(size: int, folder: Path | None, rng: np.random.Generator) -> np.ndarray:
     """A (size, size, 3) uint8 texture: from *folder* (such as DTD) if given, else packaged or procedural; augmented."""
     if folder is not None:
@@ -49,6 +64,14 @@ def rearranged(image: np.ndarray, rng: np.random.Generator, grid: int = 8) -> np
     tiles = mixed.reshape(grid, tile, grid, tile, 3).swapaxes(1, 2).reshape(-1, tile, tile, 3)
     mixed = rng.permutation(tiles).reshape(grid, grid, tile, tile, 3).swapaxes(1, 2).reshape(size, size, 3)
     return np.pad(mixed, ((0, image.shape[0] - size), (0, image.shape[1] - size), (0, 0)), mode="edge")
+
+
+def moved(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The image rolled by at least a quarter of its side and turned at random."""
+    side = image.shape[0]
+    shift = tuple(int(v) for v in rng.integers(side // 4, 3 * side // 4, 2))
+    rolled = np.roll(image, shift, (0, 1))
+    return np.asarray(Image.fromarray(rolled).rotate(90)) if rng.random() < 0.5 else rolled
 
 
 def augment(image: Image.Image, rng: np.random.Generator) -> Image.Image:

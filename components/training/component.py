@@ -12,7 +12,7 @@ import torch
 
 from components.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
 from components.backbones import FeatureStore
-from components.datasets.loading import read_split
+from components.datasets.loading import read_split, rows
 from components.detectors import create, settings_for
 from components.errors import DataError
 from components.runtime import keep_freed_memory
@@ -54,7 +54,8 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
         store = FeatureStore(Path(settings.store) if settings.store else None, settings.store_limit_gb)
         select = SyntheticAUROC(_check_images(split, synthetic, data, store))
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
-        images = FitImages(_images(data, _rows(split, "fit")), store, seed)
+        anomalous, masks = _labelled(data, split)
+        images = FitImages(_images(data, _rows(split, "fit")), store, seed, anomalous=anomalous, masks=masks)
         loop.run(images)
         save_model(detector, scratch)
         write_json(scratch / "history.json", loop.history)
@@ -75,14 +76,20 @@ def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore
 
 def _rows(split: Path, side: str) -> pd.DataFrame:
     table = read_split(split)
-    rows = table[(table["split"] == side) & (table["label"] == "normal")]
-    if rows.empty:
+    found = table[(table["split"] == side) & (table["label"] == "normal")]
+    if found.empty:
         raise DataError(f"{split}: no normal images on the {side} side; add good images or lower calibrate_share")
-    return rows
+    return found
 
 
 def _images(data: Path, rows: pd.DataFrame) -> FileImages:
     return FileImages(tuple(data / i for i in rows["image_id"]), tuple(rows["sha256"]))
+
+
+def _labelled(data: Path, split: Path) -> tuple[FileImages | None, tuple[Path, ...]]:
+    """The anomalous images on the fit side (``split.labelled``) with their masks."""
+    found = rows(split, "fit", "anomalous")
+    return (_images(data, found) if len(found) else None), tuple(data / mask for mask in found["mask"])
 
 
 def _check_images(split: Path, synthetic: Path, data: Path, store: FeatureStore) -> CheckImages:

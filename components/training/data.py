@@ -11,12 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.artefacts import values_hash
+from components import measuring
+from components.artefacts import file_hash, values_hash
 from components.backbones import Backbone, Features, FeatureStore
 from components.backbones.store import Images
-from components.imaging import load, resize, to_tensor
+from components.detectors.contract import Labelled, Repeated
+from components.errors import SettingsError
+from components.imaging import load, load_mask, resize, to_tensor
 from components.progress import progress
-from components.synthesis import SynthesisSettings, make
+from components.synthesis import SynthesisSettings, Synthetic, make
+from components.synthesis.extended import extended
+from components.synthesis.sources import texture
 
 
 @dataclass(frozen=True)
@@ -38,21 +43,45 @@ class FileImages:
         return torch.stack([load(self.paths[i], size) for i in indices])
 
 
+class Defects:
+    """Labelled anomalies in memory at one size, the material of ``components.synthesis.extended``."""
+
+    def __init__(self, images: Images, masks: Sequence[Path], size: int) -> None:
+        self.key = values_hash([images.key, [file_hash(path) for path in masks]])
+        pixels = images.pixels(range(len(images)), size)
+        self.labelled = Labelled(pixels, torch.stack([torch.from_numpy(load_mask(m, size))[None] for m in masks]))
+
+    def extended(self, normal: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
+        """A varied copy of one of them, drawn evenly, on *normal*: uint8 (H, W, 3)."""
+        drawn = int(rng.integers(len(self.labelled.pixels)))
+        defect, mask = _bytes(self.labelled.pixels[drawn]), self.labelled.masks[drawn, 0].numpy()
+        return extended(normal, defect, mask, rng, settings)
+
+
 class MadeImages:
     """*copies* synthetic anomalies on each of *images*, in memory as uint8: number i is a function of (seed, i)."""
 
-    def __init__(self, images: Images, settings: SynthesisSettings, seed: int, copies: int = 1) -> None:
-        self.key = values_hash([images.key, settings, seed, copies])
-        self.images, self.copies = images, copies
+    def __init__(self, images: Images, settings: SynthesisSettings, seed: int, copies: int = 1, grey: bool = False,
+                 defects: Defects | None = None) -> None:  # fmt: skip
+        more = {"grey": grey, "defects": defects.key if defects else None} if grey or defects else None
+        self.key = values_hash([images.key, settings, seed, copies, *([more] if more else [])])
+        self.images, self.copies, self.settings, self.defects = images, copies, settings, defects
         shape = (copies * len(images), settings.size, settings.size)
         self._pixels, self._masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
         started = time.perf_counter()
         for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
-            normal = (images.pixels([i // copies], settings.size)[0] * 255).round().byte().permute(1, 2, 0).numpy()
-            strategy = settings.strategies[i % len(settings.strategies)]
-            made = make(strategy, normal, _generator(seed, i), settings)
-            self._pixels[i], self._masks[i] = made.image, made.mask
+            normal = _bytes(images.pixels([i // copies], settings.size)[0])
+            made = self._make(i, normal, _generator(seed, i))
+            self._pixels[i], self._masks[i] = _without_colour(normal, made) if grey else (made.image, made.mask)
         self.seconds = time.perf_counter() - started
+
+    def _make(self, number: int, normal: np.ndarray, rng: np.random.Generator) -> Synthetic:
+        strategy = self.settings.strategies[number % len(self.settings.strategies)]
+        if strategy != "extended":
+            return make(strategy, normal, rng, self.settings)
+        if self.defects is None:
+            raise SettingsError("strategy extended needs labelled anomalies; set split.labelled")
+        return self.defects.extended(normal, rng, self.settings)
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -65,9 +94,39 @@ class MadeImages:
         return F.adaptive_max_pool2d(torch.from_numpy(self._masks[list(indices)]).float()[:, None], side)
 
 
-def _generator(seed: int, number: int) -> np.random.Generator:
-    digest = hashlib.sha256(f"{seed}/learn/{number}".encode()).digest()
+def _bytes(image: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
+    return (image * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def _without_colour(normal: np.ndarray, made: Synthetic) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of *made*, turned grey where *normal* is: on a grey product, colour alone would give it away."""
+    if (normal != normal[..., :1]).any():
+        return made.image, made.mask
+    shade = np.repeat(np.rint(measuring.grey(made.image) * 255).astype(np.uint8)[..., None], 3, 2)
+    image = np.where(made.mask[..., None], shade, normal)
+    return image, (image != normal).any(-1)
+
+
+def _generator(seed: int, number: int, purpose: str = "learn") -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+class NaturalImages:
+    """Crops of the packaged photographs and textures, or of a folder such as DTD: ``components.synthesis.sources``."""
+
+    def __init__(self, settings: SynthesisSettings, seed: int, count: int) -> None:
+        self.key = values_hash(["natural", settings.textures, seed, count])
+        self.folder = Path(settings.textures) if settings.textures else None
+        self.seed, self.count = seed, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def pixels(self, indices: Sequence[int], size: int) -> Tensor:
+        drawn = [texture(size, self.folder, _generator(self.seed, i, "natural")) for i in indices]
+        return torch.stack([to_tensor(image) for image in drawn])
 
 
 class PixelTable:
@@ -83,20 +142,6 @@ class PixelTable:
 
     def take(self, indices: Sequence[int]) -> Tensor:
         return self._pixels[torch.as_tensor(indices)].float() / 255
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """Every row of *table* *copies* times in turn: what made images were before."""
-
-    table: PixelTable
-    copies: int
-
-    def __len__(self) -> int:
-        return self.copies * len(self.table)
-
-    def take(self, indices: Sequence[int]) -> Tensor:
-        return self.table.take([i // self.copies for i in indices])
 
 
 @dataclass(frozen=True)
@@ -142,17 +187,30 @@ class MadeAnomalies(StoredImages):
 
 @dataclass(frozen=True)
 class FitImages(StoredImages):
-    """The fit normals: ``detectors.contract.TrainingData``."""
+    """The fit normals, and labelled anomalies if there are: ``detectors.contract.TrainingData``."""
 
     seed: int = 0
     synthesis: SynthesisSettings = SynthesisSettings()
     spent: dict[str, float] = field(default_factory=dict, compare=False)  # seconds by what they went to
+    anomalous: Images | None = None  # labelled anomalies
+    masks: tuple[Path, ...] = ()  # theirs
 
-    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1) -> MadeAnomalies:
+    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> MadeAnomalies:
         settings = replace(self.synthesis, strategies=strategies, size=size)
-        made = MadeImages(self.images, settings, self.seed, copies)
+        defects = self._defects(size) if "extended" in strategies else None
+        made = MadeImages(self.images, settings, self.seed, copies, grey, defects)
         self.spent["synthesis"] = self.spent.get("synthesis", 0.0) + made.seconds
         return MadeAnomalies(made, self.store)
+
+    def natural(self, size: int, count: int) -> PixelTable:
+        return PixelTable(NaturalImages(self.synthesis, self.seed, count), size)
+
+    def labelled(self, size: int) -> Labelled | None:
+        defects = self._defects(size)
+        return defects.labelled if defects else None
+
+    def _defects(self, size: int) -> Defects | None:
+        return Defects(self.anomalous, self.masks, size) if self.anomalous is not None else None
 
 
 @dataclass(frozen=True)

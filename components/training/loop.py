@@ -7,14 +7,15 @@ batches and the same noise as an unbroken one.
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from components.detectors.contract import Detector, Fit, Optimise, Stage, TrainingData
+from components.detectors.contract import Detector, Fit, Optimise, Player, Stage, TrainingData
 from components.progress import progress
 from components.training.checkpoint import (
     Checkpoint,
@@ -93,16 +94,24 @@ class Loop:
         self.history.append({"stage": stage.name, "epoch": 0, "synthetic_auroc": self._chosen()})
 
     def _optimise(self, stage: Optimise) -> None:
-        optimiser: Any = self.fabric.setup_optimizers(stage.optimiser(stage.parameters))
+        optimisers = self._optimisers(stage)
         average = self._average(stage)
-        restore_optimiser(optimiser, part(self.tensors, "optimiser."))
         for epoch in range(self.position["epoch"], stage.epochs):
-            loss = self._epoch(stage, optimiser, average, epoch)
-            self._finish_epoch(stage, average, epoch, loss, optimiser)
+            losses = self._epoch(stage, optimisers, average, epoch)
+            self._finish_epoch(stage, average, epoch, losses, optimisers)
         if stage.select and self.best:
             self.detector.load_state_dict(self.best[1], strict=False)
         elif average:
             _assign(stage.parameters, average)
+
+    def _optimisers(self, stage: Optimise) -> list[Any]:
+        """One per player, as they were when the checkpoint was written."""
+        found = []
+        for number, player in enumerate(stage.players):
+            optimiser: Any = self.fabric.setup_optimizers(player.optimiser(player.parameters))
+            restore_optimiser(optimiser, part(self.tensors, _prefix(number)))
+            found.append(optimiser)
+        return found
 
     def _average(self, stage: Optimise) -> list[Tensor]:
         if not stage.average:
@@ -110,48 +119,63 @@ class Loop:
         saved = part(self.tensors, "average.")
         return [saved[str(i)] if saved else p.detach().clone() for i, p in enumerate(stage.parameters)]
 
-    def _epoch(self, stage: Optimise, optimiser: Any, average: list[Tensor], epoch: int) -> float:
+    def _epoch(self, stage: Optimise, optimisers: list[Any], average: list[Tensor], epoch: int) -> list[float]:
+        """One pass over the table; the mean loss of each player."""
         order = torch.randperm(len(stage.table), generator=self._generator(stage, epoch)).tolist()
         batches = [order[i : i + stage.batch_size] for i in range(0, len(order), stage.batch_size)]
-        total = self.position.pop("loss", 0.0)
+        totals = self.position.pop("losses", [0.0] * len(optimisers))
         self.detector.train()
         for step in progress(range(len(batches)), f"{self.detector.name}: {stage.name} {epoch + 1}/{stage.epochs}"):
             if step < self.position["step"]:
                 continue
             done = (epoch * len(batches) + step) / (stage.epochs * len(batches))
             torch.manual_seed(self._number(stage, epoch, step))
-            total += self._step(stage, optimiser, average, batches[step], done)
+            losses = self._step(stage, optimisers, average, batches[step], done)
+            totals = [total + loss for total, loss in zip(totals, losses, strict=True)]
             self.position.update(epoch=epoch, step=step + 1)
             if self._due():
-                self.position["loss"] = total
-                self._save(_loop_state(optimiser, average))
-                del self.position["loss"]
+                self.position["losses"] = totals
+                self._save(_loop_state(optimisers, average))
+                del self.position["losses"]
         self.position.update(epoch=epoch + 1, step=0)
-        return total / len(batches)
+        return [total / len(batches) for total in totals]
 
-    def _step(self, stage: Optimise, optimiser: Any, average: list[Tensor], rows: list[int], done: float) -> float:
-        for group in optimiser.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"]) * stage.schedule(done)
+    def _step(
+        self, stage: Optimise, optimisers: list[Any], average: list[Tensor], rows: list[int], done: float
+    ) -> list[float]:
         started = time.perf_counter()
         batch = self.fabric.to_device(stage.table.take(rows))
         drawn = time.perf_counter()
-        with self.fabric.autocast():
-            loss = stage.loss(batch)
-        optimiser.zero_grad()
-        self.fabric.backward(loss)
-        if stage.clip:
-            torch.nn.utils.clip_grad_norm_(stage.parameters, stage.clip)
-        optimiser.step()
+        losses = []
+        for player, optimiser in zip(stage.players, optimisers, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * stage.schedule(done)
+            with _others_frozen(player, stage.players):
+                losses.append(self._move(player, optimiser, batch))
         for mean, weight in zip(average, stage.parameters, strict=False):
             mean.lerp_(weight.detach(), 1 - stage.average)
-        value = float(loss.detach())  # waits for the device, so that the clock below is right there too
+        values = [float(loss) for loss in losses]  # waits for the device, so that the clock below is right there too
         self.spent["drawing"] += drawn - started
         self.spent["steps"] += time.perf_counter() - drawn
-        return value
+        return values
 
-    def _finish_epoch(self, stage: Optimise, average: list[Tensor], epoch: int, loss: float, optimiser: Any) -> None:
+    def _move(self, player: Player, optimiser: Any, batch: Any) -> Tensor:
+        """One step of one player; its loss."""
+        with self.fabric.autocast():
+            loss = player.loss(batch)
+        optimiser.zero_grad()
+        self.fabric.backward(loss)
+        if player.clip:
+            torch.nn.utils.clip_grad_norm_(player.parameters, player.clip)
+        optimiser.step()
+        return loss.detach()
+
+    def _finish_epoch(
+        self, stage: Optimise, average: list[Tensor], epoch: int, losses: list[float], optimisers: list[Any]
+    ) -> None:
         self.detector.eval()
-        record = {"stage": stage.name, "epoch": epoch, "loss": loss, "lr": optimiser.param_groups[0]["lr"]}
+        record = {"stage": stage.name, "epoch": epoch, "loss": losses[0], "lr": optimisers[0].param_groups[0]["lr"]}
+        record |= {f"rival_{number}_loss": loss for number, loss in enumerate(losses[1:], 1)}
         if stage.select:
             live = [p.detach().clone() for p in stage.parameters]
             _assign(stage.parameters, average)
@@ -162,7 +186,7 @@ class Loop:
         self.history.append(record)
         log.info("%s: epoch %d/%d %s", self.detector.name, epoch + 1, stage.epochs, _figures(record))
         if self._due():
-            self._save(_loop_state(optimiser, average))
+            self._save(_loop_state(optimisers, average))
 
     def _chosen(self) -> float:
         started = time.perf_counter()
@@ -178,9 +202,30 @@ class Loop:
         return torch.Generator().manual_seed(self._number(stage, epoch, -1))
 
 
-def _loop_state(optimiser: Any, average: list[Tensor]) -> dict[str, Tensor]:
-    state = prefixed("optimiser.", optimiser_tensors(optimiser))
-    return state | {f"average.{i}": value for i, value in enumerate(average)}
+def _prefix(number: int) -> str:
+    """Where a checkpoint keeps the optimiser of player *number*."""
+    return f"optimiser{number or ''}."
+
+
+def _loop_state(optimisers: list[Any], average: list[Tensor]) -> dict[str, Tensor]:
+    state = {f"average.{i}": value for i, value in enumerate(average)}
+    for number, optimiser in enumerate(optimisers):
+        state |= prefixed(_prefix(number), optimiser_tensors(optimiser))
+    return state
+
+
+@contextmanager
+def _others_frozen(player: Player, players: Sequence[Player]) -> Iterator[None]:
+    """Parameters that only others of *players* have need no gradient meanwhile, so that none is left for their turn."""
+    own = {id(p) for p in player.parameters}
+    others = {id(p): p for other in players for p in other.parameters if p.requires_grad and id(p) not in own}
+    for parameter in others.values():
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others.values():
+            parameter.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -116,7 +116,7 @@ def test_two_processes_that_ask_for_the_same_features_compute_them_once(images, 
     asking = [context.Process(target=_ask, args=(tmp_path, images.paths, images.hashes, 64, done)) for _ in range(2)]
     for process in asking:
         process.start()
-    usages = sorted(done.get(timeout=120) for _ in asking)
+    usages = sorted(done.get(timeout=500) for _ in asking)
     for process in asking:
         process.join()
     assert usages == [(0, 2), (2, 0)]
@@ -138,3 +138,58 @@ def test_the_least_recently_used_goes_beyond_the_limit(backbone, images, tmp_pat
     # parts[1] was used least recently when parts[2] came, so that parts[0] was still there at the end
     assert store.usage.hits == 2 * 2
     assert len(list(tmp_path.glob("*/tap.npy"))) < 2 * 3
+
+
+@pytest.fixture
+def in_torch(monkeypatch):
+    """Features by torch: exporting the graph takes longer than these tests."""
+
+    def extractor(backbone, _):
+        return torch.inference_mode()(lambda pixels: [tap.numpy() for tap in backbone(pixels)])
+
+    monkeypatch.setattr("components.backbones.store._extractor", extractor)
+
+
+@pytest.mark.usefixtures("in_torch")
+def test_what_is_asked_for_stays_whatever_the_limit(backbone, images, tmp_path):
+    store = FeatureStore(tmp_path, limit_gb=0.0)
+    first = store.features(backbone, images)
+    assert (store.usage.hits, store.usage.misses) == (0, 2)
+    other = FileImages(images.paths[:3], images.hashes[:3])
+    store.features(backbone, other)  # evicts the two entries above; who has them mapped keeps reading
+    assert len(first.take([0, 9])) == 2
+    assert sorted(np.load(p, mmap_mode="r").shape[0] for p in tmp_path.glob("*/tap.npy")) == [3, 3]
+    store.features(backbone, other)
+    assert (store.usage.hits, store.usage.misses) == (2, 4)
+
+
+@pytest.mark.usefixtures("in_torch")
+def test_a_changed_picture_has_features_of_its_own(backbone, images, tmp_path):
+    store = FeatureStore(tmp_path)
+    store.features(backbone, images)
+    store.features(backbone, FileImages(images.paths, (*images.hashes[:-1], "other bytes under the same name")))
+    assert (store.usage.hits, store.usage.misses) == (0, 4)
+
+
+def test_an_off_store_writes_and_counts_nothing(backbone, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = FeatureStore(None)
+    store.features(backbone, images).take([0])
+    assert list(tmp_path.iterdir()) == []
+    assert (store.usage.hits, store.usage.misses) == (0, 0)
+
+
+def test_the_benchmark_sums_what_the_store_saved(tmp_path):
+    from benchmarks.features import trainings
+
+    usages = {"a": {"hits": 3, "misses": 1, "seconds_spent": 2.0, "seconds_saved": 30.0},
+              "b": {"hits": 0, "misses": 4, "seconds_spent": 40.0, "seconds_saved": 0.0},
+              "pixels": {"hits": 0, "misses": 0, "seconds_spent": 0.0, "seconds_saved": 0.0}}  # fmt: skip
+    for name, usage in usages.items():
+        folder = tmp_path / "view" / name / "model"
+        folder.mkdir(parents=True)
+        (folder / "timing.json").write_text(json.dumps({"features": usage}))
+    found = trainings(tmp_path)
+    assert [line[0] for line in found] == ["view/a", "view/b", "all 2"]
+    assert found[-1][1:] == ["3", "5", "38%", "42", "30"]
+    assert trainings(tmp_path / "view")[0][0] == "not measured"

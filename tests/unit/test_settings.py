@@ -36,7 +36,8 @@ def test_plain_is_the_inverse_of_build():
 def test_params_yaml_of_the_project_loads():
     params = load_params()
     assert set(params.pipeline.views) <= set(params.views)
-    assert all(view.data in params.data for view in params.views.values())
+    parts = {part for name in params.views for part in params.view(name).views or (name,)}
+    assert {params.view(part).data for part in parts} <= set(params.data)
 
 
 def test_failed_block_leaves_the_earlier_artefact(tmp_path):

@@ -124,10 +124,16 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     guard = [Depends(allowed(service.settings))]
 
     @app.post("/v1/score", dependencies=guard, **documents.SCORE)
-    async def score(request: Request, source: Source = "line", heatmap: HeatMap = "none") -> JSONResponse:
-        """Score one or many images: raw score, p-value, decision; all in the score log before the answer leaves."""
+    async def score(
+        request: Request, source: Source = "line", heatmap: HeatMap = "none", group: str | None = None
+    ) -> JSONResponse:
+        """Score one or many images: raw score, p-value, decision; all in the score log before the answer leaves.
+
+        *group* says what they show, where the model knows several; without it the overall calibration decides.
+        """
+        service.champion.served.bundle.require_group(group)
         uploads = await read_uploads(request, service.settings)
-        return JSONResponse(await score_uploads(service, uploads, checked_source(source), heatmap))
+        return JSONResponse(await score_uploads(service, uploads, checked_source(source), heatmap, group))
 
     @app.get("/v1/models/current", dependencies=guard, responses=documents.MODEL_RESPONSES)
     async def current() -> dict[str, Any]:
@@ -152,7 +158,9 @@ def _add_routes(app: FastAPI, service: Service) -> None:
         return Response(service.measures.render(service), media_type="text/plain; version=0.0.4")
 
 
-async def score_uploads(service: Service, uploads: list[Upload], source: str, heatmap: str) -> dict[str, Any]:
+async def score_uploads(
+    service: Service, uploads: list[Upload], source: str, heatmap: str, group: str | None = None
+) -> dict[str, Any]:
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
     try:
         pictures = [await run_in_threadpool(decode, u.content, u.name, service.settings.max_pixels) for u in uploads]
@@ -160,23 +168,24 @@ async def score_uploads(service: Service, uploads: list[Upload], source: str, he
     except LoupeError as error:
         service.measures.refused(error)
         raise
-    records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap)
+    records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
     service.measures.scored(records)
     served = service.champion.served
     return {"model": {"name": served.name, "version": served.version}, "results": results}
 
 
 def _record(
-    service: Service, uploads: list[Upload], pictures: list[np.ndarray], scored: list[Scored], source: str, heatmap: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    service: Service, uploads: list[Upload], pictures: list[np.ndarray], scored: list[Scored], source: str,
+    heatmap: str, group: str | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
     at = service.clock().isoformat()
     records, results = [], []
     for upload, pixels, one in zip(uploads, pictures, scored, strict=True):
         sha256 = service.recorder.keep_image(upload.content)
         record = {
-            "record_id": uuid.uuid4().hex, "scored_at": at, **judged(one.bundle, pixels, one.score, one.embedding),
-            "image_id": upload.name, "source": source, "latency_ms": one.latency_ms, "sha256": sha256,
-            "image_uri": image_key(sha256),
+            "record_id": uuid.uuid4().hex, "scored_at": at,
+            **judged(one.bundle, pixels, one.score, one.embedding, group), "image_id": upload.name, "source": source,
+            "latency_ms": one.latency_ms, "sha256": sha256, "image_uri": image_key(sha256),
         }  # fmt: skip
         records.append(record)
         results.append({k: record[k] for k in documents.RESULT} | _heat(pixels, one, heatmap))

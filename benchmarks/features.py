@@ -1,0 +1,105 @@
+"""What the feature store saved, and two processes at once: ``python -m benchmarks.features``.
+
+Hits and seconds are those that each training of ``benchmarks.fit`` (seed 0) wrote into its timing.json: a hit is a tap
+found in the store, a miss one that was computed; seconds saved are what the taps that were found once cost. Then
+processes on one thread each ask at the same moment for the features of the same 64 solar cells, from an empty store
+in a folder of its own. Written to benchmarks/results/features.md.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from components.artefacts import file_hash, read_json
+
+RUNS = Path("runs/benchmark/seed-0")
+CELLS = Path("data/elpv/images")
+COUNT = 64
+OUT = Path(__file__).parent / "results" / "features.md"
+HEAD = ("training", "hits", "misses", "hit rate", "s spent", "s saved")
+AT_ONCE = ("process", "hits", "misses", "s computing", "s until it had them")
+
+
+def main() -> None:
+    OUT.write_text(
+        "# Feature store\n\n## Over the benchmark's trainings\n"
+        f"{table(HEAD, trainings(RUNS))}\n\n## The same features asked for at once\n{at_once(pictures())}\n"
+    )
+
+
+def table(head: tuple[str, ...], lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (list(head), ["---"] * len(head), *lines))
+
+
+def trainings(runs: Path) -> list[list[str]]:
+    """One line per training below *runs* that asked for features, and their sum."""
+    used = {}
+    for path in sorted(runs.glob("*/*/model/timing.json")):
+        features = read_json(path).get("features")
+        if features and features["hits"] + features["misses"]:
+            used["/".join(path.parts[-4:-2])] = features
+    if not used:
+        return [["not measured", *[""] * (len(HEAD) - 1)]]
+    total = {key: sum(f[key] for f in used.values()) for key in next(iter(used.values()))}
+    return [line(name, f) for name, f in (*used.items(), (f"all {len(used)}", total))]
+
+
+def line(name: str, f: dict[str, Any]) -> list[str]:
+    rate = f["hits"] / (f["hits"] + f["misses"])
+    return [name, str(f["hits"]), str(f["misses"]), f"{rate:.0%}",
+            *(f"{f[key]:.0f}" for key in ("seconds_spent", "seconds_saved"))]  # fmt: skip
+
+
+def pictures() -> list[Path]:
+    return sorted(CELLS.glob("*.png"))[:COUNT]
+
+
+def at_once(paths: list[Path]) -> str:
+    """Two processes on an empty store, then one on the full store; and the files that the store then holds."""
+    with tempfile.TemporaryDirectory() as folder:
+        ask([*asking(folder, paths[:1], 1)])  # the backbone's graph, which is no feature, is there beforehand
+        started = time.time() + 15.0  # both have loaded their libraries by then
+        usages = ask(asking(folder, paths, 2, started))
+        usages += ask(asking(folder, paths, 1))
+        arrays = len([p for p in Path(folder).glob("*/tap.npy") if p.stat().st_size > 1e6])
+    names = ("one of two", "the other", "a third, later")
+    lines = [[n, str(u["hits"]), str(u["misses"]), f"{u['seconds_spent']:.1f}", f"{u['wall']:.1f}"]
+             for n, u in zip(names, sorted(usages[:2], key=lambda u: u["hits"]) + usages[2:], strict=True)]  # fmt: skip
+    computed = sum(u["misses"] for u in usages)
+    return (f"{table(AT_ONCE, lines)}\n\n{len(paths)} images, {arrays} taps in the store, {computed} computed: "
+            f"{'each once' if computed == arrays else 'NOT each once'}.")  # fmt: skip
+
+
+def asking(folder: str, paths: list[Path], count: int, at: float = 0.0) -> list[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "benchmarks.features", folder, str(at), *map(str, paths)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(count)]
+
+
+def ask(processes: list[subprocess.Popen[str]]) -> list[dict[str, float]]:
+    return [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+
+
+def child(folder: str, at: str, *names: str) -> None:
+    """Ask the store in *folder* at the time *at*; prints what it took as JSON."""
+    import dataclasses
+
+    from components.backbones import Backbone, BackboneSettings, FeatureStore
+    from components.training.data import FileImages
+
+    paths = tuple(map(Path, names))
+    images, backbone, store = FileImages(paths, tuple(map(file_hash, paths))), Backbone(BackboneSettings()), None
+    time.sleep(max(0.0, float(at) - time.time()))
+    started, store = time.perf_counter(), FeatureStore(Path(folder))
+    store.features(backbone, images)
+    usage = dataclasses.asdict(store.usage) | {"wall": time.perf_counter() - started}
+    sys.stdout.write(json.dumps(usage) + "\n")
+
+
+if __name__ == "__main__":
+    child(*sys.argv[1:]) if sys.argv[1:] else main()

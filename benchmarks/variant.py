@@ -1,0 +1,163 @@
+"""Short trainings in this process, for the studies: the images of a view, the loop, the figures of the test split.
+
+Everything is of seed 0: the split that ``benchmarks.fit`` made, the synthetic anomalies (drawn once, kept on disk) and
+the frozen features of the store. A training's seed moves its weights and batches alone.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+
+from benchmarks.fit import WORK
+from components.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
+from components.backbones import FeatureStore
+from components.backbones.store import Images
+from components.datasets.loading import rows
+from components.detectors.contract import Detector, Stage, TrainingData
+from components.evaluation.metrics import bootstrap, image_metrics, pixel_metrics
+from components.imaging import load_mask
+from components.params import load_params
+from components.stages import Stages
+from components.synthesis import make
+from components.training.checkpoint import Checkpoint
+from components.training.data import CheckImages, FileImages, FitImages, MadeAnomalies, MadeImages, StoredImages
+from components.training.loop import Loop, Select
+
+KEPT = WORK / "mechanisms"  # scores and drawn anomalies, beside the splits
+STORE, SIDE, STEP, ROUNDS = Path(".cache/features"), 256, 2, 1000
+
+
+@dataclass(frozen=True)
+class Kept(FitImages):
+    """Fit normals whose synthetic anomalies are drawn once for all variants and kept on disk."""
+
+    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> MadeAnomalies:
+        settings = replace(self.synthesis, strategies=strategies, size=size)
+        code = [file_hash(path) for path in sorted(Path(inspect.getfile(make)).parent.glob("*.py"))]
+        at = KEPT / "anomalies" / values_hash([self.images.key, settings, self.seed, copies, grey, code])[:24]
+        if not at.exists():
+            made = MadeImages(self.images, settings, self.seed, copies, grey)
+            with atomic_dir(at) as scratch:
+                np.save(scratch / "pixels.npy", made._pixels)
+                np.save(scratch / "masks.npy", made._masks)
+                write_json(scratch / "made.json", {"key": made.key})
+        return MadeAnomalies(Drawn(self.images, copies, at), self.store)
+
+
+class Drawn(MadeImages):
+    """Made images read back from disk."""
+
+    def __init__(self, images: Images, copies: int, at: Path) -> None:
+        self.images, self.copies, self.seconds = images, copies, 0.0
+        self.key = read_json(at / "made.json")["key"]
+        self._pixels, self._masks = (np.load(at / f"{what}.npy", "r") for what in ("pixels", "masks"))
+
+
+class Nowhere(Checkpoint):
+    """Nothing is resumed: a variant takes a minute."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), "")
+
+    def load(self) -> None:
+        return None
+
+    def save(self, tensors: Any, position: Any) -> None:  # noqa: ARG002
+        return None
+
+
+@dataclass(frozen=True)
+class View:
+    """The images of one view, seed 0: fit normals and labelled test images."""
+
+    stages: Stages
+    store: FeatureStore
+
+    @classmethod
+    def of(cls, name: str) -> "View":
+        params = replace(load_params(), seed=0, artefacts=str(WORK / "seed-0"))
+        return cls(Stages(params, name), FeatureStore(STORE))
+
+    @property
+    def split(self) -> Path:
+        return self.stages.folder / "split"
+
+    @property
+    def synthetic(self) -> Path:
+        return self.stages.folder / "synthetic"
+
+    def _files(self, table: pd.DataFrame) -> FileImages:
+        return FileImages(tuple(self.stages.data / i for i in table["image_id"]), tuple(table["sha256"]))
+
+    def fit(self) -> Kept:
+        return Kept(self._files(rows(self.split, "fit", "normal")), self.store)
+
+    def _test(self) -> pd.DataFrame:
+        table = rows(self.split, "test")
+        return table[table["label"] != "uncertain"].reset_index(drop=True)
+
+    def test(self) -> StoredImages:
+        return StoredImages(self._files(self._test()), self.store)
+
+    def check(self) -> CheckImages:
+        """What epochs are chosen by: calibrate normals, then synthetic anomalies on them."""
+        normal = self._files(rows(self.split, "calibrate", "normal"))
+        made = [self.synthetic / i for i in pd.read_parquet(self.synthetic / "synthetic.parquet")["image_id"]]
+        images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(path) for path in made)))
+        return CheckImages(StoredImages(images, self.store), np.arange(len(images)) >= len(normal))
+
+    def labels(self) -> np.ndarray:
+        """(N,) bool, True where anomalous."""
+        return (self._test()["label"] == "anomalous").to_numpy()
+
+    def masks(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows with known pixels, and their masks (n, SIDE / step, SIDE / step) bool."""
+        known, masks, none = [], [], np.zeros((SIDE, SIDE), bool)
+        for i, (what, mask) in enumerate(self._test()[["label", "mask"]].itertuples(index=False)):
+            found = load_mask(self.stages.data / mask, SIDE) if isinstance(mask, str) and what != "normal" else none
+            if what == "normal" or found.any():
+                known.append(i)
+                masks.append(found[::step, ::step])
+        return np.array(known), np.stack(masks)
+
+
+def trained(
+    detector: Detector, data: TrainingData, seed: int, select: Select, behind: Callable[[str], None] = lambda _: None
+) -> Loop:
+    """Train *detector*; *behind* is called with the name of every stage that has ended."""
+    stages = detector.stages
+
+    def watched(given: TrainingData) -> Iterator[Stage]:
+        for stage in stages(given):
+            yield stage
+            behind(stage.name)
+
+    detector.stages = watched  # type: ignore[method-assign]
+    loop = Loop(detector, select, Nowhere(), seed, float("inf"), Fabric(accelerator="cpu", devices=1))
+    loop.run(data)
+    detector.eval()
+    return loop
+
+
+@torch.inference_mode()
+def figures(detector: Detector, table: Any, view: View, batch: int = 16) -> tuple[dict[str, Any], np.ndarray]:
+    """Image AUROC with its interval and pixel AP of the test split, and the image scores (N,)."""
+    detector.eval()
+    starts = range(0, len(table), batch)
+    scored = [detector.score(table.take(range(i, min(i + batch, len(table)))), (SIDE, SIDE)) for i in starts]
+    scores = finite(torch.cat([s.image for s in scored]).double().numpy())
+    maps = finite(torch.cat([s.map[:, 0, ::STEP, ::STEP] for s in scored]).numpy())
+    labels, (known, masks) = view.labels(), view.masks(STEP)
+    found = {"auroc": image_metrics(labels, scores)["auroc"], "interval": bootstrap(labels, scores, ROUNDS, 0)["auroc"]}
+    return found | {"pixel_ap": pixel_metrics(masks, maps[known])["ap"] if masks.any() else None}, scores
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values, nan=1e30, posinf=1e30, neginf=-1e30)

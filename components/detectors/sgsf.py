@@ -1,0 +1,185 @@
+"""SGSF: segmentation of forged images, guided at every scale by what a repairing autoencoder knows of the normal.
+
+Xing, Sun and Li, 2022, arXiv 2209.12440. An autoencoder without skips turns the forged image back into the clean one;
+its decoder's maps join the segmentation network's encoder level by level. Both learn together.
+Reconstructed: the text of this version was out of reach, so fusion, losses, ratio of forged images and schedule are
+those of its journal successor by the same authors (NIGSF, IEEE TCSVT 2024), and the guidance is the denoising branch
+that paper compares with. Its retrieval of a similar normal image is not here.
+Memory after fit: the weights of both networks.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.detectors.blocks import focal, upsample
+from components.detectors.contract import MethodInfo, Optimise, PixelDetector, Scores, Stage, Together, TrainingData
+from components.detectors.convolutions import Decoder, Encoder, Twice, convolution
+from components.detectors.similarity import structural_difference
+
+
+@dataclass(frozen=True)
+class SGSFSettings:
+    """Settings; *widths* are channels per level, finest first, the last one the bottleneck's."""
+
+    size: int = 256
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    fold: int = 1  # fold x fold pixels make one position of the finest level, for speed; 1: none are folded
+    strategies: tuple[str, ...] = ("saliency",)
+    copies: int = 1  # forged images per normal one, drawn once
+    grey: bool = False  # forged images of a grey product are made grey
+    normal: int = 4  # every how many-th image of a batch stays normal: 4 is forged to normal 3 : 1
+    guided: bool = True  # False: the segmentation network sees no guidance
+    detach: bool = False  # no gradient of the segmentation reaches the guidance network
+    weight: float = 1.0  # of the guidance network's loss
+    gamma: float = 2.0  # of the focal loss
+    pool: int = 21  # side in pixels of the mean before the image score's maximum
+    epochs: int = 800
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    drops: tuple[float, ...] = (0.5, 0.7, 0.9)  # shares of the training at which the rate falls to a tenth
+    cosine: bool = False  # the rate falls along half a cosine instead
+
+
+class Guidance(nn.Module):
+    """A plain autoencoder: (B, 3, H, W) in [0, 1] -> its decoder's maps, finest first, and the repaired image."""
+
+    def __init__(self, widths: Sequence[int], fold: int) -> None:
+        super().__init__()
+        upward = list(widths)[::-1]
+        self.fold, self.unfold = nn.PixelUnshuffle(fold), nn.PixelShuffle(fold)
+        self.encoder, self.decoder = Encoder(3 * fold**2, widths), Decoder(upward, [0] * (len(widths) - 1))
+        self.head = nn.Conv2d(widths[0], 3 * fold**2, 3, padding=1)
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        # No skips: everything passes the bottleneck, so that what was forged has no way around.
+        maps = self.decoder(self.encoder(self.fold(images))[-1], [None] * len(self.decoder.levels))
+        return maps[::-1], self.unfold(self.head(maps[-1])).sigmoid()
+
+
+class Rise(nn.Module):
+    """A level of the segmentation's decoder: transposed convolution, the fused map beside it, two convolutions."""
+
+    def __init__(self, above: int, width: int) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose2d(above, width, 2, 2)
+        self.join = Twice(2 * width, width)
+
+    def forward(self, x: Tensor, fused: Tensor) -> Tensor:
+        return self.join(torch.cat([fused, self.up(x)], 1))  # type: ignore[no-any-return]
+
+
+class Segmentation(nn.Module):
+    """A U-Net that takes one guidance map per level: image (B, 3, H, W) -> logits (B, 1, H, W)."""
+
+    def __init__(self, widths: Sequence[int], fold: int) -> None:
+        super().__init__()
+        *levels, deepest = widths
+        self.fold, self.unfold = nn.PixelUnshuffle(fold), nn.PixelShuffle(fold)
+        entering = [3 * fold**2, *(2 * w for w in levels)]
+        self.levels = nn.ModuleList(Twice(a, b) for a, b in zip(entering, levels, strict=False))
+        self.fusions = nn.ModuleList(nn.Sequential(*convolution(2 * w, w)) for w in levels)
+        self.bottom = Twice(2 * levels[-1], deepest)
+        self.rises = nn.ModuleList(Rise(a, b) for a, b in zip([deepest, *levels[:0:-1]], levels[::-1], strict=True))
+        self.head = nn.Conv2d(levels[0], fold**2, 3, padding=1)
+
+    def forward(self, images: Tensor, guidance: Sequence[Tensor]) -> Tensor:
+        x, laterals = self.fold(images), []
+        for level, fusion, guide in zip(self.levels, self.fusions, guidance, strict=True):
+            both = torch.cat([guide, level(x)], 1)
+            laterals.append(fusion(both))
+            x = F.max_pool2d(both, 2)  # the encoder goes on with both, the skip takes their fusion
+        x = self.bottom(x)
+        for rise, lateral in zip(self.rises, laterals[::-1], strict=True):
+            x = rise(x, lateral)
+        return self.unfold(self.head(x))  # type: ignore[no-any-return]
+
+
+class SGSF(PixelDetector):
+    """Map: probability of the segmentation; image score: maximum of its local means."""
+
+    name = "sgsf"
+    settings_type = SGSFSettings
+    presets = {
+        "paper": SGSFSettings(),
+        "cpu": SGSFSettings(
+            128, (8, 16, 32, 64, 64), copies=3, grey=True, pool=11, epochs=7, learning_rate=2e-3, cosine=True
+        ),
+        "tiny": SGSFSettings(
+            64, (8, 12, 16, 16), copies=4, grey=True, pool=5, epochs=4, batch_size=8, learning_rate=1e-2, cosine=True
+        ),
+    }
+    info = MethodInfo(
+        title="SGSF",
+        paper="Xing, Sun, Li: Self-Supervised Guided Segmentation Framework for Unsupervised Anomaly Detection",
+        year=2022,
+        venue="arXiv 2209.12440",
+        family="synthetic anomalies and segmentation",
+        needs=("synthetic anomalies",),
+        reconstructed=(
+            "guidance by denoising",
+            "fusion, losses and schedule after the journal successor",
+            "widths",
+            "side of the mean before the image score",
+        ),
+    )
+    settings: SGSFSettings
+
+    def __init__(self, settings: SGSFSettings, pretrained: bool = True) -> None:
+        super().__init__(settings, pretrained)
+        self.guidance = Guidance(settings.widths, settings.fold)
+        self.segmentation = Segmentation(settings.widths, settings.fold)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPU
+
+    def stages(self, data: TrainingData) -> Iterable[Stage]:
+        s = self.settings
+        pool = data.anomalies(s.strategies, s.size, s.copies, s.grey)
+        yield Optimise(
+            "segmentation",
+            Together(pool.pixels(s.size), pool.clean(s.size), pool.masks(s.size)),
+            self.loss,
+            list(self.parameters()),
+            partial(torch.optim.Adam, lr=s.learning_rate),
+            epochs=s.epochs,
+            batch_size=s.batch_size,
+            schedule=self.factor,
+        )
+
+    def factor(self, done: float) -> float:
+        """On the learning rate, at the *done* share of the training."""
+        if self.settings.cosine:
+            return 0.5 * (1 + math.cos(math.pi * done))
+        return float(0.1 ** sum(done >= drop for drop in self.settings.drops))
+
+    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, 1, H, W) and the repaired images (B, 3, H, W)."""
+        guides, repaired = self.guidance(images)
+        if not self.settings.guided:
+            guides = [torch.zeros_like(g) for g in guides]
+        elif self.settings.detach:
+            guides = [g.detach() for g in guides]
+        return self.segmentation(images, guides), repaired
+
+    def mixed(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch with every *normal*-th image put back to what it was before it was forged."""
+        forged, clean, masks = batch
+        rows = torch.arange(len(forged), device=forged.device)
+        kept = (rows % self.settings.normal != self.settings.normal - 1).view(-1, 1, 1, 1)
+        return torch.where(kept, forged, clean), clean, masks * kept
+
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """Focal loss of the map; squared error and 1 - SSIM of the repaired image against the clean one."""
+        images, clean, masks = self.mixed(batch)
+        logits, repaired = self.maps(images)
+        guidance = F.mse_loss(repaired, clean) + structural_difference(repaired, clean).mean()
+        return focal(logits, masks, self.settings.gamma) + self.settings.weight * guidance
+
+    def score(self, images: Tensor, size: tuple[int, int]) -> Scores:
+        found = self.maps(images)[0].sigmoid()
+        pooled = F.avg_pool2d(found, self.settings.pool, 1, self.settings.pool // 2)
+        return Scores(pooled.flatten(1).max(1).values, upsample(found, size))

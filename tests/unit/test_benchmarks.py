@@ -1,0 +1,200 @@
+"""The benchmarks' own arithmetic and tables; none of them trains on real data here."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import mechanisms, methods, table
+from benchmarks.studies import STUDIES, Mechanism, label, studied
+from benchmarks.variant import trained
+from components.backbones import FeatureStore
+from components.detectors import create, settings_for
+from components.settings import plain
+from components.training.data import FileImages, FitImages
+
+STUDIED = sorted(studied())
+
+
+def overall(auroc: float, masks: bool = True) -> dict:
+    pixel = {"auroc": 0.9, "ap": 0.4, "aupro": 0.8} if masks else {"not_available": "no masks"}
+    image = {"auroc": auroc, "ap": 0.95, "f1_max": 0.9, "interval": {"auroc": [auroc - 0.1, auroc + 0.1]}}
+    return {"image": image, "pixel": pixel, "false_alarm_rate": {"rate": 0.05}, "miss_rate": {"rate": 0.2}}
+
+
+def entry(auroc: float = 0.8, **more: object) -> dict:
+    """As benchmarks.fit writes it now."""
+    history = [{"stage": "one", "epoch": i, "loss": 2.0 - i, "synthetic_auroc": 0.7} for i in range(2)]
+    history += [{"stage": "two", "epoch": 0, "loss": 5.0}, {"stage": "last", "epoch": 0, "synthetic_auroc": 0.7}]
+    return {
+        "overall": overall(auroc), "seconds": {"train": 80.0, "drawing": 8.0, "steps": 40.0, "choosing": 16.0},
+        "features": {"seconds_spent": 8.0}, "peak_memory_mb": 1800, "parameters": {"learned": 0.56, "frozen": 3.0},
+        "state_mb": 21.9, "onnx": {"ms": 25.7, "bare_ms": 16.0, "ratio": 1.61}, "history": history, **more,
+    }  # fmt: skip
+
+
+def old_entry() -> dict:
+    """As it was written before there was a time of the graph."""
+    return {
+        "overall": overall(0.9, masks=False), "seconds": {"train": 54.0, "whole fit command": 135.0},
+        "peak_memory_mb": 2786, "history": [],
+    }  # fmt: skip
+
+
+def test_new_and_old_entries_fill_the_same_columns():
+    new, old = table.cells("mtd", "uniad", entry()), table.cells("mtd", "uniad", old_entry())
+    assert len(new) == len(old) == len(table.HEAD)
+    shown, before = (dict(zip(table.HEAD, line, strict=True)) for line in (new, old))
+    assert shown["image AUROC (95 %)"] == "0.800 (0.700 to 0.900)"
+    assert (shown["of that features s"], shown["over bare backbone"], shown["learned M"]) == ("8", "1.61", "0.56")
+    assert (before["train s"], before["ONNX ms"], before["state MB"]) == ("54", "-", "-")
+    assert before["pixel AP"] == "no masks"
+
+
+def test_other_seeds_have_a_table_of_their_own():
+    found = {"mtd/uniad": entry(0.8), "mtd/uniad@1": entry(0.7), "mtd/uniad@2": entry(0.9), "mtd/sap2": old_entry()}
+    assert [line[:2] for line in table.rows(found)] == [["mtd", "sap2"], ["mtd", "uniad"]]
+    (line,) = table.seed_rows(found)
+    assert line[:4] == ["mtd", "uniad", "3", "0.800 (0.700 to 0.900)"]
+
+
+def test_curves_take_stages_that_choose_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
+    table.curves({"mtd/uniad": entry(), "screw/uniad": entry(), "mtd/fastflow": entry(), "mtd/sap2": old_entry()})
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_page_has_the_method_s_rows_seeds_and_shares():
+    found = {"mtd/uniad": entry(0.8), "mtd/uniad@1": entry(0.7), "screw/uniad": old_entry(), "mtd/sap2": entry(0.5)}
+    text = methods.measured("uniad", found)
+    assert "sap2" not in text
+    assert "0.500 (" not in text
+    assert "| mtd | 2 | 0.750 (0.700 to 0.800) |" in text
+    assert "- mtd, 80 s: features 10%, drawing 10%, steps 50%, choosing 20%, the rest 10%" in text
+    assert "- screw" not in text
+    assert methods.measured("adtr", found) == "## Measured here\nNot measured yet.\n"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.01, 0.05, "helps"),
+        (-0.05, -0.01, "does not help here"),
+        (0.0, 0.0, "does not help here"),
+        (-0.01, 0.05, "within the noise"),
+    ],
+)
+def test_verdict_follows_the_interval_of_the_difference(low, high, said):
+    assert mechanisms.verdict(low, high) == said
+
+
+def test_paired_interval_of_scores():
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) < 100
+    good, noise = labels + 0.5 * rng.normal(size=(2, 200)), rng.normal(size=(2, 200))
+    assert mechanisms.paired(labels, good, good) == (0.0, 0.0)
+    low, high = mechanisms.paired(labels, good, noise)
+    assert 0.2 < low < high < 0.6
+    assert mechanisms.paired(labels, noise, good)[1] < 0
+
+
+def scored(monkeypatch, folder, figures: dict[str, float]) -> None:
+    """Made-up runs of uniad on screw, by label@seed: the AUROC told, and scores that all are the same."""
+    monkeypatch.setattr(mechanisms, "KEPT", folder)
+    monkeypatch.setattr(mechanisms, "RESULTS", folder)
+    labels = SimpleNamespace(labels=lambda: np.arange(20) < 10)
+    monkeypatch.setattr(mechanisms, "View", SimpleNamespace(of=lambda _: labels))
+    runs = {f"screw/uniad/{k}": {"auroc": v, "pixel_ap": None} for k, v in figures.items()}
+    for name in runs:
+        np.save(mechanisms.file(name, "npy"), np.arange(20.0)[::-1])
+    (folder / "mechanisms.json").write_text(json.dumps({"runs": runs}))
+
+
+def test_one_seed_is_held_against_the_range_over_seeds(monkeypatch, tmp_path):
+    figures = {"full@0": 0.90, "full@1": 0.80, "full@2": 0.85, "jitter=0.0@0": 0.85}
+    scored(monkeypatch, tmp_path, figures)
+    row = mechanisms.compared("uniad", "screw", Mechanism("jitter", {"jitter": 0.0}))
+    assert row["seeds"] == [0]
+    assert row["interval"] == pytest.approx([-0.05, 0.15])
+    assert row["verdict"] == "within the noise"
+
+
+def test_several_seeds_must_agree(monkeypatch, tmp_path):
+    figures = {f"full@{s}": 0.9 for s in range(3)} | {f"jitter=0.0@{s}": v for s, v in enumerate((0.8, 0.85, 0.91))}
+    scored(monkeypatch, tmp_path, figures)
+    row = mechanisms.compared("uniad", "screw", Mechanism("jitter", {"jitter": 0.0}, main=True))
+    assert row["difference"] == pytest.approx(0.14 / 3)
+    assert row["interval"] == pytest.approx([-0.01, 0.1])
+    assert row["verdict"] == "within the noise"
+
+
+def test_mechanism_table_says_what_does_not_help(monkeypatch, tmp_path):
+    scored(monkeypatch, tmp_path, {"full@0": 0.9, "jitter=0.0@0": 0.9, "window=0@0": 0.7})
+    mechanisms.write()
+    study = json.loads((tmp_path / "mechanisms.json").read_text())["studies"]["uniad"]
+    study["schedules"] = {"screw": {"epochs": 9}, "mtd": {"epochs": 9}}
+    text = methods.mechanisms("uniad", {"uniad": study})
+    assert "| neighbour mask | screw | 1 | 0.900 | 0.700 | +0.200 (+0.000 to +0.200) |" in text
+    assert "| jitter | screw | 1 | 0.900 | 0.900 | +0.000 (+0.000 to +0.000) | - | - |" in text
+    assert "Does not help here: jitter (screw)" in text
+    assert "preset `cpu`, on screw and mtd `epochs=9`." in text
+    assert methods.mechanisms("sap2", {"uniad": study}) == ""
+    assert "## uniad" in (tmp_path / "mechanisms.md").read_text()
+
+
+@pytest.mark.parametrize("name", STUDIED)
+def test_variants_build_and_differ(name):
+    for view in STUDIES[name].views:
+        all_of = list(mechanisms.trainings(name, view))
+        known = {k: plain(t.settings(o)) for t in all_of for k, o in t.variants()}
+        assert len(known) == sum(len(t.scored) for t in all_of)
+        for mechanism in STUDIES[name].mechanisms:
+            on, off = (mechanisms.key(name, view, side, 0) for side in mechanism.sides())
+            assert known[on] != known[off], f"{name}: {mechanism.what} is not on"
+            seeds = [s for s in mechanisms.SEEDS if mechanisms.key(name, view, mechanism.sides()[1], s) in known]
+            assert seeds == ([0, 1, 2] if mechanism.main or mechanism.behind else [0])
+        assert any(mechanism.main for mechanism in STUDIES[name].mechanisms)
+
+
+# One per method, the one that trains the least when it is off: the others only score differently.
+REUSED = {n: next((m for m in STUDIES[n].mechanisms if m.behind), None) for n in STUDIED}
+REUSED = [(n, m) for n, m in REUSED.items() if m]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "mechanism"), REUSED, ids=[f"{n}-{label(m.off)}" for n, m in REUSED])
+def test_a_reused_model_scores_as_one_trained_so(name, mechanism, product, tmp_path):
+    """What is scored from a state of the full training is exactly what a training with the mechanism off gives."""
+    paths = tuple(sorted((product / "train/good").glob("*.png"))[:8])
+    data = FitImages(FileImages(paths, tuple(p.name for p in paths)), FeatureStore(tmp_path))
+    on, off = (settings_for(name, "tiny", tiny(name, side)) for side in ({}, mechanism.sides()[1]))
+    found = []
+
+    def score(detector: torch.nn.Module) -> None:
+        with torch.inference_mode():
+            table = detector.inputs(data)
+            found.extend(detector.eval().score(table.take(range(4)), (64, 64)))
+
+    def behind(stage: str) -> None:
+        if stage == mechanism.behind:
+            detector.settings = off
+            score(detector)
+            detector.settings = on
+
+    torch.manual_seed(0)
+    detector = create(name, on)
+    trained(detector, data, 0, lambda _: 0.5, behind)
+    torch.manual_seed(0)
+    alone = create(name, off)
+    trained(alone, data, 0, lambda _: 0.5)
+    score(alone)
+    torch.testing.assert_close(found[:2], found[2:], rtol=1e-5, atol=1e-6)
+
+
+def tiny(name: str, overrides: dict) -> dict:
+    """The study's switches over the tiny preset, without its schedule."""
+    switches = {k for m in STUDIES[name].mechanisms for k in m.off}
+    known = {k: v for k, v in STUDIES[name].schedule.items() if k in switches and not k.endswith("epochs")}
+    return {**known, **overrides}

@@ -1,0 +1,165 @@
+"""Adversarial stages: several players with a loss and an optimiser each, in the one training loop."""
+
+from functools import partial
+from itertools import pairwise
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from components.detectors.contract import Optimise, Player
+from components.training.checkpoint import Checkpoint
+from components.training.loop import Loop
+
+
+class Rows:
+    def __len__(self):
+        return 12
+
+    def take(self, indices):
+        return torch.as_tensor(list(indices)).float()[:, None] / 12
+
+
+class Game(nn.Module):
+    """``value`` falls for one player what rises for the other; ``shared`` belongs to one player and is used by both."""
+
+    name = "game"
+
+    def __init__(self, rivals=True, **stage):
+        super().__init__()
+        self.one, self.other, self.norm = nn.Linear(1, 1), nn.Linear(1, 1), nn.BatchNorm1d(1)
+        self.rivals, self.stage, self.seen = rivals, stage, []
+
+    def stages(self, _):
+        rate = partial(torch.optim.Adam, lr=0.05)
+        rivals = (Player(self.against, list(self.other.parameters()), partial(torch.optim.SGD, lr=0.1, momentum=0.9)),)
+        yield Optimise(
+            "game", Rows(), self.value, list(self.one.parameters()), rate, epochs=3, batch_size=4,
+            rivals=rivals if self.rivals else (), **self.stage,
+        )  # fmt: skip
+
+    def value(self, rows):
+        self.note("one")
+        return (self.norm(self.one(rows)) - self.other(rows) - torch.rand(())).square().mean()
+
+    def against(self, rows):
+        self.note("other")
+        return -self.value_of(rows) + self.other.weight.square().sum()
+
+    def value_of(self, rows):
+        return (self.norm(self.one(rows)) - self.other(rows)).square().mean()
+
+    def note(self, who):
+        open_now = {n.split(".")[0] for n, p in self.named_parameters() if p.requires_grad} - {"norm"}
+        self.seen.append((who, open_now, self.one.weight.item(), self.other.weight.item()))
+
+
+def loop(game, folder, every=1e9, select=lambda _: 0.5):
+    return Loop(game, select, Checkpoint(folder, "x"), 0, every, Fabric(accelerator="cpu", devices=1))
+
+
+def played(folder, **given):
+    torch.manual_seed(0)
+    game = Game(**given)
+    made = loop(game, folder)
+    made.run(None)
+    return game, made
+
+
+def test_the_players_take_turns_on_every_batch(tmp_path):
+    game, _ = played(tmp_path)
+    assert [who for who, *_ in game.seen] == ["one", "other"] * 9
+    ones = [(one, other) for _, _, one, other in game.seen]
+    for number, (before, after) in enumerate(pairwise(ones)):
+        moved = [a != b for a, b in zip(before, after, strict=True)]
+        assert moved == [number % 2 == 0, number % 2 == 1]  # each step moves the weights of its own player alone
+
+
+def test_gradients_of_one_player_never_reach_the_other(tmp_path):
+    game, _ = played(tmp_path)
+    assert all(open_now == {who} for who, open_now, *_ in game.seen)
+    assert all(p.requires_grad for p in game.parameters())
+
+
+def test_parameters_stay_open_for_every_player_that_has_them(tmp_path):
+    game = Game()
+    stage = next(iter(game.stages(None)))
+    both = Player(game.against, [*game.one.parameters(), *game.other.parameters()], stage.optimiser)
+    game.stages = lambda _: [Optimise(**{**stage.__dict__, "rivals": (both,)})]
+    loop(game, tmp_path).run(None)
+    assert {who: open_now for who, open_now, *_ in game.seen} == {"one": {"one"}, "other": {"one", "other"}}
+
+
+def test_what_a_caller_had_frozen_stays_frozen(tmp_path):
+    game = Game()
+    game.other.bias.requires_grad_(False)
+    loop(game, tmp_path).run(None)
+    assert not game.other.bias.requires_grad
+
+
+def test_without_rivals_nothing_but_the_one_player_moves(tmp_path):
+    game, made = played(tmp_path, rivals=False)
+    assert len({other for *_, other in game.seen}) == 1
+    assert not any("rival" in key for record in made.history for key in record)
+
+
+def test_history_has_the_mean_loss_of_each_player(tmp_path):
+    _, made = played(tmp_path)
+    assert len(made.history) == 3
+    assert all({"loss", "rival_1_loss", "synthetic_auroc"} <= set(record) for record in made.history)
+    assert all(record["loss"] > 0 for record in made.history)
+
+
+def test_the_best_epoch_is_kept_for_all_players(tmp_path):
+    scores, kept = iter([0.1, 0.9, 0.2]), []
+
+    def select(game):
+        kept.append({k: v.clone() for k, v in game.state_dict().items()})
+        return next(scores)
+
+    torch.manual_seed(0)
+    game = Game()
+    loop(game, tmp_path, select=select).run(None)
+    for key, value in game.state_dict().items():
+        torch.testing.assert_close(value, kept[1][key], rtol=0, atol=0)
+
+
+def test_schedule_and_clip_hold_for_a_rival(tmp_path):
+    still, _ = played(tmp_path / "a", schedule=lambda _: 0.0)
+    assert len({other for *_, other in still.seen}) == 1
+    game = Game()
+    player = Player(game.against, list(game.other.parameters()), partial(torch.optim.SGD, lr=1.0), clip=1e-3)
+    stage = next(iter(game.stages(None)))
+    game.stages = lambda _: [Optimise(**{**stage.__dict__, "rivals": (player,)})]
+    loop(game, tmp_path / "b").run(None)
+    others = [other for *_, other in game.seen]
+    assert max(abs(a - b) for a, b in pairwise(others)) <= 1.001e-3
+
+
+class KilledError(Exception):
+    """Stands for the signal."""
+
+
+@pytest.mark.parametrize("at", [1, 3, 7])
+def test_a_killed_game_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, at):
+    whole, unbroken = played(tmp_path / "whole", average=0.5)
+    save, saved = Checkpoint.save, []
+
+    def killing(self, *state):
+        save(self, *state)
+        saved.append(self)
+        if len(saved) == at:
+            raise KilledError
+
+    monkeypatch.setattr(Checkpoint, "save", killing)
+    torch.manual_seed(0)
+    with pytest.raises(KilledError):
+        loop(Game(average=0.5), tmp_path / "cut", every=0.0).run(None)
+    torch.manual_seed(1)  # what it starts from must not matter
+    resumed = Game(average=0.5)
+    again = loop(resumed, tmp_path / "cut", every=0.0)
+    again.run(None)
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[key], value, rtol=0, atol=0)
+    assert again.history == unbroken.history
