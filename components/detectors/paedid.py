@@ -110,6 +110,7 @@ class PAEDID(PixelDetector):
     histogram: Tensor
     deviation: Tensor
     typical: Tensor
+    centre: Tensor
     gaps: Tensor
 
     def __init__(self, settings: PAEDIDSettings, pretrained: bool = True) -> None:
@@ -121,6 +122,7 @@ class PAEDID(PixelDetector):
         self.register_buffer("histogram", torch.zeros(BINS, dtype=torch.float64))
         self.register_buffer("deviation", torch.full((), 0.03))  # of X - P(X) on normals
         self.register_buffer("typical", torch.ones(()))  # mean distance of a normal code to the bank
+        self.register_buffer("centre", torch.zeros(s.code))  # of the bank
         self.register_buffer("gaps", torch.zeros(2, dtype=torch.float64))
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
@@ -131,7 +133,9 @@ class PAEDID(PixelDetector):
             schedule=lambda done: 0.1**done, select=False,
         )  # fmt: skip
         if s.weights:
-            yield Fit("codes", table, lambda images: self.bank.offer(self._rows(self.encoder(images))), lambda: None)
+            yield Fit(
+                "codes", table, lambda images: self.bank.offer(self._rows(self.encoder(images))), self._find_centre
+            )
             yield Fit("distances", table, self._add_gaps, self._finish_gaps)
         yield Fit("noise", table, self._add_residuals, self._finish_residuals)
 
@@ -178,11 +182,18 @@ class PAEDID(PixelDetector):
         return weights / weights.mean((2, 3), keepdim=True)
 
     def _distance(self, codes: Tensor) -> Tensor:
-        return nearest(self._rows(codes), self.bank.bank)[0]
+        """Of every code to the nearest normal one, (B * h * w,)."""
+        rows = self._rows(codes)
+        # Found about the centre and taken from the difference: the matmul form loses the digits of small distances.
+        index = nearest(rows - self.centre, self.bank.bank - self.centre)[1]
+        return (rows - self.bank.bank[index]).square().sum(1).sqrt()
 
     def _rows(self, codes: Tensor) -> Tensor:
         """(B, code, h, w) -> (B * h * w, code)."""
         return codes.permute(0, 2, 3, 1).reshape(-1, codes.shape[1])
+
+    def _find_centre(self) -> None:
+        self.centre.copy_(self.bank.known().mean(0))
 
     def _add_gaps(self, images: Tensor) -> None:
         far = self._distance(self.encoder(images)).double()

@@ -158,7 +158,7 @@ def test_variants_build_and_differ(name):
         assert any(mechanism.main for mechanism in STUDIES[name].mechanisms)
 
 
-# One per method, the one that trains the least when it is off: the others only score differently.
+# One per method, its first: training all of them would take minutes.
 REUSED = {n: next((m for m in STUDIES[n].mechanisms if m.behind), None) for n in STUDIED}
 REUSED = [(n, m) for n, m in REUSED.items() if m]
 

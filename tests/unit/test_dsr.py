@@ -163,6 +163,14 @@ def test_the_mask_pulls_on_no_decoder(detector):
     assert not any(p.grad is not None and p.grad.any() for p in detector.specific.parameters())
 
 
+def test_the_detection_module_may_work_on_means_of_pixels():
+    found, given = made(stride=2).eval(), []
+    found.detection.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    pair = found.rebuilt(images())
+    assert found.mask(pair).shape == (4, 1, 64, 64)
+    torch.testing.assert_close(given[0][0, 0, 0, 0], pair[0, 0, :2, :2].mean())
+
+
 # 3: restriction without skips, then projection onto the same words
 
 
