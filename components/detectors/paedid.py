@@ -90,7 +90,9 @@ class PAEDID(PixelDetector):
     settings_type = PAEDIDSettings
     presets = {
         "paper": PAEDIDSettings(),
-        "cpu": PAEDIDSettings(size=128, patch=16, width=16, code=16, epochs=15, batch_size=8, learning_rate=3e-3),
+        "cpu": PAEDIDSettings(
+            size=128, patch=8, width=16, code=16, epochs=15, batch_size=8, learning_rate=3e-3, block_side=5
+        ),
         "tiny": PAEDIDSettings(
             size=64, patch=8, width=8, code=8, epochs=6, batch_size=4, learning_rate=1e-2, steps=4, threshold=1.0,
             block=0.1, bank_size=64,

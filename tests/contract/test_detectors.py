@@ -58,7 +58,8 @@ def batch(tiles) -> torch.Tensor:
 
 def test_every_file_of_the_folder_is_in_the_catalogue_or_shared():
     folder = Path(detector_class(NAMES[0]).__module__.replace(".", "/")).parent
-    shared = {"__init__", "contract", "blocks", "convolutions", "coreset", "transformers", "nln_autoencoders"}
+    shared = {"__init__", "contract", "blocks", "convolutions", "coreset", "transformers", "memory", "similarity",
+              "quantiser", "nln_autoencoders"}  # fmt: skip
     assert {p.stem for p in folder.glob("*.py")} - shared == set(NAMES)
 
 
