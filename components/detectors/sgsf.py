@@ -108,12 +108,14 @@ class SGSF(PixelDetector):
     presets = {
         "paper": SGSFSettings(),
         "cpu": SGSFSettings(
-            128, (8, 16, 32, 64, 64), copies=3, grey=True, pool=11, epochs=7, learning_rate=2e-3, cosine=True
+            128, (16, 32, 64, 64), fold=2, copies=3, grey=True, pool=11, epochs=6, batch_size=8, learning_rate=2e-3,
+            cosine=True,
         ),
         "tiny": SGSFSettings(
-            64, (8, 12, 16, 16), copies=4, grey=True, pool=5, epochs=4, batch_size=8, learning_rate=1e-2, cosine=True
+            64, (12, 16, 16, 16), fold=2, copies=4, grey=True, pool=5, epochs=4, batch_size=8, learning_rate=1e-2,
+            cosine=True,
         ),
-    }
+    }  # fmt: skip
     info = MethodInfo(
         title="SGSF",
         paper="Xing, Sun, Li: Self-Supervised Guided Segmentation Framework for Unsupervised Anomaly Detection",

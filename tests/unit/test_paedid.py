@@ -13,7 +13,7 @@ from components.errors import SettingsError
 from components.training.checkpoint import Checkpoint
 from components.training.loop import Loop
 
-TINY = settings_for("paedid", "tiny")
+TINY = settings_for("paedid", "tiny", {"threshold": 3.0, "block": 0.5})  # of the other presets
 
 
 def made(**changes) -> PAEDID:

@@ -66,7 +66,7 @@ def test_three_images_of_four_are_forged():
 def test_guidance_goes_into_every_scale_of_the_segmentation():
     detector, images = made(), batch(2)[0]
     guides = [g.detach().requires_grad_() for g in detector.guidance(images)[0]]
-    assert [g.shape[2] for g in guides] == [64, 32, 16]
+    assert [g.shape[2] for g in guides] == [32, 16, 8]
     fused = []
     for fusion in detector.segmentation.fusions:
         fusion.register_forward_hook(lambda *parts: fused.append(parts[2]))
@@ -150,7 +150,7 @@ def test_the_rate_falls_at_half_seven_tenths_and_nine_tenths():
 
 
 def test_folded_pixels_come_back_where_they_were():
-    detector = made(fold=2)
+    detector = made()
     images = torch.rand(1, 3, 64, 64)
     guides, repaired = detector.guidance(images)
     assert [g.shape[2] for g in guides] == [32, 16, 8]
