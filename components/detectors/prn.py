@@ -39,6 +39,7 @@ from components.detectors.convolutions import Decoder, convolution
 
 SCALES = 3
 CHUNK = 128  # images whose maps are in memory at once while prototypes are made
+PRIOR = -3.0  # first logit everywhere: anomalies are rare (Lin et al., ICCV 2017, section 3.3)
 FAR = 1e4  # rows that hold no prototype are far from every map
 
 
@@ -197,6 +198,7 @@ class PRN(FeatureDetector):
         self.decoder = Decoder([s.decoder[-1], *s.decoder[::-1]], s.widths[::-1])
         half = max(8, s.decoder[0] // 2)
         self.last, self.head = nn.Sequential(*convolution(s.decoder[0], half)), nn.Conv2d(half, 1, 3, padding=1)
+        nn.init.constant_(self.head.bias, PRIOR)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:

@@ -22,6 +22,8 @@ from components.detectors.contract import MethodInfo, Optimise, PixelDetector, S
 from components.detectors.convolutions import Decoder, Encoder, Twice, convolution
 from components.detectors.similarity import structural_difference
 
+PRIOR = -3.0  # first logit everywhere: anomalies are rare (Lin et al., ICCV 2017, section 3.3)
+
 
 @dataclass(frozen=True)
 class SGSFSettings:
@@ -87,6 +89,7 @@ class Segmentation(nn.Module):
         self.bottom = Twice(2 * levels[-1], deepest)
         self.rises = nn.ModuleList(Rise(a, b) for a, b in zip([deepest, *levels[:0:-1]], levels[::-1], strict=True))
         self.head = nn.Conv2d(levels[0], fold**2, 3, padding=1)
+        nn.init.constant_(self.head.bias, PRIOR)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor, guidance: Sequence[Tensor]) -> Tensor:
         x, laterals = self.fold(images), []
@@ -112,7 +115,7 @@ class SGSF(PixelDetector):
             cosine=True,
         ),
         "tiny": SGSFSettings(
-            64, (12, 16, 16, 16), fold=2, copies=4, grey=True, pool=5, epochs=4, batch_size=8, learning_rate=1e-2,
+            64, (12, 16, 16, 16), fold=2, copies=4, grey=True, pool=5, epochs=8, batch_size=8, learning_rate=1e-2,
             cosine=True,
         ),
     }  # fmt: skip

@@ -122,7 +122,7 @@ def test_learning_repairs_what_was_forged():
     forged = torch.where(masks > 0, forged, clean)
     optimiser = torch.optim.Adam(detector.parameters(), 1e-2)
     detector.train()
-    for _ in range(30):
+    for _ in range(80):
         optimiser.zero_grad()
         detector.loss((forged, clean, masks)).backward()
         optimiser.step()
