@@ -19,7 +19,7 @@ from components.detectors.contract import Labelled, Repeated
 from components.errors import SettingsError
 from components.imaging import load, load_mask, resize, to_tensor
 from components.progress import progress
-from components.synthesis import SynthesisSettings, Synthetic, make
+from components.synthesis import SynthesisSettings, Synthetic, identity, make
 from components.synthesis.extended import extended
 from components.synthesis.sources import texture
 
@@ -64,7 +64,7 @@ class MadeImages:
     def __init__(self, images: Images, settings: SynthesisSettings, seed: int, copies: int = 1, grey: bool = False,
                  defects: Defects | None = None) -> None:  # fmt: skip
         more = {"grey": grey, "defects": defects.key if defects else None} if grey or defects else None
-        self.key = values_hash([images.key, settings, seed, copies, *([more] if more else [])])
+        self.key = values_hash([identity(), images.key, settings, seed, copies, *([more] if more else [])])
         self.images, self.copies, self.settings, self.defects = images, copies, settings, defects
         shape = (copies * len(images), settings.size, settings.size)
         self._pixels, self._masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
@@ -117,7 +117,7 @@ class NaturalImages:
     """Crops of the packaged photographs and textures, or of a folder such as DTD: ``components.synthesis.sources``."""
 
     def __init__(self, settings: SynthesisSettings, seed: int, count: int) -> None:
-        self.key = values_hash(["natural", settings.textures, seed, count])
+        self.key = values_hash(["natural", identity(), settings.textures, seed, count])
         self.folder = Path(settings.textures) if settings.textures else None
         self.seed, self.count = seed, count
 

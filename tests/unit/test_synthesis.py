@@ -1,5 +1,6 @@
 """Synthetic anomalies: exact masks, controlled area and strength, the same for the same seed."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import synthesis
+from components import synthesis as made_by
 from components.artefacts import read_json, write_json
 from components.errors import DataError
 from components.synthesis import STRATEGIES, SynthesisSettings, Synthetic, make
@@ -169,3 +171,17 @@ def test_gallery_has_a_row_of_originals_and_one_of_each_strategy():
     figures = synthesis.measured("smudge", [tile(i, 64) for i in range(3)])
     assert 0.1 <= figures["area"] <= 10
     assert "| `smudge` |" in synthesis.statistics({"smudge": figures})
+
+
+def test_identity_changes_with_the_code(tmp_path, monkeypatch):
+    """Features of anomalies made by older code are another entry of the store."""
+    before = made_by.identity()
+    for path in Path(made_by.__file__).parent.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(made_by, "__file__", str(tmp_path / "__init__.py"))
+    made_by.identity.cache_clear()
+    assert made_by.identity() == before
+    (tmp_path / "masks.py").write_text("# another recipe")
+    made_by.identity.cache_clear()
+    assert made_by.identity() != before
+    made_by.identity.cache_clear()
