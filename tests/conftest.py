@@ -1,5 +1,6 @@
 """Shared pictures and the environment of all tests."""
 
+import os
 import uuid
 
 import numpy as np
@@ -11,6 +12,7 @@ import components  # noqa: F401  (the environment switches, before anything else
 
 # Sums in another order, multiplied by training, move golden numbers; and two test processes share the cores.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start as well
 
 
 def tile(seed: int, side: int = 96) -> np.ndarray:
