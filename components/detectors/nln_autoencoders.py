@@ -4,6 +4,7 @@ Networks after the publication's for patches of 128, with fewer halvings for sma
 cross-entropy on [0, 1], averaged, with the adversarial steps of each kind.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import ClassVar, Literal
@@ -159,16 +160,16 @@ class Adversarial(Autoencoder):
         return judged(self.critic(self.encode(patches)), 1)
 
 
-class Embedded(Autoencoder):
+class Embedded(Autoencoder, ABC):
     """What the kinds share whose error is between vectors: a critic of patches, and where in a patch an error lies."""
 
     def __init__(self, patch: int, width: int, latent: int) -> None:
         super().__init__(patch, width, latent)
         self.critic = Critic(patch, width, latent)
 
+    @abstractmethod
     def distance(self, patches: Tensor, latents: Tensor, rebuilt: Tensor) -> Tensor:
         """Between vectors of what is and what should be, (N,)."""
-        raise NotImplementedError
 
     def error(self, patches: Tensor, latents: Tensor, rebuilt: Tensor) -> Tensor:
         """One number per patch, spread over its pixels like their difference: its mean is the number."""

@@ -4,13 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from components.detectors import settings_for
 from components.detectors.alps import ALPS, Down
 from components.detectors.contract import Fit, Optimise
-from components.training.checkpoint import Checkpoint
-from components.training.loop import Loop
+from tests.given import Pixels, learned, stripes
 
 TINY = settings_for("alps", "tiny")
 
@@ -27,35 +25,13 @@ def reached(**changes) -> ALPS:
     return detector
 
 
-class Given:
-    """Training data: ten images of stripes."""
-
-    def __init__(self):
-        torch.manual_seed(1)
-        x = torch.linspace(0, 40, 64)
-        stripes = [0.5 + 0.2 * torch.sin(x + phase) for phase in torch.rand(10) * 6]
-        self.images = torch.stack([row.expand(3, 64, 64) for row in stripes]) + 0.02 * torch.randn(10, 3, 64, 64)
-
-    def pixels(self, size):
-        assert size == 64
-        return self
-
-    def __len__(self):
-        return len(self.images)
-
-    def take(self, indices):
-        return self.images[torch.as_tensor(list(indices))]
-
-
 def trained(tmp_path, data, **changes) -> ALPS:
-    detector = made(**changes)
-    Loop(detector, lambda _: 0.5, Checkpoint(tmp_path, "x"), 0, 1e9, Fabric(accelerator="cpu", devices=1)).run(data)
-    return detector.eval()
+    return learned(made(**changes), data, tmp_path)
 
 
 @pytest.fixture
 def data():
-    return Given()
+    return Pixels(stripes(10))
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from components.detectors import settings_for
 from components.detectors.cma_ae import CMAAE, ClearMemory, binarised, fixed_f1, forgetting
 from components.detectors.contract import Fit, Optimise
 from components.errors import SettingsError
+from tests.given import Named
 
 TINY = settings_for("cma_ae", "tiny")
 OUTER = {"residual_features": "backbone", "backbone": BackboneSettings(taps=(0, 1, 2), size=64)}
@@ -97,28 +98,8 @@ def test_finer_levels_can_be_gated_too(images):
         made(gated=4)
 
 
-class Given:
-    """Training data whose tables are their names."""
-
-    def __init__(self):
-        self.asked = []
-
-    def pixels(self, size):
-        return [f"pixels {size}"]
-
-    def clean(self, size):
-        return [f"clean {size}"]
-
-    def masks(self, side):
-        return [f"masks {side}"]
-
-    def anomalies(self, strategies, size, copies=1):
-        self.asked.append((strategies, size, copies))
-        return self
-
-
 def test_anomalous_images_are_learned_from_with_the_clean_ones_as_the_target():
-    given, detector = Given(), made(strategies=("natural", "natural_blended"), copies=3)
+    given, detector = Named(), made(strategies=("natural", "natural_blended"), copies=3)
     restoration, standardise = detector.stages(given)
     assert [type(restoration), type(standardise)] == [Optimise, Fit]
     assert [t[0] for t in restoration.table.tables] == ["pixels 64", "clean 64", "masks 64"]
@@ -199,7 +180,7 @@ def test_only_the_chosen_network_is_there():
     assert made().backbone is None
     outer = made(**OUTER)
     assert outer.backbone is not None
-    trained = {id(p) for p in next(iter(outer.stages(Given()))).parameters}
+    trained = {id(p) for p in next(iter(outer.stages(Named()))).parameters}
     assert not trained & {id(p) for p in outer.backbone.parameters()}
 
 

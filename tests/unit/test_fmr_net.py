@@ -10,6 +10,7 @@ from components.detectors import settings_for
 from components.detectors.contract import Fit, Optimise
 from components.detectors.fmr_net import FMRNet, Rearrangement, contrast, imbalance
 from components.detectors.memory import positions
+from tests.given import Named
 
 TINY = settings_for("fmr_net", "tiny")
 
@@ -35,26 +36,6 @@ def defects(images):
     masks = torch.zeros(2, 1, 64, 64)
     masks[:, :, :16, :16] = 1
     return torch.where(masks > 0, 1.0, images), images, masks
-
-
-class Given:
-    """Training data whose tables are their names."""
-
-    def __init__(self):
-        self.asked = []
-
-    def pixels(self, size):
-        return [f"pixels {size}"]
-
-    def clean(self, size):
-        return [f"clean {size}"]
-
-    def masks(self, side):
-        return [f"masks {side}"]
-
-    def anomalies(self, strategies, *_):
-        self.asked.append(strategies)
-        return self
 
 
 # 1. A memory, learned by contrast, whose answers take the place of the latents
@@ -162,7 +143,7 @@ def test_both_skips_reach_the_decoder_rearranged_only(detector, images):
 
 
 def test_normals_first_and_defects_second(detector):
-    data = Given()
+    data = Named()
     stages = list(detector.stages(data))
     assert [type(s) for s in stages] == [Optimise, Fit, Optimise, Fit]
     background, restoration = stages[0], stages[2]
@@ -170,14 +151,14 @@ def test_normals_first_and_defects_second(detector):
     assert not background.select
     assert {id(p) for p in detector.memory.parameters()} <= {id(p) for p in background.parameters}
     assert [list(t) for t in restoration.table.tables] == [["pixels 64"], ["clean 64"], ["masks 64"]]
-    assert data.asked == [TINY.strategies]
+    assert data.asked == [(TINY.strategies, 64)]
 
 
 def test_phase_2_leaves_encoder_and_memory_as_they_are(defects):
     detector = made(apart=1.0)
     frozen = {k: v.clone() for k, v in detector.state_dict().items() if k.startswith(("encoder", "memory"))}
     decoder = detector.leave.weight.clone()
-    optimiser = torch.optim.Adam(list(detector.stages(Given()))[2].parameters, lr=1e-2)
+    optimiser = torch.optim.Adam(list(detector.stages(Named()))[2].parameters, lr=1e-2)
     detector.train()  # as the loop does
     for _ in range(2):
         optimiser.zero_grad()

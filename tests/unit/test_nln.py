@@ -4,14 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from components.detectors import settings_for
 from components.detectors.nln import NLN
 from components.detectors.nln_autoencoders import KINDS
 from components.errors import SettingsError
-from components.training.checkpoint import Checkpoint
-from components.training.loop import Loop
+from tests.given import Pixels, learned, stripes
 
 TINY = settings_for("nln", "tiny")
 
@@ -19,32 +17,6 @@ TINY = settings_for("nln", "tiny")
 def made(**changes) -> NLN:
     torch.manual_seed(0)
     return NLN(dataclasses.replace(TINY, **changes)).eval()
-
-
-class Given:
-    """Training data: ten images of stripes."""
-
-    def __init__(self, count=10):
-        torch.manual_seed(1)
-        x = torch.linspace(0, 40, 64)
-        stripes = [0.5 + 0.2 * torch.sin(x + phase) for phase in torch.rand(count) * 6]
-        self.images = torch.stack([row.expand(3, 64, 64) for row in stripes]) + 0.02 * torch.randn(count, 3, 64, 64)
-        self.images = self.images.clamp(0, 1)
-
-    def pixels(self, size):
-        assert size == 64
-        return self
-
-    def __len__(self):
-        return len(self.images)
-
-    def take(self, indices):
-        return self.images[torch.as_tensor(list(indices))]
-
-
-def run(detector, data, folder):
-    Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, 1e9, Fabric(accelerator="cpu", devices=1)).run(data)
-    return detector.eval()
 
 
 def filled(data, **changes) -> NLN:
@@ -60,17 +32,17 @@ def filled(data, **changes) -> NLN:
 
 @pytest.fixture(scope="module")
 def data():
-    return Given()
+    return Pixels(stripes(10).clamp(0, 1))
 
 
 @pytest.fixture
 def images():
-    return Given(13).images[10:]
+    return stripes(13)[10:].clamp(0, 1)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_learns_scores_and_comes_back_through_one_interface(kind, data, images, tmp_path):
-    detector = run(made(kind=kind, epochs=1), data, tmp_path)
+    detector = learned(made(kind=kind, epochs=1), data, tmp_path)
     pasted = images.clone()
     pasted[:, :, 16:48, 16:48] = torch.tensor([0.9, 0.1, 0.2]).view(1, 3, 1, 1)
     again = made(kind=kind)

@@ -4,14 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 from components.detectors import settings_for
 from components.detectors.contract import Fit, Optimise
 from components.detectors.paedid import PAEDID
 from components.errors import SettingsError
-from components.training.checkpoint import Checkpoint
-from components.training.loop import Loop
+from tests.given import Pixels, learned
 
 TINY = settings_for("paedid", "tiny", {"threshold": 3.0, "block": 0.5})  # of the other presets
 
@@ -21,34 +19,16 @@ def made(**changes) -> PAEDID:
     return PAEDID(dataclasses.replace(TINY, **changes)).eval()
 
 
-class Given:
-    """Training data: the same stripes twenty times, with noise."""
-
-    def __init__(self):
-        torch.manual_seed(1)
-        row = 0.5 + 0.2 * torch.sin(torch.linspace(0, 25, 64))
-        self.images = row.expand(20, 3, 64, 64) + 0.02 * torch.randn(20, 3, 64, 64)
-
-    def pixels(self, size):
-        assert size == 64
-        return self
-
-    def __len__(self):
-        return len(self.images)
-
-    def take(self, indices):
-        return self.images[torch.as_tensor(list(indices))]
-
-
 def trained(folder, data, **changes) -> PAEDID:
-    detector = made(**{"epochs": 40, **changes})
-    Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, 1e9, Fabric(accelerator="cpu", devices=1)).run(data)
-    return detector.eval()
+    return learned(made(**{"epochs": 40, **changes}), data, folder)
 
 
 @pytest.fixture(scope="module")
 def data():
-    return Given()
+    """The same stripes twenty times, with noise."""
+    torch.manual_seed(1)
+    row = 0.5 + 0.2 * torch.sin(torch.linspace(0, 25, 64))
+    return Pixels(row.expand(20, 3, 64, 64) + 0.02 * torch.randn(20, 3, 64, 64))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +70,7 @@ def test_a_patch_size_that_does_not_fit_is_refused():
 
 
 def test_the_background_is_learned_from_normal_images_alone(data):
-    detector = made()  # Given has no synthetic anomalies to ask for
+    detector = made()  # the data have no synthetic anomalies to ask for
     stages = list(detector.stages(data))
     assert [s.name for s in stages] == ["background", "codes", "distances", "noise"]
     assert [type(s) for s in stages] == [Optimise, Fit, Fit, Fit]

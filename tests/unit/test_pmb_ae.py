@@ -9,6 +9,7 @@ from components.detectors import settings_for
 from components.detectors.contract import Fit, Optimise
 from components.detectors.pmb_ae import PMBAE, ErrorEstimate, PartitionMemory
 from components.errors import SettingsError
+from tests.given import Named
 
 TINY = settings_for("pmb_ae", "tiny")
 
@@ -21,13 +22,6 @@ def made(**changes) -> PMBAE:
 def bank(query: str = "channel", **changes) -> PartitionMemory:
     torch.manual_seed(0)
     return PartitionMemory(6, 16, dataclasses.replace(TINY, query=query, **changes))
-
-
-class Given:
-    """Training data whose tables are their names."""
-
-    def pixels(self, size):
-        return [f"pixels {size}"]
 
 
 @pytest.fixture
@@ -182,8 +176,8 @@ def test_positions_are_standardised_by_the_normals(images):
 
 
 def test_only_normal_images_are_learned_from():
-    stages = list(made(standardise=True).stages(Given()))
+    stages = list(made(standardise=True).stages(Named()))
     assert [s.name for s in stages] == ["reconstruction", "error level", "standardise"]
     assert [type(s) for s in stages] == [Optimise, Fit, Fit]
     assert all(s.table == ["pixels 64"] for s in stages)
-    assert [s.name for s in made(standardise=False).stages(Given())] == ["reconstruction", "error level"]
+    assert [s.name for s in made(standardise=False).stages(Named())] == ["reconstruction", "error level"]

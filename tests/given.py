@@ -1,0 +1,58 @@
+"""What tests of detectors learn from: tables that are their names, tables of pixels, and one plain training."""
+
+import torch
+from lightning_fabric import Fabric
+
+from components.training.checkpoint import Checkpoint
+from components.training.loop import Loop
+
+
+class Named:
+    """Training data whose tables are their names; ``asked`` keeps what anomalies were asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def pixels(self, size):
+        return [f"pixels {size}"]
+
+    def clean(self, size):
+        return [f"clean {size}"]
+
+    def masks(self, side):
+        return [f"masks {side}"]
+
+    def anomalies(self, *asked):
+        self.asked.append(asked)
+        return self
+
+
+class Pixels:
+    """Training data with *images* (N, 3, 64, 64) and no synthetic anomalies."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def pixels(self, size):
+        assert size == 64
+        return self
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, indices):
+        return self.images[torch.as_tensor(list(indices))]
+
+
+def stripes(count: int) -> torch.Tensor:
+    """Shifted stripes with noise, (count, 3, 64, 64)."""
+    torch.manual_seed(1)
+    x = torch.linspace(0, 40, 64)
+    rows = [0.5 + 0.2 * torch.sin(x + phase) for phase in torch.rand(count) * 6]
+    return torch.stack([row.expand(3, 64, 64) for row in rows]) + 0.02 * torch.randn(count, 3, 64, 64)
+
+
+def learned(detector, data, folder):
+    """*detector* trained on *data* by the one loop, without a choice of epochs, in eval mode."""
+    Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, 1e9, Fabric(accelerator="cpu", devices=1)).run(data)
+    return detector.eval()
