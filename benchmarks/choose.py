@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.fit import VIEWS
-from components.artefacts import read_json
+from components.registry.champion import synthetic_score
 
 CANDIDATES = (([1, 2, 3], 0.0), ([2, 3, 4], 0.0), ([2, 3, 4], 0.005), ([3, 4], 0.005))
-CHOSEN = ("elpv-mono", "screw")
+CHOSEN = {
+    "elpv-mono": ["data/elpv", "--adapter", "elpv", "--group", "mono"],
+    "screw": ["data/mvtec_ad_screw"],
+}
 OUT = Path(__file__).parent / "results" / "choose.md"
 
 
@@ -27,9 +29,9 @@ def main() -> None:
 def synthetic(view: str, taps: list[int], top: float) -> float:
     run = Path("runs/choose") / f"{view}-{'-'.join(map(str, taps))}-{top}"
     sets = [f"backbone.taps={taps}", f"top={top}", "epochs=6"]
-    command = [sys.executable, "-m", "components.cli", "fit", "fastflow", "--data", *VIEWS[view], "--out", str(run)]
+    command = [sys.executable, "-m", "components.cli", "fit", "fastflow", "--data", *CHOSEN[view], "--out", str(run)]
     subprocess.run([*command, *(part for s in sets for part in ("--set", s))], check=True, stdout=subprocess.DEVNULL)
-    return max(record["synthetic_auroc"] for record in read_json(run / "model" / "history.json"))
+    return synthetic_score(run)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,12 @@ def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Pa
 
 
 def synthetic_score(at: Path) -> float:
-    """The best AUROC on synthetic anomalies that a training run at *at* saw."""
-    return max(record.get("synthetic_auroc", 0.0) for record in read_json(at / "model" / "history.json"))
+    """AUROC on synthetic anomalies of the model that the training at *at* ended with.
+
+    Of the last stage that was judged, the best epoch, which the loop brings back; stages before it judged half a model.
+    """
+    judged = [record for record in read_json(at / "model" / "history.json") if "synthetic_auroc" in record]
+    return max((r["synthetic_auroc"] for r in judged if r["stage"] == judged[-1]["stage"]), default=0.0)
 
 
 def register_run(registry: Registry, name: str, detector: str, at: Path, tags: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 """The registry on SQLite: versions, champion, rollback, two promotions at once."""
 
 import itertools
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ import pytest
 
 from components.errors import RegistryError
 from components.registry import Registry, RegistrySettings
-from components.registry.champion import DATA_PIN, register_best
+from components.registry.champion import DATA_PIN, register_best, synthetic_score
 from components.registry.overview import describe_models, overview_lines
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -77,7 +78,7 @@ def test_scheduled_training_leaves_a_retrained_champion_alone(tmp_path):
     (at / "model").mkdir(parents=True)
     (at / "bundle").mkdir()
     (at / "bundle" / "model.onnx").write_bytes(b"graph")
-    (at / "model" / "history.json").write_text('[{"synthetic_auroc": 0.9}]')
+    (at / "model" / "history.json").write_text('[{"stage": "coreset", "synthetic_auroc": 0.9}]')
     (at / "model" / "run.json").write_text('{"seed": 0, "settings": {"settings": {}}, "inputs": {"split": "s"}}')
     settings = RegistrySettings(str(tmp_path / "registry"))
     assert "version 1" in register_best(settings, "cells", {"patchcore": at})
@@ -88,6 +89,21 @@ def test_scheduled_training_leaves_a_retrained_champion_alone(tmp_path):
     assert "not promoted" in register_best(settings, "cells", {"patchcore": at})
     assert registry.champion("cells") == retrained
     assert registry.decisions("cells")[-1].action == "refuse"
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        ([("imitate", 0.8), ("imitate", 0.9), ("imitate", 0.7)], 0.9),  # the loop brings the best epoch back
+        ([("imitate", 0.9), ("search", None), ("cut", 0.7)], 0.7),  # what was cut afterwards is what scores
+        ([("imitate", None)], 0.0),
+    ],
+)
+def test_a_model_is_rated_as_it_ended(tmp_path, history, expected):
+    (tmp_path / "model").mkdir()
+    records = [{"stage": stage, **({} if auroc is None else {"synthetic_auroc": auroc})} for stage, auroc in history]
+    (tmp_path / "model" / "history.json").write_text(json.dumps(records))
+    assert synthetic_score(tmp_path) == expected
 
 
 def test_a_refusal_moves_nothing_and_is_no_way_back(tmp_path):
