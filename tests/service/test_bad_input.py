@@ -150,6 +150,17 @@ def test_slow_upload(server):
     assert server.score(GOOD)[0] == 200
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 3000000", b"Transfer-Encoding: chunked"])
+def test_a_client_that_is_still_sending_too_much_reads_why(server, length):
+    head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n" + length + b"\r\n\r\n"
+    megabyte, end = b"\0" * 1_000_000, b""
+    if b"chunked" in length:
+        megabyte, end = b"f4240\r\n" + megabyte + b"\r\n", b"0\r\n\r\n"
+    status, body = raw(server, head, megabyte, megabyte, megabyte + end, pause=0.15)
+    assert (status, "larger than 1 MB" in json.loads(body)["detail"]) == (413, True)
+    assert server.score(GOOD)[0] == 200
+
+
 @pytest.mark.parametrize("length", [b"-5", b"many", b"99999999999999999999"])
 def test_false_lengths(server, length):
     head = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %s\r\n\r\n" % length

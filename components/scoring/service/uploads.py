@@ -18,6 +18,7 @@ SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MEGABYTE = 1_000_000
 REPLACED = "\ufffd"  # what decoders put in place of bytes that are not UTF-8
 HEADER_BYTES = 32_768
+DRAINED = 4  # times the limit: so much is still read of a request that is too large
 
 
 class BoundedHeaders:
@@ -68,23 +69,32 @@ async def read_uploads(request: Request, settings: ServiceSettings) -> list[Uplo
 
 
 async def _read_body(request: Request, settings: ServiceSettings) -> bytes:
-    limit = int(settings.max_upload_mb * MEGABYTE)
-    too_large = RequestError(
-        413, f"the request is larger than {settings.max_upload_mb:g} MB; send fewer or smaller images"
-    )
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    parts, size = [], 0
+    """The body; one that is too large is read to its end and thrown away, within bounds.
+
+    An answer in the middle of an upload closes the connection under the client, who would not see why.
+    """
+    limit, declared = int(settings.max_upload_mb * MEGABYTE), request.headers.get("content-length", "0")
+    too_large = declared.isdigit() and int(declared) > limit
+    parts: list[bytes] = []
+    size = 0
     try:
         async with asyncio.timeout(settings.body_seconds):
             async for part in request.stream():
                 size += len(part)
-                if size > limit:
-                    raise too_large
-                parts.append(part)
+                too_large = too_large or size > limit
+                if too_large and size > DRAINED * limit:
+                    break
+                if too_large:
+                    parts.clear()
+                else:
+                    parts.append(part)
     except TimeoutError:
-        raise RequestError(408, f"the upload took longer than {settings.body_seconds:g} s; send it again") from None
+        if not too_large:
+            said = f"the upload took longer than {settings.body_seconds:g} s; send it again"
+            raise RequestError(408, said) from None
+    if too_large:
+        said = f"the request is larger than {settings.max_upload_mb:g} MB; send fewer or smaller images"
+        raise RequestError(413, said)
     return b"".join(parts)
 
 
