@@ -87,7 +87,7 @@ def draw(found: dict[str, Any]) -> None:
     figure, axes = plt.subplots(1, len(found), figsize=(4.2 * len(found), 3.2), layout="constrained", squeeze=False)
     for axis, (name, runs) in zip(axes.flat, sorted(found.items()), strict=True):
         for epochs, entry in sorted(runs.items(), key=lambda pair: int(pair[0])):
-            steps = [record for record in entry["history"] if "loss" in record]
+            steps = [(e, r) for e, r in enumerate(entry["history"], 1) if "loss" in r]
             low, high = entry["test"]["interval"]
             text = f"{epochs} epochs: test {entry['test']['auroc']:.3f} ({low:.3f} to {high:.3f})"
             axis.plot(range(1, 1 + len(steps)), [s["synthetic_auroc"] for s in steps], marker=".", label=text)

@@ -56,8 +56,8 @@ class ADTR(TokenRebuilder):
     presets = {
         "paper": ADTRSettings(),
         "cpu": ADTRSettings(
-            BackboneSettings(taps=(0, 1, 2, 3, 4)), width=128, layers=2, feedforward=256, standardise=True, epochs=8,
-            learning_rate=1e-3, push_epochs=2,
+            BackboneSettings(taps=(0, 1, 2, 3, 4)), width=128, heads=4, layers=2, feedforward=256, dropout=0.0,
+            standardise=True, epochs=7, batch_size=8, learning_rate=1e-3, push_epochs=2,
         ),
         "tiny": ADTRSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, width=16, heads=2, layers=1, feedforward=32, dropout=0.0,

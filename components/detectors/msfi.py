@@ -69,7 +69,8 @@ class MSFI(BackboneDetector):
     settings_type = MSFISettings
     presets = {
         "paper": MSFISettings(),
-        "cpu": MSFISettings(BackboneSettings(taps=(0, 1, 2, 3)), width=32, epochs=5, batch_size=16, search_epochs=2),
+        # Taps: by AUROC on synthetic anomalies, 0.90 on mtd, with one level shallower 0.83 at four times the cost.
+        "cpu": MSFISettings(BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, batch_size=16, search_epochs=3),
         "tiny": MSFISettings(
             BackboneSettings(taps=(0, 1, 2), size=64), scales=(1.0, 0.5), width=16, epochs=3, batch_size=4,
             learning_rate=1e-2, search_epochs=2, search_rate=0.3, blur=1.0,

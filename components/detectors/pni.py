@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.blocks import GaussianBlur, nearest, squared_distances, upsample
+from components.detectors.blocks import GaussianBlur, nearest, upsample
 from components.detectors.contract import (
     BackboneDetector,
     Fit,
@@ -122,8 +122,9 @@ class PNI(BackboneDetector):
     settings_type = PNISettings
     presets = {
         "paper": PNISettings(),
+        # Taps, one level deeper than the paper's: by AUROC on synthetic anomalies, on mtd and screw.
         "cpu": PNISettings(
-            BackboneSettings(taps=(2, 3)), patch=3, bank_size=5000, representatives=512, reduce=32, hidden=128,
+            BackboneSettings(taps=(3, 4)), patch=3, bank_size=5000, representatives=512, reduce=32, hidden=128,
             layers=4, dropout=0.1, epochs=4, batch_size=8, refine_width=8, refine_size=128, refine_epochs=3,
             refine_rate=1e-3, blur=4.0,
         ),
@@ -285,13 +286,16 @@ class PNI(BackboneDetector):
         """To the nearest allowed entry of the bank: (B, 1, h, w)."""
         embedded = self.embed(features)
         b, c, h, w = embedded.shape
-        far = squared_distances(embedded.permute(0, 2, 3, 1).reshape(-1, c), self.coreset.bank)
-        likely = self.plausibility(embedded).permute(0, 2, 3, 1).reshape(b * h * w, -1)
-        allowed = likely > 0.5 / self.coreset.count  # tau of the paper
-        beyond = torch.where(allowed[:, self.representative_of], far, EMPTY).min(1).values
-        # Where nothing is allowed the farthest entry stands in, so that the score stays finite.
-        filled = torch.where(far < EMPTY, far, 0.0).max(1).values
-        return torch.where(beyond < EMPTY, beyond, filled).sqrt().view(b, 1, h, w)
+        rows = embedded.permute(0, 2, 3, 1).reshape(-1, c)
+        likely = self.plausibility(embedded).transpose(0, 1).flatten(1)  # (classes, positions)
+        # tau of the paper; where nothing reaches it, the most plausible class is allowed.
+        tau = likely.amax(0).clamp_max(0.5 / self.coreset.count)
+        hidden = torch.where(likely >= tau, 0.0, EMPTY)
+        # One pass over (entries, positions): what a class hides is copied in whole rows, and the product adds to it.
+        bank = self.coreset.bank
+        entries = torch.cat([-2 * bank, bank.square().sum(1, keepdim=True)], 1)
+        least = torch.addmm(hidden[self.representative_of], entries, F.pad(rows, (0, 1), value=1.0).T).amin(0)
+        return (least + rows.square().sum(1)).clamp_min(0).sqrt().view(b, 1, h, w)
 
     def _raise_scale(self, features: list[Tensor]) -> None:
         """The largest value of the map on a fit normal: the unit in which the refinement sees maps."""

@@ -113,7 +113,7 @@ class RSTPM(BackboneDetector):
     presets = {
         "paper": RSTPMSettings(),
         "cpu": RSTPMSettings(
-            BackboneSettings(taps=(1, 2, 3)), "tf_efficientnet_lite1", width=0.25, epochs=3, batch_size=16,
+            BackboneSettings(taps=(1, 2, 3), size=128), "tf_efficientnet_lite1", width=0.25, epochs=8, batch_size=16,
             optimiser="adam", learning_rate=1e-3,
         ),
         "tiny": RSTPMSettings(

@@ -58,8 +58,8 @@ class UniAD(TokenRebuilder):
     presets = {
         "paper": UniADSettings(),
         "cpu": UniADSettings(
-            BackboneSettings(taps=(0, 1, 2, 3)), grid=16, width=128, feedforward=256, layers=2, standardise=True,
-            epochs=14, batch_size=16, learning_rate=1e-3, clip=1.0,
+            BackboneSettings(taps=(1, 2, 3, 4)), grid=16, width=128, heads=4, feedforward=256, layers=2,
+            dropout=0.0, standardise=True, epochs=12, batch_size=8, learning_rate=1e-3, clip=1.0,
         ),
         "tiny": UniADSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, width=16, heads=2, layers=1, feedforward=32, window=3,

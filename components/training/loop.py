@@ -28,6 +28,7 @@ from components.training.checkpoint import (
 
 log = logging.getLogger("loupe")
 Select = Callable[[Detector], float]
+CHECKS = 6  # of a stage by synthetic anomalies, at most; a check may cost as much as half an epoch
 
 
 class Loop:
@@ -56,6 +57,8 @@ class Loop:
             self.best, self.tensors = None, {}
             self.position = {"stage": number + 1, "epoch": 0, "step": 0}
             self._save()
+        if self.history and "synthetic_auroc" not in self.history[-1]:
+            self.history[-1]["synthetic_auroc"] = self._chosen()  # chooses nothing: what the model is worth as it ended
 
     def _resume(self) -> None:
         found = self.checkpoint.load()
@@ -91,7 +94,7 @@ class Loop:
                 if self._due():
                     self._save()
             stage.finish()
-        self.history.append({"stage": stage.name, "epoch": 0, "synthetic_auroc": self._chosen()})
+        self.history.append({"stage": stage.name, "epoch": 0})
 
     def _optimise(self, stage: Optimise) -> None:
         optimisers = self._optimisers(stage)
@@ -176,7 +179,7 @@ class Loop:
         self.detector.eval()
         record = {"stage": stage.name, "epoch": epoch, "loss": losses[0], "lr": optimisers[0].param_groups[0]["lr"]}
         record |= {f"rival_{number}_loss": loss for number, loss in enumerate(losses[1:], 1)}
-        if stage.select:
+        if stage.select and _checked(epoch, stage.epochs):
             live = [p.detach().clone() for p in stage.parameters]
             _assign(stage.parameters, average)
             record["synthetic_auroc"] = score = self._chosen()
@@ -200,6 +203,11 @@ class Loop:
 
     def _generator(self, stage: Stage, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._number(stage, epoch, -1))
+
+
+def _checked(epoch: int, epochs: int) -> bool:
+    """True for CHECKS epochs spread evenly, the last among them; for every epoch of a short stage."""
+    return (epoch + 1) * CHECKS // epochs > epoch * CHECKS // epochs
 
 
 def _prefix(number: int) -> str:
