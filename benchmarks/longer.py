@@ -87,10 +87,11 @@ def draw(found: dict[str, Any]) -> None:
     figure, axes = plt.subplots(1, len(found), figsize=(4.2 * len(found), 3.2), layout="constrained", squeeze=False)
     for axis, (name, runs) in zip(axes.flat, sorted(found.items()), strict=True):
         for epochs, entry in sorted(runs.items(), key=lambda pair: int(pair[0])):
-            steps = [(e, r) for e, r in enumerate(entry["history"], 1) if "loss" in r]
+            trained_epochs = [r for r in entry["history"] if "loss" in r]
+            checked = [(e, r["synthetic_auroc"]) for e, r in enumerate(trained_epochs, 1) if "synthetic_auroc" in r]
             low, high = entry["test"]["interval"]
             text = f"{epochs} epochs: test {entry['test']['auroc']:.3f} ({low:.3f} to {high:.3f})"
-            axis.plot(range(1, 1 + len(steps)), [s["synthetic_auroc"] for s in steps], marker=".", label=text)
+            axis.plot(*zip(*checked, strict=True), marker=".", label=text)
         axis.set(title=f"{name}, {VIEW}", xlabel="epoch", ylabel="image AUROC on synthetic anomalies")
         axis.legend(fontsize=7)
     figure.savefig(RESULTS / "longer.png", dpi=90, metadata={"Software": None})

@@ -137,8 +137,8 @@ def _panel(axis: Any, name: str, family: str, views: dict[str, list[dict[str, An
     losses.set_yticks([])
     for view, steps in views.items():
         epochs = range(1, 1 + len(steps))
-        scores = [step.get("synthetic_auroc", float("nan")) for step in steps]
-        axis.plot(epochs, scores, color=colours[view], marker=".", markersize=3, linewidth=1.2)
+        checked = [(e, step["synthetic_auroc"]) for e, step in enumerate(steps, 1) if "synthetic_auroc" in step]
+        axis.plot(*zip(*checked, strict=True), color=colours[view], marker=".", markersize=3, linewidth=1.2)
         losses.plot(epochs, _by_stage(steps), color=colours[view], linestyle=":", linewidth=0.8)
     longest = max(views.values(), key=len)
     for i, (one, two) in enumerate(pairwise(longest)):

@@ -115,6 +115,9 @@ class View:
         """(N,) bool, True where anomalous."""
         return (self._test()["label"] == "anomalous").to_numpy()
 
+    def test_ids(self) -> list[str]:
+        return list(self._test()["image_id"])
+
     def masks(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows with known pixels, and their masks (n, SIDE / step, SIDE / step) bool."""
         known, masks, none = [], [], np.zeros((SIDE, SIDE), bool)

@@ -69,7 +69,8 @@ def _history(out: Path, history: list[dict[str, Any]]) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
     left.plot([r["loss"] for r in steps])
     left.set(xlabel="epoch", ylabel="loss on fit normals")
-    right.plot([r.get("synthetic_auroc", np.nan) for r in steps])
+    checked = [(e, r["synthetic_auroc"]) for e, r in enumerate(steps) if "synthetic_auroc" in r]  # not every epoch is
+    right.plot([e for e, _ in checked], [score for _, score in checked], marker=".")
     right.set(xlabel="epoch", ylabel="image AUROC on synthetic anomalies")
     _save(figure, out / "history.png")
 

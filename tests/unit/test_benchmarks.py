@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import mechanisms, methods, table
+from benchmarks import floor, mechanisms, methods, table
 from benchmarks.studies import STUDIES, Mechanism, label, studied
 from benchmarks.variant import trained
 from components.backbones import FeatureStore
@@ -198,3 +198,23 @@ def tiny(name: str, overrides: dict) -> dict:
     switches = {k for m in STUDIES[name].mechanisms for k in m.off}
     known = {k: v for k, v in STUDIES[name].schedule.items() if k in switches and not k.endswith("epochs")}
     return {**known, **overrides}
+
+
+def test_an_untrained_detector_has_its_statistics_and_its_first_weights(product, tmp_path):
+    paths = tuple(sorted((product / "train/good").glob("*.png"))[:8])
+    data = FitImages(FileImages(paths, tuple(p.name for p in paths)), FeatureStore(tmp_path))
+    torch.manual_seed(0)
+    made = create("uniad", settings_for("uniad", "tiny"))
+    first = [p.detach().clone() for p in made.parameters()]
+    floor.closed_form(made, data)
+    assert made.standardise.std.std() > 0
+    assert all(torch.equal(a, b) for a, b in zip(first, made.parameters(), strict=True))
+
+
+def test_floor_names_what_is_beaten():
+    labels = np.arange(100) < 50
+    rng = np.random.default_rng(0)
+    good, bad = labels + 0.3 * rng.normal(size=100), rng.normal(size=100)
+    found = {"untrained": floor.beside(labels, good, bad), "pixel_mean": floor.beside(labels, good, good)}
+    text = floor.page({"mtd/uniad": {"trained": 0.9, **found}})
+    assert text.rstrip().endswith("| +0.000 to +0.000 | itself untrained |")

@@ -8,9 +8,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from components.detectors.contract import Optimise, Player
+from components.detectors.contract import Fit, Optimise, Player
 from components.training.checkpoint import Checkpoint
-from components.training.loop import Loop
+from components.training.loop import CHECKS, Loop, _checked
 
 
 class Rows:
@@ -163,3 +163,34 @@ def test_a_killed_game_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, at):
     for key, value in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[key], value, rtol=0, atol=0)
     assert again.history == unbroken.history
+
+
+class Staged(Game):
+    """Statistics, twelve epochs that choose among themselves, statistics."""
+
+    def stages(self, _):
+        (game,) = super().stages(None)
+        yield Fit("before", Rows(), lambda _: None, lambda: None)
+        yield Optimise(**{**game.__dict__, "epochs": 12})
+        yield Fit("behind", Rows(), lambda _: None, lambda: None)
+
+
+def test_a_stage_is_checked_at_a_few_epochs_and_the_model_once_at_its_end(tmp_path):
+    asked = []
+
+    def select(_):
+        asked.append(len(asked))
+        return float(asked[-1])
+
+    made = loop(Staged(rivals=False), tmp_path, select=select)
+    made.run(None)
+    checked = [(record["stage"], record["epoch"]) for record in made.history if "synthetic_auroc" in record]
+    assert checked == [*(("game", epoch) for epoch in (1, 3, 5, 7, 9, 11)), ("behind", 0)]
+    assert len(asked) == len(checked)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 6, 7, 13, 100])
+def test_the_last_epoch_always_is_checked(epochs):
+    checked = [epoch for epoch in range(epochs) if _checked(epoch, epochs)]
+    assert checked[-1] == epochs - 1
+    assert len(checked) == min(epochs, CHECKS)
