@@ -232,24 +232,3 @@ def forgetting(kept: Sequence[Tensor], masks: Tensor) -> Tensor:
 def _apart(one: Tensor, two: Tensor) -> Tensor:
     """Squared distance of unit-length features: (B, C, h, w) twice -> (B, 1, h, w)."""
     return (F.normalize(one, dim=1) - F.normalize(two, dim=1)).square().sum(1, keepdim=True)
-
-
-def binarised(maps: Tensor, deviations: float = 2.75, window: int = 7) -> Tensor:
-    """The fixed rule behind F1: maps (B, 1, H, W) -> bool masks, without a threshold that was searched for.
-
-    Each map is scaled to [0, 1], medians of *window* pixels are taken, and what exceeds that map's own mean by
-    *deviations* of its standard deviations is anomalous.
-    """
-    low, high = maps.amin((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-    scaled = (maps - low) / (high - low).clamp_min(1e-12)
-    padded = F.pad(scaled, (window // 2,) * 4, mode="replicate")
-    smooth = padded.unfold(2, window, 1).unfold(3, window, 1).flatten(4).median(4).values
-    limit = smooth.mean((2, 3), keepdim=True) + deviations * smooth.std((2, 3), correction=0, keepdim=True)
-    return smooth > limit
-
-
-def fixed_f1(maps: Tensor, masks: Tensor) -> float:
-    """F1 over all pixels of bool *masks* (B, 1, H, W) against the maps binarised by the fixed rule."""
-    found = binarised(maps)
-    hits = (found & masks).sum()
-    return float(2 * hits / (found.sum() + masks.sum()).clamp_min(1))

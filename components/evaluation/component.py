@@ -12,7 +12,14 @@ from components.artefacts import read_json, recorded, tree_hash, write_json
 from components.calibration import judge
 from components.datasets.loading import rows
 from components.evaluation import drawing
-from components.evaluation.metrics import METRIC_VERSION, bootstrap, image_metrics, pixel_metrics, share_interval
+from components.evaluation.metrics import (
+    METRIC_VERSION,
+    bootstrap,
+    fixed_f1,
+    image_metrics,
+    pixel_metrics,
+    share_interval,
+)
 from components.imaging import load_mask
 from components.records import SCORE_COLUMNS
 
@@ -141,7 +148,7 @@ def _pixel(
     if not stack.any():
         return {"not_available": "the test split has no masks of anomalies"}
     figures = pixel_metrics(stack, maps[chosen], settings.aupro_limit)
-    return {**figures, "images": len(chosen), "size": settings.map_size}
+    return {**figures, "f1_fixed": fixed_f1(stack, maps[chosen]), "images": len(chosen), "size": settings.map_size}
 
 
 def _uncertain(part: pd.DataFrame) -> dict[str, Any]:

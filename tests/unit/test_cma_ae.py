@@ -2,14 +2,12 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from scipy.ndimage import median_filter
 
 from components.backbones import BackboneSettings
 from components.detectors import settings_for
-from components.detectors.cma_ae import CMAAE, ClearMemory, binarised, fixed_f1, forgetting
+from components.detectors.cma_ae import CMAAE, ClearMemory, forgetting
 from components.detectors.contract import Fit, Optimise
 from components.errors import SettingsError
 from tests.given import Named
@@ -205,36 +203,3 @@ def test_the_image_score_is_the_maximum_or_the_deviation(images):
     for image, expected in (("maximum", lambda m: m.amax((1, 2, 3))), ("deviation", lambda m: m.std((1, 2, 3)))):
         scores = made(image=image).score(images, (64, 64))
         torch.testing.assert_close(scores.image, expected(scores.map), rtol=1e-3, atol=1e-5)
-
-
-def test_the_fixed_rule_is_the_one_stated():
-    torch.manual_seed(0)
-    maps = 5 + torch.randn(2, 1, 24, 30)
-    maps[0, :, 5:15, 5:15] += 20
-    found = binarised(maps)
-    for one, mask in zip(maps[:, 0].numpy(), found[:, 0].numpy(), strict=True):
-        smooth = median_filter((one - one.min()) / (one.max() - one.min()), 7, mode="nearest")
-        np.testing.assert_array_equal(mask, smooth > smooth.mean() + 2.75 * smooth.std())
-    assert found[0, 0, 10, 10]
-    assert not found[0, 0, :, 20:].any()
-
-
-def test_the_fixed_rule_needs_no_threshold_of_the_scores():
-    torch.manual_seed(0)
-    maps = torch.rand(2, 1, 32, 32)
-    maps[:, :, 4:12, 4:12] += 5
-    assert torch.equal(binarised(maps), binarised(1000 * maps - 7))
-
-
-def test_a_flat_map_has_no_anomaly():
-    assert not binarised(torch.full((1, 1, 16, 16), 3.0)).any()
-
-
-def test_f1_counts_pixels_under_the_fixed_rule():
-    maps, masks = torch.zeros(2, 1, 64, 64), torch.zeros(2, 1, 64, 64, dtype=torch.bool)
-    maps[0, :, 8:20, 8:20] = 1
-    found = binarised(maps)
-    assert fixed_f1(maps, found) == pytest.approx(1)
-    masks[0, :, 8:20, 8:20] = True
-    assert 0.8 < fixed_f1(maps, masks) < 1  # the median takes the corners
-    assert fixed_f1(maps, ~found) == 0

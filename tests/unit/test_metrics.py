@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from components.evaluation.metrics import image_metrics, limited_area, pixel_metrics
+from components.evaluation.metrics import binarised, fixed_f1, image_metrics, limited_area, pixel_metrics
 
 
 def literal_aupro(masks, maps, limit):
@@ -58,3 +58,30 @@ def test_image_metrics_of_a_known_ranking():
     found = image_metrics(np.array([False, True, False, True]), np.array([0.1, 0.9, 0.8, 0.7]))
     assert found["auroc"] == 0.75
     assert found["f1_max"] == pytest.approx(0.8)
+
+
+def square(side: int = 12, at: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    maps = np.zeros((2, 64, 64), np.float32)
+    maps[0, at : at + side, at : at + side] = 1
+    return maps > 0, maps
+
+
+def test_the_fixed_rule_needs_no_threshold_of_the_scores():
+    rng = np.random.default_rng(0)
+    one = rng.random((64, 64)) + 5 * square()[1][0]
+    found = binarised(one)
+    assert found[14, 14]
+    assert not found[:, 30:].any()
+    np.testing.assert_array_equal(found, binarised(1000 * one - 7))
+    one[40, 40] = 50  # a single pixel is noise
+    assert not binarised(one)[40, 40]
+    assert not binarised(np.full((16, 16), 3.0)).any()
+
+
+def test_f1_counts_pixels_of_anomalous_images_under_the_fixed_rule():
+    masks, maps = square()
+    assert 0.8 < fixed_f1(masks, maps) < 1  # the median takes the corners
+    maps[1, 30:46, 30:46] = 1  # marks of a normal image count for nothing
+    assert 0.8 < fixed_f1(masks, maps) < 1
+    masks[1, 0, 0] = True
+    assert fixed_f1(masks, maps) < 0.6
