@@ -145,11 +145,16 @@ STUDIES = {
         (
             Mechanism("a memory per partition", {"parts": 1}, main=True),
             Mechanism("error estimation", {"ceiling": 0.0}),
+            Mechanism(
+                "plain skips between memories",
+                {"alternate": False, "laterals": ["none", "none", "memory", "memory", "memory"]},
+            ),
         ),
     ),
     "cma_ae": Study(
-        {"epochs": 3, "copies": 1, "residual_features": "backbone"},
+        {"epochs": 3, "copies": 1, "residual_features": "backbone", "mixing": True},
         (
+            Mechanism("gates that forget and write", {"mixing": False}),
             Mechanism("repair of artificial anomalies", {"clean_share": 1.0}, main=True),
             Mechanism("memory of many patterns", {"slots": 1}),
             Mechanism("features of a backbone in the residual", {"residual_features": "encoder"}),
@@ -180,8 +185,9 @@ STUDIES = {
         ),
     ),
     "dsr": Study(
-        {"epochs": [2, 2, 1], "features": 1.0, "nearest": 0.05, "farthest": [0.2, 1.0]},
+        {"epochs": [2, 2, 1], "features": 1.0, "nearest": 0.05, "farthest": [0.2, 1.0], "anomalies": "latent"},
         (
+            Mechanism("anomalies made among the words, not pasted into images", {"anomalies": "image"}),
             Mechanism("restriction to normal words", {"features": 0.0}, main=True),
             Mechanism("words replaced by near ones", {"nearest": 0.0, "farthest": [1.0, 1.0]}),
         ),

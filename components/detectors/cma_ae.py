@@ -45,6 +45,7 @@ class CMAAESettings:
     widths: tuple[int, ...] = (64, 128, 256, 512)  # reconstructed
     output_width: int = 32  # of the decoder at full resolution; reconstructed
     gated: int = 1  # the deepest levels that hand on, through gates and a memory each; reconstructed
+    mixing: bool = True  # False: what memory says is handed on alone, as in a plain memory-augmented autoencoder
     slots: int = 500  # of each memory; reconstructed
     temperature: float = 0.1  # of the addressing; reconstructed
     shrink: float = 0.0  # address weights below it become zero; reconstructed
@@ -85,6 +86,7 @@ class ClearMemory(nn.Module):
         self.memory = Memory(settings.slots, width, temperature=settings.temperature, shrink=settings.shrink)
         self.forget = nn.Conv2d(2 * width, width, 3, padding=1)
         self.write = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.mixing = settings.mixing
         nn.init.ones_(self.forget.bias)  # type: ignore[arg-type]  # at first little is forgotten
         nn.init.zeros_(self.write.bias)  # type: ignore[arg-type]
 
@@ -93,7 +95,7 @@ class ClearMemory(nn.Module):
         remembered = at_positions(rows, encoded)
         both = torch.cat([encoded, remembered], 1)
         kept, written = self.forget(both).sigmoid(), self.write(both).sigmoid()
-        return kept * encoded + written * remembered, kept, weights
+        return kept * encoded + written * remembered if self.mixing else remembered, kept, weights
 
 
 class Restorer(nn.Module):

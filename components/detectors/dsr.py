@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from components.artefacts import file_hash
 from components.detectors.blocks import focal, squared_distances, upsample
 from components.detectors.contract import (
     MethodInfo,
@@ -29,8 +27,7 @@ from components.detectors.contract import (
     TrainingData,
 )
 from components.detectors.convolutions import Decoder, Encoder, UNet, convolution
-from components.detectors.quantiser import Quantiser, straight_through
-from components.errors import DataError
+from components.detectors.quantiser import Latent, Quantiser, doubled, restore, straight_through, to_image
 from components.synthesis.masks import perlin
 
 Loss = Callable[[Any], Tensor]
@@ -63,6 +60,8 @@ class DSRSettings:
     nearest: float = 0.05  # lambda_s: share of the words, the nearest, that never replace
     farthest: tuple[float, float] = (0.2, 1.0)  # the share of words to draw from is drawn from this range
     turn: tuple[float, float] = (0.4, 0.3)  # probability of a turn by up to 90 degrees; 0 where the pose is fixed
+    anomalies: Literal["latent", "image"] = "latent"  # image: pasted textures in place of other words, for comparison
+    pasted: tuple[str, ...] = ("perlin_texture",)  # the strategies of the latter
     masks: int = 1000  # ours: Perlin masks made in advance, turned and mirrored at each draw
     smudges: tuple[str, ...] = ("smudge",)
     box: int = 21  # pixels; side of the box mean behind the image score
@@ -121,7 +120,12 @@ class DSR(PixelDetector):
         self.latent.requires_grad_(False)
         self._pool = perlin_pool(self.size, s.masks)
         learned = nn.ModuleList([self.specific, self.detection])
-        yield self._stage(1, "detection", normal, self.detection_loss, learned)
+        if s.anomalies == "latent":
+            yield self._stage(1, "detection", normal, self.detection_loss, learned)
+        else:
+            forged = data.anomalies(s.pasted, self.size, grey=True)
+            triples = Together(forged.clean(self.size), forged.pixels(self.size), forged.masks(self.size))
+            yield self._stage(1, "detection", triples, self.pasted_loss, learned)
         made = data.anomalies(s.smudges, self.size, grey=True)
         smudged = Together(made.clean(self.size), made.pixels(self.size), made.masks(self.size))
         yield self._stage(2, "upsampling", smudged, self.upsampling_loss, self.upsampling)
@@ -146,10 +150,24 @@ class DSR(PixelDetector):
 
     def detection_loss(self, images: Tensor) -> Tensor:
         """Focal loss of the mask, distance of restricted features to clean words, of the rebuilt image to the clean."""
-        s = self.settings
-        images, _ = turned(images, images, s.turn[0])
+        images, _ = turned(images, images, self.settings.turn[0])
         with torch.no_grad():
             clean, corrupted, truth = self.corrupted(images, self._masks(len(images)).to(images.device))
+        return self._restored_and_found(images, clean, corrupted, truth)
+
+    def pasted_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The same loss over anomalies pasted into the images, half of which stay clean."""
+        images, forged, masks = batch
+        kept = (torch.rand(len(images), 1, 1, 1) < 0.5).to(images.device)
+        with torch.no_grad():
+            clean, corrupted = self.latent.encode(images), self.latent.encode(torch.where(kept, forged, images))
+        return self._restored_and_found(images, clean, corrupted, masks * kept)
+
+    def _restored_and_found(
+        self, images: Tensor, clean: tuple[Tensor, Tensor], corrupted: tuple[Tensor, Tensor], truth: Tensor
+    ) -> Tensor:
+        s = self.settings
+        with torch.no_grad():
             general = self.latent.decode(*corrupted)
         features = self.specific.restricted(*corrupted)
         made = self.specific(self.latent, features)
@@ -239,96 +257,6 @@ def turned(images: Tensor, masks: Tensor, probability: float) -> tuple[Tensor, T
     return sample(images), sample(masks, mode="nearest")
 
 
-class Unit(nn.Module):
-    """Residual unit that activates first: 3 x 3 to *inner* channels, 1 x 1 back."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.spread, self.join = nn.Conv2d(width, inner, 3, 1, 1, bias=False), nn.Conv2d(inner, width, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.join(F.relu(self.spread(F.relu(x))))
-
-
-def _units(width: int, inner: int, count: int) -> nn.Sequential:
-    return nn.Sequential(*(Unit(width, inner) for _ in range(count)), nn.ReLU())
-
-
-def _double(entering: int, leaving: int) -> nn.ConvTranspose2d:
-    """Twice the side."""
-    return nn.ConvTranspose2d(entering, leaving, 4, 2, 1)
-
-
-def _to_image(width: int, inner: int, units: int) -> tuple[nn.Module, ...]:
-    """(B, width, H / 4, W / 4) -> (B, 3, H, W), linear at the end."""
-    return _units(width, inner, units), _double(width, width // 2), nn.ReLU(), _double(width // 2, 3)
-
-
-class Latent(nn.Module):
-    """Images as code words on two levels, and the general appearance decoder (a VQ-VAE-2, Razavi et al., 2019).
-
-    *lo* has stride 8, *hi* stride 4; *psnr* is what the general decoder reached on the fit normals in training, in dB.
-    """
-
-    psnr: Tensor
-
-    def __init__(self, width: int, inner: int, units: int, words: int, decay: float) -> None:
-        super().__init__()
-        self.fine = nn.Sequential(
-            nn.Conv2d(3, width // 2, 4, 2, 1), nn.ReLU(), nn.Conv2d(width // 2, width, 4, 2, 1), nn.ReLU(),
-            nn.Conv2d(width, width, 3, 1, 1), _units(width, inner, units),
-        )  # fmt: skip
-        self.coarse = nn.Sequential(
-            nn.Conv2d(width, width, 4, 2, 1), nn.ReLU(), nn.Conv2d(width, width, 3, 1, 1), _units(width, inner, units)
-        )
-        self.before_lo, self.before_hi = nn.Conv2d(width, width, 1), nn.Conv2d(2 * width, width, 1)
-        self.lo, self.hi = Quantiser(words, width, decay), Quantiser(words, width, decay)
-        self.up = _double(width, width)
-        self.general = nn.Sequential(nn.Conv2d(2 * width, width, 3, 1, 1), *_to_image(width, inner, units))
-        self.register_buffer("psnr", torch.zeros(()))
-
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What enters the quantisation: (B, C, H / 4, W / 4), which still needs ``finer``, and (B, C, H / 8, W / 8)."""
-        fine = self.fine(images)
-        return fine, self.before_lo(self.coarse(fine))
-
-    def finer(self, fine: Tensor, lo: Tensor) -> Tensor:
-        """Features of the hi level, given the words of the lo level."""
-        return self.before_hi(torch.cat([fine, self.up(lo)], 1))  # type: ignore[no-any-return]
-
-    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Words of the lo and the hi level."""
-        fine, lo = self.features(images)
-        lo = self.lo(lo)
-        return lo, self.hi(self.finer(fine, lo))
-
-    def joined(self, lo: Tensor, hi: Tensor) -> Tensor:
-        """What a decoder starts from: (B, 2 C, H / 4, W / 4)."""
-        return torch.cat([self.up(lo), hi], 1)
-
-    def decode(self, lo: Tensor, hi: Tensor) -> Tensor:
-        return self.general(self.joined(lo, hi))  # type: ignore[no-any-return]
-
-    def loss(self, images: Tensor, commitment: float) -> tuple[Tensor, Tensor]:
-        """Reconstructions and the commitment loss; moves both codebooks."""
-        fine, lo = self.features(images)
-        chosen_lo = _learned(self.lo, lo)
-        hi = self.finer(fine, straight_through(lo, chosen_lo))
-        chosen_hi = _learned(self.hi, hi)
-        committed = F.mse_loss(lo, chosen_lo) + F.mse_loss(hi, chosen_hi)
-        made = self.decode(straight_through(lo, chosen_lo), straight_through(hi, chosen_hi))
-        return made, commitment * committed
-
-
-def _learned(codebook: Quantiser, maps: Tensor) -> Tensor:
-    """The words of *maps* before the codebook moves."""
-    codebook.revive(maps.detach())
-    codes = codebook.codes(maps.detach())
-    chosen = codebook.lookup(codes).clone()
-    codebook.learn(maps.detach(), codes)
-    return chosen
-
-
 class Restriction(nn.Module):
     """Maps to maps of their size through two halvings and no skip: what is not normal does not get through."""
 
@@ -353,9 +281,9 @@ class ObjectDecoder(nn.Module):
         self.image = nn.Sequential(
             *step(2 * width, middle), *step(middle, 2 * middle), nn.MaxPool2d(2),
             *step(2 * middle, 2 * middle), *step(2 * middle, 4 * middle), nn.MaxPool2d(2),
-            nn.Conv2d(4 * middle, width // 2, 1), _double(width // 2, width // 2), nn.ReLU(),
-            _double(width // 2, width // 2), nn.ReLU(), nn.Conv2d(width // 2, width, 3, 1, 1),
-            *_to_image(width, inner, units),
+            nn.Conv2d(4 * middle, width // 2, 1), doubled(width // 2, width // 2), nn.ReLU(),
+            doubled(width // 2, width // 2), nn.ReLU(), nn.Conv2d(width // 2, width, 3, 1, 1),
+            *to_image(width, inner, units),
         )  # fmt: skip
 
     def restricted(self, lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
@@ -383,15 +311,3 @@ def replaced(codebook: Quantiser, maps: Tensor, where: Tensor, share: Tensor, ne
     rank = first + (torch.rand(len(order), device=maps.device) * (last - first)).long()
     words[batch, :, row, column] = codebook.words[order.gather(1, rank[:, None])[:, 0]]
     return words
-
-
-def restore(latent: Latent, path: Path, expected: str | None) -> None:
-    """Fill *latent* from a checkpoint. Raises DataError when it is missing, another one, or of other settings."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file; write it with python -m benchmarks.quantiser, or unset dsr.quantiser")
-    if expected and file_hash(path) != expected:
-        raise DataError(f"{path}: its SHA-256 is not dsr.quantiser_hash; correct one of them")
-    state, wanted = load_file(path), latent.state_dict()
-    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
-        raise DataError(f"{path}: of other settings; dsr.width, inner, units and words must be those it was made with")
-    latent.load_state_dict(state)

@@ -35,6 +35,7 @@ class PMBAESettings:
     size: int = 256
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)  # reconstructed
     laterals: tuple[Lateral, ...] = ("none", "skip", "memory", "skip", "memory")  # reconstructed: which level has which
+    alternate: bool = True  # False: memory and skip need not take turns, for comparison
     parts: int = 4  # partitions per side; reconstructed
     slots: int = 64  # of each partition's memory; reconstructed
     query: Literal["channel", "pixel"] = "channel"  # reconstructed: a channel's response in a partition, or a position
@@ -56,7 +57,7 @@ class PMBAESettings:
         used = [lateral for lateral in self.laterals if lateral != "none"]
         if len(self.laterals) != len(self.widths) or used[-1:] != ["memory"] or self.laterals[-1] != "memory":
             raise SettingsError(f"laterals {self.laterals}: one per width, and memory at the last")
-        if len(used) < 2 or any(a == b for a, b in pairwise(used)):
+        if self.alternate and (len(used) < 2 or any(a == b for a, b in pairwise(used))):
             raise SettingsError(f"laterals {self.laterals}: memory and skip must take turns")
         sides = [self.size >> i for i, lateral in enumerate(self.laterals) if lateral == "memory"]
         if any(side % self.parts or side < 2 * self.parts for side in sides):

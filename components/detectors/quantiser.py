@@ -1,11 +1,16 @@
-"""A codebook learned by moving averages (van den Oord et al., NeurIPS 2017, appendix A)."""
+"""A codebook learned by moving averages (van den Oord et al., NeurIPS 2017, appendix A), and an autoencoder of two."""
+
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from components.artefacts import file_hash
 from components.detectors.blocks import squared_distances
 from components.detectors.memory import at_positions, positions
+from components.errors import DataError
 
 TIE = 3e-4
 
@@ -86,3 +91,105 @@ class Quantiser(nn.Module):
 def straight_through(maps: Tensor, quantised: Tensor) -> Tensor:
     """*quantised* with the gradient of *maps*."""
     return maps + (quantised - maps).detach()
+
+
+class Unit(nn.Module):
+    """Residual unit that activates first: 3 x 3 to *inner* channels, 1 x 1 back."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.spread, self.join = nn.Conv2d(width, inner, 3, 1, 1, bias=False), nn.Conv2d(inner, width, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.join(F.relu(self.spread(F.relu(x))))
+
+
+def _units(width: int, inner: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(Unit(width, inner) for _ in range(count)), nn.ReLU())
+
+
+def doubled(entering: int, leaving: int) -> nn.ConvTranspose2d:
+    """Twice the side."""
+    return nn.ConvTranspose2d(entering, leaving, 4, 2, 1)
+
+
+def to_image(width: int, inner: int, units: int) -> tuple[nn.Module, ...]:
+    """(B, width, H / 4, W / 4) -> (B, 3, H, W), linear at the end."""
+    return _units(width, inner, units), doubled(width, width // 2), nn.ReLU(), doubled(width // 2, 3)
+
+
+class Latent(nn.Module):
+    """Images as code words on two levels, and the general appearance decoder (a VQ-VAE-2, Razavi et al., 2019).
+
+    *lo* has stride 8, *hi* stride 4; *psnr* is what the general decoder reached on the fit normals in training, in dB.
+    """
+
+    psnr: Tensor
+
+    def __init__(self, width: int, inner: int, units: int, words: int, decay: float) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(
+            nn.Conv2d(3, width // 2, 4, 2, 1), nn.ReLU(), nn.Conv2d(width // 2, width, 4, 2, 1), nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1), _units(width, inner, units),
+        )  # fmt: skip
+        self.coarse = nn.Sequential(
+            nn.Conv2d(width, width, 4, 2, 1), nn.ReLU(), nn.Conv2d(width, width, 3, 1, 1), _units(width, inner, units)
+        )
+        self.before_lo, self.before_hi = nn.Conv2d(width, width, 1), nn.Conv2d(2 * width, width, 1)
+        self.lo, self.hi = Quantiser(words, width, decay), Quantiser(words, width, decay)
+        self.up = doubled(width, width)
+        self.general = nn.Sequential(nn.Conv2d(2 * width, width, 3, 1, 1), *to_image(width, inner, units))
+        self.register_buffer("psnr", torch.zeros(()))
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What enters the quantisation: (B, C, H / 4, W / 4), which still needs ``finer``, and (B, C, H / 8, W / 8)."""
+        fine = self.fine(images)
+        return fine, self.before_lo(self.coarse(fine))
+
+    def finer(self, fine: Tensor, lo: Tensor) -> Tensor:
+        """Features of the hi level, given the words of the lo level."""
+        return self.before_hi(torch.cat([fine, self.up(lo)], 1))  # type: ignore[no-any-return]
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Words of the lo and the hi level."""
+        fine, lo = self.features(images)
+        lo = self.lo(lo)
+        return lo, self.hi(self.finer(fine, lo))
+
+    def joined(self, lo: Tensor, hi: Tensor) -> Tensor:
+        """What a decoder starts from: (B, 2 C, H / 4, W / 4)."""
+        return torch.cat([self.up(lo), hi], 1)
+
+    def decode(self, lo: Tensor, hi: Tensor) -> Tensor:
+        return self.general(self.joined(lo, hi))  # type: ignore[no-any-return]
+
+    def loss(self, images: Tensor, commitment: float) -> tuple[Tensor, Tensor]:
+        """Reconstructions and the commitment loss; moves both codebooks."""
+        fine, lo = self.features(images)
+        chosen_lo = _learned(self.lo, lo)
+        hi = self.finer(fine, straight_through(lo, chosen_lo))
+        chosen_hi = _learned(self.hi, hi)
+        committed = F.mse_loss(lo, chosen_lo) + F.mse_loss(hi, chosen_hi)
+        made = self.decode(straight_through(lo, chosen_lo), straight_through(hi, chosen_hi))
+        return made, commitment * committed
+
+
+def _learned(codebook: Quantiser, maps: Tensor) -> Tensor:
+    """The words of *maps* before the codebook moves."""
+    codebook.revive(maps.detach())
+    codes = codebook.codes(maps.detach())
+    chosen = codebook.lookup(codes).clone()
+    codebook.learn(maps.detach(), codes)
+    return chosen
+
+
+def restore(latent: Latent, path: Path, expected: str | None) -> None:
+    """Fill *latent* from a checkpoint. Raises DataError when it is missing, another one, or of other settings."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; write it with python -m benchmarks.quantiser, or unset dsr.quantiser")
+    if expected and file_hash(path) != expected:
+        raise DataError(f"{path}: its SHA-256 is not dsr.quantiser_hash; correct one of them")
+    state, wanted = load_file(path), latent.state_dict()
+    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise DataError(f"{path}: of other settings; dsr.width, inner, units and words must be those it was made with")
+    latent.load_state_dict(state)

@@ -203,3 +203,10 @@ def test_the_image_score_is_the_maximum_or_the_deviation(images):
     for image, expected in (("maximum", lambda m: m.amax((1, 2, 3))), ("deviation", lambda m: m.std((1, 2, 3)))):
         scores = made(image=image).score(images, (64, 64))
         torch.testing.assert_close(scores.image, expected(scores.map), rtol=1e-3, atol=1e-5)
+
+
+def test_without_mixing_only_memory_speaks(encoded):
+    torch.manual_seed(3)
+    plain = ClearMemory(16, dataclasses.replace(TINY, mixing=False))
+    rows, _ = plain.memory(encoded.permute(0, 2, 3, 1).reshape(1, -1, 16))
+    torch.testing.assert_close(plain(encoded)[0].permute(0, 2, 3, 1).reshape(1, -1, 16), rows)

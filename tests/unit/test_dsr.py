@@ -321,3 +321,15 @@ def test_the_reconstruction_of_normals_is_watched():
     found.quantiser_loss((images(), images(seed=2)))
     assert float(found.latent.psnr) > 0
     assert float(decibels(torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.1))) == pytest.approx(20, rel=1e-4)
+
+
+def test_pasted_anomalies_replace_no_word(monkeypatch):
+    detector, given = made(anomalies="image"), Given()
+    assert [stage.name for stage in detector.stages(given)] == ["quantiser", "detection", "upsampling"]
+    assert given.asked == [TINY.pasted, TINY.smudges]
+    monkeypatch.setattr("components.detectors.dsr.replaced", None)
+    clean, masks = images(), torch.zeros(4, 1, 64, 64)
+    masks[..., 10:30, 10:30] = 1
+    loss = detector.pasted_loss((clean, torch.where(masks > 0, 1.0, clean), masks))
+    loss.backward()
+    assert all(p.grad is not None for p in detector.detection.parameters())

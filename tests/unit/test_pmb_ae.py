@@ -181,3 +181,10 @@ def test_only_normal_images_are_learned_from():
     assert [type(s) for s in stages] == [Optimise, Fit, Fit]
     assert all(s.table == ["pixels 64"] for s in stages)
     assert [s.name for s in made(standardise=False).stages(Named())] == ["reconstruction", "error level"]
+
+
+def test_turns_are_left_out_for_comparison_only():
+    laterals = ("none", "memory", "memory")
+    with pytest.raises(SettingsError, match="take turns"):
+        made(laterals=laterals)
+    assert sorted(made(laterals=laterals, alternate=False).memories) == ["1", "2"]
