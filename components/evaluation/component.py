@@ -104,13 +104,17 @@ def measure(
     """All figures, overall and per group; uncertain images stand apart and enter no headline figure."""
     headline = result[result["label"] != "uncertain"]
     groups = {str(g): part for g, part in headline.groupby("group")}
+    overall = _figures(headline, masks, maps, settings, seed)
     return {
         "metric_version": METRIC_VERSION,
         "split": SPLIT,
         "seed": seed,
         "alpha": alpha,
-        "overall": _figures(headline, masks, maps, settings, seed),
-        "groups": {g: _figures(part, masks, maps, settings, seed) for g, part in groups.items()} if groups else {},
+        "overall": overall,
+        "groups": {
+            g: overall if len(part) == len(headline) else _figures(part, masks, maps, settings, seed)
+            for g, part in groups.items()
+        },
         "uncertain": _uncertain(result[result["label"] == "uncertain"]),
     }
 

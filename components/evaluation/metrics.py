@@ -56,25 +56,32 @@ def share_interval(hits: int, n: int) -> list[float]:
 
 
 def pixel_metrics(masks: np.ndarray, maps: np.ndarray, limit: float = 0.3) -> dict[str, Any]:
-    """Pixel AUROC, AP, F1-max and AUPRO of (N, H, W) bool masks and float32 maps, from one sort of all pixels."""
-    order = np.argsort(maps, axis=None)[::-1]
-    values = maps.ravel()[order]
-    positive = masks.ravel()[order]
+    """Pixel AUROC, AP, F1-max and AUPRO of (N, H, W) bool masks and float32 maps, exact.
+
+    Normal pixels are sorted by value alone; only at values of anomalous ones, which are few, does a curve turn.
+    """
+    values, weights = maps[masks], _weights(masks)
+    order = np.argsort(values)[::-1]
+    values, normal = values[order], np.sort(maps[~masks])
     ends = np.flatnonzero(np.r_[values[1:] != values[:-1], True])  # ties share one threshold
-    del values
-    tp = np.cumsum(positive, dtype=np.int64)[ends].astype(np.float64)
-    fp = (ends + 1) - tp
-    recall, precision = tp / tp[-1], tp / (ends + 1)
-    fpr = fp / fp[-1]
-    overlap = _overlap(masks, order, ends)
+    tp, overlap = (ends + 1).astype(np.float64), np.cumsum(weights[order])[ends]
+    above, fp = (len(normal) - np.searchsorted(normal, values[ends], side) for side in ("right", "left"))
+    # Up to a value the false positives above it, then those that tie with it: two points of a curve.
+    fpr = np.r_[np.stack([above, fp], 1).ravel() / len(normal), 1.0]
+    recall, covered = (_stepped(y / y[-1]) for y in (tp, overlap))
     return {
         "auroc": _area(fpr, recall),
-        "ap": float(np.sum(np.diff(recall, prepend=0.0) * precision)),
+        "ap": float(np.sum(np.diff(tp / tp[-1], prepend=0.0) * tp / (tp + fp))),
         "f1_max": float((2 * tp / (tp + fp + tp[-1])).max()),
-        "aupro": limited_area(fpr, overlap, limit),
+        "aupro": limited_area(fpr, covered, limit),
         "aupro_limit": limit,
-        "curve": _thinned(fpr, overlap),
+        "curve": _thinned(fpr, covered),
     }
+
+
+def _stepped(y: np.ndarray) -> np.ndarray:
+    """What a curve has before and at each of its thresholds, and at its end."""
+    return np.r_[np.stack([np.r_[0.0, y[:-1]], y], 1).ravel(), 1.0]
 
 
 def binarised(image: np.ndarray, deviations: float = 2.75, window: int = 7) -> np.ndarray:
@@ -95,15 +102,13 @@ def fixed_f1(masks: np.ndarray, maps: np.ndarray) -> float:
     return float(2 * hits / (found + wanted))
 
 
-def _overlap(masks: np.ndarray, order: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """The mean overlap of all regions at each threshold: every pixel of a region adds its share."""
-    weights, regions = np.zeros(masks.shape, np.float64), 0
-    for weight, mask in zip(weights, masks, strict=True):
-        if mask.any():
-            numbered, n = label_regions(mask, EIGHT)
-            weight[mask] = 1 / np.bincount(numbered.ravel())[numbered[mask]]
-            regions += n
-    return np.cumsum(weights.ravel()[order])[ends] / regions
+def _weights(masks: np.ndarray) -> np.ndarray:
+    """Of every anomalous pixel, in the order of ``maps[masks]``, one over the size of its region."""
+    found = []
+    for mask in masks:
+        numbered = label_regions(mask, EIGHT)[0][mask]
+        found.append(1 / np.bincount(numbered)[numbered])
+    return np.concatenate(found)
 
 
 def _area(x: np.ndarray, y: np.ndarray) -> float:
