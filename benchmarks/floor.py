@@ -7,8 +7,6 @@ AUROC comes with a paired bootstrap interval. Test labels only report. Writes re
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +20,7 @@ import torch
 from benchmarks.fit import VIEWS
 from benchmarks.mechanisms import paired
 from benchmarks.table import markdown
-from benchmarks.variant import KEPT, SIDE, View, figures
+from benchmarks.variant import KEPT, SIDE, View, apart, figures
 from components.artefacts import git_commit, read_json, write_json
 from components.detectors import CATALOGUE, create, settings_for
 from components.detectors.contract import Detector, Fit, Table, TrainingData
@@ -66,12 +64,7 @@ def _made(name: str) -> Path:
 
 
 def record(name: str) -> None:
-    KEPT.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "benchmarks.floor", "--untrained", name]
-    with (KEPT / "floor.log").open("a") as log:
-        done = subprocess.run(command, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    if done.returncode:
-        sys.stderr.write(f"{name}: exit {done.returncode}, see {KEPT}/floor.log\n")
+    if not apart("floor", "--untrained", name):
         return
     entry, path = compared(name), RESULTS / "floor.json"
     with LOCK:

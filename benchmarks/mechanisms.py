@@ -7,8 +7,6 @@ Writes results/mechanisms.json and results/mechanisms.md.
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -24,7 +22,7 @@ import torch
 from benchmarks.fit import prepare
 from benchmarks.studies import STUDIES, Mechanism, Overrides, label, studied
 from benchmarks.table import markdown, spread
-from benchmarks.variant import KEPT, ROUNDS, SIDE, View, figures, trained
+from benchmarks.variant import KEPT, ROUNDS, SIDE, View, apart, figures, trained
 from components.artefacts import git_commit, read_json, values_hash, write_json
 from components.detectors import create, settings_for
 from components.runtime import keep_freed_memory
@@ -123,12 +121,7 @@ def identity(training: Training, overrides: Overrides) -> str:
 
 
 def record(training: Training) -> None:
-    command = [sys.executable, "-m", "benchmarks.mechanisms", "--train", training.name]
-    KEPT.mkdir(parents=True, exist_ok=True)
-    with (KEPT / f"{training.detector}.log").open("a") as log:
-        done = subprocess.run(command, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
-    if done.returncode:
-        sys.stderr.write(f"{training.name}: exit {done.returncode}, see {KEPT}/{training.detector}.log\n")
+    if not apart("mechanisms", "--train", training.name):
         return
     found = {k: read_json(file(k, "json")) for k, _ in training.variants()}
     with LOCK:

@@ -4,6 +4,9 @@ Everything is of seed 0: the split that ``benchmarks.fit`` made, the synthetic a
 the frozen features of the store. A training's seed moves its weights and batches alone.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,6 +130,18 @@ class View:
                 known.append(i)
                 masks.append(found[::step, ::step])
         return np.array(known), np.stack(masks)
+
+
+def apart(module: str, option: str, name: str) -> bool:
+    """``python -m benchmarks.MODULE OPTION NAME`` on one thread; False, with a line that says so, if it fails."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    log = KEPT / f"{module}.log"
+    command = [sys.executable, "-m", f"benchmarks.{module}", option, name]
+    with log.open("a") as stream:
+        done = subprocess.run(command, stderr=stream, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False)
+    if done.returncode:
+        sys.stderr.write(f"{name}: exit {done.returncode}, see {log}\n")
+    return not done.returncode
 
 
 def trained(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import floor, mechanisms, methods, table
+from benchmarks import floor, mechanisms, methods, more, table
 from benchmarks.studies import STUDIES, Mechanism, label, studied
 from benchmarks.variant import trained
 from components.backbones import FeatureStore
@@ -218,3 +218,25 @@ def test_floor_names_what_is_beaten():
     found = {"untrained": floor.beside(labels, good, bad), "pixel_mean": floor.beside(labels, good, good)}
     text = floor.page({"mtd/uniad": {"trained": 0.9, **found}})
     assert text.rstrip().endswith("| +0.000 to +0.000 | itself untrained |")
+
+
+def test_what_more_buys_is_told_beside_the_preset(monkeypatch, tmp_path):
+    monkeypatch.setattr(more, "RESULTS", tmp_path)
+    runs = {"full": 0.8, "epochs=36": 0.9}
+    history = [{"stage": "one", "epoch": 0, "loss": 1.0}, {"stage": "one", "epoch": 1, "loss": 0.5}]
+    history[1]["synthetic_auroc"] = 0.85
+    found = {
+        what: {"test": {"auroc": v, "interval": [v - 0.1, v + 0.1], "pixel_ap": None}, "history": history, "seconds": 9}
+        for what, v in runs.items()
+    }
+    text = more.page({"mtd/uniad": found})
+    assert "| mtd | uniad | nothing | 0.800 (0.700 to 0.900) | no masks | 0.850 | 9 |" in text
+    assert "| mtd | uniad | `epochs=36` | 0.900" in text
+    more.draw({"mtd/uniad": found})
+    assert (tmp_path / "more.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", more.ASKED)
+def test_more_is_asked_of_settings_that_exist(name):
+    settings = [plain(settings_for(name.split("/")[1], "cpu", overrides)) for overrides in more.variants(name).values()]
+    assert all(one != settings[0] for one in settings[1:])

@@ -1,0 +1,140 @@
+"""What more would buy: ``python -m benchmarks.more [--jobs N] [VIEW/DETECTOR ...]``.
+
+Preset ``cpu``, seed 0, beside itself with more epochs, more pixels or another backbone (ASKED). The epoch is chosen by
+synthetic anomalies as in any training; test labels are read once, at the end, and choose nothing. Each training is a
+process on one thread and is stored at once. Writes results/more.json, results/more.md and, where epochs are asked
+about, synthetic AUROC by epoch: results/more.png.
+"""
+
+import argparse
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib import pyplot as plt
+
+from benchmarks.fit import prepare
+from benchmarks.studies import Overrides, label
+from benchmarks.table import markdown
+from benchmarks.variant import KEPT, View, apart, figures, trained
+from components.artefacts import git_commit, read_json, write_json
+from components.detectors import create, settings_for
+from components.runtime import keep_freed_memory
+from components.training.select import SyntheticAUROC
+
+RESULTS = Path(__file__).parent / "results"
+LOCK = threading.Lock()
+DEEPER, LARGER = {"backbone.name": "tf_efficientnet_lite1"}, {"backbone.size": 320}
+ASKED: dict[str, tuple[Overrides, ...]] = {
+    "screw/uniad": ({"epochs": 72},),
+    "screw/sivt": ({"epochs": 60},),
+    "mtd/uniad": (DEEPER, LARGER, {"epochs": 36}),
+    "mtd/sivt": (DEEPER, {"epochs": 30}),
+    "mtd/pni": (DEEPER, LARGER, {"backbone.taps": [2, 3]}),
+    "mtd/fastflow": (DEEPER, LARGER, {"epochs": 24}),
+}
+HEAD = ("view", "detector", "changed", "image AUROC (95 %)", "pixel AP", "synthetic AUROC", "CPU s")
+ABOUT = """Preset `cpu`, seed 0, test split; *changed* is on top of the preset. *Synthetic AUROC* is what a site could
+choose by. *CPU s*: training on one thread, with the features that the store did not have yet."""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.more")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--train", metavar="VARIANT", help="one training in this process, by its name")
+    parser.add_argument("names", nargs="*", default=list(ASKED))
+    asked = parser.parse_args(arguments)
+    if asked.train:
+        run(asked.train)
+        return
+    for view in {name.split("/")[0] for name in asked.names}:
+        if not (View.of(view).split.exists() and View.of(view).synthetic.exists()):
+            prepare(view, 0)
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        list(pool.map(record, (variant for name in asked.names for variant in variants(name))))
+    found = read_json(RESULTS / "more.json")
+    (RESULTS / "more.md").write_text(page(found))
+    draw({name: runs for name, runs in found.items() if any("epochs" in what for what in runs)})
+
+
+def variants(name: str) -> dict[str, Overrides]:
+    """The preset and everything asked about it, by VIEW/DETECTOR/LABEL."""
+    return {f"{name}/{label(overrides)}": overrides for overrides in ({}, *ASKED[name])}
+
+
+def _made(variant: str) -> Path:
+    return KEPT / f"more-{variant.replace('/', '-')}.json"
+
+
+def record(variant: str) -> None:
+    """One training in a process of its own; its entry goes to results/more.json."""
+    if not apart("more", "--train", variant):
+        return
+    entry, path = read_json(_made(variant)), RESULTS / "more.json"
+    name, _, what = variant.rpartition("/")
+    with LOCK:
+        known = read_json(path) if path.exists() else {}
+        write_json(path, known | {name: {**known.get(name, {}), what: entry}})
+    sys.stderr.write(f"{variant}: image AUROC {entry['test']['auroc']:.3f}, {entry['seconds']:.0f} CPU s\n")
+
+
+def run(variant: str) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    name = variant.rpartition("/")[0]
+    view_name, _, kind = name.partition("/")
+    view, started = View.of(view_name), time.process_time()
+    torch.manual_seed(0)
+    made = create(kind, settings_for(kind, "cpu", variants(name)[variant]))
+    loop = trained(made, view.fit(), 0, SyntheticAUROC(view.check()))
+    seconds = round(time.process_time() - started, 1)
+    test, _ = figures(made, made.inputs(view.test()), view)
+    about = {"seconds": seconds, "commit": git_commit()}
+    write_json(_made(variant), {"test": test, "history": loop.history, **about})
+
+
+def page(found: dict[str, Any]) -> str:
+    """results/more.md."""
+    lines = [_cells(name, what, entry) for name, runs in sorted(found.items()) for what, entry in runs.items()]
+    return f"# What more would buy\n\n{ABOUT}\n\n{markdown(HEAD, lines)}\n"
+
+
+def _cells(name: str, what: str, entry: dict[str, Any]) -> list[str]:
+    test = entry["test"]
+    low, high = test["interval"]
+    judged = [record for record in entry["history"] if "synthetic_auroc" in record]
+    best = max(r["synthetic_auroc"] for r in judged if r["stage"] == judged[-1]["stage"])
+    return [
+        *name.split("/"), "nothing" if what == "full" else f"`{what}`",
+        f"{test['auroc']:.3f} ({low:.3f} to {high:.3f})",
+        "no masks" if test["pixel_ap"] is None else f"{test['pixel_ap']:.3f}", f"{best:.3f}", f"{entry['seconds']:.0f}",
+    ]  # fmt: skip
+
+
+def draw(found: dict[str, Any]) -> None:
+    """Synthetic AUROC by epoch, one panel per method; the legend says what the chosen epoch has on the test split."""
+    figure, axes = plt.subplots(1, len(found), figsize=(4.2 * len(found), 3.2), layout="constrained", squeeze=False)
+    for axis, (name, runs) in zip(axes.flat, sorted(found.items()), strict=True):
+        for what, entry in runs.items():
+            if what == "full" or "epochs" in what:
+                _curve(axis, "preset" if what == "full" else what, entry)
+        axis.set(title=name, xlabel="epoch", ylabel="image AUROC on synthetic anomalies")
+        axis.legend(fontsize=7)
+    figure.savefig(RESULTS / "more.png", dpi=90, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _curve(axis: Any, what: str, entry: dict[str, Any]) -> None:
+    steps = [record for record in entry["history"] if "loss" in record]
+    checked = [(e, r["synthetic_auroc"]) for e, r in enumerate(steps, 1) if "synthetic_auroc" in r]
+    low, high = entry["test"]["interval"]
+    text = f"{what}: test {entry['test']['auroc']:.3f} ({low:.3f} to {high:.3f})"
+    axis.plot(*zip(*checked, strict=True), marker=".", label=text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
