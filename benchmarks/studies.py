@@ -1,8 +1,9 @@
 """What ``benchmarks.mechanisms`` switches: the named mechanisms of each method, and the short schedule they share.
 
 A schedule and a switch are settings on top of preset ``cpu``. What is studied stands in the schedule too, so that a
-mechanism that a preset leaves out is studied all the same. Schedules are cut so that a variant costs about one minute
-of one core on mtd; screw has fewer images and gets more epochs.
+mechanism that a preset leaves out is studied all the same. Standardised positions, which are ours, are off: they would
+be fitted anew for every switch. Schedules are cut so that a variant costs about one minute of one core on mtd; screw
+has fewer images and gets more epochs.
 """
 
 from collections.abc import Iterator
@@ -63,7 +64,7 @@ def studied() -> Iterator[str]:
 
 STUDIES = {
     "uniad": Study(
-        {"epochs": 5, "window": 7, "layer_queries": True, "jitter": 20.0},
+        {"epochs": 5, "window": 7, "layer_queries": True, "jitter": 20.0, "positions": False},
         (
             Mechanism("all three against copying", {"window": 0, "layer_queries": False, "jitter": 0.0}, main=True),
             Mechanism("neighbour mask", {"window": 0}),
@@ -73,7 +74,7 @@ STUDIES = {
         screw={"epochs": 12},
     ),
     "adtr": Study(
-        {"epochs": 4, "push_epochs": 1, "queries": True},
+        {"epochs": 4, "push_epochs": 1, "queries": True, "positions": False},
         (
             Mechanism("auxiliary queries", {"queries": False, "push_epochs": 0}, on={"push_epochs": 0}, main=True),
             Mechanism("push-pull stage", {"push_epochs": 0}, behind="reconstruction"),
@@ -81,7 +82,9 @@ STUDIES = {
         screw={"epochs": 9, "push_epochs": 2},
     ),
     "sivt": Study(
-        {"epochs": 5, "subsets": 4, "positioned": True, "deviation": True, "partition": "random"},
+        {
+            "epochs": 5, "subsets": 4, "positioned": True, "deviation": True, "partition": "random", "positions": False,
+        },
         (
             Mechanism("induction tokens", {"subsets": 1}, main=True),
             Mechanism("an induction token per position", {"positioned": False}),
@@ -93,6 +96,7 @@ STUDIES = {
     "pni": Study(
         {
             "bank_size": 1500, "epochs": 2, "refine_epochs": 1, "neighbourhood": True, "position": True, "refine": True,
+            "positions": False,
         },
         (
             Mechanism(
@@ -123,7 +127,7 @@ STUDIES = {
         screw={"epochs": 8},
     ),
     "msfi": Study(
-        {"epochs": 3, "search_epochs": 2},
+        {"epochs": 3, "search_epochs": 2, "positions": False},
         (
             Mechanism("search for important blocks", {"search_epochs": 0}, main=True, behind="standardise"),
             Mechanism("image pyramid", {"scales": [1.0]}),

@@ -37,6 +37,7 @@ class ADTRSettings:
     queries: bool = True  # False: the decoder starts from the encoder's input, without auxiliary queries
     pool: int = 16  # reconstructed: not stated; as in the same authors' UniAD
     standardise: bool = False  # ours: channels to mean 0, deviation 1 on the fit normals
+    positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
     epochs: int = 500
     batch_size: int = 16
     learning_rate: float = 1e-4
@@ -57,7 +58,7 @@ class ADTR(TokenRebuilder):
         "paper": ADTRSettings(),
         "cpu": ADTRSettings(
             BackboneSettings(taps=(0, 1, 2, 3, 4)), width=128, heads=4, layers=2, feedforward=256, dropout=0.0,
-            standardise=True, epochs=7, batch_size=8, learning_rate=1e-3, push_epochs=2,
+            standardise=True, positions=True, epochs=7, batch_size=8, learning_rate=1e-3, push_epochs=2,
         ),
         "tiny": ADTRSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, width=16, heads=2, layers=1, feedforward=32, dropout=0.0,
@@ -109,6 +110,7 @@ class ADTR(TokenRebuilder):
                 "push-pull", both, self.apart_loss, learned, partial(adamw, lr=s.push_rate), s.push_epochs,
                 s.batch_size, schedule=_drop,
             )  # fmt: skip
+        yield from self.settled(table)
 
     def rebuild(self, rows: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""

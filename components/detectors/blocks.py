@@ -57,8 +57,31 @@ class Standardise(nn.Module):
         self.std.copy_(spread.clamp_min(1e-3 * float(spread.max()) + 1e-12).view(1, -1, 1, 1))
 
 
+class Positions(Standardise):
+    """Each position of maps (B, C, side, side) by its own mean and deviation on the fit normals; off: identity.
+
+    What always differs at a place, such as an edge of the part, then counts for little there. Assumes parts that lie
+    where they lay.
+    """
+
+    def __init__(self, positions: int, active: bool) -> None:
+        super().__init__(positions, active)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return super().forward(_by_position(maps)).view_as(maps) if self.active else maps
+
+    def add(self, maps: Tensor) -> None:
+        super().add(_by_position(maps))
+
+
+def _by_position(maps: Tensor) -> Tensor:
+    return maps.flatten(1)[..., None, None]
+
+
 def upsample(maps: Tensor, size: tuple[int, int], corners: bool = False) -> Tensor:
     """Bilinear; (B, C, h, w) -> (B, C, *size). Half-pixel centres, or with *corners* the corner pixels aligned."""
+    if (maps.shape[2], maps.shape[3]) == tuple(size):
+        return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=corners)
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones import Backbone, BackboneSettings
-from components.detectors.blocks import GaussianBlur, Standardise, upsample
+from components.detectors.blocks import GaussianBlur, Positions, Standardise, upsample
 from components.detectors.contract import (
     Fit,
     MethodInfo,
@@ -166,7 +166,7 @@ class CMAAE(PixelDetector):
         outer = s.residual_features == "backbone"
         self.backbone = Backbone(replace(s.backbone, size=s.size), pretrained) if outer else None
         scales = len(s.backbone.taps if outer else s.widths)
-        self.fuse = Standardise(scales * (s.size**2 if s.standardise == "position" else 1), True)
+        self.fuse = Positions(scales * s.size**2, True) if s.standardise == "position" else Standardise(scales, True)
         self.blur = GaussianBlur(s.blur)
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
@@ -184,7 +184,8 @@ class CMAAE(PixelDetector):
             schedule=(lambda _: 1.0) if chosen else (lambda done: 0.5 + 0.5 * cos(pi * done)),
             select=chosen,
         )
-        yield Fit("standardise", data.pixels(self.size), self._add, self.fuse.finish)
+        clean = data.pixels(self.size)
+        yield Fit("standardise", clean, lambda images: self.fuse.add(self.residuals(images)), self.fuse.finish)
 
     def loss(self, pairs: Pairs) -> Tensor:
         """Of the repair of anomalous images to the clean ones, squared, structural and by gradients."""
@@ -207,17 +208,8 @@ class CMAAE(PixelDetector):
         pairs = zip(features(images), features(self.restorer(images)[0]), strict=True)
         return torch.cat([upsample(_apart(a, b), (self.size, self.size)) for a, b in pairs], 1)
 
-    def _add(self, images: Tensor) -> None:
-        self.fuse.add(self._arranged(self.residuals(images)))
-
-    def _arranged(self, residuals: Tensor) -> Tensor:
-        """With what shares a mean and a deviation along the batch, height and width."""
-        return residuals.flatten(1)[..., None, None] if self.settings.standardise == "position" else residuals
-
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
-        residuals = self.residuals(inputs)
-        scaled = self.fuse(self._arranged(residuals)).view_as(residuals)
-        own = self.blur(scaled.sum(1, keepdim=True))
+        own = self.blur(self.fuse(self.residuals(inputs)).sum(1, keepdim=True))
         flat = own.flatten(1)
         image = flat.max(1).values if self.settings.image == "maximum" else flat.std(1, correction=0)
         return Scores(image, upsample(own, size))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.blocks import GaussianBlur, focal, upsample
+from components.detectors.blocks import GaussianBlur, Positions, focal, upsample
 from components.detectors.contract import (
     BackboneDetector,
     Fit,
@@ -47,6 +47,7 @@ class MSFISettings:
     cut: float = 0.5  # blocks whose weight is below this share of an equal weight are cut
     strategies: tuple[str, ...] = ("perlin_texture", "perlin_self", "cutpaste", "scar")
     blur: float = 4.0
+    positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
 
 
 class Block(nn.Module):
@@ -70,7 +71,9 @@ class MSFI(BackboneDetector):
     presets = {
         "paper": MSFISettings(),
         # Taps: by AUROC on synthetic anomalies, 0.90 on mtd, with one level shallower 0.83 at four times the cost.
-        "cpu": MSFISettings(BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, batch_size=16, search_epochs=3),
+        "cpu": MSFISettings(
+            BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, batch_size=16, search_epochs=3, positions=True,
+        ),
         "tiny": MSFISettings(
             BackboneSettings(taps=(0, 1, 2), size=64), scales=(1.0, 0.5), width=16, epochs=3, batch_size=4,
             learning_rate=1e-2, search_epochs=2, search_rate=0.3, blur=1.0,
@@ -100,6 +103,7 @@ class MSFI(BackboneDetector):
         self.importance = nn.Parameter(torch.zeros(count))
         self.slope, self.shift = nn.Parameter(torch.ones(())), nn.Parameter(torch.full((), -3.0))
         self.blur = GaussianBlur(settings.blur)
+        self.positions = Positions(self.size**2, settings.positions)
         self.register_buffer("weights", torch.full((count,), 1.0 / count))
         self.register_buffer("centre", torch.zeros(count))
         self.register_buffer("spread", torch.ones(count))
@@ -150,6 +154,8 @@ class MSFI(BackboneDetector):
                 select=False,
             )
             yield Fit("cut", table, lambda _: None, self._cut)
+        if s.positions:
+            yield Fit("positions", table, lambda i: self.positions.add(self._own(i)), self.positions.finish)
 
     def distances(self, inputs: list[list[Tensor]]) -> dict[int, Tensor]:
         """1 - cosine of teacher and student for every block that is kept: (B, 1, h, w) each."""
@@ -202,10 +208,11 @@ class MSFI(BackboneDetector):
         self.kept = tuple(int(i) for i in self.weights.nonzero().flatten())
 
     def score(self, inputs: list[list[Tensor]], size: tuple[int, int]) -> Scores:
-        maps = self.standardised(inputs)
-        own = self._fused(maps, (self.size, self.size))
-        return Scores(own.flatten(1).max(1).values, self._fused(maps, size))
+        own = self.positions(self._own(inputs))
+        return Scores(own.flatten(1).max(1).values, upsample(own, size))
 
-    def _fused(self, maps: dict[int, Tensor], size: tuple[int, int]) -> Tensor:
-        total = torch.stack([self.weights[i] * upsample(d, size) for i, d in maps.items()]).sum(0)
-        return self.blur(total)  # type: ignore[no-any-return]
+    def _own(self, inputs: list[list[Tensor]]) -> Tensor:
+        """The weighted sum of the blocks' maps, blurred: (B, 1, size, size)."""
+        size = (self.size, self.size)
+        maps = self.standardised(inputs).items()
+        return self.blur(torch.stack([self.weights[i] * upsample(d, size) for i, d in maps]).sum(0))  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.blocks import GaussianBlur, Standardise, largest, upsample
+from components.detectors.blocks import GaussianBlur, Positions, largest, upsample
 from components.detectors.contract import Fit, MethodInfo, Optimise, PixelDetector, Scores, Stage, TrainingData
 from components.detectors.convolutions import Decoder, Encoder
 from components.detectors.memory import Memory, entropy
@@ -171,7 +171,7 @@ class PMBAE(PixelDetector):
         self.decoder = Decoder(s.widths[::-1], upward)
         self.head = nn.Conv2d(s.widths[0], 3, 3, padding=1)
         self.estimate = ErrorEstimate(s.size**2, s.share, s.ceiling)
-        self.positions = Standardise(s.size**2, s.standardise)
+        self.positions = Positions(s.size**2, s.standardise)
         self.blur = GaussianBlur(s.blur)
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
@@ -189,7 +189,9 @@ class PMBAE(PixelDetector):
         )
         yield Fit("error level", table, self._add_level, self.estimate.finish)
         if s.standardise:
-            yield Fit("standardise", table, self._add_errors, self.positions.finish)
+            yield Fit(
+                "standardise", table, lambda images: self.positions.add(self.errors(images)), self.positions.finish
+            )
 
     def rebuild(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Images (B, 3, size, size) as the memories know them, and the address weights of each memory level."""
@@ -225,12 +227,8 @@ class PMBAE(PixelDetector):
     def _add_level(self, images: Tensor) -> None:
         self.estimate.add(self.difference(images))
 
-    def _add_errors(self, images: Tensor) -> None:
-        self.positions.add(self.errors(images).flatten(1)[..., None, None])
-
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
-        errors = self.errors(inputs)
-        own = self.positions(errors.flatten(1)[..., None, None]).view_as(errors)
+        own = self.positions(self.errors(inputs))
         return Scores(largest(own, self.settings.top), upsample(own, size))
 
 

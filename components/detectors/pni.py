@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.blocks import GaussianBlur, nearest, upsample
+from components.detectors.blocks import GaussianBlur, Positions, nearest, upsample
 from components.detectors.contract import (
     BackboneDetector,
     Fit,
@@ -67,6 +67,7 @@ class PNISettings:
     refine_share: float = 0.1  # of the refined map in the final one
     strategies: tuple[str, ...] = ("cutpaste", "scar", "perlin_texture", "perlin_self")
     blur: float = 8.0
+    positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
 
 
 class Neighbourhood(nn.Module):
@@ -126,7 +127,7 @@ class PNI(BackboneDetector):
         "cpu": PNISettings(
             BackboneSettings(taps=(3, 4)), patch=3, bank_size=5000, representatives=512, reduce=32, hidden=128,
             layers=4, dropout=0.1, epochs=4, batch_size=8, refine_width=8, refine_size=128, refine_epochs=3,
-            refine_rate=1e-3, blur=4.0,
+            refine_rate=1e-3, blur=4.0, positions=True,
         ),
         "tiny": PNISettings(
             BackboneSettings(taps=(2, 3), size=64), patch=3, bank_size=128, representatives=16, window=5, reduce=8,
@@ -161,6 +162,7 @@ class PNI(BackboneDetector):
         entering = s.reduce or channels
         self.coreset = Coreset(s.bank_size, channels, s.growth)
         self.blur = GaussianBlur(s.blur)
+        self.positions = Positions(self.size**2, s.positions)
         self.neighbourhood = Neighbourhood(entering, s)
         self.refiner = Refine(s.refine_width)
         self.register_buffer("representative", torch.zeros(s.representatives, channels))
@@ -204,6 +206,9 @@ class PNI(BackboneDetector):
                 batch_size=s.batch_size,
                 select=False,
             )
+        if s.positions:
+            own = self.inputs(data)
+            yield Fit("positions", own, lambda i: self.positions.add(self._refined(i)), self.positions.finish)
 
     def inputs(self, data: Images) -> Together:
         return Together(data.features(self.backbone), data.pixels(self.settings.refine_size))
@@ -314,11 +319,14 @@ class PNI(BackboneDetector):
         return torch.stack([weight * part.square().mean() for weight, part in parts]).sum()
 
     def score(self, inputs: tuple[list[Tensor], Tensor], size: tuple[int, int]) -> Scores:
+        own = self.positions(self._refined(inputs))
+        return Scores(own.flatten(1).max(1).values, upsample(own, size))
+
+    def _refined(self, inputs: tuple[list[Tensor], Tensor]) -> Tensor:
+        """The map at the size of the backbone's input, with a share of its refinement: (B, 1, size, size)."""
         features, images = inputs
         own = self._coarse(features, (self.size, self.size))
-        if self.settings.refine:
-            own = own + self.settings.refine_share * self._residual(images, own)
-        return Scores(own.flatten(1).max(1).values, own if size == (self.size, self.size) else upsample(own, size))
+        return own + self.settings.refine_share * self._residual(images, own) if self.settings.refine else own
 
     def _residual(self, images: Tensor, maps: Tensor) -> Tensor:
         """What refinement adds, in the unit of the map."""

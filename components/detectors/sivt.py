@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.blocks import GaussianBlur, upsample
-from components.detectors.contract import MethodInfo, Optimise, Scores, Stage, TrainingData
+from components.detectors.blocks import GaussianBlur, Positions, upsample
+from components.detectors.contract import Fit, MethodInfo, Optimise, Scores, Stage, TrainingData
 from components.detectors.transformers import PreNormLayer, Rebuilder, initialise, waves
 from components.errors import SettingsError
 
@@ -44,6 +44,7 @@ class SIVTSettings:
     blur: float = 4.0
     deviation: bool = True  # image score: the map's standard deviation (paper); False: its maximum
     standardise: bool = False  # ours: channels to mean 0, deviation 1 on the fit normals
+    positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
     epochs: int = 400
     batch_size: int = 8
     learning_rate: float = 1e-4
@@ -64,7 +65,8 @@ class SIVT(Rebuilder):
         "paper": SIVTSettings(),
         "cpu": SIVTSettings(
             BackboneSettings(taps=(0, 1, 2, 3)), width=64, encoder_layers=2, encoder_heads=4, decoder_layers=2,
-            decoder_heads=4, standardise=True, epochs=10, batch_size=16, learning_rate=1e-3,
+            decoder_heads=4, deviation=False, standardise=True, positions=True, epochs=10, batch_size=16,
+            learning_rate=1e-3,
         ),
         "tiny": SIVTSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, patch=1, width=16, encoder_layers=1, encoder_heads=2,
@@ -93,6 +95,7 @@ class SIVT(Rebuilder):
         super().__init__(settings, pretrained)
         s, channels, side = settings, self.channels, settings.grid // settings.patch
         self.blur = GaussianBlur(s.blur)
+        self.positions = Positions(self.size**2, s.positions)
         self.embed = nn.Conv2d(channels, s.width, s.patch, s.patch)
         self.auxiliary = nn.Parameter(0.02 * torch.randn(1, side**2 if s.positioned else 1, s.width))
         self.encoder = nn.Sequential(
@@ -133,6 +136,8 @@ class SIVT(Rebuilder):
             batch_size=s.batch_size,
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
         )
+        if s.positions:
+            yield Fit("positions", table, lambda f: self.positions.add(self.product(f)), self.positions.finish)
 
     def loss(self, features: list[Tensor]) -> Tensor:
         """Per token: mean squared error and lambda * (1 - cosine), over the patch vector."""
@@ -165,18 +170,18 @@ class SIVT(Rebuilder):
         side = self.settings.grid // p
         return F.pixel_shuffle(found.transpose(1, 2).unflatten(2, (side, side)), p)
 
-    def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
+    def product(self, features: list[Tensor]) -> Tensor:
+        """The blurred distance times the blurred direction residual, (B, 1, size, size)."""
         target = self.target(features)
         found = self.rebuild(target, self.subsets)
         distance = (target - found).square().mean(1, keepdim=True)
         direction = 1 - F.cosine_similarity(target, found, dim=1)[:, None]
-        own = self._product(distance, direction, (self.size, self.size))
-        flat = own.flatten(1)
-        image = (flat - flat.mean(1, keepdim=True)).square().mean(1).sqrt()
-        return Scores(
-            image if self.settings.deviation else flat.max(1).values, self._product(distance, direction, size)
-        )
-
-    def _product(self, distance: Tensor, direction: Tensor, size: tuple[int, int]) -> Tensor:
+        size = (self.size, self.size)
         blurred = [self.blur(upsample(m, size, corners=True)) for m in (distance, direction)]
         return blurred[0] * blurred[1]
+
+    def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
+        own = self.positions(self.product(features))
+        flat = own.flatten(1)
+        image = (flat - flat.mean(1, keepdim=True)).square().mean(1).sqrt()
+        return Scores(image if self.settings.deviation else flat.max(1).values, upsample(own, size))

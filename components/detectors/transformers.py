@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.blocks import Standardise, upsample
+from components.detectors.blocks import Positions, Standardise, upsample
 from components.detectors.contract import FeatureDetector, Fit, Scores, Stage, Table
 from components.errors import SettingsError
 
@@ -108,7 +108,14 @@ class Rebuilder(FeatureDetector):
 
 
 class TokenRebuilder(Rebuilder):
-    """Scores by the distance of tokens and their reconstruction, as UniAD and ADTR do; ``settings`` have *pool*."""
+    """Scores by the distance of tokens and their reconstruction, as UniAD and ADTR do.
+
+    ``settings`` have *pool* and *positions*.
+    """
+
+    def __init__(self, settings: Any, pretrained: bool = True) -> None:
+        super().__init__(settings, pretrained)
+        self.positions = Positions(settings.grid**2, settings.positions)
 
     @abstractmethod
     def rebuild(self, rows: Tensor) -> Tensor:
@@ -119,8 +126,17 @@ class TokenRebuilder(Rebuilder):
         rows = tokens(self.target(features))
         return rows - self.rebuild(rows)
 
+    def settled(self, table: Table) -> Iterable[Stage]:
+        """The last stage, if positions of the map are standardised."""
+        if self.settings.positions:
+            yield Fit("positions", table, lambda f: self.positions.add(self.distance(f)), self.positions.finish)
+
+    def distance(self, features: list[Tensor]) -> Tensor:
+        """(B, 1, grid, grid)."""
+        return untokens(self.difference(features).norm(dim=2, keepdim=True), self.settings.grid)
+
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
-        distance = untokens(self.difference(features).norm(dim=2, keepdim=True), self.settings.grid)
+        distance = self.positions(self.distance(features))
         own = upsample(distance, (self.size, self.size), corners=True)
         return Scores(pooled_maximum(own, self.settings.pool), upsample(distance, size, corners=True))
 

@@ -2,7 +2,7 @@
 
 Three hindrances keep it from copying its input: attention that cannot see a position's neighbourhood, a learned query
 in every decoder layer, and jittered features whose clean version is the target.
-Ours (a setting each): standardised channels, cosine schedule in the ``cpu`` preset.
+Ours (a setting each): standardised channels and positions.
 Memory after fit: the transformer's weights, 7.7 million in the ``paper`` preset.
 """
 
@@ -42,6 +42,7 @@ class UniADSettings:
     jitter_share: float = 1.0  # of the training images that are jittered
     pool: int = 16  # side of the mean in front of the maximum that is the image score
     standardise: bool = False  # ours: channels to mean 0, deviation 1 on the fit normals
+    positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
     epochs: int = 1000
     batch_size: int = 64
     learning_rate: float = 1e-4
@@ -59,7 +60,7 @@ class UniAD(TokenRebuilder):
         "paper": UniADSettings(),
         "cpu": UniADSettings(
             BackboneSettings(taps=(1, 2, 3, 4)), grid=16, width=128, heads=4, feedforward=256, layers=2,
-            dropout=0.0, standardise=True, epochs=12, batch_size=8, learning_rate=1e-3, clip=1.0,
+            dropout=0.0, standardise=True, positions=True, epochs=12, batch_size=8, learning_rate=1e-3, clip=1.0,
         ),
         "tiny": UniADSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, width=16, heads=2, layers=1, feedforward=32, window=3,
@@ -109,6 +110,7 @@ class UniAD(TokenRebuilder):
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
             clip=s.clip,
         )
+        yield from self.settled(table)
 
     def loss(self, features: list[Tensor]) -> Tensor:
         """Mean squared error between the clean features and what comes back from jittered ones."""

@@ -184,7 +184,7 @@ def test_only_the_chosen_network_is_there():
 
 def test_scales_weigh_the_same_on_the_normals(images):
     detector = made(standardise="scale")
-    detector._add(images)
+    detector.fuse.add(detector.residuals(images))
     detector.fuse.finish()
     scaled = detector.fuse(detector.residuals(images))
     torch.testing.assert_close(scaled.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-3)
@@ -193,7 +193,7 @@ def test_scales_weigh_the_same_on_the_normals(images):
 
 def test_positions_can_be_standardised_one_by_one(images):
     detector = made(standardise="position")
-    detector._add(images)
+    detector.fuse.add(detector.residuals(images))
     detector.fuse.finish()
     maps = detector.score(images, (64, 64)).map
     torch.testing.assert_close(maps.mean(0), torch.zeros(1, 64, 64), rtol=0, atol=1e-3)

@@ -169,7 +169,7 @@ def test_positions_are_standardised_by_the_normals(images):
     detector = made(standardise=True)
     detector._add_level(images)
     detector.estimate.finish()
-    detector._add_errors(images)
+    detector.positions.add(detector.errors(images))
     detector.positions.finish()
     maps = detector.score(images, (64, 64)).map
     torch.testing.assert_close(maps.mean(0), torch.zeros(1, 64, 64), rtol=0, atol=1e-3)
