@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from components.detectors.blocks import GaussianBlur, largest, upsample
+from components.detectors.blocks import GaussianBlur, Positions, largest, upsample
 from components.detectors.contract import Fit, MethodInfo, Optimise, PixelDetector, Player, Scores, Stage, TrainingData
 from components.detectors.convolutions import double, halve
 
@@ -43,6 +43,7 @@ class ALPSSettings:
     distorter_rate: float = 1e-4  # reconstructed
     clip: float = 1.0  # longest gradient of either; reconstructed
     blur: float = 4.0  # sigma in pixels of the working size; reconstructed
+    positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
     top: float = 1.0  # share of the map whose mean is the image score, 1: the mean error; reconstructed
 
 
@@ -100,6 +101,7 @@ class ALPS(PixelDetector):
         self.encoder, self.decoder = Down(s.widths, s.latent), Up(s.widths, s.latent)
         self.distorter = Down(s.widths, s.latent) if s.distorter else None
         self.blur = GaussianBlur(s.blur)
+        self.positions = Positions(s.size**2, s.positions)
         self.register_buffer("strength", torch.zeros(()))  # the share of the bound that is reached
         # Error perturbed / clean on the normals: 1 is a distorter that does nothing, above 5 an autoencoder that lost.
         self.register_buffer("ratio", torch.ones(()))
@@ -120,6 +122,8 @@ class ALPS(PixelDetector):
         )  # fmt: skip
         if self.distorter is not None:
             yield Fit("ratio", table, self._add, self._finish)
+        if s.positions:
+            yield Fit("positions", table, lambda images: self.positions.add(self._own(images)), self.positions.finish)
 
     def perturbation(self, images: Tensor, latent: Tensor) -> Tensor:
         """What the distorter adds to *latent* (B, C, h, w): at most ``bound`` times its root mean square."""
@@ -155,6 +159,9 @@ class ALPS(PixelDetector):
             latent = latent + self.perturbation(images, latent)
         return (images - self.decoder(latent)).square().mean(1, keepdim=True)
 
+    def _own(self, images: Tensor) -> Tensor:
+        return self.blur(self.error(images, self.settings.scoring == "perturbed"))  # type: ignore[no-any-return]
+
     def _add(self, images: Tensor) -> None:
         self.errors += torch.stack([self.error(images, perturbed).double().sum() for perturbed in (True, False)])
 
@@ -162,5 +169,5 @@ class ALPS(PixelDetector):
         self.ratio.copy_(self.errors[0] / self.errors[1].clamp_min(1e-12))
 
     def score(self, images: Tensor, size: tuple[int, int]) -> Scores:
-        own = self.blur(self.error(images, self.settings.scoring == "perturbed"))
+        own = self.positions(self._own(images))
         return Scores(largest(own, self.settings.top), upsample(own, size))

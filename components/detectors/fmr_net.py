@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.blocks import GaussianBlur, Standardise, upsample
+from components.detectors.blocks import GaussianBlur, Positions, Standardise, upsample
 from components.detectors.contract import (
     Fit,
     MethodInfo,
@@ -57,6 +57,7 @@ class FMRNetSettings:
     margin: float = 0.5  # cosine up to which an embedded defect may resemble a slot
     strategies: tuple[str, ...] = ("line_defect", "spot_defect", "texture_defect")
     blur: float = 4.0
+    positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
 
 
 class Rearrangement(nn.Module):
@@ -139,6 +140,7 @@ class FMRNet(PixelDetector):
         self.leave = nn.Conv2d(first, 3, 1)
         self.standardise = Standardise(3, active=True)
         self.blur = GaussianBlur(s.blur)
+        self.positions = Positions(s.size**2, s.positions)
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
         s, clean = self.settings, data.pixels(self.size)
@@ -155,6 +157,8 @@ class FMRNet(PixelDetector):
             partial(torch.optim.Adam, lr=s.restore_rate), s.restore_epochs, s.batch_size,
         )  # fmt: skip
         yield Fit("standardise", clean, self._add, self._standardise)
+        if s.positions:
+            yield Fit("positions", clean, lambda images: self.positions.add(self._fused(images)), self.positions.finish)
 
     def restoring(self) -> list[nn.Parameter]:
         """What phase 2 trains: never the encoder or the memory, which would learn the defects."""
@@ -235,9 +239,12 @@ class FMRNet(PixelDetector):
         self.standardise.sums.zero_()
 
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
-        fused = F.relu(self.standardise(self.measured(inputs))).mean(1, keepdim=True)
-        fused = self.blur(fused)
-        return Scores(fused.flatten(1).max(1).values, upsample(fused, size))
+        own = self.positions(self._fused(inputs))
+        return Scores(own.flatten(1).max(1).values, upsample(own, size))
+
+    def _fused(self, images: Tensor) -> Tensor:
+        """The three standardised differences in one map, (B, 1, size, size)."""
+        return self.blur(F.relu(self.standardise(self.measured(images))).mean(1, keepdim=True))  # type: ignore[no-any-return]
 
     def edge(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
         """The answer of the memory alone: 1 - cosine to the nearest slot, mean of 3 x 3 cells; no decoder runs."""
