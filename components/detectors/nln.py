@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.detectors.blocks import Standardise, squared_distances, upsample
+from components.detectors.blocks import Positions, Standardise, squared_distances, upsample
 from components.detectors.contract import Fit, MethodInfo, Optimise, PixelDetector, Scores, Stage, TrainingData
 from components.detectors.coreset import FAR
 from components.detectors.nln_autoencoders import KINDS, Kind
@@ -36,6 +36,7 @@ class NLNSettings:
     neighbours: int = 5
     share: float = 0.6  # of the error in the image score, the rest is the distance
     map_share: float = 0.25  # of the error in the map
+    positions: bool = False  # ours: each position of both terms by its mean and deviation on the fit normals
     scoring: Literal["nln", "autoencoder"] = "nln"  # autoencoder: error of an image's own reconstruction
     bank_size: int = 20_000  # latents at most, thinned evenly; ours
     turned: bool = True  # patches are turned by random quarters in training
@@ -96,12 +97,13 @@ class NLN(PixelDetector):
         s = settings
         self.autoencoder = KINDS[s.kind](s.patch, s.width, s.latent)
         self.steps = range(0, s.size - s.patch + 1, s.stride)
+        self.positions = Positions(2 * s.size**2, s.positions)
         self.map_terms, self.image_terms = Standardise(2, True), Standardise(2, True)  # error, distance
         self.register_buffer("bank", torch.full((s.bank_size, s.latent), FAR))
         self.register_buffer("centre", torch.zeros(s.latent))  # of the latents, see neighbours
         self.register_buffer("owner", torch.full((s.bank_size,), -1))  # number of the image behind a latent
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("seen", torch.zeros(2, dtype=torch.int64))  # images, by stage
+        self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, by stage
         ones = torch.ones(len(self.steps) ** 2, 1, s.patch, s.patch)
         self.register_buffer("overlap", self._sum(ones), persistent=False)
 
@@ -114,6 +116,8 @@ class NLN(PixelDetector):
         )  # fmt: skip
         every = -(-len(table) * len(self.steps) ** 2 // s.bank_size)  # latents are thinned evenly
         yield Fit("latents", table, lambda images: self._add_latents(images, every), self._find_centre)
+        if s.positions:
+            yield Fit("positions", table, lambda i: self.positions.add(self._as_new(i, 2)), self.positions.finish)
         yield Fit("scale", table, self._add_terms, self._finish_terms)
 
     def patches(self, images: Tensor, steps: range | None = None) -> Tensor:
@@ -190,12 +194,15 @@ class NLN(PixelDetector):
         self.centre.copy_(self.bank[: int(self.count)].mean(0))
 
     def _add_terms(self, images: Tensor) -> None:
-        """Normals as new images would meet the bank: without the latents of their own."""
-        numbers = self.seen[1] + torch.arange(len(images), device=images.device)
-        maps = self.terms(images, numbers.repeat_interleave(len(self.steps) ** 2))
+        maps = self.positions(self._as_new(images, 1))
         self.map_terms.add(maps)
         self.image_terms.add(_image_terms(maps))
-        self.seen[1] += len(images)
+
+    def _as_new(self, images: Tensor, stage: int) -> Tensor:
+        """Terms of normals as new images would meet the bank: without the latents of their own."""
+        numbers = self.seen[stage] + torch.arange(len(images), device=images.device)
+        self.seen[stage] += len(images)
+        return self.terms(images, numbers.repeat_interleave(len(self.steps) ** 2))
 
     def _finish_terms(self) -> None:
         self.map_terms.finish()
@@ -205,7 +212,7 @@ class NLN(PixelDetector):
         if self.settings.scoring == "autoencoder":
             own = self.own_error(images)
             return Scores(own.mean((1, 2, 3)), upsample(own, size))
-        maps = self.terms(images)
+        maps = self.positions(self.terms(images))
         whole = _weigh(self.image_terms(_image_terms(maps)), self.settings.share)
         return Scores(whole[:, 0, 0, 0], upsample(_weigh(self.map_terms(maps), self.settings.map_share), size))
 

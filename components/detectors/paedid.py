@@ -46,6 +46,7 @@ class PAEDIDSettings:
     prior: float = 5.0  # mu: weight of the autoencoder's word against the data's; reconstructed
     damping: float = 0.5  # share of the background of the step before; reconstructed
     threshold: float = 3.0  # lambda, in deviations of the residual on fit normals; reconstructed
+    positions: bool = False  # ours: the deviation is that of each position, never below the one of all
     block: float = 0.5  # gamma over lambda, shrinks what is weak in its neighbourhood (0: off); reconstructed
     block_side: int = 7  # of that neighbourhood, odd; reconstructed
     weights: bool = True  # lambda is smaller where a patch's code is far from the normal ones; reconstructed
@@ -111,6 +112,8 @@ class PAEDID(PixelDetector):
     settings: PAEDIDSettings
     histogram: Tensor
     deviation: Tensor
+    local: Tensor
+    squares: Tensor
     typical: Tensor
     centre: Tensor
     gaps: Tensor
@@ -123,6 +126,8 @@ class PAEDID(PixelDetector):
         self.bank = Coreset(s.bank_size, s.code, growth=1.1)
         self.register_buffer("histogram", torch.zeros(BINS, dtype=torch.float64))
         self.register_buffer("deviation", torch.full((), 0.03))  # of X - P(X) on normals
+        self.register_buffer("local", torch.ones(1, 1, *2 * [s.size if s.positions else 1]))  # over that deviation
+        self.register_buffer("squares", torch.zeros(2, *2 * [s.size], dtype=torch.float64))
         self.register_buffer("typical", torch.ones(()))  # mean distance of a normal code to the bank
         self.register_buffer("centre", torch.zeros(s.code))  # of the bank
         self.register_buffer("gaps", torch.zeros(2, dtype=torch.float64))
@@ -156,7 +161,7 @@ class PAEDID(PixelDetector):
     def decompose(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Background and defect after each step, (B, 3, H, W) both."""
         s, background, defect = self.settings, self.prior(images), torch.zeros_like(images)
-        level = s.threshold * self.deviation * self.weighting(images)
+        level = s.threshold * self.deviation * self.local * self.weighting(images)
         for _ in range(s.steps):
             without = images - defect
             moved = (without + s.prior * self.prior(without)) / (1 + s.prior)
@@ -172,7 +177,7 @@ class PAEDID(PixelDetector):
             return found
         side = s.block_side
         energy = F.avg_pool2d(found.square().mean(1, keepdim=True), side, 1, side // 2, count_include_pad=False)
-        return found * F.relu(1 - s.block * s.threshold * self.deviation / (energy + 1e-12).sqrt())
+        return found * F.relu(1 - s.block * s.threshold * self.deviation * self.local / (energy + 1e-12).sqrt())
 
     def weighting(self, images: Tensor) -> Tensor:
         """W, (B, 1, H, W) with mean 1 per image: small where the code of a patch is far from all normal codes."""
@@ -205,13 +210,18 @@ class PAEDID(PixelDetector):
         self.typical.copy_((self.gaps[0] / self.gaps[1]).clamp_min(1e-6))
 
     def _add_residuals(self, images: Tensor) -> None:
-        bins = ((images - self.prior(images) + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
+        residual = images - self.prior(images)
+        self.squares += torch.stack([torch.ones_like(residual[:, 0]), residual.square().mean(1)], 1).sum(0)
+        bins = ((residual + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
         self.histogram += torch.bincount(bins.flatten(), minlength=BINS)
 
     def _finish_residuals(self) -> None:
         centres = (torch.arange(BINS, dtype=torch.float64, device=self.histogram.device) + 0.5) * (2 / BINS) - 1
         middle = _median(centres, self.histogram)
         self.deviation.copy_(NORMAL * _median((centres - middle).abs(), self.histogram).clamp_min(1e-4))
+        if self.settings.positions:
+            spread = (self.squares[1] / self.squares[0]).sqrt()
+            self.local.copy_((spread / self.deviation).clamp_min(1.0))
 
     def score(self, images: Tensor, size: tuple[int, int]) -> Scores:
         *_, (_, defect) = self.decompose(images)

@@ -243,3 +243,11 @@ def test_training_turns_patches_and_crops_more_where_asked(images):
     plain = more.patches(images)
     turns = [next(k for k in range(4) if torch.equal(torch.rot90(plain, k, (2, 3)), d[:48])) for d in drawn]
     assert len(set(turns)) > 1
+
+
+def test_both_terms_can_be_standardised_position_by_position(data):
+    detector = filled(data, positions=True)
+    with torch.inference_mode():
+        detector.seen[2] = 0
+        maps = detector.positions(detector._as_new(data.images[:10], 2))
+    torch.testing.assert_close(maps.mean(0), torch.zeros(2, 64, 64), rtol=0, atol=1e-2)

@@ -184,3 +184,17 @@ def test_the_image_score_is_the_mean_of_the_largest(fitted, defective):
     with torch.inference_mode():
         scores = fitted(defective)
     torch.testing.assert_close(scores.image, scores.map.flatten(1).topk(round(0.001 * 64**2)).values.mean(1))
+
+
+def test_the_deviation_can_be_that_of_each_position():
+    torch.manual_seed(0)
+    noise = torch.full((64, 64), 0.01)
+    noise[:, 32:] = 0.2
+    images = (0.5 + noise * torch.randn(20, 3, 64, 64)).clamp(0, 1)
+    detector = made(positions=True, weights=False)
+    detector.prior = lambda x: torch.full_like(x, 0.5)
+    with torch.inference_mode():
+        detector._add_residuals(images)
+        detector._finish_residuals()
+    assert detector.local.min() == 1
+    assert detector.local[..., 32:].mean() > 2 * detector.local[..., :32].mean()
