@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.blocks import focal, squared_distances, upsample
+from components.detectors.blocks import box_mean, focal, squared_distances, upsample
 from components.detectors.contract import (
     MethodInfo,
     Optimise,
@@ -224,8 +224,7 @@ class DSR(PixelDetector):
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
         pair = self.rebuilt(inputs)
         mask = self.mask(pair).sigmoid()
-        box = self.settings.box
-        image = F.avg_pool2d(mask, box, 1, box // 2).amax((1, 2, 3))
+        image = box_mean(mask, self.settings.box, self.settings.box // 2).amax((1, 2, 3))
         return Scores(image, upsample(self.upsampling(torch.cat([pair, mask], 1)), size))
 
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.blocks import focal, upsample
+from components.detectors.blocks import box_mean, focal, upsample
 from components.detectors.contract import MethodInfo, Optimise, PixelDetector, Scores, Stage, Together, TrainingData
 from components.detectors.convolutions import Decoder, Encoder, Twice, convolution
 from components.detectors.similarity import structural_difference
@@ -186,5 +186,5 @@ class SGSF(PixelDetector):
 
     def score(self, images: Tensor, size: tuple[int, int]) -> Scores:
         found = self.maps(images)[0].sigmoid()
-        pooled = F.avg_pool2d(found, self.settings.pool, 1, self.settings.pool // 2)
+        pooled = box_mean(found, self.settings.pool, self.settings.pool // 2)
         return Scores(pooled.flatten(1).max(1).values, upsample(found, size))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.blocks import Positions, Standardise, upsample
+from components.detectors.blocks import Positions, Standardise, box_mean, upsample
 from components.detectors.contract import FeatureDetector, Fit, Scores, Stage, Table
 from components.errors import SettingsError
 
@@ -158,7 +158,7 @@ def untokens(rows: Tensor, grid: int) -> Tensor:
 
 def pooled_maximum(maps: Tensor, pool: int) -> Tensor:
     """(B, 1, H, W) -> (B,): the largest mean over a window of *pool* x *pool*."""
-    return F.avg_pool2d(maps, pool, 1).flatten(1).max(1).values
+    return box_mean(maps, pool).flatten(1).max(1).values
 
 
 def neighbourhood(grid: int, window: int) -> Tensor | None:
