@@ -4,10 +4,11 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from benchmarks import floor, mechanisms, methods, more, table
+from benchmarks import defects, floor, mechanisms, methods, more, table
 from benchmarks.studies import STUDIES, Mechanism, label, studied
 from benchmarks.variant import trained
 from components.backbones import FeatureStore
@@ -240,3 +241,10 @@ def test_what_more_buys_is_told_beside_the_preset(monkeypatch, tmp_path):
 def test_more_is_asked_of_settings_that_exist(name):
     settings = [plain(settings_for(name.split("/")[1], "cpu", overrides)) for overrides in more.variants(name).values()]
     assert all(one != settings[0] for one in settings[1:])
+
+
+def test_each_kind_of_defect_is_held_against_all_good_images():
+    scores = pd.DataFrame({"image_id": list("abcdef"), "label": ["normal"] * 2 + ["anomalous"] * 4})
+    scores["score"] = [0.1, 0.5, 0.9, 0.8, 0.3, 0.2]
+    kinds = pd.Series({"c": "crack", "d": "crack", "e": "fray", "f": "fray"})
+    assert defects.by_kind(scores, kinds) == {"crack": 1.0, "fray": 0.5}
