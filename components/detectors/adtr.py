@@ -110,7 +110,7 @@ class ADTR(TokenRebuilder):
                 "push-pull", both, self.apart_loss, learned, partial(adamw, lr=s.push_rate), s.push_epochs,
                 s.batch_size, schedule=_drop,
             )  # fmt: skip
-        yield from self.settled(table)
+        yield from self.positions.stages(table, self.distance)
 
     def rebuild(self, rows: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""

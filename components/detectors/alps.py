@@ -122,8 +122,7 @@ class ALPS(PixelDetector):
         )  # fmt: skip
         if self.distorter is not None:
             yield Fit("ratio", table, self._add, self._finish)
-        if s.positions:
-            yield Fit("positions", table, lambda images: self.positions.add(self._own(images)), self.positions.finish)
+        yield from self.positions.stages(table, self._own)
 
     def perturbation(self, images: Tensor, latent: Tensor) -> Tensor:
         """What the distorter adds to *latent* (B, C, h, w): at most ``bound`` times its root mean square."""

@@ -1,8 +1,13 @@
 """Small exportable pieces that several detectors share."""
 
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from components.detectors.contract import Fit, Stage, Table
 
 
 class GaussianBlur(nn.Module):
@@ -72,6 +77,11 @@ class Positions(Standardise):
 
     def add(self, maps: Tensor) -> None:
         super().add(_by_position(maps))
+
+    def stages(self, table: Table, maps: Callable[[Any], Tensor], optional: bool = True) -> Iterable[Stage]:
+        """The stage that measures *maps* of every batch of the fit normals, if it is asked for."""
+        if self.active:
+            yield Fit("standardised positions", table, lambda batch: self.add(maps(batch)), self.finish, 16, optional)
 
 
 def _by_position(maps: Tensor) -> Tensor:

@@ -157,8 +157,7 @@ class FMRNet(PixelDetector):
             partial(torch.optim.Adam, lr=s.restore_rate), s.restore_epochs, s.batch_size,
         )  # fmt: skip
         yield Fit("standardise", clean, self._add, self._standardise)
-        if s.positions:
-            yield Fit("positions", clean, lambda images: self.positions.add(self._fused(images)), self.positions.finish)
+        yield from self.positions.stages(clean, self._fused)
 
     def restoring(self) -> list[nn.Parameter]:
         """What phase 2 trains: never the encoder or the memory, which would learn the defects."""

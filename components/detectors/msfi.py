@@ -154,8 +154,7 @@ class MSFI(BackboneDetector):
                 select=False,
             )
             yield Fit("cut", table, lambda _: None, self._cut)
-        if s.positions:
-            yield Fit("positions", table, lambda i: self.positions.add(self._own(i)), self.positions.finish)
+        yield from self.positions.stages(table, self._own)
 
     def distances(self, inputs: list[list[Tensor]]) -> dict[int, Tensor]:
         """1 - cosine of teacher and student for every block that is kept: (B, 1, h, w) each."""

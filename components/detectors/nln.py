@@ -116,8 +116,8 @@ class NLN(PixelDetector):
         )  # fmt: skip
         every = -(-len(table) * len(self.steps) ** 2 // s.bank_size)  # latents are thinned evenly
         yield Fit("latents", table, lambda images: self._add_latents(images, every), self._find_centre)
-        if s.positions:
-            yield Fit("positions", table, lambda i: self.positions.add(self._as_new(i, 2)), self.positions.finish)
+        # Not undone by itself: what the score would be without it is open until the stage behind.
+        yield from self.positions.stages(table, lambda images: self._as_new(images, 2), optional=False)
         yield Fit("scale", table, self._add_terms, self._finish_terms)
 
     def patches(self, images: Tensor, steps: range | None = None) -> Tensor:

@@ -206,9 +206,7 @@ class PNI(BackboneDetector):
                 batch_size=s.batch_size,
                 select=False,
             )
-        if s.positions:
-            own = self.inputs(data)
-            yield Fit("positions", own, lambda i: self.positions.add(self._refined(i)), self.positions.finish)
+        yield from self.positions.stages(self.inputs(data), self._refined)
 
     def inputs(self, data: Images) -> Together:
         return Together(data.features(self.backbone), data.pixels(self.settings.refine_size))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
 from components.detectors.blocks import GaussianBlur, Positions, upsample
-from components.detectors.contract import Fit, MethodInfo, Optimise, Scores, Stage, TrainingData
+from components.detectors.contract import MethodInfo, Optimise, Scores, Stage, TrainingData
 from components.detectors.transformers import PreNormLayer, Rebuilder, initialise, waves
 from components.errors import SettingsError
 
@@ -136,8 +136,7 @@ class SIVT(Rebuilder):
             batch_size=s.batch_size,
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
         )
-        if s.positions:
-            yield Fit("positions", table, lambda f: self.positions.add(self.product(f)), self.positions.finish)
+        yield from self.positions.stages(table, self.product)
 
     def loss(self, features: list[Tensor]) -> Tensor:
         """Per token: mean squared error and lambda * (1 - cosine), over the patch vector."""

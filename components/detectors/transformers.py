@@ -126,11 +126,6 @@ class TokenRebuilder(Rebuilder):
         rows = tokens(self.target(features))
         return rows - self.rebuild(rows)
 
-    def settled(self, table: Table) -> Iterable[Stage]:
-        """The last stage, if positions of the map are standardised."""
-        if self.settings.positions:
-            yield Fit("positions", table, lambda f: self.positions.add(self.distance(f)), self.positions.finish)
-
     def distance(self, features: list[Tensor]) -> Tensor:
         """(B, 1, grid, grid)."""
         return untokens(self.difference(features).norm(dim=2, keepdim=True), self.settings.grid)

@@ -110,7 +110,7 @@ class UniAD(TokenRebuilder):
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
             clip=s.clip,
         )
-        yield from self.settled(table)
+        yield from self.positions.stages(table, self.distance)
 
     def loss(self, features: list[Tensor]) -> Tensor:
         """Mean squared error between the clean features and what comes back from jittered ones."""

@@ -84,6 +84,8 @@ class Loop:
         return time.monotonic() - self.saved_at >= self.every
 
     def _fit(self, stage: Fit) -> None:
+        if stage.optional and not self.best:
+            self.best = (self._chosen(), _copied(self.detector))
         starts = range(0, len(stage.table), stage.batch_size)
         with torch.inference_mode():
             for start in progress(starts, f"{self.detector.name}: {stage.name}"):
@@ -94,7 +96,18 @@ class Loop:
                 if self._due():
                     self._save()
             stage.finish()
-        self.history.append({"stage": stage.name, "epoch": 0})
+        self.history.append({"stage": stage.name, "epoch": 0, **self._kept(stage)})
+
+    def _kept(self, stage: Fit) -> dict[str, Any]:
+        """Of an optional stage: undo it where the model was better before; what it then is worth, and before."""
+        if not stage.optional or not self.best:
+            return {}
+        (before, state), after = self.best, self._chosen()
+        if after < before:
+            self.detector.load_state_dict(state, strict=False)
+        log.info("%s: %s %s, %.4g before, %.4g with it", self.detector.name, stage.name,
+                 "undone" if after < before else "kept", before, after)  # fmt: skip
+        return {"synthetic_auroc": max(before, after), "before": before, "kept": after >= before}
 
     def _optimise(self, stage: Optimise) -> None:
         optimisers = self._optimisers(stage)
@@ -184,7 +197,7 @@ class Loop:
             _assign(stage.parameters, average)
             record["synthetic_auroc"] = score = self._chosen()
             if self.best is None or score >= self.best[0]:
-                self.best = (score, {k: v.detach().clone() for k, v in learned(self.detector).items()})
+                self.best = (score, _copied(self.detector))
             _assign(stage.parameters, live if average else [])
         self.history.append(record)
         log.info("%s: epoch %d/%d %s", self.detector.name, epoch + 1, stage.epochs, _figures(record))
@@ -203,6 +216,10 @@ class Loop:
 
     def _generator(self, stage: Stage, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._number(stage, epoch, -1))
+
+
+def _copied(detector: Detector) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in learned(detector).items()}
 
 
 def _checked(epoch: int, epochs: int) -> bool:

@@ -194,3 +194,53 @@ def test_the_last_epoch_always_is_checked(epochs):
     checked = [epoch for epoch in range(epochs) if _checked(epoch, epochs)]
     assert checked[-1] == epochs - 1
     assert len(checked) == min(epochs, CHECKS)
+
+
+class Optional(Game):
+    """Statistics that set the offset to one; kept only where the model is better with it."""
+
+    def __init__(self):
+        super().__init__(rivals=False)
+        self.register_buffer("offset", torch.zeros(()))
+
+    def stages(self, _):
+        yield from super().stages(None)
+        yield Fit("offset", Rows(), lambda _: None, lambda: self.offset.fill_(1), optional=True)
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0.9, True), (0.5, True), (0.4, False)])
+def test_an_optional_stage_is_undone_where_the_model_was_better_before(after, kept, tmp_path):
+    game = Optional()
+    made = loop(game, tmp_path, select=lambda g: after if g.offset else 0.5)
+    made.run(None)
+    assert bool(game.offset) is kept
+    last = made.history[-1]
+    assert (last["kept"], last["before"], last["synthetic_auroc"]) == (kept, 0.5, max(0.5, after))
+
+
+def test_an_optional_stage_survives_a_restart_in_its_middle(tmp_path):
+    class KilledError(RuntimeError):
+        pass
+
+    def update(batch):
+        if len(seen) == 2:
+            raise KilledError
+        seen.append(batch)
+
+    seen, asked = [], []
+
+    def staged(game, update):
+        game.stages = lambda _: [Fit("offset", Rows(), update, lambda: game.offset.fill_(1), 4, optional=True)]
+        return game
+
+    def select(game):
+        asked.append(bool(game.offset))
+        return 0.4 if game.offset else 0.5
+
+    with pytest.raises(KilledError):
+        loop(staged(Optional(), update), tmp_path, every=0, select=select).run(None)
+    again = staged(Optional(), seen.append)
+    loop(again, tmp_path, every=0, select=select).run(None)
+    assert asked == [False, True]
+    assert len(seen) == 3
+    assert not again.offset
