@@ -70,7 +70,7 @@ class MSFI(BackboneDetector):
     settings_type = MSFISettings
     presets = {
         "paper": MSFISettings(),
-        # Taps: by AUROC on synthetic anomalies, 0.90 on mtd, with one level shallower 0.83 at four times the cost.
+        # Taps, one level deeper than the paper's: by AUROC on synthetic anomalies; a quarter of the cost, too.
         "cpu": MSFISettings(
             BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, batch_size=16, search_epochs=3, positions=True,
         ),

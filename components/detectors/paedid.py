@@ -126,8 +126,9 @@ class PAEDID(PixelDetector):
         self.bank = Coreset(s.bank_size, s.code, growth=1.1)
         self.register_buffer("histogram", torch.zeros(BINS, dtype=torch.float64))
         self.register_buffer("deviation", torch.full((), 0.03))  # of X - P(X) on normals
-        self.register_buffer("local", torch.ones(1, 1, *2 * [s.size if s.positions else 1]))  # over that deviation
-        self.register_buffer("squares", torch.zeros(2, *2 * [s.size], dtype=torch.float64))
+        side = s.size if s.positions else 1
+        self.register_buffer("local", torch.ones(1, 1, side, side))  # that of each position over the one of all
+        self.register_buffer("squares", torch.zeros(2, side, side, dtype=torch.float64))
         self.register_buffer("typical", torch.ones(()))  # mean distance of a normal code to the bank
         self.register_buffer("centre", torch.zeros(s.code))  # of the bank
         self.register_buffer("gaps", torch.zeros(2, dtype=torch.float64))
@@ -211,7 +212,8 @@ class PAEDID(PixelDetector):
 
     def _add_residuals(self, images: Tensor) -> None:
         residual = images - self.prior(images)
-        self.squares += torch.stack([torch.ones_like(residual[:, 0]), residual.square().mean(1)], 1).sum(0)
+        if self.settings.positions:
+            self.squares += torch.stack([torch.ones_like(residual[:, 0]), residual.square().mean(1)], 1).sum(0)
         bins = ((residual + 1) * (BINS / 2)).long().clamp(0, BINS - 1)
         self.histogram += torch.bincount(bins.flatten(), minlength=BINS)
 

@@ -188,10 +188,7 @@ class PMBAE(PixelDetector):
             select=not s.standardise,  # the standardised map, which would choose, is there only behind its stage
         )
         yield Fit("error level", table, self._add_level, self.estimate.finish)
-        if s.standardise:
-            yield Fit(
-                "standardise", table, lambda images: self.positions.add(self.errors(images)), self.positions.finish
-            )
+        yield from self.positions.stages(table, self.errors, optional=False)
 
     def rebuild(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Images (B, 3, size, size) as the memories know them, and the address weights of each memory level."""

@@ -177,7 +177,7 @@ def test_positions_are_standardised_by_the_normals(images):
 
 def test_only_normal_images_are_learned_from():
     stages = list(made(standardise=True).stages(Named()))
-    assert [s.name for s in stages] == ["reconstruction", "error level", "standardise"]
+    assert [s.name for s in stages] == ["reconstruction", "error level", "standardised positions"]
     assert [type(s) for s in stages] == [Optimise, Fit, Fit]
     assert all(s.table == ["pixels 64"] for s in stages)
     assert [s.name for s in made(standardise=False).stages(Named())] == ["reconstruction", "error level"]

@@ -13,6 +13,7 @@ from components.detectors import settings_for
 from components.detectors.blocks import focal
 from components.detectors.sgsf import SGSF
 from components.detectors.similarity import structural_difference
+from tests.given import Named
 
 TINY = settings_for("sgsf", "tiny")
 
@@ -30,28 +31,11 @@ def batch(count: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.where(masks > 0, torch.rand_like(clean), clean), clean, masks
 
 
-class Given:
-    """Training data that remembers what it was asked for."""
-
-    def anomalies(self, *asked):
-        self.asked = asked
-        return self
-
-    def pixels(self, size):
-        return [f"forged {size}"]
-
-    def clean(self, size):
-        return [f"clean {size}"]
-
-    def masks(self, side):
-        return [f"masks {side}"]
-
-
 def test_it_learns_from_images_forged_by_saliency():
     for preset in ("paper", "cpu", "tiny"):
-        data = Given()
+        data = Named()
         list(SGSF(dataclasses.replace(settings_for("sgsf", preset), widths=(2, 2, 2))).stages(data))
-        assert data.asked[0] == ("saliency",)
+        assert data.asked[0][0] == ("saliency",)
 
 
 def test_three_images_of_four_are_forged():
@@ -98,7 +82,7 @@ def test_the_guidance_network_has_no_way_around_its_bottleneck():
 
 def test_both_networks_learn_together_and_segmentation_reaches_the_guidance():
     detector = made()
-    (stage,) = detector.stages(Given())
+    (stage,) = detector.stages(Named())
     assert {id(p) for p in stage.parameters} == {id(p) for p in detector.parameters()}
     for detach in (False, True):
         detector = made(detach=detach, weight=0.0)
