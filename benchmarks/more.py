@@ -1,9 +1,9 @@
-"""What more would buy: ``python -m benchmarks.more [--jobs N] [VIEW/DETECTOR ...]``.
+"""What more would buy: ``python -m benchmarks.more [--jobs N] [--again] [VIEW/DETECTOR ...]``.
 
 Preset ``cpu``, seed 0, beside itself with more epochs, more pixels, another backbone or without what is ours (ASKED).
 The epoch is chosen by synthetic anomalies as in any training; test labels are read once, at the end, and choose
-nothing. Each training is a process on one thread and is stored at once. Writes results/more.json, results/more.md and,
-where epochs are asked about, synthetic AUROC by epoch: results/more.png.
+nothing. Each training is a process on one thread and is stored at once; one whose settings are unchanged is skipped.
+Writes results/more.json, results/more.md and, where epochs are asked about, synthetic AUROC by epoch: results/more.png.
 """
 
 import argparse
@@ -21,9 +21,10 @@ from benchmarks.fit import prepare
 from benchmarks.studies import Overrides, label
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, View, apart, figures, trained
-from components.artefacts import git_commit, read_json, write_json
+from components.artefacts import git_commit, read_json, values_hash, write_json
 from components.detectors import create, settings_for
 from components.runtime import keep_freed_memory
+from components.settings import plain
 from components.training.select import SyntheticAUROC
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,6 +49,7 @@ choose by. *CPU s*: training on one thread, with the features that the store did
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.more")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--again", action="store_true", help="also what was measured with these very settings")
     parser.add_argument("--train", metavar="VARIANT", help="one training in this process, by its name")
     parser.add_argument("names", nargs="*", default=list(ASKED))
     asked = parser.parse_args(arguments)
@@ -58,8 +60,9 @@ def main(arguments: list[str]) -> None:
         if not (View.of(view).split.exists() and View.of(view).synthetic.exists()):
             prepare(view, 0)
     with ThreadPoolExecutor(asked.jobs) as pool:
-        list(pool.map(record, (variant for name in asked.names for variant in variants(name))))
-    found = read_json(RESULTS / "more.json")
+        wanted = (variant for name in asked.names for variant in variants(name))
+        list(pool.map(record, [v for v in wanted if asked.again or not stands(v)]))
+    found = stored()
     (RESULTS / "more.md").write_text(page(found))
     draw({name: runs for name, runs in found.items() if any("epochs" in what for what in runs)})
 
@@ -73,15 +76,35 @@ def _made(variant: str) -> Path:
     return KEPT / f"more-{variant.replace('/', '-')}.json"
 
 
+def stored() -> dict[str, Any]:
+    path = RESULTS / "more.json"
+    return dict(read_json(path)) if path.exists() else {}
+
+
+def settings(variant: str) -> Any:
+    name = variant.rpartition("/")[0]
+    return settings_for(name.partition("/")[2], "cpu", variants(name)[variant])
+
+
+def stands(variant: str) -> bool:
+    """True where it was measured with the settings of today."""
+    name, _, what = variant.rpartition("/")
+    return bool(stored().get(name, {}).get(what, {}).get("settings") == identity(variant))
+
+
+def identity(variant: str) -> str:
+    return str(values_hash(plain(settings(variant)))[:16])
+
+
 def record(variant: str) -> None:
     """One training in a process of its own; its entry goes to results/more.json."""
     if not apart("more", "--train", variant):
         return
-    entry, path = read_json(_made(variant)), RESULTS / "more.json"
+    entry = read_json(_made(variant))
     name, _, what = variant.rpartition("/")
     with LOCK:
-        known = read_json(path) if path.exists() else {}
-        write_json(path, known | {name: {**known.get(name, {}), what: entry}})
+        known = stored()
+        write_json(RESULTS / "more.json", known | {name: {**known.get(name, {}), what: entry}})
     sys.stderr.write(f"{variant}: image AUROC {entry['test']['auroc']:.3f}, {entry['seconds']:.0f} CPU s\n")
 
 
@@ -92,11 +115,11 @@ def run(variant: str) -> None:
     view_name, _, kind = name.partition("/")
     view, started = View.of(view_name), time.process_time()
     torch.manual_seed(0)
-    made = create(kind, settings_for(kind, "cpu", variants(name)[variant]))
+    made = create(kind, settings(variant))
     loop = trained(made, view.fit(), 0, SyntheticAUROC(view.check()))
     seconds = round(time.process_time() - started, 1)
     test, _ = figures(made, made.inputs(view.test()), view)
-    about = {"seconds": seconds, "commit": git_commit()}
+    about = {"settings": identity(variant), "seconds": seconds, "commit": git_commit()}
     write_json(_made(variant), {"test": test, "history": loop.history, **about})
 
 

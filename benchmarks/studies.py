@@ -178,6 +178,7 @@ STUDIES = {
         (
             Mechanism("guidance", {"guided": False}, main=True),
             Mechanism("gradient into the guidance", {"detach": True}),
+            Mechanism("guidance by a similar normal image", {"guidance": "self"}, on={"guidance": "contrast"}),
             Mechanism("forging where the eye looks", {"strategies": ["perlin_texture"]}),
         ),
     ),

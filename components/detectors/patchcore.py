@@ -73,17 +73,17 @@ class PatchCore(FeatureDetector):
         embedded = self.embed(features)
         b, c, h, w = embedded.shape
         rows = embedded.permute(0, 2, 3, 1).reshape(-1, c)
-        flat, index = nearest(rows, self.coreset.bank)
-        distances = flat.reshape(b, h * w)
+        distances = nearest(rows, self.coreset.bank)[0].reshape(b, h * w)
         maps = self.blur(upsample(distances.reshape(b, 1, h, w), size))
-        return Scores(self._image_score(rows.reshape(b, h * w, c), distances, index.reshape(b, h * w)), maps)
+        return Scores(self._image_score(rows.reshape(b, h * w, c), distances), maps)
 
-    def _image_score(self, rows: Tensor, distances: Tensor, index: Tensor) -> Tensor:
+    def _image_score(self, rows: Tensor, distances: Tensor) -> Tensor:
         worst, at = distances.max(1)
         if self.settings.reweighting < 2:
             return worst
         patch = rows.gather(1, at[:, None, None].expand(-1, 1, rows.shape[2]))  # (B, 1, C)
-        around = self.coreset.bank[self.neighbours[index.gather(1, at[:, None])[:, 0]]]  # (B, b, C)
+        index = nearest(patch[:, 0], self.coreset.bank)[1]  # of one patch: ArgMin over all costs a tenth of the graph
+        around = self.coreset.bank[self.neighbours[index]]  # (B, b, C)
         spread = (patch - around).square().sum(2).sqrt()
         # Eq. 7: 1 - exp(s*) / sum exp(distances to the neighbours), in the form that cannot overflow.
         return worst * (1 - 1 / torch.exp(spread - worst[:, None]).sum(1).clamp_min(1.0))

@@ -4,22 +4,37 @@ Xing, Sun and Li, 2022, arXiv 2209.12440. An autoencoder without skips turns the
 its decoder's maps join the segmentation network's encoder level by level. Both learn together.
 Reconstructed: the text of this version was out of reach, so fusion, losses, ratio of forged images and schedule are
 those of its journal successor by the same authors (NIGSF, IEEE TCSVT 2024), and the guidance is the denoising branch
-that paper compares with. Its retrieval of a similar normal image is not here.
-Memory after fit: the weights of both networks.
+that paper compares with. With ``guidance`` contrast it is the successor's: a similar normal image, rebuilt as it is.
+Memory after fit: the weights of both networks; with contrast also the gallery, 3 * size^2 bytes a normal image.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.backbones import Backbone, BackboneSettings
 from components.detectors.blocks import box_mean, focal, upsample
-from components.detectors.contract import MethodInfo, Optimise, PixelDetector, Scores, Stage, Together, TrainingData
+from components.detectors.contract import (
+    Fit,
+    Images,
+    MethodInfo,
+    Optimise,
+    PixelDetector,
+    Repeated,
+    Scores,
+    Stage,
+    Table,
+    Together,
+    TrainingData,
+)
 from components.detectors.convolutions import Decoder, Encoder, Twice, convolution
+from components.detectors.gallery import Gallery
 from components.detectors.similarity import structural_difference
 
 PRIOR = -3.0  # first logit everywhere: anomalies are rare (Lin et al., ICCV 2017, section 3.3)
@@ -37,6 +52,10 @@ class SGSFSettings:
     grey: bool = False  # forged images of a grey product are made grey
     normal: int = 4  # every how many-th image of a batch stays normal: 4 is forged to normal 3 : 1
     guided: bool = True  # False: the segmentation network sees no guidance
+    guidance: Literal["self", "contrast"] = "self"  # by the repaired image itself, or by a similar normal one
+    gallery: int = 512  # contrast: normal images kept, evenly over the fit normals
+    similar: int = 4  # contrast: of how many most similar ones a training step draws one (the successor has 4 and 5)
+    backbone: BackboneSettings = BackboneSettings("resnet18", (4,), 256)  # contrast: what is similar, seen at size
     detach: bool = False  # no gradient of the segmentation reaches the guidance network
     weight: float = 1.0  # of the guidance network's loss
     gamma: float = 2.0  # of the focal loss
@@ -111,11 +130,12 @@ class SGSF(PixelDetector):
     presets = {
         "paper": SGSFSettings(),
         "cpu": SGSFSettings(
-            128, (16, 32, 64, 64), fold=2, copies=3, grey=True, pool=11, epochs=6, batch_size=8, learning_rate=2e-3,
-            cosine=True,
+            128, (16, 32, 64, 64), fold=2, copies=3, grey=True, backbone=BackboneSettings(taps=(4,)), pool=11, epochs=6,
+            batch_size=8, learning_rate=2e-3, cosine=True,
         ),
         "tiny": SGSFSettings(
-            64, (12, 16, 16, 16), fold=2, copies=4, grey=True, pool=5, epochs=8, batch_size=8, learning_rate=1e-2,
+            64, (12, 16, 16, 16), fold=2, copies=4, grey=True, gallery=4, similar=2,
+            backbone=BackboneSettings(taps=(4,), size=64), pool=5, epochs=8, batch_size=8, learning_rate=1e-2,
             cosine=True,
         ),
     }  # fmt: skip
@@ -125,7 +145,7 @@ class SGSF(PixelDetector):
         year=2022,
         venue="arXiv 2209.12440",
         family="synthetic anomalies and segmentation",
-        needs=("synthetic anomalies",),
+        needs=("synthetic anomalies", "frozen backbone for guidance by contrast, if chosen"),
         reconstructed=(
             "guidance by denoising",
             "fusion, losses and schedule after the journal successor",
@@ -137,18 +157,36 @@ class SGSF(PixelDetector):
 
     def __init__(self, settings: SGSFSettings, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)
-        self.guidance = Guidance(settings.widths, settings.fold)
-        self.segmentation = Segmentation(settings.widths, settings.fold)
+        s = settings
+        self.guidance = Guidance(s.widths, s.fold)
+        self.segmentation = Segmentation(s.widths, s.fold)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a third faster on CPU
+        contrast = s.guided and s.guidance == "contrast"
+        self.backbone = Backbone(replace(s.backbone, size=s.size), pretrained) if contrast else None
+        self.gallery = Gallery(s.gallery, s.size, self.backbone.channels[-1]) if self.backbone else None
+
+    def inputs(self, data: Images) -> Table:
+        pixels = super().inputs(data)
+        return Together(pixels, data.features(self.backbone)) if self.backbone else pixels
+
+    def prepare(self, images: Tensor) -> Any:
+        pixels = super().prepare(images)
+        return (pixels, self.backbone(images)) if self.backbone else pixels
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:
         s = self.settings
         pool = data.anomalies(s.strategies, s.size, s.copies, s.grey)
+        table = Together(pool.pixels(s.size), pool.clean(s.size), pool.masks(s.size))
+        if self.backbone and self.gallery:
+            normals = self.inputs(data)
+            self.gallery.expect(len(normals))
+            yield Fit("gallery", normals, self.gallery.add, lambda: None)
+            table = Together(*table.tables, Repeated(data.features(self.backbone), s.copies))
         yield Optimise(
             "segmentation",
-            Together(pool.pixels(s.size), pool.clean(s.size), pool.masks(s.size)),
+            table,
             self.loss,
-            list(self.parameters()),
+            [*self.guidance.parameters(), *self.segmentation.parameters()],
             partial(torch.optim.Adam, lr=s.learning_rate),
             epochs=s.epochs,
             batch_size=s.batch_size,
@@ -161,30 +199,33 @@ class SGSF(PixelDetector):
             return 0.5 * (1 + math.cos(math.pi * done))
         return float(0.1 ** sum(done >= drop for drop in self.settings.drops))
 
-    def maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 1, H, W) and the repaired images (B, 3, H, W)."""
-        guides, repaired = self.guidance(images)
+    def maps(self, images: Tensor, normal: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (B, 1, H, W) and what the guidance network makes of *normal*, or of the images: (B, 3, H, W)."""
+        guides, rebuilt = self.guidance(images if normal is None else normal)
         if not self.settings.guided:
             guides = [torch.zeros_like(g) for g in guides]
         elif self.settings.detach:
             guides = [g.detach() for g in guides]
-        return self.segmentation(images, guides), repaired
+        return self.segmentation(images, guides), rebuilt
 
-    def mixed(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def mixed(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The batch with every *normal*-th image put back to what it was before it was forged."""
         forged, clean, masks = batch
         rows = torch.arange(len(forged), device=forged.device)
         kept = (rows % self.settings.normal != self.settings.normal - 1).view(-1, 1, 1, 1)
         return torch.where(kept, forged, clean), clean, masks * kept
 
-    def loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Focal loss of the map; squared error and 1 - SSIM of the repaired image against the clean one."""
-        images, clean, masks = self.mixed(batch)
-        logits, repaired = self.maps(images)
-        guidance = F.mse_loss(repaired, clean) + structural_difference(repaired, clean).mean()
+    def loss(self, batch: Sequence[Any]) -> Tensor:
+        """Focal loss of the map; squared error and 1 - SSIM of what the guidance network was to make."""
+        images, clean, masks = self.mixed(batch[:3])
+        normal = self.gallery.drawn(batch[3], self.settings.similar) if self.gallery else None
+        logits, rebuilt = self.maps(images, normal)
+        wanted = clean if normal is None else normal
+        guidance = F.mse_loss(rebuilt, wanted) + structural_difference(rebuilt, wanted).mean()
         return focal(logits, masks, self.settings.gamma) + self.settings.weight * guidance
 
-    def score(self, images: Tensor, size: tuple[int, int]) -> Scores:
-        found = self.maps(images)[0].sigmoid()
+    def score(self, inputs: Any, size: tuple[int, int]) -> Scores:
+        images, normal = (inputs[0], self.gallery.nearest(inputs[1])) if self.gallery else (inputs, None)
+        found = self.maps(images, normal)[0].sigmoid()
         pooled = box_mean(found, self.settings.pool, self.settings.pool // 2)
         return Scores(pooled.flatten(1).max(1).values, upsample(found, size))

@@ -25,6 +25,9 @@ from components.training.loop import Loop
 from components.training.model import load_model, save_model
 
 NAMES = sorted(CATALOGUE)
+# What is tested whole: every detector, and settings under which one takes other inputs.
+CASES = {name: (name, {}) for name in NAMES} | {"sgsf by contrast": ("sgsf", {"guidance": "contrast"})}
+TOUCHY = ("cma_ae", "dsr", "nln", "rstpm")  # other vector instructions move their few steps by 1 to 4 % of the scale
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +41,23 @@ def store(tmp_path_factory) -> FeatureStore:
     return FeatureStore(tmp_path_factory.mktemp("features"))
 
 
-def trained(name: str, images: FileImages, store: FeatureStore, folder: Path, seed: int = 0):
-    torch.manual_seed(seed)
-    detector = create(name, settings_for(name, "tiny"))
+def trained(case: str, images: FileImages, store: FeatureStore, folder: Path, every: float = 1e9, **changes):
+    torch.manual_seed(0)
+    name, overrides = CASES[case]
+    detector = create(name, dataclasses.replace(settings_for(name, "tiny", overrides), **changes))
     fabric = Fabric(accelerator="cpu", devices=1)
-    Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), seed, 1e9, fabric).run(FitImages(images, store))
+    Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, every, fabric).run(FitImages(images, store))
     return detector.eval()
 
 
-@pytest.fixture(scope="session", params=NAMES)
-def fitted(request, images, store, tmp_path_factory):
-    return trained(request.param, images, store, tmp_path_factory.mktemp("checkpoint"))
+@pytest.fixture(scope="session", params=CASES)
+def case(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fitted(case, images, store, tmp_path_factory):
+    return trained(case, images, store, tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture
@@ -59,7 +68,7 @@ def batch(tiles) -> torch.Tensor:
 def test_every_file_of_the_folder_is_in_the_catalogue_or_shared():
     folder = Path(detector_class(NAMES[0]).__module__.replace(".", "/")).parent
     shared = {"__init__", "contract", "blocks", "convolutions", "coreset", "transformers", "memory", "similarity",
-              "quantiser", "nln_autoencoders"}  # fmt: skip
+              "quantiser", "nln_autoencoders", "gallery"}  # fmt: skip
     assert {p.stem for p in folder.glob("*.py")} - shared == set(NAMES)
 
 
@@ -109,14 +118,31 @@ def test_an_image_resized_before_scores_the_same(fitted, batch):
         torch.testing.assert_close(fitted(batch).image, fitted(resize(batch, fitted.size)).image, rtol=1e-4, atol=1e-4)
 
 
-def test_golden_numbers(fitted, batch):
-    """Stored scores of the tiny model; a change that moves them carries a table in CHANGELOG.md."""
+def a_few_steps(case: str) -> dict:
+    """Settings of *case* with every gradient stage short and gentle; what would cut maps at a limit is off."""
+    name, overrides = CASES[case]
+    changes = {"threshold": 0.0} if name == "paedid" else {}
+    for key, value in vars(settings_for(name, "tiny", overrides)).items():
+        if key.endswith("epochs") and value:
+            changes[key] = (1,) * len(value) if isinstance(value, tuple) else 1
+        elif key.endswith("rate") and value:
+            changes[key] = tuple(v / 10 for v in value) if isinstance(value, tuple) else value / 10
+    return changes
+
+
+def test_golden_numbers(case, images, store, batch, tmp_path):
+    """Stored scores of the tiny model behind a few steps; a change that moves them carries a table in CHANGELOG.md.
+
+    Training multiplies what processors round differently: a whole one ends elsewhere on each kind of them.
+    """
+    detector = trained(case, images, store, tmp_path, **a_few_steps(case))
     with torch.inference_mode():
-        scores = fitted(batch)
+        scores = detector(batch)
     found = {"image": scores.image.tolist(), "map_mean": scores.map.mean((1, 2, 3)).tolist()}
-    stored = json.loads((Path(__file__).parent / "golden.json").read_text())[fitted.name]
+    stored = json.loads((Path(__file__).parent / "golden.json").read_text())[case]
+    tolerance = (0.05 if case in TOUCHY else 0.01) * max(map(abs, stored["image"]))
     for key, values in found.items():
-        assert values == pytest.approx(stored[key], rel=0.02), json.dumps({fitted.name: found})
+        assert values == pytest.approx(stored[key], rel=0, abs=tolerance), json.dumps({case: found})
 
 
 def test_saved_model_scores_the_same(fitted, batch, tmp_path):
@@ -154,8 +180,8 @@ def test_backbone_stays_frozen_in_training_mode(fitted, batch):
     fitted.load_state_dict(whole)  # a student's own statistics may have moved
 
 
-def test_same_seed_gives_the_same_weights(fitted, images, store, tmp_path):
-    again = trained(fitted.name, images, store, tmp_path).state_dict()
+def test_same_seed_gives_the_same_weights(case, fitted, images, store, tmp_path):
+    again = trained(case, images, store, tmp_path).state_dict()
     for key, value in fitted.state_dict().items():
         torch.testing.assert_close(again[key], value, rtol=0, atol=0)
 
@@ -164,8 +190,8 @@ class KilledError(Exception):
     """Stands for the signal."""
 
 
-def test_killed_training_resumes_with_the_same_weights(fitted, images, store, tmp_path, monkeypatch):
-    whole, name = fitted.state_dict(), fitted.name
+def test_killed_training_resumes_with_the_same_weights(case, fitted, images, store, tmp_path, monkeypatch):
+    whole = fitted.state_dict()
     save, saved = Checkpoint.save, []
 
     def killing(self, *state):
@@ -174,19 +200,11 @@ def test_killed_training_resumes_with_the_same_weights(fitted, images, store, tm
         if len(saved) == 2:
             raise KilledError
 
-    def run(every: float):
-        torch.manual_seed(0)
-        detector = create(name, settings_for(name, "tiny"))
-        fabric = Fabric(accelerator="cpu", devices=1)
-        loop = Loop(detector, lambda _: 0.5, Checkpoint(tmp_path / "cut", "x"), 0, every, fabric)
-        loop.run(FitImages(images, store))
-        return detector
-
     monkeypatch.setattr(Checkpoint, "save", killing)
     with pytest.raises(KilledError):
-        run(0.0)
+        trained(case, images, store, tmp_path / "cut", every=0.0)
     assert load_file(tmp_path / "cut" / "state.safetensors")
-    resumed = run(0.0).state_dict()
+    resumed = trained(case, images, store, tmp_path / "cut", every=0.0).state_dict()
     for key in whole:
         torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0)
 

@@ -237,6 +237,15 @@ def test_what_more_buys_is_told_beside_the_preset(monkeypatch, tmp_path):
     assert (tmp_path / "more.png").stat().st_size > 5000
 
 
+def test_more_is_measured_again_where_settings_changed(monkeypatch, tmp_path):
+    monkeypatch.setattr(more, "RESULTS", tmp_path)
+    assert not more.stands("mtd/uniad/full")
+    known = {"full": {"settings": more.identity("mtd/uniad/full")}, "epochs=36": {"settings": "of another day"}}
+    (tmp_path / "more.json").write_text(json.dumps({"mtd/uniad": known}))
+    assert more.stands("mtd/uniad/full")
+    assert not more.stands("mtd/uniad/epochs=36")
+
+
 @pytest.mark.parametrize("name", more.ASKED)
 def test_more_is_asked_of_settings_that_exist(name):
     settings = [plain(settings_for(name.split("/")[1], "cpu", overrides)) for overrides in more.variants(name).values()]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from components.detectors import settings_for
 from components.detectors.blocks import focal
+from components.detectors.gallery import Gallery
 from components.detectors.sgsf import SGSF
 from components.detectors.similarity import structural_difference
 from tests.given import Named
@@ -120,7 +121,7 @@ def test_map_is_the_segmentation_and_the_image_score_its_largest_local_mean(monk
     logits = torch.full((2, 1, 64, 64), -20.0)
     logits[0, 0, 5, 5] = 20.0  # a single pixel
     logits[1, 0, 30:40, 30:40] = 2.0  # a patch that is less certain
-    monkeypatch.setattr(detector, "maps", lambda _: (logits, None))
+    monkeypatch.setattr(detector, "maps", lambda *_: (logits, None))
     scores = detector.score(torch.zeros(2, 3, 64, 64), (64, 64))
     torch.testing.assert_close(scores.map, logits.sigmoid())
     assert float(scores.image[0]) == pytest.approx(1 / 25, rel=1e-3)
@@ -142,3 +143,87 @@ def test_folded_pixels_come_back_where_they_were():
     assert detector.segmentation(images, guides).shape == (1, 1, 64, 64)
     fold, unfold = detector.guidance.fold, detector.guidance.unfold
     torch.testing.assert_close(unfold(fold(images)), images)
+
+
+DIRECTIONS = torch.tensor([[1.0, 0, 0], [0.9, 0.1, 0], [0.7, 0.3, 0], [0, 0, 1]])
+
+
+def features(directions: torch.Tensor) -> list[torch.Tensor]:
+    """Deepest maps (B, 3, 2, 2) whose mean points to *directions*, behind a finer tap that does not count."""
+    spread = torch.tensor([[[0.5, 1.5], [1.5, 0.5]]])
+    return [torch.rand(len(directions), 5, 4, 4), directions[:, :, None, None] * spread]
+
+
+def hung(count: int = 5) -> Gallery:
+    """A gallery of four grey images, 0.0 to 0.6, with one place left over."""
+    gallery = Gallery(count, 8, 3)
+    gallery.expect(4)
+    greys = torch.arange(4) / 5
+    gallery.add((greys[:, None, None, None].expand(4, 3, 8, 8), features(DIRECTIONS)))
+    return gallery
+
+
+def test_the_most_similar_normal_image_is_found_by_its_mean_features():
+    asked = torch.tensor([[2.0, 0, 0], [0.75, 0.3, 0], [0.1, 0, 5]])
+    found = hung().nearest(features(asked))
+    torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([0.0, 0.4, 0.6]))
+
+
+def test_training_draws_from_the_similar_ones_without_the_image_itself():
+    gallery, drawn = hung(), set()
+    torch.manual_seed(0)
+    for _ in range(40):
+        drawn |= {round(float(v), 1) for v in gallery.drawn(features(DIRECTIONS[:1]), 3)[:, 0, 0, 0]}
+    assert drawn == {0.2, 0.4, 0.6}
+    assert {round(float(gallery.drawn(features(DIRECTIONS[:1]), 1)[0, 0, 0, 0]), 1)} == {0.2}
+
+
+def test_a_gallery_without_another_image_gives_the_image_itself():
+    gallery = Gallery(2, 8, 3)
+    gallery.add((torch.full((1, 3, 8, 8), 0.4), features(DIRECTIONS[:1])))
+    torch.testing.assert_close(gallery.drawn(features(DIRECTIONS[:1]), 2), torch.full((1, 3, 8, 8), 0.4))
+
+
+def test_a_small_gallery_keeps_images_of_all_parts_of_the_set():
+    gallery = Gallery(3, 8, 3)
+    gallery.expect(7)  # every third
+    for part in (range(4), range(4, 7)):
+        values = torch.tensor([i / 10 for i in part])[:, None, None, None]
+        gallery.add((values.expand(-1, 3, 8, 8), features(DIRECTIONS[:1].expand(len(part), 3))))
+    torch.testing.assert_close(
+        gallery.images[:, 0, 0, 0].float() / 255, torch.tensor([0.0, 0.3, 0.6]), atol=3e-3, rtol=0
+    )
+
+
+def contrasted(**changes) -> tuple[SGSF, list[list[torch.Tensor]]]:
+    """A detector guided by contrast with two images in its gallery, and the features of both."""
+    detector = made(guidance="contrast", **changes)
+    images = torch.stack([torch.full((3, 64, 64), 0.2), torch.rand(3, 64, 64)])
+    known = detector.prepare(images)
+    detector.gallery.add(known)
+    return detector, [[f[i : i + 1] for f in known[1]] for i in range(2)]
+
+
+def test_guidance_by_contrast_rebuilds_the_similar_image_as_it_is():
+    detector, known = contrasted(normal=100, weight=2.0)
+    forged, clean, masks = batch(1)
+    normal = detector.gallery.images[1:2].float() / 255  # the other one: the image itself is left out
+    with torch.no_grad():
+        logits, rebuilt = detector.maps(forged, normal)
+        wanted = focal(logits, masks, TINY.gamma) + 2 * F.mse_loss(rebuilt, normal)
+        wanted += 2 * structural_difference(rebuilt, normal).mean()
+        assert float(detector.loss((forged, clean, masks, known[0]))) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_guidance_by_contrast_scores_beside_the_nearest_image():
+    detector, known = contrasted()
+    images = batch(1)[0]
+    with torch.no_grad():
+        for i in range(2):
+            wanted = detector.maps(images, detector.gallery.images[i : i + 1].float() / 255)[0].sigmoid()
+            torch.testing.assert_close(detector.score((images, known[i]), (64, 64)).map, wanted)
+
+
+def test_without_guidance_no_gallery_is_kept():
+    assert made(guidance="contrast", guided=False).gallery is None
+    assert made().gallery is None

@@ -1,0 +1,64 @@
+"""Normal images to be found again by likeness, as a detector's state: they go into the exported graph."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ITSELF = 1 - 1e-4  # cosine from which on two images are one: features are stored in float16
+HIDDEN = -2.0  # below any cosine
+
+
+class Gallery(nn.Module):
+    """Up to *count* images, found by the cosine of their mean features (Xing et al., IEEE TCSVT 34(6), 2024)."""
+
+    images: Tensor
+    signatures: Tensor
+    seen: Tensor
+
+    def __init__(self, count: int, size: int, channels: int) -> None:
+        super().__init__()
+        self.every = 1
+        self.register_buffer("images", torch.zeros((count, 3, size, size), dtype=torch.uint8))
+        self.register_buffer("signatures", torch.zeros((count, channels)))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def expect(self, offered: int) -> None:
+        """So many will be offered: every k-th is kept, so that all parts of the set are seen."""
+        self.every = -(-offered // len(self.images))
+
+    def add(self, batch: tuple[Tensor, list[Tensor]]) -> None:
+        """Images (B, 3, size, size) in [0, 1] and their features, deepest last."""
+        images, features = batch
+        for image, signature in zip(images, signature_of(features), strict=True):
+            row, rest = divmod(int(self.seen), self.every)
+            if not rest:
+                self.images[row] = (image * 255).round().byte()
+                self.signatures[row] = signature
+            self.seen += 1
+
+    def likeness(self, features: list[Tensor]) -> Tensor:
+        """Cosine of each of the batch with each one kept: (B, count)."""
+        cosines = signature_of(features) @ self.signatures.T
+        return torch.where(self.signatures.any(1), cosines, HIDDEN)
+
+    def nearest(self, features: list[Tensor]) -> Tensor:
+        """The most similar image for each of the batch: (B, 3, size, size) in [0, 1]."""
+        return self._images(self.likeness(features).argmax(1))
+
+    def drawn(self, features: list[Tensor], similar: int) -> Tensor:
+        """One at random of the *similar* most similar ones that are not the image itself: (B, 3, size, size)."""
+        cosines = self.likeness(features)
+        best, index = cosines.masked_fill(cosines > ITSELF, HIDDEN).topk(min(similar, cosines.shape[1]), 1)
+        # A gallery may hold fewer others than that; where it holds none, the image itself has to do.
+        chance = (best > HIDDEN).float()
+        chance[:, 0] += chance.sum(1) == 0
+        row = index.gather(1, chance.multinomial(1))[:, 0]
+        return self._images(torch.where((best > HIDDEN).any(1), row, cosines.argmax(1)))
+
+    def _images(self, rows: Tensor) -> Tensor:
+        return self.images[rows].float() / 255
+
+
+def signature_of(features: list[Tensor]) -> Tensor:
+    """Mean over positions of the deepest features, of length 1: (B, C)."""
+    return F.normalize(features[-1].mean((2, 3)), dim=1)
