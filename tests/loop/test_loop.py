@@ -69,7 +69,7 @@ def feed(port, pictures, source):
         urllib.request.urlopen(request, timeout=30).close()
 
 
-def until(found, limit=240.0):
+def until(found, limit=480.0):  # a busy machine retrains slowly
     end = time.monotonic() + limit
     while time.monotonic() < end:
         if result := found():
