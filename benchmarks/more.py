@@ -29,11 +29,11 @@ from components.training.select import SyntheticAUROC
 
 RESULTS = Path(__file__).parent / "results"
 LOCK = threading.Lock()
-PLAIN = {"positions": False}
+PLAIN, SHORT = {"positions": False}, {"draws": 0}
 DEEPER, LARGER = {"backbone.name": "tf_efficientnet_lite1"}, {"backbone.size": 320}
 ASKED: dict[str, tuple[Overrides, ...]] = {
-    "screw/uniad": (PLAIN, {"epochs": 72}),
-    "screw/sivt": (PLAIN, {"epochs": 60}),
+    "screw/uniad": (SHORT, {"epochs": 72}),
+    "screw/sivt": (SHORT, {"epochs": 60}),
     "mtd/uniad": (PLAIN, DEEPER, LARGER, {"epochs": 36}),
     "mtd/sivt": (PLAIN, DEEPER, {"epochs": 30}),
     "mtd/adtr": (PLAIN,),

@@ -64,7 +64,7 @@ def studied() -> Iterator[str]:
 
 STUDIES = {
     "uniad": Study(
-        {"epochs": 5, "window": 7, "layer_queries": True, "jitter": 20.0, "positions": False},
+        {"draws": 0, "epochs": 5, "window": 7, "layer_queries": True, "jitter": 20.0, "positions": False},
         (
             Mechanism("all three against copying", {"window": 0, "layer_queries": False, "jitter": 0.0}, main=True),
             Mechanism("neighbour mask", {"window": 0}),
@@ -74,7 +74,7 @@ STUDIES = {
         screw={"epochs": 12},
     ),
     "adtr": Study(
-        {"epochs": 4, "push_epochs": 1, "queries": True, "positions": False},
+        {"draws": 0, "epochs": 4, "push_epochs": 1, "queries": True, "positions": False},
         (
             Mechanism("auxiliary queries", {"queries": False, "push_epochs": 0}, on={"push_epochs": 0}, main=True),
             Mechanism("push-pull stage", {"push_epochs": 0}, behind="reconstruction"),
@@ -83,7 +83,8 @@ STUDIES = {
     ),
     "sivt": Study(
         {
-            "epochs": 5, "subsets": 4, "positioned": True, "deviation": True, "partition": "random", "positions": False,
+            "draws": 0, "epochs": 5, "subsets": 4, "positioned": True, "deviation": True, "partition": "random",
+            "positions": False,
         },
         (
             Mechanism("induction tokens", {"subsets": 1}, main=True),
@@ -119,7 +120,7 @@ STUDIES = {
         screw={},
     ),
     "rstpm": Study(
-        {"backbone.size": 128, "epochs": 4, "attention": True, "reconstruction": True},
+        {"backbone.size": 128, "draws": 0, "epochs": 4, "attention": True, "reconstruction": True},
         (
             Mechanism("reconstruction pair", {"reconstruction": False}, main=True, behind="students"),
             Mechanism("attention", {"attention": False}),
@@ -127,7 +128,7 @@ STUDIES = {
         screw={"epochs": 8},
     ),
     "msfi": Study(
-        {"epochs": 3, "search_epochs": 2, "positions": False},
+        {"draws": 0, "epochs": 3, "search_epochs": 2, "positions": False},
         (
             Mechanism("search for important blocks", {"search_epochs": 0}, main=True, behind="standardise"),
             Mechanism("image pyramid", {"scales": [1.0]}),

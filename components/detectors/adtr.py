@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.contract import MethodInfo, Optimise, Stage, Together, TrainingData
+from components.detectors.contract import MethodInfo, Optimise, Stage, Together, TrainingData, epochs_of
 from components.detectors.transformers import (
     DecoderLayer,
     EncoderLayer,
@@ -39,6 +39,7 @@ class ADTRSettings:
     standardise: bool = False  # ours: channels to mean 0, deviation 1 on the fit normals
     positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
     epochs: int = 500
+    draws: int = 0  # ours: at least so many images in all epochs, so that few images get more epochs
     batch_size: int = 16
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
@@ -58,7 +59,7 @@ class ADTR(TokenRebuilder):
         "paper": ADTRSettings(),
         "cpu": ADTRSettings(
             BackboneSettings(taps=(0, 1, 2, 3, 4)), width=128, heads=4, layers=2, feedforward=256, dropout=0.0,
-            standardise=True, positions=True, epochs=7, batch_size=8, learning_rate=1e-3, push_epochs=2,
+            standardise=True, positions=True, epochs=7, draws=4200, batch_size=8, learning_rate=1e-3, push_epochs=2,
         ),
         "tiny": ADTRSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, width=16, heads=2, layers=1, feedforward=32, dropout=0.0,
@@ -100,8 +101,8 @@ class ADTR(TokenRebuilder):
         adamw = partial(torch.optim.AdamW, weight_decay=s.weight_decay)
         learned = [p for p in self.parameters() if p.requires_grad]
         yield Optimise(
-            "reconstruction", table, self.normal_loss, learned, partial(adamw, lr=s.learning_rate), s.epochs,
-            s.batch_size, schedule=_drop,
+            "reconstruction", table, self.normal_loss, learned, partial(adamw, lr=s.learning_rate),
+            epochs_of(table, s.epochs, s.draws), s.batch_size, schedule=_drop,
         )  # fmt: skip
         if s.push_epochs:
             pool = data.anomalies(("confetti",), self.size)

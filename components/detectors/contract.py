@@ -57,6 +57,11 @@ class Repeated:
         return self.table.take([i // self.copies for i in indices])
 
 
+def epochs_of(table: Table, epochs: int, draws: int) -> int:
+    """*epochs*, or as many as it takes to draw *draws* images from *table*."""
+    return max(epochs, -(-draws // len(table)))
+
+
 class Labelled(NamedTuple):
     """Real anomalies that were moved out of the test split to be learned from."""
 

@@ -26,6 +26,7 @@ from components.detectors.contract import (
     Stage,
     Together,
     TrainingData,
+    epochs_of,
 )
 from components.detectors.convolutions import Residual, convolution
 
@@ -39,6 +40,7 @@ class MSFISettings:
     smallest: int = 8  # side of the coarsest grid that gets a block
     width: int = 128  # of a block
     epochs: int = 100
+    draws: int = 0  # ours: at least so many images in all epochs, so that few images get more epochs
     batch_size: int = 32
     learning_rate: float = 1e-3
     search_epochs: int = 10  # 0: equal weights, nothing is cut
@@ -72,7 +74,8 @@ class MSFI(BackboneDetector):
         "paper": MSFISettings(),
         # Taps, one level deeper than the paper's: by AUROC on synthetic anomalies; a quarter of the cost, too.
         "cpu": MSFISettings(
-            BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, batch_size=16, search_epochs=3, positions=True,
+            BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, draws=6000, batch_size=16, search_epochs=3,
+            positions=True,
         ),
         "tiny": MSFISettings(
             BackboneSettings(taps=(0, 1, 2), size=64), scales=(1.0, 0.5), width=16, epochs=3, batch_size=4,
@@ -137,7 +140,7 @@ class MSFI(BackboneDetector):
             self.loss,
             list(self.blocks.parameters()),
             partial(torch.optim.Adam, lr=s.learning_rate),
-            epochs=s.epochs,
+            epochs=epochs_of(table, s.epochs, s.draws),
             batch_size=s.batch_size,
         )
         yield Fit("standardise", table, self._add, self._standardise)

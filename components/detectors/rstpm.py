@@ -28,6 +28,7 @@ from components.detectors.contract import (
     Stage,
     Together,
     TrainingData,
+    epochs_of,
 )
 from components.detectors.convolutions import Residual, convolution
 from components.errors import SettingsError
@@ -44,6 +45,7 @@ class RSTPMSettings:
     attention: bool = True  # the gates
     reconstruction: bool = True  # False: pair 2 is left out of the map, which leaves plain STPM
     epochs: int = 100
+    draws: int = 0  # ours: at least so many images in all epochs, so that few images get more epochs
     batch_size: int = 32
     optimiser: Literal["sgd", "adam"] = "sgd"  # with momentum 0.9
     learning_rate: float = 0.4
@@ -113,8 +115,8 @@ class RSTPM(BackboneDetector):
     presets = {
         "paper": RSTPMSettings(),
         "cpu": RSTPMSettings(
-            BackboneSettings(taps=(1, 2, 3), size=128), "tf_efficientnet_lite1", width=0.25, epochs=8, batch_size=16,
-            optimiser="adam", learning_rate=1e-3,
+            BackboneSettings(taps=(1, 2, 3), size=128), "tf_efficientnet_lite1", width=0.25, epochs=8, draws=4800,
+            batch_size=16, optimiser="adam", learning_rate=1e-3,
         ),
         "tiny": RSTPMSettings(
             BackboneSettings(taps=(1, 2, 3), size=64), "tf_efficientnet_lite1", width=0.25, epochs=2, batch_size=4,
@@ -150,7 +152,7 @@ class RSTPM(BackboneDetector):
             self.loss,
             [p for p in self.parameters() if p.requires_grad],
             partial(optimiser, lr=s.learning_rate, weight_decay=s.weight_decay),
-            epochs=s.epochs,
+            epochs=epochs_of(table, s.epochs, s.draws),
             batch_size=s.batch_size,
             clip=s.clip,
         )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
 from components.detectors.blocks import GaussianBlur, Positions, upsample
-from components.detectors.contract import MethodInfo, Optimise, Scores, Stage, TrainingData
+from components.detectors.contract import MethodInfo, Optimise, Scores, Stage, TrainingData, epochs_of
 from components.detectors.transformers import PreNormLayer, Rebuilder, initialise, waves
 from components.errors import SettingsError
 
@@ -46,6 +46,7 @@ class SIVTSettings:
     standardise: bool = False  # ours: channels to mean 0, deviation 1 on the fit normals
     positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
     epochs: int = 400
+    draws: int = 0  # ours: at least so many images in all epochs, so that few images get more epochs
     batch_size: int = 8
     learning_rate: float = 1e-4
     weight_decay: float = 0.05
@@ -65,7 +66,7 @@ class SIVT(Rebuilder):
         "paper": SIVTSettings(),
         "cpu": SIVTSettings(
             BackboneSettings(taps=(0, 1, 2, 3)), width=64, encoder_layers=2, encoder_heads=4, decoder_layers=2,
-            decoder_heads=4, deviation=False, standardise=True, positions=True, epochs=10, batch_size=16,
+            decoder_heads=4, deviation=False, standardise=True, positions=True, epochs=10, draws=6000, batch_size=16,
             learning_rate=1e-3,
         ),
         "tiny": SIVTSettings(
@@ -132,7 +133,7 @@ class SIVT(Rebuilder):
             self.loss,
             [p for p in self.parameters() if p.requires_grad],
             partial(torch.optim.AdamW, lr=s.learning_rate, betas=(0.9, 0.95), weight_decay=s.weight_decay),
-            epochs=s.epochs,
+            epochs=epochs_of(table, s.epochs, s.draws),
             batch_size=s.batch_size,
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
         )

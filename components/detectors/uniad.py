@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.contract import MethodInfo, Optimise, Stage, TrainingData
+from components.detectors.contract import MethodInfo, Optimise, Stage, TrainingData, epochs_of
 from components.detectors.transformers import (
     DecoderLayer,
     EncoderLayer,
@@ -44,6 +44,7 @@ class UniADSettings:
     standardise: bool = False  # ours: channels to mean 0, deviation 1 on the fit normals
     positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
     epochs: int = 1000
+    draws: int = 0  # ours: at least so many images in all epochs, so that few images get more epochs
     batch_size: int = 64
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
@@ -60,7 +61,8 @@ class UniAD(TokenRebuilder):
         "paper": UniADSettings(),
         "cpu": UniADSettings(
             BackboneSettings(taps=(1, 2, 3, 4)), grid=16, width=128, heads=4, feedforward=256, layers=2,
-            dropout=0.0, standardise=True, positions=True, epochs=12, batch_size=8, learning_rate=1e-3, clip=1.0,
+            dropout=0.0, standardise=True, positions=True, epochs=12, draws=7200, batch_size=8, learning_rate=1e-3,
+            clip=1.0,
         ),
         "tiny": UniADSettings(
             BackboneSettings(taps=(2, 3), size=64), grid=8, width=16, heads=2, layers=1, feedforward=32, window=3,
@@ -105,7 +107,7 @@ class UniAD(TokenRebuilder):
             self.loss,
             [*self.learned().parameters(), self.queries, self.rows, self.columns],
             partial(torch.optim.AdamW, lr=s.learning_rate, weight_decay=s.weight_decay),
-            epochs=s.epochs,
+            epochs=epochs_of(table, s.epochs, s.draws),
             batch_size=s.batch_size,
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
             clip=s.clip,

@@ -214,3 +214,14 @@ def test_stages_are_of_the_two_kinds(name, images, store):
     stages = list(create(name, settings_for(name, "tiny")).stages(FitImages(images, store)))
     assert stages
     assert all(isinstance(s, Fit | Optimise) for s in stages)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if hasattr(settings_for(n, "cpu"), "draws")])
+def test_few_images_get_more_epochs(name, images, store):
+    def longest(draws: int) -> int:
+        made = create(name, settings_for(name, "tiny", {"draws": draws}))
+        return max(s.epochs for s in made.stages(FitImages(images, store)) if isinstance(s, Optimise))
+
+    assert settings_for(name, "cpu").draws == 600 * settings_for(name, "cpu").epochs
+    assert longest(0) == settings_for(name, "tiny").epochs
+    assert longest(191) == 10  # 20 images
