@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
         list(pool.map(record, [v for v in wanted if asked.again or not stands(v)]))
     found = stored()
     (RESULTS / "more.md").write_text(page(found))
-    draw({name: runs for name, runs in found.items() if any("epochs" in what for what in runs)})
+    draw({name: runs for name, runs in found.items() if any(map(_longer, runs))})
 
 
 def variants(name: str) -> dict[str, Overrides]:
@@ -146,12 +146,17 @@ def draw(found: dict[str, Any]) -> None:
     figure, axes = plt.subplots(1, len(found), figsize=(4.2 * len(found), 3.2), layout="constrained", squeeze=False)
     for axis, (name, runs) in zip(axes.flat, sorted(found.items()), strict=True):
         for what, entry in runs.items():
-            if what == "full" or "epochs" in what:
+            if what == "full" or _longer(what):
                 _curve(axis, "preset" if what == "full" else what, entry)
         axis.set(title=name, xlabel="epoch", ylabel="image AUROC on synthetic anomalies")
         axis.legend(fontsize=7)
     figure.savefig(RESULTS / "more.png", dpi=90, metadata={"Software": None})
     plt.close(figure)
+
+
+def _longer(what: str) -> bool:
+    """True for a variant that asks about the length of the training."""
+    return "epochs" in what or "draws" in what
 
 
 def _curve(axis: Any, what: str, entry: dict[str, Any]) -> None:
