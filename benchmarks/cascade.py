@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from components.artefacts import read_json, tree_hash, write_json
+from benchmarks.fit import stored
+from components.artefacts import tree_hash, write_json
 from components.datasets.loading import rows
 from components.decoding import decode
 from components.errors import DataError
@@ -43,8 +44,7 @@ def main(arguments: list[str]) -> None:
     for bundle, view in zip(bundles, views, strict=True):
         stages = Stages(load_params(asked.params), view)
         entry = measured(Path(bundle), stages.folder / "split", stages.data, asked.limit)
-        results = read_json(RESULTS) if RESULTS.exists() else {}
-        write_json(RESULTS, results | {f"{view}/{entry['detector']}": entry})
+        write_json(RESULTS, stored(RESULTS) | {f"{view}/{entry['detector']}": entry})
         sys.stdout.write(json.dumps(entry, indent=1) + "\n")
 
 

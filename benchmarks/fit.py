@@ -91,9 +91,13 @@ def record(name: str, measure: Callable[[str], dict[str, Any]]) -> None:
         sys.stderr.write(f"{name}: {error}\n")
         return
     with LOCK:
-        results = read_json(RESULTS) if RESULTS.exists() else {}
-        write_json(RESULTS, results | {name: entry})
+        write_json(RESULTS, stored(RESULTS) | {name: entry})
     sys.stderr.write(f"{name}: image AUROC {entry['overall']['image']['auroc']:.3f}, {entry['seconds']['train']} s\n")
+
+
+def stored(results: Path) -> dict[str, Any]:
+    """What a file of results holds, nothing before the first run."""
+    return dict(read_json(results)) if results.exists() else {}
 
 
 def measured(name: str) -> dict[str, Any]:

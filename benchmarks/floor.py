@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.fit import VIEWS
+from benchmarks.fit import VIEWS, stored
 from benchmarks.mechanisms import paired
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, SIDE, View, apart, figures
@@ -68,7 +68,7 @@ def record(name: str) -> None:
         return
     entry, path = compared(name), RESULTS / "floor.json"
     with LOCK:
-        write_json(path, (read_json(path) if path.exists() else {}) | {name: entry})
+        write_json(path, stored(path) | {name: entry})
     sys.stderr.write(f"{name}: {entry['trained']:.3f}, untrained {entry['untrained']['auroc']:.3f}\n")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.fit import prepare
+from benchmarks.fit import prepare, stored
 from benchmarks.studies import STUDIES, Mechanism, Overrides, label, studied
 from benchmarks.table import markdown, spread
 from benchmarks.variant import KEPT, ROUNDS, SIDE, View, apart, figures, trained
@@ -125,19 +125,18 @@ def record(training: Training) -> None:
         return
     found = {k: read_json(file(k, "json")) for k, _ in training.variants()}
     with LOCK:
-        write_json(RESULTS / "mechanisms.json", {"studies": {}, **stored(), "runs": runs() | found})
+        write_json(RESULTS / "mechanisms.json", {"studies": {}, **kept(), "runs": runs() | found})
         write()
     for k, entry in found.items():
         sys.stderr.write(f"{k}: image AUROC {entry['auroc']:.3f}, {entry['seconds']:.0f} CPU s\n")
 
 
-def stored() -> dict[str, Any]:
-    path = RESULTS / "mechanisms.json"
-    return dict(read_json(path)) if path.exists() else {}
+def kept() -> dict[str, Any]:
+    return stored(RESULTS / "mechanisms.json")
 
 
 def runs() -> dict[str, Any]:
-    return dict(stored().get("runs", {}))
+    return dict(kept().get("runs", {}))
 
 
 def file(name: str, kind: str) -> Path:
@@ -180,15 +179,14 @@ def keep(
 
 def write() -> None:
     """Compare what there is, and write the JSON and the table."""
-    known = stored()
-    studies = known.get("studies", {})
+    studies = kept().get("studies", {})
     for name in studied():
         found = [
             row for view in STUDIES[name].views for m in STUDIES[name].mechanisms if (row := compared(name, view, m))
         ]
         if found:
             studies[name] = {"schedules": {v: STUDIES[name].on(v) for v in STUDIES[name].views}, "rows": found}
-    write_json(RESULTS / "mechanisms.json", {"studies": studies, "runs": known.get("runs", {})})
+    write_json(RESULTS / "mechanisms.json", {"studies": studies, "runs": runs()})
     (RESULTS / "mechanisms.md").write_text(page(studies))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import mechanisms as study
+from benchmarks.fit import stored
 from benchmarks.table import HEAD, SEEDS_HEAD, Results, markdown, named, results, rows, seed_rows
-from components.artefacts import read_json
 from components.detectors import CATALOGUE, detector_class
 from components.settings import plain
 
@@ -114,7 +114,7 @@ def shares(own: Results) -> str:
 def mechanisms(name: str, studies: dict[str, Any] | None = None) -> str:
     """Each mechanism on and off, where it was studied."""
     if studies is None:
-        studies = read_json(MECHANISMS)["studies"] if MECHANISMS.exists() else {}
+        studies = stored(MECHANISMS).get("studies", {})
     if name not in studies:
         return ""
     parts = ["## Mechanisms", study.schedule(studies[name]), study.table(studies[name])]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from matplotlib import pyplot as plt
 
-from benchmarks.fit import prepare
+from benchmarks.fit import prepare, stored
 from benchmarks.studies import Overrides, label
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, View, apart, figures, trained
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> None:
     with ThreadPoolExecutor(asked.jobs) as pool:
         wanted = (variant for name in asked.names for variant in variants(name))
         list(pool.map(record, [v for v in wanted if asked.again or not stands(v)]))
-    found = stored()
+    found = kept()
     (RESULTS / "more.md").write_text(page(found))
     draw({name: runs for name, runs in found.items() if any(map(_longer, runs))})
 
@@ -76,9 +76,8 @@ def _made(variant: str) -> Path:
     return KEPT / f"more-{variant.replace('/', '-')}.json"
 
 
-def stored() -> dict[str, Any]:
-    path = RESULTS / "more.json"
-    return dict(read_json(path)) if path.exists() else {}
+def kept() -> dict[str, Any]:
+    return stored(RESULTS / "more.json")
 
 
 def settings(variant: str) -> Any:
@@ -89,7 +88,7 @@ def settings(variant: str) -> Any:
 def stands(variant: str) -> bool:
     """True where it was measured with the settings of today."""
     name, _, what = variant.rpartition("/")
-    return bool(stored().get(name, {}).get(what, {}).get("settings") == identity(variant))
+    return bool(kept().get(name, {}).get(what, {}).get("settings") == identity(variant))
 
 
 def identity(variant: str) -> str:
@@ -103,8 +102,8 @@ def record(variant: str) -> None:
     entry = read_json(_made(variant))
     name, _, what = variant.rpartition("/")
     with LOCK:
-        known = stored()
-        write_json(RESULTS / "more.json", known | {name: {**known.get(name, {}), what: entry}})
+        found = kept()
+        write_json(RESULTS / "more.json", found | {name: {**found.get(name, {}), what: entry}})
     sys.stderr.write(f"{variant}: image AUROC {entry['test']['auroc']:.3f}, {entry['seconds']:.0f} CPU s\n")
 
 

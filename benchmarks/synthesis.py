@@ -23,7 +23,7 @@ from scipy.ndimage import label
 from scipy.stats import permutation_test, rankdata
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.fit import VIEWS, WORK
+from benchmarks.fit import VIEWS, WORK, stored
 from components.artefacts import read_json, tree_hash, write_json
 from components.datasets.loading import rows
 from components.decoding import decode
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--images", type=int, default=64, help="calibrate normals that --rank scores")
     parser.add_argument("--work", type=Path, default=WORK / "seed-0", help="where splits and trained detectors lie")
     asked = parser.parse_args(arguments)
-    results = read_json(RESULTS) if RESULTS.exists() else {}
+    results = stored(RESULTS)
     if asked.rank:
         rank(asked.work, asked.view, asked.images, results)
         TABLE.write_text(ranking(asked.view, results["rank"][asked.view]))

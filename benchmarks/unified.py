@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import fit
-from components.artefacts import read_json
 from components.params import load_params
 
 VIEW = "unified"
@@ -31,7 +30,7 @@ def main(arguments: list[str]) -> None:
     detectors = asked.detectors or list(DETECTORS)
     if not asked.report:
         fit.main([f"{VIEW}/{name}" for name in detectors])
-    known = read_json(fit.RESULTS) if fit.RESULTS.exists() else {}
+    known = fit.stored(fit.RESULTS)
     OUT.write_text(report(known, load_params().view(VIEW).views, detectors))
 
 

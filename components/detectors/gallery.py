@@ -48,12 +48,11 @@ class Gallery(nn.Module):
     def drawn(self, features: list[Tensor], similar: int) -> Tensor:
         """One at random of the *similar* most similar ones that are not the image itself: (B, 3, size, size)."""
         cosines = self.likeness(features)
-        best, index = cosines.masked_fill(cosines > ITSELF, HIDDEN).topk(min(similar, cosines.shape[1]), 1)
-        # A gallery may hold fewer others than that; where it holds none, the image itself has to do.
-        chance = (best > HIDDEN).float()
-        chance[:, 0] += chance.sum(1) == 0
-        row = index.gather(1, chance.multinomial(1))[:, 0]
-        return self._images(torch.where((best > HIDDEN).any(1), row, cosines.argmax(1)))
+        itself = cosines > ITSELF
+        alone = ~((cosines > HIDDEN) & ~itself).any(1, keepdim=True)  # then the image itself has to do
+        best, index = cosines.masked_fill(itself & ~alone, HIDDEN).topk(min(similar, cosines.shape[1]), 1)
+        row = index.gather(1, (best > HIDDEN).float().multinomial(1))[:, 0]  # there may be fewer than *similar*
+        return self._images(row)
 
     def _images(self, rows: Tensor) -> Tensor:
         return self.images[rows].float() / 255

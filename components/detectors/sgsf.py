@@ -178,10 +178,10 @@ class SGSF(PixelDetector):
         pool = data.anomalies(s.strategies, s.size, s.copies, s.grey)
         table = Together(pool.pixels(s.size), pool.clean(s.size), pool.masks(s.size))
         if self.backbone and self.gallery:
-            normals = self.inputs(data)
-            self.gallery.expect(len(normals))
-            yield Fit("gallery", normals, self.gallery.add, lambda: None)
-            table = Together(*table.tables, Repeated(data.features(self.backbone), s.copies))
+            features = data.features(self.backbone)
+            self.gallery.expect(len(features))
+            yield Fit("gallery", Together(data.pixels(s.size), features), self.gallery.add, lambda: None)
+            table = Together(*table.tables, Repeated(features, s.copies))
         yield Optimise(
             "segmentation",
             table,

@@ -27,7 +27,7 @@ from components.training.model import load_model, save_model
 NAMES = sorted(CATALOGUE)
 # What is tested whole: every detector, and settings under which one takes other inputs.
 CASES = {name: (name, {}) for name in NAMES} | {"sgsf by contrast": ("sgsf", {"guidance": "contrast"})}
-TOUCHY = ("cma_ae", "dsr", "nln", "rstpm")  # other vector instructions move their few steps by 1 to 4 % of the scale
+TOUCHY = ("cma_ae", "dsr", "nln", "rstpm")  # other vector instructions move even a few steps of theirs
 
 
 @pytest.fixture(scope="session")
@@ -121,27 +121,29 @@ def test_an_image_resized_before_scores_the_same(fitted, batch):
 def a_few_steps(case: str) -> dict:
     """Settings of *case* with every gradient stage short and gentle; what would cut maps at a limit is off."""
     name, overrides = CASES[case]
+    gentle = 1000 if name in TOUCHY else 10
     changes = {"threshold": 0.0} if name == "paedid" else {}
     for key, value in vars(settings_for(name, "tiny", overrides)).items():
         if key.endswith("epochs") and value:
             changes[key] = (1,) * len(value) if isinstance(value, tuple) else 1
         elif key.endswith("rate") and value:
-            changes[key] = tuple(v / 10 for v in value) if isinstance(value, tuple) else value / 10
+            changes[key] = tuple(v / gentle for v in value) if isinstance(value, tuple) else value / gentle
     return changes
 
 
 def test_golden_numbers(case, images, store, batch, tmp_path):
     """Stored scores of the tiny model behind a few steps; a change that moves them carries a table in CHANGELOG.md.
 
-    Training multiplies what processors round differently: a whole one ends elsewhere on each kind of them.
+    Training multiplies what processors round differently: a whole one ends elsewhere on each kind. To be another kind:
+    ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 pytest tests/contract -k golden
     """
     detector = trained(case, images, store, tmp_path, **a_few_steps(case))
     with torch.inference_mode():
         scores = detector(batch)
     found = {"image": scores.image.tolist(), "map_mean": scores.map.mean((1, 2, 3)).tolist()}
     stored = json.loads((Path(__file__).parent / "golden.json").read_text())[case]
-    tolerance = (0.05 if case in TOUCHY else 0.01) * max(map(abs, stored["image"]))
     for key, values in found.items():
+        tolerance = 0.01 * max(map(abs, stored[key]))
         assert values == pytest.approx(stored[key], rel=0, abs=tolerance), json.dumps({case: found})
 
 
