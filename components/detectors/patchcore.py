@@ -82,7 +82,7 @@ class PatchCore(FeatureDetector):
         if self.settings.reweighting < 2:
             return worst
         patch = rows.gather(1, at[:, None, None].expand(-1, 1, rows.shape[2]))  # (B, 1, C)
-        index = nearest(patch[:, 0], self.coreset.bank)[1]  # of one patch: ArgMin over all costs a tenth of the graph
+        index = nearest(patch[:, 0], self.coreset.bank)[1]  # of one patch: ArgMin over all costs a lot
         around = self.coreset.bank[self.neighbours[index]]  # (B, b, C)
         spread = (patch - around).square().sum(2).sqrt()
         # Eq. 7: 1 - exp(s*) / sum exp(distances to the neighbours), in the form that cannot overflow.
