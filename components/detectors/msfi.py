@@ -9,6 +9,7 @@ Memory after fit: the blocks that were kept.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,8 @@ from components.detectors.contract import (
 )
 from components.detectors.convolutions import Residual, convolution
 
+COARSER = 4  # the search sees maps of a quarter of the side
+
 
 @dataclass(frozen=True)
 class MSFISettings:
@@ -45,7 +48,8 @@ class MSFISettings:
     learning_rate: float = 1e-3
     search_epochs: int = 10  # 0: equal weights, nothing is cut
     search_rate: float = 1e-2
-    entropy: float = 0.05  # weight of the entropy of the weights: small ones are pushed towards zero
+    search: Literal["images", "pixels"] = "images"  # what the weights are to tell apart; pixels prefer the finest block
+    entropy: float = 0.01  # weight of the entropy of the weights: small ones are pushed towards zero
     cut: float = 0.5  # blocks whose weight is below this share of an equal weight are cut
     strategies: tuple[str, ...] = ("perlin_texture", "perlin_self", "cutpaste", "scar")
     blur: float = 4.0
@@ -75,7 +79,7 @@ class MSFI(BackboneDetector):
         # Taps, one level deeper than the paper's: by AUROC on synthetic anomalies; a quarter of the cost, too.
         "cpu": MSFISettings(
             BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, draws=6000, batch_size=16, search_epochs=3,
-            positions=True,
+            search_rate=3e-2, positions=True,
         ),
         "tiny": MSFISettings(
             BackboneSettings(taps=(0, 1, 2), size=64), scales=(1.0, 0.5), width=16, epochs=3, batch_size=4,
@@ -105,7 +109,7 @@ class MSFI(BackboneDetector):
         count = len(self.places)
         self.importance = nn.Parameter(torch.zeros(count))
         self.slope, self.shift = nn.Parameter(torch.ones(())), nn.Parameter(torch.full((), -3.0))
-        self.blur = GaussianBlur(settings.blur)
+        self.blur, self.blur_coarse = GaussianBlur(settings.blur), GaussianBlur(settings.blur / COARSER)
         self.positions = Positions(self.size**2, settings.positions)
         self.register_buffer("weights", torch.full((count,), 1.0 / count))
         self.register_buffer("centre", torch.zeros(count))
@@ -148,7 +152,7 @@ class MSFI(BackboneDetector):
             pool = data.anomalies(s.strategies, self.size)
             yield Optimise(
                 "importance",
-                Together(self.inputs(pool), pool.masks(self.sizes[0] // 4)),
+                Together(self.inputs(pool), table, pool.masks(self.sizes[0] // COARSER)),
                 self.search_loss,
                 [self.importance, self.slope, self.shift],
                 partial(torch.optim.Adam, lr=s.search_rate),
@@ -189,15 +193,26 @@ class MSFI(BackboneDetector):
         self.centre.copy_(mean)
         self.spread.copy_((self.sums[2] / self.sums[0].clamp_min(1) - mean.square()).clamp_min(1e-12).sqrt())
 
-    def search_loss(self, batch: tuple[list[list[Tensor]], Tensor]) -> Tensor:
-        """Focal loss of the weighted map against the masks of synthetic anomalies, and the entropy of the weights."""
-        inputs, masks = batch
-        weights = self.importance.softmax(0)
-        with torch.no_grad():
-            maps = {i: upsample(d, (masks.shape[2], masks.shape[3])) for i, d in self.standardised(inputs).items()}
-        fused = torch.stack([weights[i] * d for i, d in maps.items()]).sum(0)
+    def search_loss(self, batch: tuple[list[list[Tensor]], list[list[Tensor]], Tensor]) -> Tensor:
+        """What the weighted map of synthetic anomalies is worth beside normals, and the entropy of the weights.
+
+        images: logistic loss of the image score, over anomalies and normals; pixels: focal loss against the masks.
+        """
+        forged, normal, masks = batch
+        weights, size = self.importance.softmax(0), (masks.shape[2], masks.shape[3])
         entropy = -(weights * weights.clamp_min(1e-12).log()).sum()
-        return focal(self.slope * fused + self.shift, masks) + self.settings.entropy * entropy
+        found = self.slope * self._weighed(forged, weights, size) + self.shift
+        if self.settings.search == "images":
+            passed = self.slope * self._weighed(normal, weights, size) + self.shift
+            loss = F.softplus(-found.amax((1, 2, 3))).mean() + F.softplus(passed.amax((1, 2, 3))).mean()
+        else:
+            loss = focal(found, masks)
+        return loss + self.settings.entropy * entropy
+
+    def _weighed(self, inputs: list[list[Tensor]], weights: Tensor, size: tuple[int, int]) -> Tensor:
+        with torch.no_grad():
+            maps = {i: self.blur_coarse(upsample(d, size)) for i, d in self.standardised(inputs).items()}
+        return torch.stack([weights[i] * d for i, d in maps.items()]).sum(0)
 
     def _cut(self) -> None:
         weights = self.importance.softmax(0)

@@ -84,13 +84,38 @@ def test_importance_is_one_number_per_block_learned_as_a_task_of_its_own(detecto
     assert blocks == {id(p) for p in stages[0].parameters}
 
 
-def test_the_search_moves_weight_to_the_block_that_finds_anomalies(detector, inputs, monkeypatch):
+@pytest.mark.parametrize("search", ["images", "pixels"])
+def test_the_search_moves_weight_to_the_block_that_finds_anomalies(search, inputs, monkeypatch):
+    detector = made(search=search)
     masks = torch.zeros(2, 1, 16, 16)
     masks[:, :, :8] = 1
     good, noise = 4 * masks, torch.rand(2, 1, 16, 16)
-    monkeypatch.setattr(detector, "standardised", lambda _: {i: good if i == 2 else noise for i in range(3)})
-    detector.search_loss((inputs, masks)).backward()
+    monkeypatch.setattr(
+        detector, "standardised", lambda x: {i: good * (x is inputs) if i == 2 else noise for i in range(3)}
+    )
+    detector.search_loss((inputs, list(inputs), masks)).backward()
     assert int(detector.importance.grad.argmin()) == 2
+
+
+def test_the_search_by_images_prefers_the_coarse_block_that_ranks_images_over_the_fine_one_that_fits_masks(
+    inputs, monkeypatch
+):
+    masks = torch.zeros(2, 1, 16, 16)
+    masks[:, :, 4:6, 4:6] = 1
+    fine = 3 * masks  # exactly the mask, and as much on normals, elsewhere
+    elsewhere = 3 * masks.roll(8, 3)
+    coarse = torch.full_like(masks, 4.0)  # no shape at all, and nothing on normals
+    monkeypatch.setattr(
+        MSFI,
+        "standardised",
+        lambda _, x: dict(enumerate([fine, coarse, 0 * fine] if x is inputs else [elsewhere, 0 * fine, 0 * fine])),
+    )
+    wins = {}
+    for search in ("images", "pixels"):
+        detector = made(search=search, entropy=0.0)
+        detector.search_loss((inputs, list(inputs), masks)).backward()
+        wins[search] = int(detector.importance.grad[:2].argmin())
+    assert wins == {"images": 1, "pixels": 0}
 
 
 def test_small_weights_are_cut_and_what_is_cut_does_not_run(detector, inputs):
