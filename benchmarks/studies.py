@@ -168,7 +168,7 @@ STUDIES = {
         ),
     ),
     "fmr_net": Study(
-        {"epochs": 3, "restore_epochs": 2, "contrast": 0.1, "apart": 0.1, "nearest": 3},
+        {"epochs": 3, "restore_epochs": 2, "contrast": 0.1, "apart": 0.1, "nearest": 3, "positions": False},
         (
             Mechanism("second phase: restoring synthetic defects", {"restore_epochs": 0}, main=True, behind="scale"),
             Mechanism("contrast", {"contrast": 0.0}),
@@ -220,7 +220,7 @@ STUDIES = {
         ),
     ),
     "alps": Study(
-        {"epochs": 8, "distorter": True, "scoring": "perturbed"},
+        {"epochs": 8, "distorter": True, "scoring": "perturbed", "positions": False},
         (
             Mechanism("distorter", {"distorter": False}, main=True),
             Mechanism("distorter while scoring", {"scoring": "clean"}, behind="ratio"),

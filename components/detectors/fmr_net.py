@@ -102,7 +102,7 @@ class FMRNet(PixelDetector):
         "paper": FMRNetSettings(),
         "cpu": FMRNetSettings(
             size=128, widths=(16, 32, 64, 64), embedding=64, slots=128, textons=64, texton=2, step=2, epochs=8,
-            restore_epochs=8, learning_rate=2e-3, restore_rate=1e-3, blur=2.0,
+            restore_epochs=8, learning_rate=2e-3, restore_rate=1e-3, blur=2.0, positions=True,
         ),
         "tiny": FMRNetSettings(
             size=64, widths=(8, 16, 16, 16), embedding=16, slots=16, textons=16, epochs=10, restore_epochs=6,
