@@ -74,6 +74,21 @@ class PRNSettings:
     cosine: bool = False  # the rate falls along half a cosine
 
 
+class Pointwise(nn.Conv2d):
+    """A 1 x 1 convolution; a training step computes it as a product of matrices.
+
+    For fewer than 16 images on one thread torch leaves oneDNN for a path of its own, with copies to another layout.
+    """
+
+    def __init__(self, entering: int, leaving: int, bias: bool = True) -> None:
+        super().__init__(entering, leaving, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:  # a graph keeps its convolution
+            return super().forward(x)
+        return F.linear(x.movedim(1, 3), self.weight.flatten(1), self.bias).movedim(3, 1)
+
+
 class Exchange(nn.Module):
     """Every scale gets what all scales say: the sum of itself, coarser ones upsampled and finer ones strided."""
 
@@ -97,10 +112,10 @@ def _path(entering: int, leaving: int, steps: int) -> nn.Module:
     """Down by *steps* halvings with a strided convolution (3 x 3 or 5 x 5); up: 1 x 1, upsampled behind it."""
     if steps == 0:
         return nn.Identity()
-    side = 1 if steps < 0 else 2 * steps + 1
-    return nn.Sequential(
-        nn.Conv2d(entering, leaving, side, 2 ** max(0, steps), side // 2, bias=False), nn.BatchNorm2d(leaving)
-    )
+    if steps < 0:
+        return nn.Sequential(Pointwise(entering, leaving, bias=False), nn.BatchNorm2d(leaving))
+    side = 2 * steps + 1
+    return nn.Sequential(nn.Conv2d(entering, leaving, side, 2**steps, side // 2, bias=False), nn.BatchNorm2d(leaving))
 
 
 class Attention(nn.Module):
@@ -110,13 +125,14 @@ class Attention(nn.Module):
         super().__init__()
         self.patches = tuple(patches)
         # One projection per patch size, the same at all positions; a dense one of whole patches would be huge.
-        self.project = nn.ModuleList(nn.Conv2d(channels, 3 * channels, 1) for _ in patches)
+        # A single patch attends to itself alone: its value is all there is to it.
+        self.project = nn.ModuleList(Pointwise(channels, (3 if n > 1 else 1) * channels) for n in patches)
         self.path = nn.Sequential(
             *convolution(len(patches) * channels, channels),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
         )
-        self.shortcut = nn.Conv2d(len(patches) * channels, channels, 1)
+        self.shortcut = Pointwise(len(patches) * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         sizes = [_attended(project(x), n) for project, n in zip(self.project, self.patches, strict=True)]
@@ -125,21 +141,18 @@ class Attention(nn.Module):
 
 
 def _attended(projected: Tensor, n: int) -> Tensor:
-    """Queries, keys and values (B, 3C, h, w), cut into n x n patches that attend to each other: (B, C, h, w)."""
-    c, h, w = projected.shape[1] // 3, projected.shape[2], projected.shape[3]
+    """Queries, keys and values (B, 3C, h, w), cut into n x n patches that attend to each other: (B, C, h, w).
+
+    Of a single patch *projected* is its value, (B, C, h, w).
+    """
     if n == 1:
-        return projected[:, 2 * c :]  # a single patch attends to itself alone
-    queries, keys, values = (_tokens(part, n) for part in projected.split(c, 1))
+        return projected
+    c, h, w = projected.shape[1] // 3, projected.shape[2] // n, projected.shape[3] // n
+    cut = projected.movedim(1, 3).reshape(-1, n, h, n, w, 3, c).permute(5, 0, 1, 3, 2, 4, 6)  # as the maps lie
+    queries, keys, values = cut.reshape(3, -1, n * n, h * w * c).unbind(0)
     weights = (queries @ keys.transpose(1, 2) / math.sqrt(queries.shape[2])).softmax(2)
-    mixed = (weights @ values).reshape(-1, n, n, c, h // n, w // n)
-    return mixed.permute(0, 3, 1, 4, 2, 5).reshape(-1, c, h, w)
-
-
-def _tokens(x: Tensor, n: int) -> Tensor:
-    """(B, C, h, w) -> (B, n * n, C * h/n * w/n): a token per patch."""
-    c, h, w = x.shape[1:]
-    cut = x.reshape(-1, c, n, h // n, n, w // n).permute(0, 2, 4, 1, 3, 5)
-    return cut.reshape(-1, n * n, c * (h // n) * (w // n))
+    mixed = (weights @ values).reshape(-1, n, n, h, w, c)
+    return mixed.permute(0, 1, 3, 2, 4, 5).reshape(-1, n * h, n * w, c).movedim(3, 1)
 
 
 class PRN(FeatureDetector):
@@ -186,7 +199,7 @@ class PRN(FeatureDetector):
         self.norms = nn.ModuleList(nn.BatchNorm2d(c) for c in (*channels, *channels))
         self.features, self.residuals = Exchange(channels), Exchange(channels)
         self.enter = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(2 * c, w, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU())
+            nn.Sequential(Pointwise(2 * c, w, bias=False), nn.BatchNorm2d(w), nn.ReLU())
             for c, w in zip(channels, s.widths, strict=True)
         )
         self.attention = nn.ModuleList(

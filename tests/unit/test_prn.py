@@ -18,7 +18,7 @@ from components.datasets.splits import SplitSettings, split
 from components.detectors import settings_for
 from components.detectors.blocks import focal
 from components.detectors.contract import Fit, Optimise
-from components.detectors.prn import PRN, Attention, Exchange
+from components.detectors.prn import PRN, Attention, Exchange, Pointwise
 from components.errors import DataError, SettingsError
 from components.records import MANIFEST_COLUMNS
 from components.training.component import _labelled
@@ -158,8 +158,16 @@ def test_patches_of_several_sizes_attend_to_each_other():
     x = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
         assert attention(x).shape == x.shape
-        for n, project, found in zip((1, 2, 4), attention.project, seen[0].split(3, 1), strict=True):
+        alone, *others = zip((1, 2, 4), attention.project, seen[0].split(3, 1), strict=True)
+        torch.testing.assert_close(alone[2], alone[1](x))  # one patch attends to itself alone
+        for n, project, found in others:
             torch.testing.assert_close(found, reference(project, x, n), rtol=1e-4, atol=1e-5)
+
+
+def test_the_product_of_a_training_step_is_the_convolution():
+    point = Pointwise(3, 5)
+    x = torch.randn(2, 3, 4, 6)
+    torch.testing.assert_close(point.train()(x), point.eval()(x))
 
 
 def test_each_scale_has_attention_of_the_published_sizes():
