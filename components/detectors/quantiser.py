@@ -12,7 +12,7 @@ from components.detectors.blocks import squared_distances
 from components.detectors.memory import at_positions, positions
 from components.errors import DataError
 
-TIE = 3e-4
+TIE = 1e-3
 
 
 class Quantiser(nn.Module):
