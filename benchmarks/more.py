@@ -37,7 +37,7 @@ ASKED: dict[str, tuple[Overrides, ...]] = {
     "mtd/uniad": (PLAIN, DEEPER, LARGER, {"epochs": 36}),
     "mtd/sivt": (PLAIN, DEEPER, {"epochs": 30}),
     "mtd/adtr": (PLAIN,),
-    "mtd/msfi": (PLAIN, {"search": "pixels"}, {"search_epochs": 0}),
+    "mtd/msfi": (PLAIN, {"search": "images", "entropy": 0.01, "search_rate": 0.03}, {"search_epochs": 0}),
     "mtd/pni": (PLAIN, DEEPER, LARGER, {"backbone.taps": [2, 3]}),
     "mtd/fastflow": (DEEPER, LARGER, {"epochs": 24}),
 }

@@ -132,7 +132,7 @@ STUDIES = {
         {"draws": 0, "epochs": 3, "search_epochs": 2, "positions": False},
         (
             Mechanism("search for important blocks", {"search_epochs": 0}, main=True, behind="standardise"),
-            Mechanism("search by images, not pixels", {"search": "pixels"}),
+            Mechanism("search by image scores, not masks", {"search": "pixels"}, on={"search": "images"}),
             Mechanism("image pyramid", {"scales": [1.0]}),
             Mechanism("feature pyramid", {"backbone.taps": [2, 3]}),
         ),

@@ -48,8 +48,8 @@ class MSFISettings:
     learning_rate: float = 1e-3
     search_epochs: int = 10  # 0: equal weights, nothing is cut
     search_rate: float = 1e-2
-    search: Literal["images", "pixels"] = "images"  # what the weights are to tell apart; pixels prefer the finest block
-    entropy: float = 0.01  # weight of the entropy of the weights: small ones are pushed towards zero
+    search: Literal["pixels", "images"] = "pixels"  # what the weights are to tell apart; pixels prefer the finest block
+    entropy: float = 0.05  # weight of the entropy of the weights: small ones are pushed towards zero
     cut: float = 0.5  # blocks whose weight is below this share of an equal weight are cut
     strategies: tuple[str, ...] = ("perlin_texture", "perlin_self", "cutpaste", "scar")
     blur: float = 4.0
@@ -79,7 +79,7 @@ class MSFI(BackboneDetector):
         # Taps, one level deeper than the paper's: by AUROC on synthetic anomalies; a quarter of the cost, too.
         "cpu": MSFISettings(
             BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, draws=6000, batch_size=16, search_epochs=3,
-            search_rate=3e-2, positions=True,
+            positions=True,
         ),
         "tiny": MSFISettings(
             BackboneSettings(taps=(0, 1, 2), size=64), scales=(1.0, 0.5), width=16, epochs=3, batch_size=4,
@@ -196,22 +196,23 @@ class MSFI(BackboneDetector):
     def search_loss(self, batch: tuple[list[list[Tensor]], list[list[Tensor]], Tensor]) -> Tensor:
         """What the weighted map of synthetic anomalies is worth beside normals, and the entropy of the weights.
 
-        images: logistic loss of the image score, over anomalies and normals; pixels: focal loss against the masks.
+        pixels: focal loss against the masks; images: logistic loss of the image score, over anomalies and normals.
         """
         forged, normal, masks = batch
         weights, size = self.importance.softmax(0), (masks.shape[2], masks.shape[3])
         entropy = -(weights * weights.clamp_min(1e-12).log()).sum()
-        found = self.slope * self._weighed(forged, weights, size) + self.shift
-        if self.settings.search == "images":
-            passed = self.slope * self._weighed(normal, weights, size) + self.shift
-            loss = F.softplus(-found.amax((1, 2, 3))).mean() + F.softplus(passed.amax((1, 2, 3))).mean()
+        maps = [self._weighed(forged, weights, size)]
+        if self.settings.search == "pixels":
+            loss = focal(self.slope * maps[0] + self.shift, masks)
         else:
-            loss = focal(found, masks)
+            maps.append(self._weighed(normal, weights, size))
+            found, passed = (self.slope * self.blur_coarse(m).amax((1, 2, 3)) + self.shift for m in maps)
+            loss = F.softplus(-found).mean() + F.softplus(passed).mean()
         return loss + self.settings.entropy * entropy
 
     def _weighed(self, inputs: list[list[Tensor]], weights: Tensor, size: tuple[int, int]) -> Tensor:
         with torch.no_grad():
-            maps = {i: self.blur_coarse(upsample(d, size)) for i, d in self.standardised(inputs).items()}
+            maps = {i: upsample(d, size) for i, d in self.standardised(inputs).items()}
         return torch.stack([weights[i] * d for i, d in maps.items()]).sum(0)
 
     def _cut(self) -> None:
