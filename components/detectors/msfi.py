@@ -6,10 +6,10 @@ Reconstructed: everything numeric, the form of the blocks, the loss of the searc
 Memory after fit: the blocks that were kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -150,9 +150,10 @@ class MSFI(BackboneDetector):
         yield Fit("standardise", table, self._add, self._standardise)
         if s.search_epochs:
             pool = data.anomalies(s.strategies, self.size)
+            normals = (table,) if s.search == "images" else ()
             yield Optimise(
                 "importance",
-                Together(self.inputs(pool), table, pool.masks(self.sizes[0] // COARSER)),
+                Together(self.inputs(pool), pool.masks(self.sizes[0] // COARSER), *normals),
                 self.search_loss,
                 [self.importance, self.slope, self.shift],
                 partial(torch.optim.Adam, lr=s.search_rate),
@@ -193,19 +194,18 @@ class MSFI(BackboneDetector):
         self.centre.copy_(mean)
         self.spread.copy_((self.sums[2] / self.sums[0].clamp_min(1) - mean.square()).clamp_min(1e-12).sqrt())
 
-    def search_loss(self, batch: tuple[list[list[Tensor]], list[list[Tensor]], Tensor]) -> Tensor:
-        """What the weighted map of synthetic anomalies is worth beside normals, and the entropy of the weights.
+    def search_loss(self, batch: Sequence[Any]) -> Tensor:
+        """What the weighted map of synthetic anomalies is worth, and the entropy of the weights.
 
-        pixels: focal loss against the masks; images: logistic loss of the image score, over anomalies and normals.
+        pixels: focal loss against the masks; images: logistic loss of the image score, anomalies beside normals.
         """
-        forged, normal, masks = batch
+        forged, masks, *normals = batch
         weights, size = self.importance.softmax(0), (masks.shape[2], masks.shape[3])
         entropy = -(weights * weights.clamp_min(1e-12).log()).sum()
-        maps = [self._weighed(forged, weights, size)]
+        maps = [self._weighed(inputs, weights, size) for inputs in (forged, *normals)]
         if self.settings.search == "pixels":
             loss = focal(self.slope * maps[0] + self.shift, masks)
         else:
-            maps.append(self._weighed(normal, weights, size))
             found, passed = (self.slope * self.blur_coarse(m).amax((1, 2, 3)) + self.shift for m in maps)
             loss = F.softplus(-found).mean() + F.softplus(passed).mean()
         return loss + self.settings.entropy * entropy

@@ -84,17 +84,29 @@ def test_importance_is_one_number_per_block_learned_as_a_task_of_its_own(detecto
     assert blocks == {id(p) for p in stages[0].parameters}
 
 
+def preferred(search: str, forged, masks) -> int:
+    """The block whose weight the search would raise most; what is not *forged* is a normal image."""
+    detector = made(search=search, entropy=0.0)
+    normals = (list(forged),) if search == "images" else ()
+    detector.search_loss((forged, masks, *normals)).backward()
+    return int(detector.importance.grad.argmin())
+
+
+@pytest.mark.parametrize(("search", "parts"), [("images", 3), ("pixels", 2)])
+def test_only_a_search_by_images_reads_normals(search, parts):
+    importance = list(made(search=search).stages(Given()))[2]
+    assert len(importance.table.tables) == parts
+
+
 @pytest.mark.parametrize("search", ["images", "pixels"])
 def test_the_search_moves_weight_to_the_block_that_finds_anomalies(search, inputs, monkeypatch):
-    detector = made(search=search)
     masks = torch.zeros(2, 1, 16, 16)
     masks[:, :, :8] = 1
     good, noise = 4 * masks, torch.rand(2, 1, 16, 16)
     monkeypatch.setattr(
-        detector, "standardised", lambda x: {i: good * (x is inputs) if i == 2 else noise for i in range(3)}
+        MSFI, "standardised", lambda _, x: {i: good * (x is inputs) if i == 2 else noise for i in range(3)}
     )
-    detector.search_loss((inputs, list(inputs), masks)).backward()
-    assert int(detector.importance.grad.argmin()) == 2
+    assert preferred(search, inputs, masks) == 2
 
 
 def test_the_search_by_images_prefers_the_coarse_block_that_ranks_images_over_the_fine_one_that_fits_masks(
@@ -102,20 +114,13 @@ def test_the_search_by_images_prefers_the_coarse_block_that_ranks_images_over_th
 ):
     masks = torch.zeros(2, 1, 16, 16)
     masks[:, :, 4:6, 4:6] = 1
-    fine = 3 * masks  # exactly the mask, and as much on normals, elsewhere
-    elsewhere = 3 * masks.roll(8, 3)
-    coarse = torch.full_like(masks, 4.0)  # no shape at all, and nothing on normals
+    fine, coarse, none = 3 * masks, torch.full_like(masks, 4.0), torch.zeros_like(masks)
+    on_normals = [fine.roll(8, 3), none, none]  # the fine block answers on normals as much, elsewhere
     monkeypatch.setattr(
-        MSFI,
-        "standardised",
-        lambda _, x: dict(enumerate([fine, coarse, 0 * fine] if x is inputs else [elsewhere, 0 * fine, 0 * fine])),
+        MSFI, "standardised", lambda _, x: dict(enumerate([fine, coarse, none] if x is inputs else on_normals))
     )
-    wins = {}
-    for search in ("images", "pixels"):
-        detector = made(search=search, entropy=0.0)
-        detector.search_loss((inputs, list(inputs), masks)).backward()
-        wins[search] = int(detector.importance.grad[:2].argmin())
-    assert wins == {"images": 1, "pixels": 0}
+    assert preferred("images", inputs, masks) == 1
+    assert preferred("pixels", inputs, masks) == 0
 
 
 def test_small_weights_are_cut_and_what_is_cut_does_not_run(detector, inputs):
