@@ -22,9 +22,9 @@ from components.artefacts import atomic_dir, file_hash, read_json, values_hash, 
 from components.backbones import FeatureStore
 from components.backbones.store import Images
 from components.datasets.loading import rows
+from components.decoding import load_mask
 from components.detectors.contract import Detector, Stage, TrainingData
 from components.evaluation.metrics import bootstrap, image_metrics, pixel_metrics
-from components.imaging import load_mask
 from components.params import load_params
 from components.stages import Stages
 from components.synthesis import identity

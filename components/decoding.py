@@ -1,4 +1,4 @@
-"""From file bytes to RGB pixels; needs only numpy and Pillow, so that scoring runs without torch."""
+"""From file bytes to RGB pixels and to masks; needs only numpy and Pillow, so that scoring runs without torch."""
 
 import io
 from pathlib import Path
@@ -43,3 +43,11 @@ def _rgb(image: Image.Image) -> np.ndarray:
         grey = np.asarray(image, dtype=np.float64)
         return np.repeat(np.clip(grey / 257.0, 0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))
+
+
+def load_mask(path: Path, size: int) -> np.ndarray:
+    """A mask file as bool (size, size), by nearest neighbour; brighter than half of the brightest is anomalous."""
+    with Image.open(path) as image:
+        small = image.convert("L").resize((size, size), Image.Resampling.NEAREST)
+    grey = np.asarray(small)
+    return grey > grey.max() / 2

@@ -87,7 +87,8 @@ def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
 
 def evaluate_run(run: Path, data: Path, out: Path, seed: int) -> Path:
     """Evaluate what ``fit_folder`` wrote to *run* on the test split it made of *data*."""
-    from components.evaluation import EvaluationSettings, evaluate
+    from components.evaluation import EvaluationSettings
+    from components.evaluation.component import evaluate
 
     if not (run / "run.json").exists():
         raise DataError(f"{run}: holds no run.json; give a folder that `loupe fit` wrote")

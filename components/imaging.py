@@ -9,12 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from components.decoding import MAX_PIXELS, decode
-
-__all__ = ["MAX_PIXELS", "decode", "load", "load_mask", "resize", "to_tensor"]
+from components.decoding import decode
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -30,11 +27,3 @@ def resize(images: Tensor, size: int) -> Tensor:
 def load(path: Path, size: int) -> Tensor:
     """Decode and resize one file to (3, size, size) float32 in [0, 1]."""
     return resize(to_tensor(decode(path))[None], size)[0]
-
-
-def load_mask(path: Path, size: int) -> np.ndarray:
-    """A mask file as bool (size, size), by nearest neighbour; brighter than half of the brightest is anomalous."""
-    with Image.open(path) as image:
-        small = image.convert("L").resize((size, size), Image.Resampling.NEAREST)
-    grey = np.asarray(small)
-    return grey > grey.max() / 2

@@ -102,7 +102,7 @@ class Stages:
         return bool(rows(self.folder / "split", "test")["label"].isin(["normal", "anomalous"]).any())
 
     def evaluate(self, detector: str) -> Path:
-        from components.evaluation import evaluate
+        from components.evaluation.component import evaluate
 
         at, settings = self.of(detector), self.params.evaluation
         return evaluate(at / "model", at / "calibration", self.folder / "split", self.data, at / "evaluation", settings,

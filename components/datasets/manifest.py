@@ -11,8 +11,8 @@ from scipy.fft import dctn
 
 from components.artefacts import file_hash, recorded
 from components.datasets.adapters import Row, adapter
+from components.decoding import MAX_PIXELS, decode
 from components.errors import DataError
-from components.imaging import MAX_PIXELS, decode
 from components.measuring import grey, statistics
 from components.progress import progress
 from components.records import MANIFEST_COLUMNS

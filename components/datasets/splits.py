@@ -14,8 +14,8 @@ import pandas as pd
 from components.artefacts import recorded, values_hash, write_json
 from components.datasets.duplicates import near_duplicates
 from components.datasets.loading import read_split
+from components.decoding import load_mask
 from components.errors import DataError
-from components.imaging import load_mask
 from components.records import SPLIT_COLUMNS
 
 log = logging.getLogger("loupe")

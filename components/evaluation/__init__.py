@@ -1,5 +1,5 @@
 """Evaluation: metrics, curves, galleries and the leaderboard."""
 
-from components.evaluation.component import EvaluationSettings, evaluate
+from components.evaluation.settings import EvaluationSettings
 
-__all__ = ["EvaluationSettings", "evaluate"]
+__all__ = ["EvaluationSettings"]

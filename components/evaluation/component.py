@@ -1,7 +1,6 @@
 """The evaluation component: the test split scored, measured and drawn. Its labels report and never choose."""
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pandas as pd
 from components.artefacts import read_json, recorded, tree_hash, write_json
 from components.calibration import judge
 from components.datasets.loading import rows
+from components.decoding import load_mask
 from components.evaluation import drawing
 from components.evaluation.metrics import (
     METRIC_VERSION,
@@ -20,21 +20,11 @@ from components.evaluation.metrics import (
     pixel_metrics,
     share_interval,
 )
-from components.imaging import load_mask
+from components.evaluation.settings import EvaluationSettings
 from components.records import SCORE_COLUMNS
 
 log = logging.getLogger("loupe")
 SPLIT = "test"
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """Side in pixels at which maps meet masks, resamples for intervals, limit of AUPRO, images per gallery row."""
-
-    map_size: int = 256
-    bootstrap: int = 1000
-    aupro_limit: float = 0.3
-    gallery: int = 6
 
 
 def evaluate(

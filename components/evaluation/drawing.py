@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from components.artefacts import read_json
-from components.imaging import decode
+from components.decoding import decode
 
 mpl.use("Agg")
 PLAIN = {"Software": None}  # no version in the file: same picture, same bytes

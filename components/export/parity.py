@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from components.decoding import decode
 from components.detectors.contract import Scores
-from components.imaging import decode, to_tensor
+from components.imaging import to_tensor
 from components.progress import progress
 from components.runtime import session
 

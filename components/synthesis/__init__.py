@@ -14,8 +14,8 @@ from PIL import Image
 
 from components.artefacts import file_hash, recorded, values_hash
 from components.datasets.loading import rows
+from components.decoding import decode
 from components.errors import DataError, SettingsError
-from components.imaging import decode
 from components.progress import progress
 from components.records import SYNTHETIC_COLUMNS
 from components.synthesis.strategies import STRATEGIES, SynthesisSettings, Synthetic

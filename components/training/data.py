@@ -15,9 +15,10 @@ from components import measuring
 from components.artefacts import file_hash, values_hash
 from components.backbones import Backbone, Features, FeatureStore
 from components.backbones.store import Images
+from components.decoding import load_mask
 from components.detectors.contract import Labelled, Repeated
 from components.errors import SettingsError
-from components.imaging import load, load_mask, resize, to_tensor
+from components.imaging import load, resize, to_tensor
 from components.progress import progress
 from components.synthesis import SynthesisSettings, Synthetic, identity, make
 from components.synthesis.extended import extended

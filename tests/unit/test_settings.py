@@ -1,5 +1,7 @@
 """Settings, params.yaml and artefacts."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -38,6 +40,15 @@ def test_params_yaml_of_the_project_loads():
     assert set(params.pipeline.views) <= set(params.views)
     parts = {part for name in params.views for part in params.view(name).views or (name,)}
     assert {params.view(part).data for part in parts} <= set(params.data)
+
+
+@pytest.mark.parametrize("module", ["components.stages", "flows.train", "flows.batch", "flows.monitor"])
+def test_reading_the_parameters_loads_nothing_heavy(module):
+    """A command that only looks, and every stage that neither trains nor draws, starts in a second."""
+    heavy = {"torch", "timm", "sklearn", "matplotlib", "mlflow", "great_expectations", "evidently"}
+    code = f"import sys, {module}; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_failed_block_leaves_the_earlier_artefact(tmp_path):
