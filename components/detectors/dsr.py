@@ -76,7 +76,7 @@ class DSR(PixelDetector):
         "paper": DSRSettings(),
         "cpu": DSRSettings(
             size=128, width=32, inner=16, words=256, decay=0.95, restriction=24, decoder=32, stride=2,
-            detection=(16, 32, 32), upsampling=(8, 16, 32), epochs=(4, 6, 2), batch_size=(8, 8, 8),
+            detection=(16, 32, 32), upsampling=(8, 16, 32), epochs=(4, 12, 3), batch_size=(8, 8, 8),
             learning_rate=(2e-3, 2e-3, 2e-3), drop=(0.8, 0.8, 0.8), turn=(0.0, 0.0),
         ),
         "tiny": DSRSettings(
