@@ -44,7 +44,7 @@ def test_params_yaml_of_the_project_loads():
 
 @pytest.mark.parametrize("module", ["components.stages", "flows.train", "flows.batch", "flows.monitor"])
 def test_reading_the_parameters_loads_nothing_heavy(module):
-    """A command that only looks, and every stage that neither trains nor draws, starts in a second."""
+    """Commands that only look, and stages that neither train nor draw, do not wait for what they do not use."""
     heavy = {"torch", "timm", "sklearn", "matplotlib", "mlflow", "great_expectations", "evidently"}
     code = f"import sys, {module}; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
