@@ -40,7 +40,7 @@ def is_of(words: torch.Tensor, codebook: Quantiser) -> bool:
     """All but the few that lie between tying words."""
     rows = words.permute(0, 2, 3, 1).reshape(-1, 1, words.shape[1])
     apart = (rows - codebook.words).square().sum(2).min(1).values
-    return float((apart < 1e-6 * codebook.words.var(0).sum()).float().mean()) > 0.9
+    return float((apart < 1e-3 * codebook.words.var(0).sum()).float().mean()) > 0.9
 
 
 class Given:
