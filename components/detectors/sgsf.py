@@ -130,7 +130,7 @@ class SGSF(PixelDetector):
     presets = {
         "paper": SGSFSettings(),
         "cpu": SGSFSettings(
-            128, (16, 32, 64, 64), fold=2, copies=3, grey=True, backbone=BackboneSettings(taps=(4,)), pool=11, epochs=6,
+            128, (16, 32, 64, 64), fold=2, copies=3, grey=True, backbone=BackboneSettings(taps=(4,)), pool=11, epochs=10,
             batch_size=8, learning_rate=2e-3, cosine=True,
         ),
         "tiny": SGSFSettings(
