@@ -65,7 +65,7 @@ class Up(nn.Sequential):
 
 
 class ALPS(PixelDetector):
-    """Map: squared error of the reconstruction, blurred; image score: its mean."""
+    """Map: squared error of the reconstruction, blurred; image score: mean of its largest."""
 
     name = "alps"
     settings_type = ALPSSettings
@@ -73,7 +73,7 @@ class ALPS(PixelDetector):
         "paper": ALPSSettings(),
         "cpu": ALPSSettings(
             size=128, widths=(16, 32, 64, 128), latent=32, epochs=20, batch_size=8, learning_rate=2e-3,
-            distorter_rate=1e-3, blur=2.0, positions=True,
+            distorter_rate=1e-3, blur=2.0, positions=True, top=1e-3,
         ),
         "tiny": ALPSSettings(
             size=64, widths=(8, 16, 16), latent=4, epochs=4, batch_size=4, learning_rate=1e-2, distorter_rate=5e-3,
