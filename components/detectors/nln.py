@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.detectors.blocks import Positions, Standardise, squared_distances, upsample
+from components.detectors.blocks import GaussianBlur, Positions, Standardise, largest, squared_distances, upsample
 from components.detectors.contract import Fit, MethodInfo, Optimise, PixelDetector, Scores, Stage, TrainingData
 from components.detectors.coreset import FAR
 from components.detectors.nln_autoencoders import KINDS, Kind
@@ -36,6 +36,8 @@ class NLNSettings:
     neighbours: int = 5
     share: float = 0.6  # of the error in the image score, the rest is the distance
     map_share: float = 0.25  # of the error in the map
+    blur: float = 0.0  # sigma in pixels over the map of errors, 0: none; ours
+    top: float = 1.0  # share of the map of errors whose mean is the image's; ours, 1: the mean of all as published
     positions: bool = False  # ours: each position of both terms by its mean and deviation on the fit normals
     scoring: Literal["nln", "autoencoder"] = "nln"  # autoencoder: error of an image's own reconstruction
     bank_size: int = 20_000  # latents at most, thinned evenly; ours
@@ -97,6 +99,7 @@ class NLN(PixelDetector):
         s = settings
         self.autoencoder = KINDS[s.kind](s.patch, s.width, s.latent)
         self.steps = range(0, s.size - s.patch + 1, s.stride)
+        self.blur = GaussianBlur(s.blur) if s.blur else torch.nn.Identity()
         self.positions = Positions(2 * s.size**2, s.positions)
         self.map_terms, self.image_terms = Standardise(2, True), Standardise(2, True)  # error, distance
         self.register_buffer("bank", torch.full((s.bank_size, s.latent), FAR))
@@ -171,7 +174,7 @@ class NLN(PixelDetector):
         rebuilt = self.autoencoder.decode(found.flatten(0, 1)).unflatten(0, found.shape[:2])
         errors = [self.autoencoder.error(patches, latents, rebuilt[:, k]) for k in range(self.settings.neighbours)]
         constant = distances.mean(1).view(-1, 1, 1, 1).expand_as(errors[0])  # all of a patch is equally far
-        return torch.cat([self.stitch(torch.stack(errors).mean(0)), self.stitch(constant)], 1)
+        return torch.cat([self.blur(self.stitch(torch.stack(errors).mean(0))), self.stitch(constant)], 1)
 
     def own_error(self, images: Tensor) -> Tensor:
         """The plain autoencoder's: error of the image's own reconstruction, (B, 1, size, size)."""
@@ -196,7 +199,7 @@ class NLN(PixelDetector):
     def _add_terms(self, images: Tensor) -> None:
         maps = self.positions(self._as_new(images, 1))
         self.map_terms.add(maps)
-        self.image_terms.add(_image_terms(maps))
+        self.image_terms.add(self._image_terms(maps))
 
     def _as_new(self, images: Tensor, stage: int) -> Tensor:
         """Terms of normals as new images would meet the bank: without the latents of their own."""
@@ -213,14 +216,13 @@ class NLN(PixelDetector):
             own = self.own_error(images)
             return Scores(own.mean((1, 2, 3)), upsample(own, size))
         maps = self.positions(self.terms(images))
-        whole = _weigh(self.image_terms(_image_terms(maps)), self.settings.share)
+        whole = _weigh(self.image_terms(self._image_terms(maps)), self.settings.share)
         return Scores(whole[:, 0, 0, 0], upsample(_weigh(self.map_terms(maps), self.settings.map_share), size))
 
-
-def _image_terms(maps: Tensor) -> Tensor:
-    """The mean error and the largest distance of an image: (B, 2, H, W) -> (B, 2, 1, 1)."""
-    error, distance = maps.flatten(2).mean(2)[:, 0], maps.flatten(2).max(2).values[:, 1]
-    return torch.stack([error, distance], 1)[:, :, None, None]
+    def _image_terms(self, maps: Tensor) -> Tensor:
+        """The error of an image and its largest distance: (B, 2, H, W) -> (B, 2, 1, 1)."""
+        found = [largest(maps[:, :1], self.settings.top), maps[:, 1:].amax((1, 2, 3))]
+        return torch.stack(found, 1)[:, :, None, None]
 
 
 def _weigh(terms: Tensor, share: float) -> Tensor:

@@ -160,6 +160,17 @@ def test_error_and_distance_are_weighed_on_the_scale_of_the_normals(data, images
     assert (settings.share, settings.map_share) == (0.6, 0.25)
 
 
+def test_the_error_of_an_image_may_be_that_of_its_worst_spot(data, images):
+    whole, spot, blurred = (filled(data, share=1.0, **c) for c in ({}, {"top": 1e-3}, {"blur": 2.0, "top": 1e-3}))
+    with torch.inference_mode():
+        error, smooth = whole.terms(images)[:, 0], blurred.terms(images)[:, 0]
+        torch.testing.assert_close(whole._image_terms(whole.terms(images))[:, 0, 0, 0], error.mean((1, 2)))
+        worst = error.flatten(1).topk(4).values.mean(1)  # a thousandth of 64 x 64
+        torch.testing.assert_close(spot._image_terms(spot.terms(images))[:, 0, 0, 0], worst)
+    assert (smooth.amax((1, 2)) < error.amax((1, 2))).all()
+    torch.testing.assert_close(smooth.mean((1, 2)), error.mean((1, 2)), rtol=0.05, atol=0)
+
+
 def test_normals_are_compared_with_others_when_the_scale_is_found(data):
     detector = filled(data, kind="ae", bank_size=200)
     with torch.inference_mode():
