@@ -130,8 +130,8 @@ class SGSF(PixelDetector):
     presets = {
         "paper": SGSFSettings(),
         "cpu": SGSFSettings(
-            128, (16, 32, 64, 64), fold=2, copies=3, grey=True, backbone=BackboneSettings(taps=(4,)), pool=11, epochs=10,
-            batch_size=8, learning_rate=2e-3, cosine=True,
+            128, (16, 32, 64, 64), fold=2, copies=3, grey=True, backbone=BackboneSettings(taps=(4,)), pool=11,
+            epochs=10, batch_size=8, learning_rate=2e-3, cosine=True,
         ),
         "tiny": SGSFSettings(
             64, (12, 16, 16, 16), fold=2, copies=4, grey=True, gallery=4, similar=2,
