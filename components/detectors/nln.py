@@ -65,7 +65,7 @@ class NLN(PixelDetector):
         "paper": NLNSettings(),
         "cpu": NLNSettings(
             size=128, patch=32, stride=16, width=16, latent=32, neighbours=5, bank_size=5000, turned=False, crops=0,
-            epochs=15, batch_size=8,
+            share=0.8, blur=1.0, top=1e-3, positions=True, epochs=15, batch_size=8,
         ),
         "tiny": NLNSettings(
             size=64, patch=16, stride=16, kind="aae", width=8, latent=8, neighbours=2, bank_size=128, turned=False,

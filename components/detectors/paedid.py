@@ -92,7 +92,8 @@ class PAEDID(PixelDetector):
     presets = {
         "paper": PAEDIDSettings(),
         "cpu": PAEDIDSettings(
-            size=128, patch=8, width=16, code=16, epochs=15, batch_size=8, learning_rate=3e-3, block_side=5
+            size=128, width=16, code=16, epochs=15, batch_size=8, learning_rate=3e-3, threshold=2.0,
+            positions=True, block_side=5, brightness=True, top=0.01,
         ),
         "tiny": PAEDIDSettings(
             size=64, patch=8, width=8, code=8, epochs=6, batch_size=4, learning_rate=1e-2, steps=4, threshold=1.0,
