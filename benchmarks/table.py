@@ -26,8 +26,8 @@ ABOUT = """Seed 0, preset `cpu`, test split. *Train s*: the training process on 
 neighbours on the machine lengthen less, of the processor; *of that features s*: what it computed for the feature store.
 *ONNX ms*: one image, decoded picture to score, one thread; beside it the ratio to the bare `tf_efficientnet_lite0`.
 *Learned M*: millions of weights moved by gradient. *State MB*: the model file."""
-ABOUT_SEEDS = """Mean, smallest to largest. A seed moves weights, batches and synthetic anomalies; the split goes by file
-names and stays. PatchCore draws nothing: its coreset is the same every time."""
+ABOUT_SEEDS = """Mean, smallest to largest. A seed moves weights, batches and synthetic anomalies; the split goes by
+file names and stays. PatchCore draws nothing: its coreset is the same every time."""
 Results = dict[str, Any]
 
 
