@@ -39,6 +39,9 @@ ASKED: dict[str, tuple[Overrides, ...]] = {
     "mtd/adtr": (PLAIN,),
     "mtd/msfi": (PLAIN, {"search": "images", "entropy": 0.01, "search_rate": 0.03}, {"search_epochs": 0}),
     "mtd/pni": (PLAIN, DEEPER, LARGER, {"backbone.taps": [2, 3]}),
+    "mtd/nln": ({"share": 0.6, "blur": 0.0, "top": 1.0, "positions": False}, {"blur": 0.0, "top": 1.0}),
+    "mtd/alps": ({"top": 1.0},),
+    "mtd/paedid": (PLAIN, {"brightness": False}, {"patch": 8}),
     "mtd/fastflow": (DEEPER, LARGER, {"epochs": 24}),
 }
 HEAD = ("view", "detector", "changed", "image AUROC (95 %)", "pixel AP", "synthetic AUROC", "CPU s")
