@@ -250,8 +250,9 @@ def ranking(view: str, entries: dict[str, Any], rounds: int = 1000) -> str:
     if not found:
         return f"{head}No correlation is told: it takes {FEWEST} detectors at least that differ.\n"
     first = next(iter(entries.values()))
+    order = sorted(first["synthetic"])  # entries read back are sorted, fresh ones are not
     real = [("real test defects", "", [e["real"] for e in entries.values()])]
-    strategies = [(s, _told(found.get(s)), [e["synthetic"][s] for e in entries.values()]) for s in first["synthetic"]]
+    strategies = [(s, _told(found.get(s)), [e["synthetic"][s] for e in entries.values()]) for s in order]
     return head + ABOUT.format(count=count, images=first["of"][1]) + "".join(_line(*r) for r in real + strategies)
 
 
