@@ -1,8 +1,8 @@
 """The first stage of DSR on every view at hand: ``python -m benchmarks.quantiser [--preset cpu] [VIEW ...]``.
 
 The fit normals of all views and as many natural images train the quantised latent space and its general decoder, in the
-one loop. Writes runs/quantiser/<preset>.safetensors, which the setting ``dsr.quantiser`` takes, its SHA-256, and what
-PSNR it reaches on calibrate normals of each view, none of which it has seen: runs/quantiser/<preset>.json.
+one loop. Writes runs/quantiser/<preset>.safetensors, which the setting ``dsr.quantiser`` takes. Its SHA-256 and what
+PSNR it reaches on calibrate normals of each view, none of which it has seen, go to results/quantiser.json.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
 
-from benchmarks.fit import VIEWS, params_file, prepare
+from benchmarks.fit import VIEWS, params_file, prepare, stored
 from components.artefacts import file_hash, values_hash, write_json
 from components.backbones import FeatureStore
 from components.datasets.loading import rows
@@ -32,6 +32,7 @@ from components.training.data import FileImages, FitImages
 from components.training.loop import Loop
 
 OUT = Path("runs/quantiser")
+RESULTS = Path(__file__).parent / "results" / "quantiser.json"
 SEED = 0
 
 
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> None:
     path = OUT / f"{asked.preset}.safetensors"
     save_file({k: v.detach().cpu().contiguous() for k, v in detector.latent.state_dict().items()}, path)
     reached = {view: round(psnr(detector, images(view, "calibrate")), 2) for view in asked.views}
-    write_json(OUT / f"{asked.preset}.json", {"sha256": file_hash(path), "calibrate_psnr": reached})
+    write_json(RESULTS, stored(RESULTS) | {asked.preset: {"sha256": file_hash(path), "calibrate_psnr": reached}})
     for view, value in reached.items():
         sys.stdout.write(f"{view}: {value} dB\n")
     sys.stdout.write(f"{path} {file_hash(path)}\n")

@@ -31,6 +31,7 @@ from components.synthesis import identity
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, MadeAnomalies, MadeImages, StoredImages
 from components.training.loop import Loop, Select
+from components.training.select import moved
 
 KEPT = WORK / "mechanisms"  # scores and drawn anomalies, beside the splits
 STORE, SIDE, STEP, ROUNDS = Path(".cache/features"), 256, 2, 1000
@@ -114,6 +115,13 @@ class View:
         images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(path) for path in made)))
         return CheckImages(StoredImages(images, self.store), np.arange(len(images)) >= len(normal))
 
+    def made(self) -> tuple[StoredImages, np.ndarray]:
+        """The synthetic anomalies of ``check``, and their masks (N, SIDE / STEP, SIDE / STEP) bool."""
+        table = pd.read_parquet(self.synthetic / "synthetic.parquet")
+        paths = [self.synthetic / i for i in table["image_id"]]
+        masks = np.stack([load_mask(self.synthetic / i, SIDE)[::STEP, ::STEP] for i in table["mask"]])
+        return StoredImages(FileImages(tuple(paths), tuple(map(file_hash, paths))), self.store), masks
+
     def labels(self) -> np.ndarray:
         """(N,) bool, True where anomalous."""
         return (self._test()["label"] == "anomalous").to_numpy()
@@ -145,9 +153,10 @@ def apart(module: str, option: str, name: str) -> bool:
 
 
 def trained(
-    detector: Detector, data: TrainingData, seed: int, select: Select, behind: Callable[[str], None] = lambda _: None
-) -> Loop:
-    """Train *detector*; *behind* is called with the name of every stage that has ended."""
+    detector: Detector, data: TrainingData, seed: int, select: Select, behind: Callable[[str], None] = lambda _: None,
+    precision: Any = "32-true",
+) -> Loop:  # fmt: skip
+    """Train *detector*, on a GPU where there is one; *behind* is called with the name of every stage that has ended."""
     stages = detector.stages
 
     def watched(given: TrainingData) -> Iterator[Stage]:
@@ -156,23 +165,33 @@ def trained(
             behind(stage.name)
 
     detector.stages = watched  # type: ignore[method-assign]
-    loop = Loop(detector, select, Nowhere(), seed, float("inf"), Fabric(accelerator="cpu", devices=1))
+    fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+    fabric.to_device(detector)
+    loop = Loop(detector, select, Nowhere(), seed, float("inf"), fabric)
     loop.run(data)
     detector.eval()
     return loop
 
 
-@torch.inference_mode()
 def figures(detector: Detector, table: Any, view: View, batch: int = 16) -> tuple[dict[str, Any], np.ndarray]:
     """Image AUROC with its interval and pixel AP of the test split, and the image scores (N,)."""
-    detector.eval()
-    starts = range(0, len(table), batch)
-    scored = [detector.score(table.take(range(i, min(i + batch, len(table)))), (SIDE, SIDE)) for i in starts]
-    scores = finite(torch.cat([s.image for s in scored]).double().numpy())
-    maps = finite(torch.cat([s.map[:, 0, ::STEP, ::STEP] for s in scored]).numpy())
+    scores, maps = scored(detector, table, batch)
     labels, (known, masks) = view.labels(), view.masks(STEP)
     found = {"auroc": image_metrics(labels, scores)["auroc"], "interval": bootstrap(labels, scores, ROUNDS, 0)["auroc"]}
     return found | {"pixel_ap": pixel_metrics(masks, maps[known])["ap"] if masks.any() else None}, scores
+
+
+@torch.inference_mode()
+def scored(detector: Detector, table: Any, batch: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """Image scores (N,) and maps (N, SIDE / STEP, SIDE / STEP) of *table*."""
+    detector.eval()
+    device, found = next(detector.parameters()).device, []
+    for i in range(0, len(table), batch):
+        inputs = moved(table.take(range(i, min(i + batch, len(table)))), device)
+        image, maps = detector.score(inputs, (SIDE, SIDE))
+        found.append((image.double().cpu(), maps[:, 0, ::STEP, ::STEP].float().cpu()))
+    images, maps = (torch.cat(part).numpy() for part in zip(*found, strict=True))
+    return finite(images), finite(maps)
 
 
 def finite(values: np.ndarray) -> np.ndarray:

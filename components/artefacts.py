@@ -111,6 +111,8 @@ def peak_memory_mb() -> int:
 
 
 def git_commit() -> str | None:
-    """The commit of the working tree, with ``+`` behind it when there are changes; None outside a repository."""
+    """The commit of the working tree, with ``+`` behind it when there are changes; None without git or a repository."""
+    if shutil.which("git") is None:
+        return None
     done = subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=40"], capture_output=True, text=True)
     return done.stdout.strip() or None

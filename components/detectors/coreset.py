@@ -79,7 +79,7 @@ def _cover(rows: Tensor, radius: float) -> Tensor:
     """Indices of a greedy cover of *rows*: in order, each kept row removes the later ones within *radius*."""
     if not len(rows):
         return torch.zeros(0, dtype=torch.int64)
-    near = (squared_distances(rows, rows) <= radius * radius).numpy()
+    near = (squared_distances(rows, rows) <= radius * radius).cpu().numpy()
     left = torch.ones(len(rows), dtype=torch.bool).numpy()
     kept = []
     for i in range(len(rows)):

@@ -80,9 +80,11 @@ class Quantiser(nn.Module):
     @torch.no_grad()
     def learn(self, maps: Tensor, codes: Tensor) -> None:
         """Move every word towards the mean of what it was chosen for; words that nothing chooses stay."""
-        rows, chosen = positions(maps)[0], F.one_hot(codes.flatten(), len(self.words)).to(maps.dtype)
-        self.counts.lerp_(chosen.sum(0), 1 - self.decay)
-        self.sums.lerp_(chosen.T @ rows, 1 - self.decay)
+        rows = positions(maps)[0].to(self.words.dtype)
+        chosen = F.one_hot(codes.flatten(), len(self.words)).to(rows.dtype)
+        with torch.autocast(maps.device.type, enabled=False):  # running means in bfloat16 would stand still
+            self.counts.lerp_(chosen.sum(0), 1 - self.decay)
+            self.sums.lerp_(chosen.T @ rows, 1 - self.decay)
         total = self.counts.sum()
         smooth = (self.counts + 1e-5) / (total + len(self.words) * 1e-5) * total  # Laplace: no division by zero
         self.words.copy_(self.sums / smooth[:, None])

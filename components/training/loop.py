@@ -91,7 +91,8 @@ class Loop:
             for start in progress(starts, f"{self.detector.name}: {stage.name}"):
                 if start < self.position["step"]:
                     continue
-                stage.update(stage.table.take(range(start, min(start + stage.batch_size, len(stage.table)))))
+                rows = range(start, min(start + stage.batch_size, len(stage.table)))
+                stage.update(self.fabric.to_device(stage.table.take(rows)))
                 self.position["step"] = start + stage.batch_size
                 if self._due():
                     self._save()
@@ -133,7 +134,7 @@ class Loop:
         if not stage.average:
             return []
         saved = part(self.tensors, "average.")
-        return [saved[str(i)] if saved else p.detach().clone() for i, p in enumerate(stage.parameters)]
+        return [saved[str(i)].to(p.device) if saved else p.detach().clone() for i, p in enumerate(stage.parameters)]
 
     def _epoch(self, stage: Optimise, optimisers: list[Any], average: list[Tensor], epoch: int) -> list[float]:
         """One pass over the table; the mean loss of each player."""

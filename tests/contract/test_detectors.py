@@ -41,11 +41,14 @@ def store(tmp_path_factory) -> FeatureStore:
     return FeatureStore(tmp_path_factory.mktemp("features"))
 
 
-def trained(case: str, images: FileImages, store: FeatureStore, folder: Path, every: float = 1e9, **changes):
+def trained(
+    case: str, images: FileImages, store: FeatureStore, folder: Path, every: float = 1e9, fabric=None, **changes
+):
     torch.manual_seed(0)
     name, overrides = CASES[case]
     detector = create(name, dataclasses.replace(settings_for(name, "tiny", overrides), **changes))
-    fabric = Fabric(accelerator="cpu", devices=1)
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    fabric.to_device(detector)
     Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, every, fabric).run(FitImages(images, store))
     return detector.eval()
 
@@ -192,8 +195,9 @@ class KilledError(Exception):
     """Stands for the signal."""
 
 
-def test_killed_training_resumes_with_the_same_weights(case, fitted, images, store, tmp_path, monkeypatch):
-    whole = fitted.state_dict()
+@pytest.fixture
+def killed_once(monkeypatch) -> None:
+    """The second checkpoint of the test is the last thing its first training does."""
     save, saved = Checkpoint.save, []
 
     def killing(self, *state):
@@ -203,12 +207,35 @@ def test_killed_training_resumes_with_the_same_weights(case, fitted, images, sto
             raise KilledError
 
     monkeypatch.setattr(Checkpoint, "save", killing)
+
+
+@pytest.mark.usefixtures("killed_once")
+def test_killed_training_resumes_with_the_same_weights(case, fitted, images, store, tmp_path):
+    whole = fitted.state_dict()
     with pytest.raises(KilledError):
         trained(case, images, store, tmp_path / "cut", every=0.0)
     assert load_file(tmp_path / "cut" / "state.safetensors")
     resumed = trained(case, images, store, tmp_path / "cut", every=0.0).state_dict()
     for key in whole:
         torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.usefixtures("killed_once")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_killed_training_resumes_on_a_gpu_and_scores_as_on_the_cpu(
+    case, precision, images, store, batch, tmp_path, monkeypatch
+):
+    fabric = Fabric(accelerator="gpu", devices=1, precision=precision)
+    with pytest.raises(KilledError):
+        trained(case, images, store, tmp_path / "cut", 0.0, fabric)
+    detector = trained(case, images, store, tmp_path / "cut", 0.0, fabric)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # float32 here is float32 there
+    with torch.inference_mode():
+        there, here = detector(batch.cuda()), detector.cpu()(batch)
+    for one, other in zip(there, here, strict=True):
+        assert torch.isfinite(other).all()
+        torch.testing.assert_close(one.cpu(), other, rtol=1e-2, atol=1e-2 * float(here.map.max() - here.map.min()))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -115,6 +115,20 @@ def test_both_codebooks_learn_and_no_word_is_idle(detector):
     assert all(not torch.equal(a, b) for a, b in zip(words, now, strict=True))
 
 
+def test_codebooks_learn_in_float32_whatever_the_steps_are_taken_in():
+    maps = 5 + torch.rand(2, 4, 8, 8)
+    plain, mixed = Quantiser(8, 4, 0.99), Quantiser(8, 4, 0.99)
+    for codebook in (plain, mixed):
+        torch.manual_seed(0)
+        codebook.revive(maps)
+    codes = plain.codes(maps)
+    plain.learn(maps, codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed.learn(maps, codes)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(mixed.state_dict()[key], value, rtol=0, atol=0)
+
+
 def test_a_tie_is_settled_alike_whatever_the_rounding():
     codebook = Quantiser(3, 2).eval()
     codebook.words.copy_(torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 9.0]]))

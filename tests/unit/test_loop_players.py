@@ -244,3 +244,14 @@ def test_an_optional_stage_survives_a_restart_in_its_middle(tmp_path):
     assert asked == [False, True]
     assert len(seen) == 3
     assert not again.offset
+
+
+def test_one_pass_stages_get_their_batches_on_the_device(tmp_path, monkeypatch):
+    """There is one device here: what is brought to it is marked instead."""
+    got = []
+    game = Game()
+    game.stages = lambda _: [Fit("statistics", Rows(), got.append, lambda: None, batch_size=8)]
+    made = loop(game, tmp_path)
+    monkeypatch.setattr(made.fabric, "to_device", lambda rows: ("there", len(rows)))
+    made.run(None)
+    assert got == [("there", 8), ("there", 4)]
