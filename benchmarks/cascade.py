@@ -1,9 +1,9 @@
 """What a cascade saves and costs: ``python -m benchmarks.cascade BUNDLE VIEW [--params FILE] [--limit N]``.
 
 Every test image of the view is scored twice on one thread, by the full graph and by the cascade (docs/adr/0014). Prints
-JSON and adds it to benchmarks/results/cascade.json under VIEW/DETECTOR: the share that leaves early, ms per image,
-AUROC, false alarms and misses both ways. The split is taken from the artefacts that the params file names, and must be
-the one the bundle was made of.
+JSON and adds it to benchmarks/results/cascade.json under VIEW/DETECTOR: the share that leaves early, ms per image, the
+edge score's own AUROC; AUROC, false alarms and misses both ways. The split is taken from the artefacts that the params
+file names, and must be the one the bundle was made of.
 """
 
 import argparse
@@ -79,6 +79,7 @@ def measured(bundle: Path, split: Path, data: Path, limit: int | None = None) ->
             "answered_early": round(float(cascade["ms"][early].mean()), 2) if early.any() else None,
             "saved_share": round(float(saved), 3),
         },
+        "edge_auroc": round(float(roc_auc_score(~normal, cascade["edge"])), 4),
         "full": figures(plain, normal),
         "cascade": figures(cascade, normal),
         "defects_let_out_early": int(let_out.sum()),
@@ -102,6 +103,7 @@ def scored(bundle: Bundle, table: pd.DataFrame, data: Path) -> tuple[pd.DataFram
             ms = 1000 * (time.perf_counter() - started)
             p, decision, _ = answer.verdict
             records.append({"graph": answer.graph, "score": answer.score, "p": p, "decision": decision, "ms": ms})
+        found[1][-1]["edge"] = float(bundle.edge[0].run(["score"], {"image": image})[0][0])
     return pd.DataFrame(found[0]), pd.DataFrame(found[1])
 
 

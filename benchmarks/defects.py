@@ -1,30 +1,38 @@
 """Which defects a detector sees: ``python -m benchmarks.defects [VIEW ...]``.
 
-Image AUROC of the good test images against those of one kind of defect, for every detector that ``benchmarks.fit`` has
-trained (seed 0), from the scores of its evaluation. It tells where a figure comes from and chooses nothing. Writes
-results/defects.md.
+Image AUROC and pixel AP of the good test images and those of one kind of defect, for every detector that
+``benchmarks.fit`` has trained (seed 0), from the scores of its evaluation and from its model. It tells where a figure
+comes from and chooses nothing. Writes results/defects.md.
 """
 
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.floor import trained_scores
 from benchmarks.table import markdown
-from benchmarks.variant import View
+from benchmarks.variant import View, scored
 from components.datasets.loading import rows
 from components.detectors import CATALOGUE
+from components.evaluation.metrics import pixel_metrics
+from components.progress import progress
+from components.training.model import load_model
 
 RESULTS = Path(__file__).parent / "results" / "defects.md"
 VIEWS = ("mtd", "screw")  # those whose defects have names
 ABOUT = """Image AUROC of all good test images against the images of one kind of defect, preset `cpu`, seed 0. Behind
 each kind: how many images it has."""
+PIXELS = """Pixel AP over all good test images and the images of one kind of defect, at half of 256 x 256. Behind each
+kind: its share of all anomalous pixels, and the median share of its images that is anomalous."""
 
 
 def main(views: list[str]) -> None:
-    parts = [f"## {view}\n\n{table(view)}" for view in views or VIEWS]
+    torch.set_num_threads(1)
+    parts = [f"## {view}\n\n{table(view)}\n\n{PIXELS}\n\n{pixel_table(view)}" for view in views or VIEWS]
     RESULTS.write_text("\n\n".join(["# By kind of defect", ABOUT, *parts]) + "\n")
 
 
@@ -36,6 +44,32 @@ def table(view: str) -> str:
     counts = kinds.value_counts().sort_index()
     head = ("detector", *(f"{kind} ({counts[kind]})" for kind in counts.index))
     return markdown(head, ([name, *(f"{line[kind]:.3f}" for kind in counts.index)] for name, line in found.items()))
+
+
+def pixel_table(view_name: str) -> str:
+    """The same of maps, from the models that ``benchmarks.fit`` left."""
+    view = View.of(view_name)
+    known, masks = view.masks()
+    kinds = view.kinds()[known]
+    models = {name: path for name in CATALOGUE if (path := view.stages.of(name) / "model").exists()}
+    lines = []
+    for name, path in progress(list(models.items()), f"{view_name}: maps"):
+        detector = load_model(path)
+        found = pixels_by_kind(scored(detector, detector.inputs(view.test()))[1][known], masks, kinds)
+        lines.append([name, *(f"{value:.3f}" for value in found.values())])
+    areas = masks.mean((1, 2))
+    names = sorted({kind for kind in kinds if kind})
+    shares = (f"{areas[kinds == k].sum() / areas.sum():.0%}, {np.median(areas[kinds == k]):.1%}" for k in names)
+    return markdown(("detector", *(f"{k} ({text})" for k, text in zip(names, shares, strict=True))), lines)
+
+
+def pixels_by_kind(maps: np.ndarray, masks: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
+    """Pixel AP per kind, each with the images of no kind, the good ones."""
+    found = {}
+    for kind in sorted({kind for kind in kinds if kind}):
+        of_it = (kinds == kind) | (kinds == "")
+        found[kind] = float(pixel_metrics(masks[of_it], maps[of_it])["ap"])
+    return found
 
 
 def by_kind(scores: pd.DataFrame, kinds: pd.Series) -> dict[str, float]:

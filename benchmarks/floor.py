@@ -3,7 +3,8 @@
 Each detector that ``benchmarks.fit`` trained (seed 0) beside two floors on the same test images: itself with the
 weights it was created with, whose closed-form stages run and whose gradient steps do not; and the pixel-mean image,
 whose score is the root mean squared difference of an image from the mean of the fit normals. The difference of image
-AUROC comes with a paired bootstrap interval. Test labels only report. Writes results/floor.json and results/floor.md.
+AUROC comes with a paired bootstrap interval. Test labels only report. Writes results/floor.json and results/floor.md,
+and there what mean brightness alone tells; ``--report`` does that and nothing else.
 """
 
 import argparse
@@ -36,21 +37,28 @@ ABOUT = """Image AUROC on the test split, preset `cpu`, seed 0. *Untrained*: the
 its closed-form stages (statistics, memory banks) run, no gradient step does. *Pixel-mean image*: root mean squared
 difference from the mean of the fit normals. The intervals are paired bootstraps over test images; *beats* names the
 floors whose interval lies above zero."""
+LIGHT = """Mean grey level in [0, 1] of the fit normals, of the good and of the defective test images, and the image
+AUROC of its negative. Where good test images are unlike the fit normals in so plain a thing, a difference from normal
+pixels does not mean a defect."""
+LEVELS = ("auroc_of_darkness", "fit", "good", "defective")
 
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.floor")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--untrained", metavar="VIEW/DETECTOR", help="one of them in this process")
+    parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args(arguments)
     if asked.untrained:
         untrained(asked.untrained)
         return
-    names = [n for n in asked.names or (f"{v}/{d}" for v in VIEWS for d in CATALOGUE) if trained_scores(n).exists()]
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        list(pool.map(record, names))
-    (RESULTS / "floor.md").write_text(page(read_json(RESULTS / "floor.json")))
+    if not asked.report:
+        names = [n for n in asked.names or (f"{v}/{d}" for v in VIEWS for d in CATALOGUE) if trained_scores(n).exists()]
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            list(pool.map(record, names))
+    light = {name: brightness(*levels(View.of(name))) for name in VIEWS if View.of(name).split.exists()}
+    (RESULTS / "floor.md").write_text(page(read_json(RESULTS / "floor.json"), light))
 
 
 def trained_scores(name: str) -> Path:
@@ -122,13 +130,31 @@ def from_mean_image(view: View) -> np.ndarray:
     return torch.cat([(batch - mean).square().mean((1, 2, 3)).sqrt() for batch in _batches(test)]).numpy()
 
 
+def levels(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean grey levels of the test images (N,), their labels (N,) and those of the fit normals."""
+    test, fit = (
+        torch.cat([batch.mean((1, 2, 3)) for batch in _batches(images.pixels(SIDE))]).numpy()
+        for images in (view.test(), view.fit())
+    )
+    return test, view.labels(), fit
+
+
+def brightness(test: np.ndarray, labels: np.ndarray, fit: np.ndarray) -> dict[str, float]:
+    """What LEVELS names."""
+    values = (image_metrics(labels, -test)["auroc"], fit.mean(), test[~labels].mean(), test[labels].mean())
+    return {name: round(float(value), 4) for name, value in zip(LEVELS, values, strict=True)}
+
+
 def _batches(table: Table, size: int = 64) -> list[torch.Tensor]:
     return [table.take(range(start, min(start + size, len(table)))) for start in range(0, len(table), size)]
 
 
-def page(found: dict[str, Any]) -> str:
+def page(found: dict[str, Any], light: dict[str, dict[str, float]]) -> str:
     """results/floor.md."""
-    return f"# Floors\n\n{ABOUT}\n\n{markdown(HEAD, (_cells(n, e) for n, e in sorted(found.items())))}\n"
+    floors = markdown(HEAD, (_cells(n, e) for n, e in sorted(found.items())))
+    lines = ([view, *(f"{line[name]:.3f}" for name in LEVELS)] for view, line in light.items())
+    table = markdown(("view", *(name.replace("_", " ") for name in LEVELS)), lines)
+    return f"# Floors\n\n{ABOUT}\n\n{floors}\n\n## Brightness alone\n\n{LIGHT}\n\n{table}\n"
 
 
 def _cells(name: str, entry: dict[str, Any]) -> list[str]:

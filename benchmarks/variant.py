@@ -129,7 +129,12 @@ class View:
     def test_ids(self) -> list[str]:
         return list(self._test()["image_id"])
 
-    def masks(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    def kinds(self) -> np.ndarray:
+        """(N,) str: the kind of defect, empty where there is none."""
+        table = self._test()
+        return table["defect"].where(table["label"] == "anomalous", "").fillna("").to_numpy(str)
+
+    def masks(self, step: int = STEP) -> tuple[np.ndarray, np.ndarray]:
         """Rows with known pixels, and their masks (n, SIDE / step, SIDE / step) bool."""
         known, masks, none = [], [], np.zeros((SIDE, SIDE), bool)
         for i, (what, mask) in enumerate(self._test()[["label", "mask"]].itertuples(index=False)):

@@ -112,7 +112,8 @@ class Stages:
         from components.export import export
 
         at, settings = self.of(detector), self.params.export
-        return export(at / "model", at / "calibration", self.folder / "split", self.data, at / "bundle", settings)
+        split, synthetic = self.folder / "split", self.folder / "synthetic"
+        return export(at / "model", at / "calibration", split, synthetic, self.data, at / "bundle", settings)
 
 
 def main(arguments: list[str]) -> None:

@@ -50,8 +50,10 @@ def _of_edge(parity: dict[str, Any]) -> str:
     """The row of the edge graph, where there is one."""
     if "edge" not in parity:
         return ""
-    edge = parity["edge"]
+    edge, leave = parity["edge"], parity["edge"]["leave"]
     return (
         "\n| edge graph (`loupe score --cascade`, `cascade.json`) | its parity: "
-        f"score {edge['score_error']:.1e}, map {edge['map_error']:.1e} |"
+        f"score {edge['score_error']:.1e}, map {edge['map_error']:.1e}; normal at once: {leave['normals']:.0%} of the "
+        f"calibrate normals, {leave['found_synthetic'] or 0:.0%} of {leave['of']} synthetic anomalies that would be "
+        "found |"
     )

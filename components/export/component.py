@@ -31,11 +31,16 @@ class ExportSettings:
     cascade: CascadeSettings = CascadeSettings()
 
 
-def export(model: Path, calibration: Path, split: Path, data: Path, out: Path, settings: ExportSettings) -> Path:
-    """Write the bundle. Raises ParityError, with parity.json beside *out*, when the graph scores otherwise."""
+def export(
+    model: Path, calibration: Path, split: Path, synthetic: Path, data: Path, out: Path, settings: ExportSettings
+) -> Path:
+    """Write the bundle; the anomalies of *synthetic* bound what an edge graph lets out.
+
+    Raises ParityError, with parity.json beside *out*, when the graph scores otherwise.
+    """
     from components.detectors.contract import Early
     from components.export.card import model_card
-    from components.export.edge import early_answer, exit_of, write_edge
+    from components.export.edge import calibrating, early_answer, exit_of, write_exits
     from components.export.embedding import Described, descriptors
     from components.export.graph import write_graph
     from components.export.parity import compare
@@ -48,6 +53,8 @@ def export(model: Path, calibration: Path, split: Path, data: Path, out: Path, s
     names = _sample(split, settings.parity_images)
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
               "split": split / "split.parquet"}  # fmt: skip
+    if isinstance(detector, Early):
+        inputs["synthetic"] = synthetic / "synthetic.parquet"
     with recorded(out, "export", settings, inputs) as scratch:
         good = [data / n for n in _evenly(list(rows(split, "fit", "normal")["image_id"]), settings.described_images)]
         seen, metadata = descriptors(detector, good), {k: str(v) for k, v in identity.items()}
@@ -59,11 +66,13 @@ def export(model: Path, calibration: Path, split: Path, data: Path, out: Path, s
         _gate(parity, settings, out)
         if isinstance(detector, Early):
             quick = Described(detector, seen, early=True).eval()
-            stands = write_edge(quick, split, data, scratch, known, settings.cascade, settings.opset, metadata)
+            write_graph(quick, scratch / "edge.onnx", settings.opset, {**metadata, "graph": "edge"})
+            stands = write_exits(scratch, known, settings.cascade, *calibrating(split, data, synthetic))
             parity["edge"] = compare(
                 partial(early_answer, detector), scratch / "edge.onnx", paths, names, partial(exit_of, stands), groups
             )
             _gate(parity["edge"], settings, out, "edge graph")
+            parity["edge"]["leave"] = stands["leave"]
         write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
         shutil.copy2(RUNNER, scratch / "runner.py")

@@ -1,44 +1,59 @@
 """The second graph of a detector that can answer early, and from when on its answer stands."""
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from torch import Tensor
 
 from components.artefacts import write_json
-from components.calibration.cascade import CascadeSettings, early, exits
-from components.calibration.conformal import of_group
+from components.calibration.cascade import CascadeSettings, Scored, early, exits
+from components.calibration.conformal import judge, of_group
 from components.datasets.loading import rows
 from components.decoding import decode
 from components.detectors.contract import Detector, Scores
-from components.export.embedding import Described, described
-from components.export.graph import write_graph
+from components.export.embedding import described
 from components.progress import progress
 from components.runtime import session
 from components.scoring.batch import tensor
 
+log = logging.getLogger("loupe")
 
-def write_edge(
-    described: Described,
-    split: Path,
-    data: Path,
-    out: Path,
-    known: dict[str, Any],
-    settings: CascadeSettings,
-    opset: int,
-    metadata: dict[str, str],
+
+class Grouped(NamedTuple):
+    """Image files and the group of each."""
+
+    paths: list[Path]
+    groups: np.ndarray
+
+
+def calibrating(split: Path, data: Path, synthetic: Path) -> tuple[Grouped, Grouped]:
+    """The calibrate normals, and the synthetic anomalies on them."""
+    table, made = rows(split, "calibrate", "normal"), pd.read_parquet(synthetic / "synthetic.parquet")
+    group_of = table.set_index("image_id")["group"]
+    return (
+        Grouped([data / name for name in table["image_id"]], table["group"].to_numpy()),
+        Grouped([synthetic / name for name in made["image_id"]], group_of[made["origin"]].to_numpy()),
+    )
+
+
+def write_exits(
+    out: Path, known: dict[str, Any], settings: CascadeSettings, normals: Grouped, made: Grouped
 ) -> dict[str, Any]:
-    """Write edge.onnx and cascade.json into *out*; returns what the latter holds.
-
-    Its tables are of the exported graph's own scores of the calibrate normals.
-    """
-    write_graph(described, out / "edge.onnx", opset, {**metadata, "graph": "edge"})
-    table = rows(split, "calibrate", "normal")
-    scores = _scores(out / "edge.onnx", [data / name for name in table["image_id"]])
-    found = exits(scores, table["group"].to_numpy(), known, settings)
-    write_json(out / "cascade.json", found)
-    return found
+    """Write cascade.json beside the two graphs in *out*, by whose own scores it is; returns what it holds."""
+    edge = [_scores(out / "edge.onnx", given, "edge graph") for given in (normals, made)]
+    decisions = judge(known, _scores(out / "model.onnx", made, "full graph"), list(made.groups))[1]
+    seen = np.array([decision == "anomalous" for decision in decisions], bool)
+    stands = exits(Scored(edge[0], normals.groups), Scored(edge[1][seen], made.groups[seen]), known, settings)
+    write_json(out / "cascade.json", stands)
+    leave = stands["leave"]
+    message = (
+        "edge graph: %.0f %% of the normals leave as normal, and %.0f %% of %d synthetic anomalies that would be found"
+    )
+    log.info(message, 100 * leave["normals"], 100 * (leave["found_synthetic"] or 0), leave["of"])
+    return stands
 
 
 def early_answer(detector: Detector, images: Tensor) -> Scores:
@@ -51,7 +66,7 @@ def exit_of(stands: dict[str, Any], scores: np.ndarray, groups: list[str]) -> li
     return [early(of_group(stands, group), float(score)) for score, group in zip(scores, groups, strict=True)]
 
 
-def _scores(graph: Path, paths: list[Path]) -> np.ndarray:
+def _scores(graph: Path, given: Grouped, what: str) -> np.ndarray:
     opened = session(graph)
-    given = (tensor(decode(path, str(path)))[None] for path in progress(paths, "edge graph on calibrate normals"))
-    return np.concatenate([opened.run(["score"], {"image": image})[0] for image in given]).astype(np.float64)
+    images = (tensor(decode(path, str(path)))[None] for path in progress(given.paths, f"{what} for its way out"))
+    return np.concatenate([opened.run(["score"], {"image": image})[0] for image in images]).astype(np.float64)

@@ -217,8 +217,8 @@ def test_floor_names_what_is_beaten():
     rng = np.random.default_rng(0)
     good, bad = labels + 0.3 * rng.normal(size=100), rng.normal(size=100)
     found = {"untrained": floor.beside(labels, good, bad), "pixel_mean": floor.beside(labels, good, good)}
-    text = floor.page({"mtd/uniad": {"trained": 0.9, **found}})
-    assert text.rstrip().endswith("| +0.000 to +0.000 | itself untrained |")
+    text = floor.page({"mtd/uniad": {"trained": 0.9, **found}}, {})
+    assert "| +0.000 to +0.000 | itself untrained |\n" in text
 
 
 def test_what_more_buys_is_told_beside_the_preset(monkeypatch, tmp_path):
@@ -268,3 +268,18 @@ def test_each_kind_of_defect_is_held_against_all_good_images():
     scores["score"] = [0.1, 0.5, 0.9, 0.8, 0.3, 0.2]
     kinds = pd.Series({"c": "crack", "d": "crack", "e": "fray", "f": "fray"})
     assert defects.by_kind(scores, kinds) == {"crack": 1.0, "fray": 0.5}
+
+
+def test_maps_of_each_kind_of_defect_are_held_against_those_of_all_good_images():
+    masks = np.zeros((3, 4, 4), bool)
+    masks[1:, 0] = True
+    maps = np.stack([np.zeros((4, 4)), masks[1].astype(float), 1.0 - masks[2]])
+    found = defects.pixels_by_kind(maps, masks, np.array(["", "crack", "fray"]))
+    assert found["crack"] == 1.0
+    assert found["fray"] < 0.2
+
+
+def test_brightness_is_told_beside_the_floors():
+    dark = floor.brightness(np.array([0.1, 0.2, 0.8, 0.9]), np.array([True, True, False, False]), np.array([0.7, 0.9]))
+    assert dark == {"auroc_of_darkness": 1.0, "fit": 0.8, "good": 0.85, "defective": 0.15}
+    assert "| mtd | 1.000 | 0.800 | 0.850 | 0.150 |" in floor.page({}, {"mtd": dark})

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from components.artefacts import read_json
 from components.calibration import p_values
-from components.calibration.cascade import CascadeSettings, early, edge_verdict, exits, full_verdict
+from components.calibration.cascade import CascadeSettings, Scored, early, edge_verdict, exits, full_verdict
 from components.decoding import decode
 from components.errors import BundleError, ParityError, SettingsError
 from components.export.component import ExportSettings, export
@@ -50,8 +51,12 @@ def with_exits(run, folder, **changes) -> Bundle:
     return Bundle(folder, read_json(folder / "manifest.json"), 1)
 
 
-def table(scores: np.ndarray, **settings):
-    return exits(scores, np.array(["a"] * len(scores)), {"alpha": 0.05, "scores": []}, CascadeSettings(**settings))
+NONE = Scored(np.zeros(0), np.zeros(0, object))
+
+
+def table(scores: np.ndarray, made: Scored = NONE, **settings):
+    normals = Scored(scores, np.array(["a"] * len(scores)))
+    return exits(normals, made, {"alpha": 0.05, "scores": []}, CascadeSettings(**settings))
 
 
 # The rule
@@ -107,12 +112,29 @@ def test_a_group_with_a_table_of_its_own_has_exits_of_its_own():
     scores, groups = np.arange(40.0), np.array(["a", "b"] * 20)
     scores[groups == "b"] += 100
     own = {"alpha": 0.2, "groups": {"a": {"scores": []}, "b": {"n": 3}}}
-    known = exits(scores, groups, own, CascadeSettings())
+    known = exits(Scored(scores, groups), NONE, own, CascadeSettings())
     assert set(known["groups"]) == {"a"}
     assert known["groups"]["a"]["low"] < 40 < known["low"]
+    made = Scored(np.array([3.0, 50.0]), np.array(["b", "a"]))
+    assert exits(Scored(scores, groups), made, own, CascadeSettings())["groups"] == known["groups"] | {
+        "a": known["groups"]["a"] | {"leave": {**known["groups"]["a"]["leave"], "found_synthetic": 0.0, "of": 1}}
+    }
 
 
-@pytest.mark.parametrize("slip", [{"normal": 0.05}, {"normal": 1.5}, {"share": 0.9}])
+@pytest.mark.parametrize(("missed", "let_out"), [(0.0, 0), (0.05, 1), (0.1, 2), (1.0, 10)])
+def test_few_of_the_anomalies_that_the_full_graph_finds_leave_as_normal(missed, let_out):
+    """Ten of twenty lie among the lower half of the normals, where all of them could leave."""
+    scores = np.arange(200.0)
+    made = Scored(np.concatenate([10.0 * np.arange(10), 150.0 + np.arange(10)]), np.array(["a"] * 20))
+    known = table(scores, made, missed=missed)
+    assert sum(early(known, value) == "normal" for value in made.scores) == let_out
+    assert known["leave"]["found_synthetic"] == let_out / 20
+    assert known["leave"]["of"] == 20
+    assert known["leave"]["normals"] == np.mean([early(known, value) == "normal" for value in scores])
+    assert table(scores, missed=0.0)["low"] == table(scores, made, missed=1.0)["low"]
+
+
+@pytest.mark.parametrize("slip", [{"normal": 0.05}, {"normal": 1.5}, {"share": 0.9}, {"missed": 1.1}])
 def test_settings_that_cannot_hold_are_refused(slip):
     with pytest.raises(SettingsError, match=r"export\.cascade"):
         table(np.arange(60.0), **slip)
@@ -156,7 +178,24 @@ def test_the_thresholds_are_from_the_calibrate_normals(run, opened, product):
     scores = np.sort([float(graph.run(["score"], {"image": image})[0][0]) for image in pixels])
     np.testing.assert_allclose(known["scores"], scores, rtol=1e-5)
     assert known["n"] == len(names)
-    assert scores[0] <= known["low"] < scores[-1]
+    assert known["low"] < scores[-1]
+
+
+def test_the_way_out_is_narrowed_by_anomalies_on_the_calibrate_normals(run, opened):
+    graph, known = opened.edge
+    synthetic = run / "work" / "run" / "synthetic"
+    made = [
+        tensor(decode(synthetic / name))[None] for name in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]
+    ]
+    found = [image for image in made if opened.judge(float(opened.score(image)[0][0]))[1] == "anomalous"]
+    assert 0 < len(found) < len(made)
+    scores = np.sort([float(graph.run(["score"], {"image": image})[0][0]) for image in found])
+    assert known["leave"]["of"] == len(found)
+    assert known["leave"]["found_synthetic"] == pytest.approx(np.mean(scores <= known["low"]))
+    assert np.mean(scores <= known["low"]) <= 0.05
+    half = known["scores"][known["n"] - math.ceil(known["normal"] * (known["n"] + 1)) + 1]
+    assert known["low"] == pytest.approx(min(half, scores[len(found) // 20]), abs=3 * known["resolution"])
+    assert read_json(run / "bundle" / "run.json")["inputs"].keys() >= {"synthetic", "split", "model"}
 
 
 def test_the_parity_gate_covers_the_edge_graph(run, product, tmp_path, monkeypatch):
@@ -173,9 +212,10 @@ def test_the_parity_gate_covers_the_edge_graph(run, product, tmp_path, monkeypat
 
     monkeypatch.setattr(FMRNet, "edge", drifting)
     below = run / "work" / "run" / "fmr_net"
+    given = [below.parent / "split", below.parent / "synthetic", product.parent / product.name]
+    few = ExportSettings(parity_images=2, described_images=4)
     with pytest.raises(ParityError, match="edge graph"):
-        export(below / "model", below / "calibration", run / "work" / "run" / "split", product.parent / product.name,
-               tmp_path / "bundle", ExportSettings(parity_images=2, described_images=4))  # fmt: skip
+        export(below / "model", below / "calibration", *given, tmp_path / "bundle", few)
 
 
 def test_hashes_cover_both_files_of_the_cascade(run, tmp_path):
@@ -261,4 +301,5 @@ def test_the_benchmark_counts_early_exits_and_ranks_across_graphs(run, product):
         found["early"]["normal_at_once"] + found["early"]["anomalous_at_once"], abs=1e-3
     )
     assert 0 <= found["of_them_found_by_full"] <= found["defects_let_out_early"]
+    assert 0 <= found["edge_auroc"] <= 1
     assert {"auroc", "false_alarms", "misses"} == set(found["full"]) == set(found["cascade"])
