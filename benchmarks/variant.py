@@ -158,9 +158,8 @@ def apart(module: str, option: str, name: str) -> bool:
 
 
 def trained(
-    detector: Detector, data: TrainingData, seed: int, select: Select, behind: Callable[[str], None] = lambda _: None,
-    precision: Any = "32-true",
-) -> Loop:  # fmt: skip
+    detector: Detector, data: TrainingData, seed: int, select: Select, behind: Callable[[str], None] = lambda _: None
+) -> Loop:
     """Train *detector*, on a GPU where there is one; *behind* is called with the name of every stage that has ended."""
     stages = detector.stages
 
@@ -170,7 +169,7 @@ def trained(
             behind(stage.name)
 
     detector.stages = watched  # type: ignore[method-assign]
-    fabric = Fabric(accelerator="auto", devices=1, precision=precision)
+    fabric = Fabric(accelerator="auto", devices=1)
     fabric.to_device(detector)
     loop = Loop(detector, select, Nowhere(), seed, float("inf"), fabric)
     loop.run(data)

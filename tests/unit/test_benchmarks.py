@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import accelerator, defects, floor, mechanisms, methods, more, table
+from benchmarks import accelerator, defects, floor, labelled, mechanisms, methods, more, table
 from benchmarks.studies import STUDIES, Mechanism, label, studied
 from benchmarks.variant import trained
 from components.backbones import FeatureStore
@@ -231,7 +231,7 @@ def test_what_more_buys_is_told_beside_the_preset(monkeypatch, tmp_path):
         for what, v in runs.items()
     }
     text = more.page({"mtd/uniad": found})
-    assert "| mtd | uniad | nothing | 0.800 (0.700 to 0.900) | no masks | 0.850 | - | 9 |" in text
+    assert "| mtd | uniad | nothing | 0.800 (0.700 to 0.900) | no masks | 0.850 | 9 |" in text
     assert "| mtd | uniad | `epochs=36` | 0.900" in text
     more.draw({"mtd/uniad": found})
     assert (tmp_path / "more.png").stat().st_size > 5000
@@ -246,6 +246,13 @@ def test_a_training_on_a_gpu_stands_beside_the_one_on_the_cpu(monkeypatch, tmp_p
     assert "trained on Card." in text
     assert "| mtd | prn | nothing | 0.800 (0.700 to 0.900) | 0.200 | 0.700 | 0.500 | 9 | 80 |" in text
     assert "| `epochs=9` | 0.800 (0.700 to 0.900) | 0.200 | 0.700 | 0.500 | 9 | - |" in text
+
+
+def test_labelled_anomalies_stand_beside_normals_alone():
+    one, other = ({**overall(v), "n": {"normal": 3, "anomalous": 4}} for v in (0.7, 0.8))
+    text = labelled.page({"mtd/20": {"with": other, "without": one}})
+    assert "| mtd | normals | 7 | 0.700 (0.600 to 0.800) | 0.900 | 0.400 | 0.800 | 0.200 |" in text
+    assert "| mtd | normals and 20 anomalies | 7 | 0.800 (0.700 to 0.900) |" in text
 
 
 def test_more_is_measured_again_where_settings_changed(monkeypatch, tmp_path):
