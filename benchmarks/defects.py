@@ -32,8 +32,16 @@ kind: its share of all anomalous pixels, and the median share of its images that
 
 def main(views: list[str]) -> None:
     torch.set_num_threads(1)
-    parts = [f"## {view}\n\n{table(view)}\n\n{PIXELS}\n\n{pixel_table(view)}" for view in views or VIEWS]
-    RESULTS.write_text("\n\n".join(["# By kind of defect", ABOUT, *parts]) + "\n")
+    parts = sections(RESULTS.read_text()) if RESULTS.exists() else {}
+    parts |= {view: f"{table(view)}\n\n{PIXELS}\n\n{pixel_table(view)}" for view in views or VIEWS}
+    texts = [f"## {view}\n\n{text}" for view, text in sorted(parts.items())]
+    RESULTS.write_text("\n\n".join(["# By kind of defect", ABOUT, *texts]) + "\n")
+
+
+def sections(page: str) -> dict[str, str]:
+    """The text below each view's heading: a view that is not asked about keeps its own."""
+    parts = [part.partition("\n") for part in page.split("\n## ")[1:]]
+    return {view: text.strip() for view, _, text in parts}
 
 
 def table(view: str) -> str:

@@ -277,6 +277,12 @@ def test_each_kind_of_defect_is_held_against_all_good_images():
     assert defects.by_kind(scores, kinds) == {"crack": 1.0, "fray": 0.5}
 
 
+def test_a_view_that_is_not_asked_about_keeps_its_section():
+    assert defects.sections("# Head\n\nabout\n\n## mtd\n\none\n\ntwo\n\n## screw\n\nthree\n") == {
+        "mtd": "one\n\ntwo", "screw": "three",
+    }  # fmt: skip
+
+
 def test_maps_of_each_kind_of_defect_are_held_against_those_of_all_good_images():
     masks = np.zeros((3, 4, 4), bool)
     masks[1:, 0] = True
