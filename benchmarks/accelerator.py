@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.fit import stored
-from benchmarks.more import measured, quality
+from benchmarks.more import changed, measured, quality
 from benchmarks.studies import Overrides, label
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, View, apart, scored
@@ -120,11 +120,9 @@ def page(found: dict[str, Any]) -> str:
 
 def _cells(variant: str, entry: dict[str, Any], known: dict[str, Any]) -> list[str]:
     view, detector, what = variant.split("/", 2)
-    image, pixel, synthetic = quality(entry)
     cpu = f"{known[f'{view}/{detector}']['seconds']['train']:.0f}" if what == "full" else "-"
-    changed = "nothing" if what == "full" else f"`{what}`"
     made = f"{entry['synthetic_pixel_ap']:.3f}"
-    return [view, detector, changed, image, pixel, synthetic, made, f"{entry['wall']:.0f}", cpu]
+    return [view, detector, changed(what), *quality(entry), made, f"{entry['wall']:.0f}", cpu]
 
 
 if __name__ == "__main__":

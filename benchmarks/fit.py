@@ -73,9 +73,13 @@ def params_file(seed: int) -> Path:
 
 
 def prepare(view: str, seed: int) -> None:
-    stages = Stages(load_params(params_file(seed)), view)
+    prepared(Stages(load_params(params_file(seed)), view))
+
+
+def prepared(stages: Stages) -> None:
+    """Run what stands before training and has not run yet."""
     for part in stages.members:
-        prepare(part.view, seed)
+        prepared(part)
     steps = [(stages.split, stages.folder / "split"), (stages.synthesise, stages.folder / "synthetic")]
     if not stages.members:
         steps[:0] = [(stages.manifest, stages.shared / "manifest"), (stages.validate, stages.shared / "validation")]

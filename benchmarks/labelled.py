@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.fit import WORK, params_file, stored
+from benchmarks.fit import WORK, params_file, prepared, stored
 from benchmarks.table import markdown
 from components.artefacts import git_commit, read_json, write_json
 from components.datasets.loading import rows
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     known = Stages(load_params(params_file(0)), asked.view)
     with_some = labelled(known, asked.count, "with")
-    prepare(with_some)
+    prepared(with_some)
     without = labelled(known, asked.count, "without")
     borrowed(known, with_some, without)
     if not (with_some.of(DETECTOR) / "model").exists():
@@ -57,23 +57,17 @@ def labelled(known: Stages, count: int, what: str) -> Stages:
     return replace(known, params=replace(params, split=replace(params.split, labelled=count), artefacts=str(folder)))
 
 
-def prepare(stages: Stages) -> None:
-    if not (stages.folder / "synthetic").exists():
-        for step in (stages.manifest, stages.validate, stages.split, stages.synthesise):
-            step()
-
-
-def borrowed(known: Stages, prepared: Stages, stages: Stages) -> None:
-    """Give *stages* the split of *prepared* and the normal-only model of *known*. Raises DataError."""
+def borrowed(known: Stages, split: Stages, stages: Stages) -> None:
+    """Give *stages* the split of *split* and the normal-only model of *known*. Raises DataError."""
     model = known.of(DETECTOR) / "model"
     if not model.exists():
         raise DataError(f"{model}: is missing; run python -m benchmarks.fit {known.view}/{DETECTOR} first")
     for side in ("fit", "calibrate"):
-        one, other = (set(rows(s.folder / "split", side, "normal")["image_id"]) for s in (known, prepared))
+        one, other = (set(rows(s.folder / "split", side, "normal")["image_id"]) for s in (known, split))
         if one != other:
-            raise DataError(f"{known.folder}: its {side} normals are others than those of {prepared.folder}")
+            raise DataError(f"{known.folder}: its {side} normals are others than those of {split.folder}")
     shutil.rmtree(stages.folder, ignore_errors=True)
-    shutil.copytree(prepared.folder / "split", stages.folder / "split")
+    shutil.copytree(split.folder / "split", stages.folder / "split")
     shutil.copytree(model, stages.of(DETECTOR) / "model")
 
 

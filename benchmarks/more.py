@@ -139,8 +139,12 @@ def page(found: dict[str, Any]) -> str:
 
 
 def _cells(name: str, what: str, entry: dict[str, Any]) -> list[str]:
-    changed = "nothing" if what == "full" else f"`{what}`"
-    return [*name.split("/"), changed, *quality(entry), f"{entry['seconds']:.0f}"]
+    return [*name.split("/"), changed(what), *quality(entry), f"{entry['seconds']:.0f}"]
+
+
+def changed(what: str) -> str:
+    """The label of a variant, as it stands in a table."""
+    return "nothing" if what == "full" else f"`{what}`"
 
 
 def quality(entry: dict[str, Any]) -> tuple[str, str, str]:

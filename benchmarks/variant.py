@@ -110,17 +110,20 @@ class View:
 
     def check(self) -> CheckImages:
         """What epochs are chosen by: calibrate normals, then synthetic anomalies on them."""
-        normal = self._files(rows(self.split, "calibrate", "normal"))
-        made = [self.synthetic / i for i in pd.read_parquet(self.synthetic / "synthetic.parquet")["image_id"]]
-        images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(path) for path in made)))
+        normal, made = self._files(rows(self.split, "calibrate", "normal")), self._made()
+        images = FileImages((*normal.paths, *made.paths), (*normal.hashes, *made.hashes))
         return CheckImages(StoredImages(images, self.store), np.arange(len(images)) >= len(normal))
 
     def made(self) -> tuple[StoredImages, np.ndarray]:
         """The synthetic anomalies of ``check``, and their masks (N, SIDE / STEP, SIDE / STEP) bool."""
-        table = pd.read_parquet(self.synthetic / "synthetic.parquet")
-        paths = [self.synthetic / i for i in table["image_id"]]
-        masks = np.stack([load_mask(self.synthetic / i, SIDE)[::STEP, ::STEP] for i in table["mask"]])
-        return StoredImages(FileImages(tuple(paths), tuple(map(file_hash, paths))), self.store), masks
+        names = pd.read_parquet(self.synthetic / "synthetic.parquet")["mask"]
+        masks = np.stack([load_mask(self.synthetic / name, SIDE)[::STEP, ::STEP] for name in names])
+        return StoredImages(self._made(), self.store), masks
+
+    def _made(self) -> FileImages:
+        names = pd.read_parquet(self.synthetic / "synthetic.parquet")["image_id"]
+        paths = tuple(self.synthetic / name for name in names)
+        return FileImages(paths, tuple(map(file_hash, paths)))
 
     def labels(self) -> np.ndarray:
         """(N,) bool, True where anomalous."""

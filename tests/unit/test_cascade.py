@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from components.artefacts import read_json
 from components.calibration import p_values
 from components.calibration.cascade import CascadeSettings, Scored, early, edge_verdict, exits, full_verdict
+from components.datasets.loading import rows
 from components.decoding import decode
 from components.errors import BundleError, ParityError, SettingsError
 from components.export.component import ExportSettings, export
@@ -179,6 +181,7 @@ def test_the_thresholds_are_from_the_calibrate_normals(run, opened, product):
     np.testing.assert_allclose(known["scores"], scores, rtol=1e-5)
     assert known["n"] == len(names)
     assert known["low"] < scores[-1]
+    assert known["leave"]["normals"] == np.mean(scores <= known["low"])
 
 
 def test_the_way_out_is_narrowed_by_anomalies_on_the_calibrate_normals(run, opened):
@@ -301,5 +304,8 @@ def test_the_benchmark_counts_early_exits_and_ranks_across_graphs(run, product):
         found["early"]["normal_at_once"] + found["early"]["anomalous_at_once"], abs=1e-3
     )
     assert 0 <= found["of_them_found_by_full"] <= found["defects_let_out_early"]
-    assert 0 <= found["edge_auroc"] <= 1
+    test = rows(run / "work" / "run" / "split", "test").iloc[np.linspace(0, 15, 8).astype(int)]
+    graph, _ = Bundle.open(run / "bundle").edge
+    scores = [float(graph.run(["score"], {"image": tensor(decode(product / n))[None]})[0][0]) for n in test["image_id"]]
+    assert found["edge_auroc"] == pytest.approx(roc_auc_score(test["label"] == "anomalous", scores), abs=1e-4)
     assert {"auroc", "false_alarms", "misses"} == set(found["full"]) == set(found["cascade"])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from components.artefacts import atomic_dir, tree_hash
+from components.artefacts import atomic_dir, git_commit, tree_hash
 from components.errors import SettingsError
 from components.params import load_params
 from components.settings import build, plain
@@ -60,3 +60,8 @@ def test_failed_block_leaves_the_earlier_artefact(tmp_path):
         (scratch / "a").write_text(str(1 / 0))
     assert tree_hash(out) == before
     assert [p.name for p in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_a_machine_without_git_names_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None
