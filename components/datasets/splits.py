@@ -14,6 +14,7 @@ import pandas as pd
 from components.artefacts import recorded, values_hash, write_json
 from components.datasets.duplicates import near_duplicates
 from components.datasets.loading import read_split
+from components.datasets.shift import shifts
 from components.decoding import load_mask
 from components.errors import DataError
 from components.records import SPLIT_COLUMNS
@@ -48,8 +49,10 @@ def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Pa
         table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
         names = table["image_id"]
         copies = {"near_duplicates": [[names[i], names[j], c] for i, j, c in pairs], "near_duplicate_pairs": len(pairs)}
-        write_json(scratch / "split.json", {**_summary(table), **copies})
+        write_json(scratch / "split.json", {**_summary(table), **copies, "shifted": shifts(table)})
     log.info("%s: %s, %d near-duplicate pairs", out, dict(Counter(table["split"])), len(pairs))
+    for line in shifts(table):
+        log.warning("%s; figures of the test split tell of that too: take both in the same way", line)
     return out
 
 

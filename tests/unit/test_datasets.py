@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from components.artefacts import read_json
 from components.datasets.adapters import adapter, folder_rows, mtd_rows
 from components.datasets.duplicates import compare, near_duplicates
 from components.datasets.manifest import measure
+from components.datasets.shift import shifts
 from components.datasets.splits import SplitSettings, split
 from components.errors import DataError
 from components.records import MANIFEST_COLUMNS
@@ -105,6 +107,26 @@ def test_copy_of_a_test_image_leaves_training_and_a_cluster_stays_together(copie
     three = pd.read_parquet(split(validated, folder, tmp_path / "3", SplitSettings(hash_distance=64)) / "split.parquet")
     same = three.set_index("image_id")["split"][["0.png", "encoded.jpg", "resized.png", "shifted.png"]]
     assert len(set(same)) == 1
+
+
+def test_darker_good_test_images_are_told(tmp_path, caplog):
+    dimmed = {f"{i:02d}.png": "test" if i % 3 == 0 else "train" for i in range(60)}
+    for i, (name, role) in enumerate(dimmed.items()):
+        save(tmp_path / name, (tile(i) * (0.7 if role == "test" else 1)).astype(np.uint8))
+    table = manifest(tmp_path, dimmed)
+    (tmp_path / "validated").mkdir()
+    table.to_parquet(tmp_path / "validated/clean.parquet")
+    log = read_json(split(tmp_path / "validated", tmp_path, tmp_path / "out", SplitSettings()) / "split.json")
+    told = [line for line in log["shifted"] if "in brightness" in line]
+    assert len(told) == 1
+    assert told[0].startswith("g: good test images differ from good training images in brightness (median 0.")
+    assert told[0] in caplog.text
+    assert "take both in the same way" in caplog.text
+    mixed = table.assign(split=["test" if i % 2 else "fit" for i in range(60)])
+    assert not [line for line in shifts(mixed.assign(brightness=np.arange(60) // 2)) if "brightness" in line]
+    assert shifts(mixed.assign(split="fit")) == []
+    bad = table.assign(split=table["role"].replace("train", "fit"), label="anomalous")
+    assert shifts(bad) == []  # what defects look like is not asked
 
 
 def test_unknown_group_is_named(copies, tmp_path):
