@@ -186,7 +186,10 @@ STUDIES = {
         ),
     ),
     "prn": Study(
-        {"backbone.size": 128, "epochs": 2, "copies": 2, "residual": True, "patches": [1, 2, 4, 8]},
+        {
+            "backbone.size": 128, "epochs": 2, "copies": 2, "residual": True, "patches": [1, 2, 4, 8],
+            "strategies": ["heterologous", "homologous"],
+        },
         (
             Mechanism("difference from the nearest prototype", {"residual": False}, main=True),
             Mechanism("attention over patches of several sizes", {"patches": [1]}),

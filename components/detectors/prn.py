@@ -164,7 +164,8 @@ class PRN(FeatureDetector):
         "paper": PRNSettings(),
         "cpu": PRNSettings(
             BackboneSettings(taps=(1, 2, 3, 4)), widths=(16, 24, 32), blocks=1, decoder=(12, 24, 32), stride=2,
-            copies=2, grey=True, epochs=6, batch_size=4, learning_rate=2e-3, weight_decay=1e-4, cosine=True,
+            strategies=("heterologous", "homologous", "shade"), copies=2, grey=True, epochs=6, batch_size=4,
+            learning_rate=2e-3, weight_decay=1e-4, cosine=True,
         ),
         "tiny": PRNSettings(
             BackboneSettings(taps=(1, 2, 3, 4), size=64), most=4, widths=(8, 8, 8), blocks=1, decoder=(8, 8, 8),

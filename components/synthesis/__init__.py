@@ -18,7 +18,7 @@ from components.decoding import decode
 from components.errors import DataError, SettingsError
 from components.progress import progress
 from components.records import SYNTHETIC_COLUMNS
-from components.synthesis.strategies import STRATEGIES, SynthesisSettings, Synthetic
+from components.synthesis.strategies import AREAS, STRATEGIES, SynthesisSettings, Synthetic
 
 TRIES = 50
 GRID_ROWS = 3
@@ -33,10 +33,10 @@ def identity() -> str:
 
 
 def make(name: str, image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
-    """One anomaly on a uint8 (H, W, 3) image, redrawn until its area is within the settings. Raises DataError."""
+    """One anomaly on a uint8 (H, W, 3) image, redrawn until its area is within its range. Raises DataError."""
     if name not in STRATEGIES:
         raise SettingsError(f"synthesis.strategies: {name} does not exist; choose of {', '.join(STRATEGIES)}")
-    low, high = settings.area
+    low, high = AREAS.get(name, settings.area)
     for _ in range(TRIES):
         made = STRATEGIES[name](image, rng, settings)
         if low <= made.area <= high:

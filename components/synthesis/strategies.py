@@ -7,6 +7,7 @@ from components.synthesis.cutpaste import cutpaste, scar
 from components.synthesis.draem import perlin_self, perlin_texture
 from components.synthesis.natural import natural, natural_blended
 from components.synthesis.saliency import saliency
+from components.synthesis.shade import AREA, shade
 from components.synthesis.simulated import heterologous, homologous
 from components.synthesis.smudge import smudge
 
@@ -27,4 +28,8 @@ STRATEGIES: dict[str, Strategy] = {
     "spot_defect": spot_defect,
     "texture_defect": texture_defect,
     "smudge": smudge,
+    "shade": shade,
 }
+
+# Share of the image that an anomaly may cover, where it is not that of the settings.
+AREAS = {"shade": AREA}

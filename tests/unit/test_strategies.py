@@ -323,3 +323,35 @@ def test_smudge_is_one_colour():
     for m in drawn("smudge", TEXTURE):
         paint = (m.image - (1 - m.strength) * TEXTURE.astype(float))[m.mask] / m.strength
         assert np.ptp(paint, axis=0).max() <= 1.01 / m.strength
+
+
+# shade
+
+
+def change(made, image):
+    return (made.image.astype(float) - image)[made.mask]
+
+
+def test_shade_is_wide_and_can_be_seen():
+    wide = drawn("shade", TEXTURE, range(40))
+    assert np.median([m.area for m in wide]) > 0.1
+    assert max(m.area for m in wide) > 0.3
+    assert min(np.abs(change(m, TEXTURE)).mean() for m in wide) > 5
+    assert max(label(m.mask)[0].max() for m in drawn("shade", np.full((128, 128, 3), 128, np.uint8))) <= 6
+
+
+def test_shade_is_brighter_or_darker_rougher_or_smoother():
+    made = drawn("shade", TEXTURE, range(40))
+    tones = [change(m, TEXTURE).mean() for m in made]
+    assert min(tones) < -10 < 10 < max(tones)
+    inner = [m.mask & (distance_transform_edt(m.mask) > 4) for m in made]
+    rough = [np.abs(np.diff(m.image.astype(float), axis=0))[i[1:]].mean() for m, i in zip(made, inner, strict=True)]
+    own = [np.abs(np.diff(TEXTURE.astype(float), axis=0))[i[1:]].mean() for i in inner]
+    factors = np.array(rough) / own
+    assert factors.min() < 0.8
+    assert factors.max() > 1.3
+
+
+def test_shade_lies_on_the_product():
+    far = distance_transform_edt(~foreground(thing())) > 6  # an edge's sigma at most, which is 3 pixels here, twice
+    assert not any((m.mask & far).any() for m in drawn("shade", thing(), range(20)))
