@@ -32,6 +32,8 @@ KINDS = [  # none of them in the mixture that epochs are chosen by
     "heterologous", "homologous", "confetti", "smudge", "spot_defect", "line_defect", "texture_defect",
     "natural_blended",
 ]  # fmt: skip
+SIMULATED: Overrides = {"strategies": ["heterologous", "homologous"]}  # what their publications have
+FORGED: Overrides = {"strategies": ["saliency"]}
 LARGE_DSR = {
     "size": 256, "width": 64, "inner": 32, "words": 1024, "restriction": 64, "decoder": 64,
     "detection": [32, 64, 128], "upsampling": [32, 64, 128], "box": 21,
@@ -39,12 +41,18 @@ LARGE_DSR = {
 ASKED: dict[str, tuple[Overrides, ...]] = {f"mtd/{name}": ({},) for name in CATALOGUE} | {
     "mtd/prn": (
         {},
-        {"copies": 12, "epochs": 1},
-        {"copies": 12, "epochs": 6, "batch_size": 16},
+        SIMULATED,
+        {**SIMULATED, "copies": 12, "epochs": 1},
+        {**SIMULATED, "copies": 12, "epochs": 6, "batch_size": 16},
         {"strategies": KINDS, "copies": 12, "epochs": 1},
         {"strategies": KINDS, "copies": 12, "epochs": 6, "batch_size": 16},
     ),
-    "mtd/sgsf": ({}, {"copies": 15, "epochs": 2}, {"strategies": KINDS, "copies": 15, "epochs": 2}),
+    "mtd/sgsf": (
+        {},
+        {**FORGED, "copies": 3, "epochs": 10},
+        {**FORGED, "copies": 15, "epochs": 2},
+        {"strategies": KINDS, "copies": 15, "epochs": 2},
+    ),
     "mtd/dsr": ({}, {"epochs": [12, 48, 12]}, {**LARGE_DSR, "epochs": [10, 30, 6]}),
 }
 ABOUT = """*Changed* is on top of the preset. Trainings shared the card and its host, so that seconds are upper

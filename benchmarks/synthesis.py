@@ -30,7 +30,7 @@ from components.decoding import decode
 from components.detectors.contract import Detector
 from components.imaging import to_tensor
 from components.progress import progress
-from components.synthesis import STRATEGIES, SynthesisSettings, Synthetic, make
+from components.synthesis import AREAS, STRATEGIES, SynthesisSettings, Synthetic, make
 from components.training.model import load_model
 
 DATA = {"mtd": "mtd", "screw": "mvtec_ad_screw", "elpv-mono": "elpv", "elpv-poly": "elpv"}
@@ -115,13 +115,18 @@ def statistics(figures: dict[str, dict[str, float]]) -> str:
         for name, f in figures.items()
     ]
     images = next(iter(figures.values()))["images"]
+    own = "".join(f", for `{name}` {_percent(area)}" for name, area in AREAS.items())
     about = (
         f"One anomaly on each of {images:.0f} calibrate normals ({', '.join(VIEWS)}; {SETTINGS.size} pixels, areas of\n"
-        f"{100 * SETTINGS.area[0]:g} to {100 * SETTINGS.area[1]:g} % allowed). Medians of the area, of the mean change "
+        f"{_percent(SETTINGS.area)} allowed{own}). Medians of the area, of the mean change "
         "where anything changed, and of the\nconnected parts; means of the blend weight and of the processor time on "
         "one core of a machine in use, draws thrown\naway for their area included."
     )
     return "\n".join(["## Measured", about, "", *lines]) + "\n"
+
+
+def _percent(area: tuple[float, float]) -> str:
+    return f"{100 * area[0]:g} to {100 * area[1]:g} %"
 
 
 def gallery(images: list[np.ndarray]) -> Image.Image:

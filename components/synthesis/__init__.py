@@ -23,7 +23,7 @@ from components.synthesis.strategies import AREAS, STRATEGIES, SynthesisSettings
 TRIES = 50
 GRID_ROWS = 3
 
-__all__ = ["STRATEGIES", "SynthesisSettings", "Synthetic", "identity", "make", "synthesise"]
+__all__ = ["AREAS", "STRATEGIES", "SynthesisSettings", "Synthetic", "identity", "make", "synthesise"]
 
 
 @cache
