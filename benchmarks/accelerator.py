@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.fit import stored
-from benchmarks.more import changed, measured, quality
+from benchmarks.more import VARIED, changed, measured, quality
 from benchmarks.studies import Overrides, label
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, View, apart, scored
@@ -28,10 +28,7 @@ from components.evaluation.metrics import pixel_metrics
 
 RESULTS = Path(__file__).parent / "results"
 LOCK = threading.Lock()
-KINDS = [  # none of them in the mixture that epochs are chosen by
-    "heterologous", "homologous", "confetti", "smudge", "spot_defect", "line_defect", "texture_defect",
-    "natural_blended",
-]  # fmt: skip
+KINDS = ["heterologous", *VARIED[1:-1]]
 SIMULATED: Overrides = {"strategies": ["heterologous", "homologous"]}  # what their publications have
 FORGED: Overrides = {"strategies": ["saliency"]}
 LARGE_DSR = {

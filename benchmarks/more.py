@@ -32,6 +32,10 @@ RESULTS = Path(__file__).parent / "results"
 LOCK = threading.Lock()
 PLAIN, SHORT = {"positions": False}, {"draws": 0}
 DEEPER, LARGER = {"backbone.name": "tf_efficientnet_lite1"}, {"backbone.size": 320}
+VARIED = [  # none of them in the mixture that epochs are chosen by
+    "saliency", "homologous", "confetti", "smudge", "spot_defect", "line_defect", "texture_defect", "natural_blended",
+    "shade",
+]  # fmt: skip
 ASKED: dict[str, tuple[Overrides, ...]] = {
     "screw/uniad": (SHORT, {"epochs": 72}),
     "screw/sivt": (SHORT, {"epochs": 60}),
@@ -44,6 +48,7 @@ ASKED: dict[str, tuple[Overrides, ...]] = {
     "mtd/alps": ({"top": 1.0},),
     "mtd/paedid": (PLAIN, {"brightness": False}, {"patch": 8}),
     "mtd/cma_ae": ({"epochs": 12}, {"blur": 4.0}, {"image": "deviation"}, {"standardise": "scale"}),
+    "mtd/sgsf": ({"strategies": VARIED, "copies": 9, "epochs": 7, "batch_size": 4, "widths": [16, 32, 64, 128, 128]},),
     "mtd/fastflow": (DEEPER, LARGER, {"epochs": 24}),
 }
 HEAD = ("view", "detector", "changed", "image AUROC (95 %)", "pixel AP", "synthetic AUROC", "CPU s")

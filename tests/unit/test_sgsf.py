@@ -14,7 +14,6 @@ from components.detectors.blocks import focal
 from components.detectors.gallery import Gallery
 from components.detectors.sgsf import SGSF
 from components.detectors.similarity import structural_difference
-from components.synthesis import SynthesisSettings
 from tests.given import Named
 
 TINY = settings_for("sgsf", "tiny")
@@ -34,14 +33,10 @@ def batch(count: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_it_learns_from_images_forged_by_saliency():
-    asked = {}
     for preset in ("paper", "cpu", "tiny"):
         data = Named()
         list(SGSF(dataclasses.replace(settings_for("sgsf", preset), widths=(2, 2, 2))).stages(data))
-        asked[preset] = data.asked[0][0]
-    assert asked["paper"] == asked["tiny"] == ("saliency",)
-    assert asked["cpu"][0] == "saliency"
-    assert not {*asked["cpu"]} & {*SynthesisSettings().strategies}  # epochs are chosen by anomalies of other kinds
+        assert data.asked[0][0] == ("saliency",)
 
 
 def test_three_images_of_four_are_forged():
