@@ -14,6 +14,7 @@ from components.synthesis.foreground import foreground
 
 AREA = (0.01, 0.5)  # share of the image: what is left on the product of the highest ...
 SHARE = (0.03, 0.5)  # ... of coarse noise, or of a rectangle twice as large, which reaches over the border
+SMALL = 0.05  # share of the image: no part of a smaller product is wide, so the whole image counts
 CELLS = 1  # Perlin noise of 1 to 2 ** CELLS cells per axis: few, wide blobs
 ASPECT, TILT = 4.5, 5.0  # of a rectangle: long side over short at most, degrees off the image's axes (deviation)
 EDGE = (0.3, 6.0)  # sigma of the edge
@@ -27,8 +28,8 @@ SEEN = 8.0  # grey levels of mean change from which on the area can be seen
 
 def shade(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:  # noqa: ARG001
     """Another brightness, another roughness and, every other time, detail from elsewhere in the image."""
-    strength = float(rng.uniform(*STRENGTH))
-    area = _area(image.shape[:2], rng) & foreground(image)
+    strength, product = float(rng.uniform(*STRENGTH)), foreground(image)
+    area = _area(image.shape[:2], rng) & (product | (product.mean() < SMALL))
     if not area.any():
         return unchanged(image, strength)
     sigma = np.exp(rng.uniform(*np.log(EDGE))) * image.shape[0] / 256

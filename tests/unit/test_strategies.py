@@ -355,3 +355,10 @@ def test_shade_is_brighter_or_darker_rougher_or_smoother():
 def test_shade_lies_on_the_product():
     far = distance_transform_edt(~foreground(thing())) > 6  # an edge's sigma at most, which is 3 pixels here, twice
     assert not any((m.mask & far).any() for m in drawn("shade", thing(), range(20)))
+
+
+def test_shade_of_a_small_product_is_anywhere():
+    small = np.full((128, 128, 3), 200, np.uint8)
+    small[58:74, 58:74] = 90
+    assert 0 < foreground(small).mean() < 0.05
+    assert np.median([m.area for m in drawn("shade", small, range(20))]) > 0.1
