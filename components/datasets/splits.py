@@ -49,9 +49,10 @@ def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Pa
         table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
         names = table["image_id"]
         copies = {"near_duplicates": [[names[i], names[j], c] for i, j, c in pairs], "near_duplicate_pairs": len(pairs)}
-        write_json(scratch / "split.json", {**_summary(table), **copies, "shifted": shifts(table)})
+        shifted = shifts(table)
+        write_json(scratch / "split.json", {**_summary(table), **copies, "shifted": shifted})
     log.info("%s: %s, %d near-duplicate pairs", out, dict(Counter(table["split"])), len(pairs))
-    for line in shifts(table):
+    for line in shifted:
         log.warning("%s; figures of the test split tell of that too: take both in the same way", line)
     return out
 

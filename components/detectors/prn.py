@@ -5,8 +5,8 @@ difference from the nearest prototype are exchanged between scales, go through s
 sizes and into a decoder.
 The published setting learns from real anomalies ("extended" by variation) and simulated ones. Without labelled
 anomalies in the split this is the unsupervised variant: simulated ones alone.
-Ours (a setting each where it is a number): the projection to queries, keys and values, narrower maps and logits at half
-the resolution in the ``cpu`` preset.
+Ours (a setting each where it is a number): the projection to queries, keys and values; in the ``cpu`` preset narrower
+maps, logits at half the resolution and wide anomalies (``shade``) beside the two published kinds.
 Memory after fit: most x sum of C h w over three scales float32, e.g. 40 x 172,032 x 4 B = 27 MB, and the networks.
 """
 

@@ -352,6 +352,21 @@ def test_shade_is_brighter_or_darker_rougher_or_smoother():
     assert factors.max() > 1.3
 
 
+def test_shade_leaves_out_the_faint_part_of_its_edge():
+    flat = np.full((128, 128, 3), 128, np.uint8)  # no detail: the change is tone x weight
+    for m in drawn("shade", flat, range(20)):
+        change_in_levels = np.abs(change(m, flat))
+        assert change_in_levels.min() >= 0.3 * change_in_levels.max() - 1
+
+
+def test_shade_has_detail_from_elsewhere():
+    half = np.full((128, 128, 3), 128, np.uint8)
+    half[:, 64:] += np.random.default_rng(0).integers(0, 60, (128, 64, 1), np.uint8)
+    plain = [m.image[:, 8:48][m.mask[:, 8:48]] for m in drawn("shade", half, range(40))]
+    rough = [part.std() > 8 for part in plain if len(part) > 200]  # a tone with soft edges alone is smoother
+    assert 0.1 < np.mean(rough) < 0.9
+
+
 def test_shade_lies_on_the_product():
     far = distance_transform_edt(~foreground(thing())) > 6  # an edge's sigma at most, which is 3 pixels here, twice
     assert not any((m.mask & far).any() for m in drawn("shade", thing(), range(20)))
