@@ -36,6 +36,7 @@ VARIED = [  # none of them in the mixture that epochs are chosen by
     "saliency", "homologous", "confetti", "smudge", "spot_defect", "line_defect", "texture_defect", "natural_blended",
     "shade",
 ]  # fmt: skip
+PUBLISHED: Overrides = {"guidance": "self", "strategies": ["saliency"], "copies": 3, "epochs": 10}  # SGSF without ours
 ASKED: dict[str, tuple[Overrides, ...]] = {
     "screw/uniad": (SHORT, {"epochs": 72}),
     "screw/sivt": (SHORT, {"epochs": 60}),
@@ -48,7 +49,12 @@ ASKED: dict[str, tuple[Overrides, ...]] = {
     "mtd/alps": ({"top": 1.0},),
     "mtd/paedid": (PLAIN, {"brightness": False}, {"patch": 8}),
     "mtd/cma_ae": ({"epochs": 12}, {"blur": 4.0}, {"image": "deviation"}, {"standardise": "scale"}),
-    "mtd/sgsf": ({"strategies": VARIED, "copies": 9, "epochs": 7, "batch_size": 4, "widths": [16, 32, 64, 128, 128]},),
+    "mtd/sgsf": (
+        PUBLISHED,
+        {"guidance": "self"},
+        {"strategies": ["saliency"]},
+        {"strategies": VARIED, "copies": 7, "epochs": 4},
+    ),
     "mtd/fastflow": (DEEPER, LARGER, {"epochs": 24}),
 }
 HEAD = ("view", "detector", "changed", "image AUROC (95 %)", "pixel AP", "synthetic AUROC", "CPU s")

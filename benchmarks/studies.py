@@ -177,12 +177,20 @@ STUDIES = {
         ),
     ),
     "sgsf": Study(
-        {"epochs": 2, "copies": 2, "guided": True, "detach": False, "strategies": ["saliency"]},
+        {
+            "epochs": 2, "copies": 4, "guided": True, "guidance": "frozen", "backbone.taps": [2, 3], "detach": False,
+            "strategies": ["saliency", "shade"],
+        },
         (
             Mechanism("guidance", {"guided": False}, main=True),
+            Mechanism("guidance from what a frozen backbone sees", {"guidance": "self", "backbone.taps": [4]}),
             Mechanism("gradient into the guidance", {"detach": True}),
-            Mechanism("guidance by a similar normal image", {"guidance": "self"}, on={"guidance": "contrast"}),
-            Mechanism("forging where the eye looks", {"strategies": ["perlin_texture"]}),
+            Mechanism(
+                "guidance by a similar normal image", {"guidance": "self"},
+                on={"guidance": "contrast", "backbone.taps": [4]},
+            ),
+            Mechanism("forging where the eye looks", {"strategies": ["perlin_texture", "shade"]}),
+            Mechanism("wide anomalies beside the published kind", {"strategies": ["saliency"]}),
         ),
     ),
     "prn": Study(

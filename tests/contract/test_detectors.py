@@ -26,7 +26,9 @@ from components.training.model import load_model, save_model
 
 NAMES = sorted(CATALOGUE)
 # What is tested whole: every detector, and settings under which one takes other inputs.
-CASES = {name: (name, {}) for name in NAMES} | {"sgsf by contrast": ("sgsf", {"guidance": "contrast"})}
+CASES = {name: (name, {}) for name in NAMES} | {
+    f"sgsf by {kind}": ("sgsf", {"guidance": kind, "backbone.taps": [4]}) for kind in ("contrast", "self")
+}
 TOUCHY = ("cma_ae", "dsr", "nln", "rstpm")  # other vector instructions move even a few steps of theirs
 
 

@@ -16,7 +16,7 @@ from components.detectors.sgsf import SGSF
 from components.detectors.similarity import structural_difference
 from tests.given import Named
 
-TINY = settings_for("sgsf", "tiny")
+TINY = settings_for("sgsf", "tiny", {"guidance": "self"})
 
 
 def made(**changes) -> SGSF:
@@ -35,8 +35,10 @@ def batch(count: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_it_learns_from_images_forged_by_saliency():
     for preset in ("paper", "cpu", "tiny"):
         data = Named()
-        list(SGSF(dataclasses.replace(settings_for("sgsf", preset), widths=(2, 2, 2))).stages(data))
-        assert data.asked[0][0] == ("saliency",)
+        list(
+            SGSF(dataclasses.replace(settings_for("sgsf", preset, {"guidance": "self"}), widths=(2, 2, 2))).stages(data)
+        )
+        assert data.asked[0][0][0] == "saliency"
 
 
 def test_three_images_of_four_are_forged():
@@ -66,16 +68,16 @@ def test_guidance_goes_into_every_scale_of_the_segmentation():
 
 def test_without_guidance_the_map_knows_nothing_of_it():
     detector, images = made(guided=False), batch(2)[0]
-    before = detector.maps(images)[0]
+    before = detector.maps(images, images)[0]
     with torch.no_grad():
         for parameter in detector.guidance.parameters():
             parameter.add_(0.3)
-    torch.testing.assert_close(detector.maps(images)[0], before)
+    torch.testing.assert_close(detector.maps(images, images)[0], before)
 
 
 def test_the_guidance_network_has_no_way_around_its_bottleneck():
     guidance = made().guidance
-    guidance.encoder.levels[-1].register_forward_hook(lambda *parts: torch.zeros_like(parts[2]))
+    guidance.encoder.register_forward_hook(lambda *parts: torch.zeros_like(parts[2]))
     maps, repaired = guidance(torch.rand(2, 3, 64, 64))
     for x in (*maps, repaired):
         torch.testing.assert_close(x[0], x[1])
@@ -95,7 +97,7 @@ def test_both_networks_learn_together_and_segmentation_reaches_the_guidance():
 def test_loss_is_focal_and_squared_error_and_ssim_against_the_clean_image():
     detector, (forged, clean, masks) = made(weight=2.0, normal=100), batch()
     with torch.no_grad():
-        logits, repaired = detector.maps(forged)
+        logits, repaired = detector.maps(forged, forged)
         wanted = focal(logits, masks, TINY.gamma) + 2 * F.mse_loss(repaired, clean)
         wanted += 2 * structural_difference(repaired, clean).mean()
         assert float(detector.loss((forged, clean, masks))) == pytest.approx(float(wanted), rel=1e-5)
@@ -111,7 +113,7 @@ def test_learning_repairs_what_was_forged():
         optimiser.zero_grad()
         detector.loss((forged, clean, masks)).backward()
         optimiser.step()
-    repaired = detector.maps(forged)[1]
+    repaired = detector.maps(forged, forged)[1]
     inside = masks.expand_as(clean) > 0
     assert (repaired - clean)[inside].abs().mean() < 0.5 * (forged - clean)[inside].abs().mean()
 
@@ -141,7 +143,7 @@ def test_folded_pixels_come_back_where_they_were():
     assert [g.shape[2] for g in guides] == [32, 16, 8]
     assert repaired.shape == images.shape
     assert detector.segmentation(images, guides).shape == (1, 1, 64, 64)
-    fold, unfold = detector.guidance.fold, detector.guidance.unfold
+    fold, unfold = detector.guidance.encoder.fold, detector.guidance.unfold
     torch.testing.assert_close(unfold(fold(images)), images)
 
 
@@ -227,3 +229,54 @@ def test_guidance_by_contrast_scores_beside_the_nearest_image():
 def test_without_guidance_no_gallery_is_kept():
     assert made(guidance="contrast", guided=False).gallery is None
     assert made().gallery is None
+
+
+def seeing(**changes) -> tuple[SGSF, tuple[torch.Tensor, ...], list[list[torch.Tensor]]]:
+    """A detector guided from a frozen backbone, a batch, and the features of its clean and of its forged images."""
+    detector, drawn = made(guidance="frozen", **changes), batch(4)
+    return detector, drawn, [list(detector.backbone(drawn[i])) for i in (1, 0)]
+
+
+def test_a_frozen_encoder_leaves_no_way_around_the_bottleneck():
+    detector, _, (clean, _) = seeing()
+    assert detector.guidance.encoder(clean).shape == (4, TINY.widths[-1], 4, 4)
+    detector.guidance.encoder.register_forward_hook(lambda *parts: torch.zeros_like(parts[2]))
+    maps, repaired = detector.guidance(clean)
+    assert [m.shape[2] for m in maps] == [32, 16, 8]
+    for x in (*maps, repaired):
+        torch.testing.assert_close(x[0], x[1])
+
+
+def test_guidance_from_a_frozen_backbone_repairs_what_is_seen_of_the_forged_image():
+    detector, (forged, clean, masks), (good, bad) = seeing(weight=2.0)  # the last of four is put back
+    seen = [torch.cat([b[:3], g[3:]]) for g, b in zip(good, bad, strict=True)]
+    images = torch.cat([forged[:3], clean[3:]])
+    masks = torch.cat([masks[:3], torch.zeros_like(masks[3:])])
+    with torch.no_grad():
+        logits, repaired = detector.maps(images, seen)
+        wanted = focal(logits, masks, TINY.gamma) + 2 * F.mse_loss(repaired, clean)
+        wanted += 2 * structural_difference(repaired, clean).mean()
+        assert float(detector.loss((forged, clean, batch(4)[2], good, bad))) == pytest.approx(float(wanted), rel=1e-5)
+        scores = detector.score((images, seen), (64, 64))
+    torch.testing.assert_close(scores.map, logits.sigmoid())
+
+
+def test_the_backbone_learns_nothing_and_the_rest_of_the_guidance_does():
+    detector, drawn, features = seeing(weight=0.0)
+    detector.train()
+    detector.loss((*drawn, *features)).backward()
+    assert all(p.grad is None for p in detector.backbone.parameters())
+    assert all(p.grad is not None for p in detector.guidance.encoder.parameters())
+
+
+@pytest.mark.parametrize(("taps", "channels"), [((1, 2), (24, 40)), ((4,), (320,))])
+def test_taps_finer_and_coarser_than_the_bottleneck_come_to_its_size(taps, channels):
+    detector, _, (clean, _) = seeing(backbone=dataclasses.replace(TINY.backbone, taps=taps))
+    assert tuple(x.shape[1] for x in clean) == channels
+    assert detector.guidance.encoder(clean).shape[2:] == (4, 4)
+
+
+def test_a_graph_holds_the_backbone_only_where_it_guides():
+    assert made().backbone is None
+    assert made(guidance="frozen", guided=False).backbone is None
+    assert made(guidance="frozen").gallery is None
