@@ -32,10 +32,6 @@ RESULTS = Path(__file__).parent / "results"
 LOCK = threading.Lock()
 PLAIN, SHORT = {"positions": False}, {"draws": 0}
 DEEPER, LARGER = {"backbone.name": "tf_efficientnet_lite1"}, {"backbone.size": 320}
-VARIED = [  # none of them in the mixture that epochs are chosen by
-    "saliency", "homologous", "confetti", "smudge", "spot_defect", "line_defect", "texture_defect", "natural_blended",
-    "shade",
-]  # fmt: skip
 PUBLISHED: Overrides = {"guidance": "self", "strategies": ["saliency"], "copies": 3, "epochs": 10}  # SGSF without ours
 ASKED: dict[str, tuple[Overrides, ...]] = {
     "screw/uniad": (SHORT, {"epochs": 72}),
@@ -49,12 +45,8 @@ ASKED: dict[str, tuple[Overrides, ...]] = {
     "mtd/alps": ({"top": 1.0},),
     "mtd/paedid": (PLAIN, {"brightness": False}, {"patch": 8}),
     "mtd/cma_ae": ({"epochs": 12}, {"blur": 4.0}, {"image": "deviation"}, {"standardise": "scale"}),
-    "mtd/sgsf": (
-        PUBLISHED,
-        {"guidance": "self"},
-        {"strategies": ["saliency"]},
-        {"strategies": VARIED, "copies": 7, "epochs": 4},
-    ),
+    "mtd/sgsf": (PUBLISHED, {"guidance": "self"}, {"strategies": ["saliency"]}),
+    "elpv-mono/sgsf": ({"strategies": ["saliency"]},),
     "mtd/fastflow": (DEEPER, LARGER, {"epochs": 24}),
 }
 HEAD = ("view", "detector", "changed", "image AUROC (95 %)", "pixel AP", "synthetic AUROC", "CPU s")

@@ -55,7 +55,7 @@ class SGSFSettings:
     grey: bool = False  # forged images of a grey product are made grey
     normal: int = 4  # every how many-th image of a batch stays normal: 4 is forged to normal 3 : 1
     guided: bool = True  # False: the segmentation network sees no guidance
-    guidance: Literal["self", "frozen", "contrast"] = "self"  # see the module's docstring
+    guidance: Literal["self", "frozen", "contrast"] = "self"  # the image repaired (own or frozen encoder), or a similar
     gallery: int = 512  # contrast: normal images kept, evenly over the fit normals
     similar: int = 4  # contrast: of how many most similar ones a training step draws one (the successor has 4 and 5)
     backbone: BackboneSettings = BackboneSettings("resnet18", (4,), 256)  # unless guided by itself; it sees at *size*
@@ -181,6 +181,7 @@ class SGSF(PixelDetector):
         needs=("synthetic anomalies", "frozen backbone unless guided by the image itself"),
         reconstructed=(
             "guidance by denoising",
+            "frozen encoder of the guidance",
             "fusion, losses and schedule after the journal successor",
             "widths",
             "side of the mean before the image score",
