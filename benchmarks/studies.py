@@ -178,8 +178,8 @@ STUDIES = {
     ),
     "sgsf": Study(
         {
-            "epochs": 2, "copies": 4, "guided": True, "guidance": "frozen", "backbone.taps": [2, 3], "detach": False,
-            "strategies": ["saliency", "shade"],
+            "draws": 0, "epochs": 2, "copies": 4, "guided": True, "guidance": "frozen", "backbone.taps": [2, 3],
+            "detach": False, "strategies": ["saliency", "shade"],
         },
         (
             Mechanism("guidance", {"guided": False}, main=True),

@@ -35,6 +35,7 @@ from components.detectors.contract import (
     Table,
     Together,
     TrainingData,
+    epochs_of,
 )
 from components.detectors.convolutions import Decoder, Encoder, Twice, convolution
 from components.detectors.gallery import Gallery
@@ -64,6 +65,7 @@ class SGSFSettings:
     gamma: float = 2.0  # of the focal loss
     pool: int = 21  # side in pixels of the mean before the image score's maximum
     epochs: int = 800
+    draws: int = 0  # ours: at least so many normal images in all epochs, so that few images get more epochs
     batch_size: int = 16
     learning_rate: float = 1e-4
     drops: tuple[float, ...] = (0.5, 0.7, 0.9)  # shares of the training at which the rate falls to a tenth
@@ -164,7 +166,8 @@ class SGSF(PixelDetector):
         "paper": SGSFSettings(),
         "cpu": SGSFSettings(
             128, (16, 32, 64, 64), fold=2, strategies=("saliency", "shade"), copies=4, grey=True, guidance="frozen",
-            backbone=BackboneSettings(taps=(2, 3)), pool=11, epochs=7, batch_size=8, learning_rate=2e-3, cosine=True,
+            backbone=BackboneSettings(taps=(2, 3)), pool=11, epochs=7, draws=4200, batch_size=8, learning_rate=2e-3,
+            cosine=True,
         ),
         "tiny": SGSFSettings(
             64, (12, 16, 16, 16), fold=2, copies=4, grey=True, guidance="frozen", gallery=4, similar=2,
@@ -232,7 +235,7 @@ class SGSF(PixelDetector):
             self.loss,
             [*self.guidance.parameters(), *self.segmentation.parameters()],
             partial(torch.optim.Adam, lr=s.learning_rate),
-            epochs=s.epochs,
+            epochs=epochs_of(table, s.epochs, s.draws * s.copies),
             batch_size=s.batch_size,
             schedule=self.factor,
         )
