@@ -48,7 +48,6 @@ ASKED: dict[str, tuple[Overrides, ...]] = {
     "mtd/paedid": (PLAIN, {"brightness": False}, {"patch": 8}),
     "mtd/cma_ae": ({"epochs": 12}, {"blur": 4.0}, {"image": "deviation"}, {"standardise": "scale"}),
     "mtd/sgsf": (PUBLISHED, {"guidance": "self"}, {"strategies": ["saliency"]}),
-    "elpv-mono/sgsf": ({"strategies": ["saliency"]},),
     "screw/sgsf": ({"draws": 0}, {"strategies": ["saliency"]}),
     "mtd/fastflow": (DEEPER, LARGER, {"epochs": 24}),
 }
