@@ -151,10 +151,15 @@ def _batches(table: Table, size: int = 64) -> list[torch.Tensor]:
 
 def page(found: dict[str, Any], light: dict[str, dict[str, float]]) -> str:
     """results/floor.md."""
-    floors = markdown(HEAD, (_cells(n, e) for n, e in sorted(found.items())))
+    floors = markdown(HEAD, lines_of(found))
     lines = ([view, *(f"{line[name]:.3f}" for name in LEVELS)] for view, line in light.items())
     table = markdown(("view", *(name.replace("_", " ") for name in LEVELS)), lines)
     return f"# Floors\n\n{ABOUT}\n\n{floors}\n\n## Brightness alone\n\n{LIGHT}\n\n{table}\n"
+
+
+def lines_of(found: dict[str, Any]) -> list[list[str]]:
+    """The cells of HEAD, a line per VIEW/DETECTOR."""
+    return [_cells(name, entry) for name, entry in sorted(found.items())]
 
 
 def _cells(name: str, entry: dict[str, Any]) -> list[str]:

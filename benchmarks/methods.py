@@ -10,6 +10,7 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
+from benchmarks import floor
 from benchmarks import mechanisms as study
 from benchmarks.fit import stored
 from benchmarks.table import HEAD, SEEDS_HEAD, Results, markdown, named, results, rows, seed_rows
@@ -19,6 +20,7 @@ from components.settings import plain
 PAGES = Path("docs/methods")
 MARKER = "<!-- Below this line: python -m benchmarks.methods -->"
 MECHANISMS = Path(__file__).parent / "results" / "mechanisms.json"
+FLOORS = Path(__file__).parent / "results" / "floor.json"
 
 
 def main() -> None:
@@ -29,7 +31,7 @@ def main() -> None:
 
 def generated(name: str) -> str:
     """Everything below the marker of one page."""
-    parts = (settings_table(name), published(name), measured(name), mechanisms(name))
+    parts = (settings_table(name), published(name), measured(name), floors(name), mechanisms(name))
     return "\n".join(part for part in parts if part)
 
 
@@ -109,6 +111,23 @@ def shares(own: Results) -> str:
         if lines
         else ""
     )
+
+
+def floors(name: str, found: dict[str, Any] | None = None) -> str:
+    """The method beside itself untrained and the pixel-mean image, where that was measured."""
+    known = stored(FLOORS) if found is None else found
+    own = {key: entry for key, entry in known.items() if key.partition("/")[2] == name}
+    if not own:
+        return ""
+    parts = [
+        "## Beside itself untrained and the pixel-mean image",
+        "Image AUROC; how to read this: [floors](../../benchmarks/results/floor.md).",
+        _without_detector(floor.HEAD, floor.lines_of(own)),
+    ]
+    if any(entry[what]["difference"][0] <= 0 for entry in own.values() for what in ("untrained", "pixel_mean")):
+        weak = "[weak results](../../benchmarks/README.md#weak-results)"
+        parts += [f"Where it does not beat both, {weak} have the reason that was found and what was tried."]
+    return "\n\n".join(parts) + "\n"
 
 
 def mechanisms(name: str, studies: dict[str, Any] | None = None) -> str:

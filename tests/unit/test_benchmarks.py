@@ -221,6 +221,20 @@ def test_floor_names_what_is_beaten():
     assert "| +0.000 to +0.000 | itself untrained |\n" in text
 
 
+def test_page_says_where_the_method_does_not_beat_its_floors():
+    above, around = {"auroc": 0.5, "difference": [0.1, 0.2]}, {"auroc": 0.6, "difference": [-0.1, 0.1]}
+    found = {
+        "mtd/uniad": {"trained": 0.7, "untrained": above, "pixel_mean": above},
+        "screw/sap2": {"trained": 0.6, "untrained": above, "pixel_mean": around},
+    }
+    good, weak = methods.floors("uniad", found), methods.floors("sap2", found)
+    assert "| mtd | 0.700 | 0.500 | +0.100 to +0.200 | 0.500 | +0.100 to +0.200 | itself untrained and" in good
+    assert "weak results" not in good
+    assert "| screw | 0.600 |" in weak
+    assert "weak results" in weak
+    assert methods.floors("pni", found) == ""
+
+
 def test_what_more_buys_is_told_beside_the_preset(monkeypatch, tmp_path):
     monkeypatch.setattr(more, "RESULTS", tmp_path)
     runs = {"full": 0.8, "epochs=36": 0.9}
