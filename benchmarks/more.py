@@ -179,8 +179,8 @@ def draw(found: dict[str, Any]) -> None:
 
 
 def _longer(what: str) -> bool:
-    """True for a variant that asks about the length of the training."""
-    return "epochs" in what or "draws" in what
+    """True for a variant that asks about the length of the training and nothing else."""
+    return {part.partition("=")[0] for part in what.split(";")} <= {"epochs", "draws"}
 
 
 def _curve(axis: Any, what: str, entry: dict[str, Any]) -> None:
