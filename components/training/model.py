@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from components.artefacts import read_json, write_json
 from components.detectors import create, detector_class
 from components.detectors.contract import Detector
+from components.errors import BundleError
 from components.imaging import load
 from components.progress import progress
 from components.runtime import keep_freed_memory
@@ -25,12 +26,19 @@ def save_model(detector: Detector, out: Path) -> None:
 
 
 def load_model(folder: Path) -> Detector:
-    """The detector that ``save_model`` wrote, in eval mode on the CPU."""
+    """The detector that ``save_model`` wrote, in eval mode on the CPU.
+
+    Raises BundleError where the weights are of another version of the detector.
+    """
     saved = read_json(folder / "settings.json")
     kind = detector_class(saved["detector"])
     settings: Any = build(kind.settings_type, saved["settings"], str(folder / "settings.json"))
     detector = create(saved["detector"], settings, pretrained=False)
-    detector.load_state_dict(load_file(folder / "model.safetensors"))
+    try:
+        detector.load_state_dict(load_file(folder / "model.safetensors"))
+    except RuntimeError as error:  # torch names every key that is missing or too much
+        what = f"{folder}: its weights do not fit {detector.name} as it is in this version of Loupe; train it again"
+        raise BundleError(what) from error
     return detector.eval()
 
 

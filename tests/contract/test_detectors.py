@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from components.backbones import Backbone, FeatureStore
 from components.detectors import CATALOGUE, create, describe, detector_class, settings_for
 from components.detectors.contract import Fit, Optimise
+from components.errors import BundleError
 from components.export.embedding import Described, descriptor
 from components.export.graph import write_graph
 from components.imaging import to_tensor
@@ -157,6 +158,17 @@ def test_saved_model_scores_the_same(fitted, batch, tmp_path):
     loaded = load_model(tmp_path)
     with torch.inference_mode():
         torch.testing.assert_close(loaded(batch).image, fitted(batch).image, rtol=0, atol=0)
+
+
+def test_a_model_of_another_version_is_refused_with_advice(tmp_path):
+    detector = create("sgsf", settings_for("sgsf", "tiny", {"guidance": "self"}))
+    save_model(detector, tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {key.replace("encoder.encoder", "encoder"): v for key, v in state.items()}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(BundleError, match="do not fit sgsf .* train it again"):
+        load_model(tmp_path)
 
 
 def test_exported_graph_scores_the_same(fitted, batch, tmp_path):
