@@ -167,7 +167,7 @@ def test_a_model_of_another_version_is_refused_with_advice(tmp_path):
     save_file(
         {key.replace("encoder.encoder", "encoder"): v for key, v in state.items()}, tmp_path / "model.safetensors"
     )
-    with pytest.raises(BundleError, match="do not fit sgsf .* train it again"):
+    with pytest.raises(BundleError, match=r"do not fit sgsf .* train it again"):
         load_model(tmp_path)
 
 
