@@ -30,6 +30,7 @@ from components.runtime import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 LOCK = threading.Lock()
+FLOORS = {"untrained": "itself untrained", "pixel_mean": "pixel-mean image"}
 HEAD = (
     "view", "detector", "trained", "untrained", "difference (95 %)", "pixel-mean image", "difference (95 %)", "beats",
 )  # fmt: skip
@@ -163,12 +164,16 @@ def lines_of(found: dict[str, Any]) -> list[list[str]]:
 
 
 def _cells(name: str, entry: dict[str, Any]) -> list[str]:
-    cells, beaten = [*name.split("/"), f"{entry['trained']:.3f}"], []
-    for what, text in (("untrained", "itself untrained"), ("pixel_mean", "pixel-mean image")):
+    cells = [*name.split("/"), f"{entry['trained']:.3f}"]
+    for what in FLOORS:
         low, high = entry[what]["difference"]
         cells += [f"{entry[what]['auroc']:.3f}", f"{low:+.3f} to {high:+.3f}"]
-        beaten += [text] if low > 0 else []
-    return [*cells, " and ".join(beaten) or "neither"]
+    return [*cells, " and ".join(beaten(entry)) or "neither"]
+
+
+def beaten(entry: dict[str, Any]) -> list[str]:
+    """The floors whose interval lies above zero."""
+    return [text for what, text in FLOORS.items() if entry[what]["difference"][0] > 0]
 
 
 if __name__ == "__main__":

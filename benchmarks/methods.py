@@ -20,7 +20,6 @@ from components.settings import plain
 PAGES = Path("docs/methods")
 MARKER = "<!-- Below this line: python -m benchmarks.methods -->"
 MECHANISMS = Path(__file__).parent / "results" / "mechanisms.json"
-FLOORS = Path(__file__).parent / "results" / "floor.json"
 
 
 def main() -> None:
@@ -115,7 +114,7 @@ def shares(own: Results) -> str:
 
 def floors(name: str, found: dict[str, Any] | None = None) -> str:
     """The method beside itself untrained and the pixel-mean image, where that was measured."""
-    known = stored(FLOORS) if found is None else found
+    known = stored(floor.RESULTS / "floor.json") if found is None else found
     own = {key: entry for key, entry in known.items() if key.partition("/")[2] == name}
     if not own:
         return ""
@@ -124,7 +123,7 @@ def floors(name: str, found: dict[str, Any] | None = None) -> str:
         "Image AUROC; how to read this: [floors](../../benchmarks/results/floor.md).",
         _without_detector(floor.HEAD, floor.lines_of(own)),
     ]
-    if any(entry[what]["difference"][0] <= 0 for entry in own.values() for what in ("untrained", "pixel_mean")):
+    if any(len(floor.beaten(entry)) < len(floor.FLOORS) for entry in own.values()):
         weak = "[weak results](../../benchmarks/README.md#weak-results)"
         parts += [f"Where it does not beat both, {weak} have the reason that was found and what was tried."]
     return "\n\n".join(parts) + "\n"

@@ -22,6 +22,9 @@ class Named:
     def masks(self, side):
         return [f"masks {side}"]
 
+    def features(self, backbone):
+        return [f"features {backbone.settings.size}"]
+
     def anomalies(self, *asked):
         self.asked.append(asked)
         return self

@@ -56,7 +56,7 @@ class SGSFSettings:
     grey: bool = False  # forged images of a grey product are made grey
     normal: int = 4  # every how many-th image of a batch stays normal: 4 is forged to normal 3 : 1
     guided: bool = True  # False: the segmentation network sees no guidance
-    guidance: Literal["self", "frozen", "contrast"] = "self"  # the image repaired (own or frozen encoder), or a similar
+    guidance: Literal["self", "frozen", "contrast"] = "self"  # image repaired (own or frozen encoder), or similar image
     gallery: int = 512  # contrast: normal images kept, evenly over the fit normals
     similar: int = 4  # contrast: of how many most similar ones a training step draws one (the successor has 4 and 5)
     backbone: BackboneSettings = BackboneSettings("resnet18", (4,), 256)  # unless guided by itself; it sees at *size*

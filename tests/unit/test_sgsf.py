@@ -19,6 +19,17 @@ from tests.given import Named
 TINY = settings_for("sgsf", "tiny", {"guidance": "self"})
 
 
+class Repeats(Named):
+    """Two normal images and *copies* of each."""
+
+    def __init__(self, copies):
+        super().__init__()
+        self.copies = copies
+
+    def pixels(self, size):
+        return super().pixels(size) * 2 * self.copies
+
+
 def made(**changes) -> SGSF:
     torch.manual_seed(0)
     return SGSF(dataclasses.replace(TINY, **changes)).eval()
@@ -33,12 +44,33 @@ def batch(count: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_it_learns_from_images_forged_by_saliency():
-    for preset in ("paper", "cpu", "tiny"):
+    for preset, wanted in (("paper", ("saliency",)), ("cpu", ("saliency", "shade")), ("tiny", ("saliency",))):
         data = Named()
-        list(
-            SGSF(dataclasses.replace(settings_for("sgsf", preset, {"guidance": "self"}), widths=(2, 2, 2))).stages(data)
-        )
-        assert data.asked[0][0][0] == "saliency"
+        list(SGSF(dataclasses.replace(settings_for("sgsf", preset), widths=(2, 2, 2))).stages(data))
+        assert data.asked[0][0] == wanted
+
+
+def test_features_of_clean_images_come_before_those_of_forged_ones():
+    class Both(Named):
+        def anomalies(self, *_):
+            return forged
+
+        def features(self, _):
+            return [type(self).__name__]
+
+    class Forged(Both):
+        pass
+
+    forged = Forged()
+    (stage,) = made(guidance="frozen").stages(Both())
+    clean, seen = stage.table.tables[3:]
+    assert (clean.table, clean.copies, seen) == (["Both"], TINY.copies, ["Forged"])
+
+
+def test_few_normal_images_get_more_epochs_whatever_the_copies():
+    for copies in (1, 4):
+        (stage,) = made(draws=10, epochs=2, copies=copies).stages(Repeats(copies))
+        assert stage.epochs == 5  # two normal images
 
 
 def test_three_images_of_four_are_forged():
