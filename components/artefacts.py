@@ -4,6 +4,7 @@
 varies from run to run and is therefore no hashed output of a DVC stage.
 """
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -40,6 +41,15 @@ def atomic_dir(out: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of *path* among all processes of this machine; it ends with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def write_json(path: Path, value: Any) -> Path:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.concurrency.sync import concurrency
 
 from components.errors import DataError
 from components.isolated import run_stage
@@ -16,7 +15,7 @@ from components.params import load_params
 from components.progress import show_logs
 from components.registry.gate import Gate
 from components.retraining.component import Retrained, Retraining
-from flows.train import LIMIT, ensure_limit
+from flows.slot import training_slot
 
 
 @task(retries=2, retry_delay_seconds=[5, 20])
@@ -39,7 +38,7 @@ def prepare(job: Retraining) -> Path:
 
 @task
 def challenge(job: Retraining, detector: str) -> Path:
-    with concurrency(LIMIT, occupy=1, strict=True):
+    with training_slot():
         run_stage("train", job.live, detector, job.derived, job.data_root, job.params.retrain.stage_seconds)
     stages = job.stages
     stages.calibrate(detector)
@@ -63,7 +62,6 @@ def retrain(verdict: str, params_file: Path = Path("params.yaml"), data_root: Pa
     """Retrain for one verdict; a second request for the same window returns the first one's outcome."""
     show_logs()
     job = Retraining.of(load_params(params_file), verdict, data_root)
-    ensure_limit()
     with job.alone():
         outcome = job.decided() or _refused(job) or _challenged(job)
     said = "\n".join(f"- {reason}" for reason in outcome.reasons)

@@ -1,6 +1,6 @@
 """The training flow: views x detectors through every stage, then leaderboard, registration and champion.
 
-Tasks exchange paths. Retries are only where a disk or network is touched; training holds the limit named ``gpu``.
+Tasks exchange paths. Retries are only where a disk or network is touched; one training runs at a time (``flows.slot``).
 """
 
 import logging
@@ -9,24 +9,13 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.concurrency.sync import concurrency
 
 from components.errors import LoupeError
 from components.isolated import run_stage
 from components.params import Params, load_params
 from components.progress import show_logs
 from components.stages import Stages
-
-LIMIT = "gpu"
-
-
-def ensure_limit() -> None:
-    """One training at a time, unless the server already has a limit of this name."""
-    with get_client(sync_client=True) as client:
-        if LIMIT not in {found.name for found in client.read_global_concurrency_limits(limit=200)}:
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=LIMIT, limit=1))
+from flows.slot import training_slot
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
@@ -54,7 +43,7 @@ def prepare(stages: Stages) -> Path:
 @task
 def fit(stages: Stages, detector: str, params_file: Path) -> Path:
     """In a process that can be killed; it dies with the flow."""
-    with concurrency(LIMIT, occupy=1, strict=True):
+    with training_slot():
         seconds = stages.params.retrain.stage_seconds
         run_stage("train", stages.view, detector, params_file, stages.data_root, seconds)
     return stages.of(detector) / "model"
@@ -93,7 +82,6 @@ def train(params_file: Path = Path("params.yaml"), views: list[str] | None = Non
           data_root: Path = Path("data")) -> Path:  # fmt: skip
     """Run every detector on every view; *views* and *detectors* default to ``pipeline`` in the params file."""
     params, logger = load_params(params_file), get_run_logger()
-    ensure_limit()
     names = detectors or list(params.pipeline.detectors)
     evaluations: dict[str, Path] = {}
     for view in views or params.pipeline.views:

@@ -1,6 +1,7 @@
 """Shared pictures and the environment of all tests."""
 
 import os
+import tempfile
 import uuid
 
 import numpy as np
@@ -13,6 +14,9 @@ import components  # noqa: F401  (the environment switches, before anything else
 # Sums in another order, multiplied by training, move golden numbers; and two test processes share the cores.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start as well
+# What runs of this user left behind is nothing to the tests, nor the other way round; set before Prefect is imported.
+FLOWS = tempfile.TemporaryDirectory(prefix="loupe-flows-")
+os.environ["PREFECT_HOME"] = FLOWS.name
 
 
 def tile(seed: int, side: int = 96) -> np.ndarray:

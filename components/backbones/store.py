@@ -5,13 +5,12 @@ taps of the same backbone share what they have in common. Two processes that wan
 on a file lock; the second finds them ready. The least recently used entries go when the store outgrows its limit.
 """
 
-import fcntl
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
+from components.artefacts import atomic_dir, file_hash, locked, read_json, values_hash, write_json
 from components.backbones.extractor import Backbone
 from components.backbones.runtime import FastBackbone
 from components.progress import progress
@@ -109,7 +108,7 @@ class FeatureStore:
         if self.root is None:
             return LiveFeatures(backbone, images)
         entries = [self.root / values_hash([key, images.key])[:24] for key in backbone.tap_keys()]
-        with _locked(self.root / f"{values_hash([backbone.base_key(), images.key])[:24]}.lock"):
+        with locked(self.root / f"{values_hash([backbone.base_key(), images.key])[:24]}.lock"):
             missing = [i for i, entry in enumerate(entries) if not self._found(entry)]
             if missing:
                 self._evict({entry.name for entry in entries})
@@ -187,11 +186,3 @@ def _extractor(backbone: Backbone, cache: Path) -> Extract:
 
     backbone.cuda()
     return on_gpu
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -1,14 +1,12 @@
 """MLflow, and nothing else of Loupe, is spoken to here: SQLite and a local folder unless configured otherwise."""
 
-import fcntl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from components.artefacts import file_hash, write_json
+from components.artefacts import file_hash, locked, write_json
 from components.errors import RegistryError
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -48,7 +46,7 @@ class Registry:
         self.uri = settings.uri or f"sqlite:///{self.folder / 'mlflow.db'}"
         mlflow.set_tracking_uri(self.uri)
         self.client: Any = mlflow.MlflowClient(self.uri)
-        with self._locked():
+        with locked(self.folder / "lock"):
             found = self.client.get_experiment_by_name(settings.experiment)
             place = settings.artefacts or (self.folder / "artefacts").as_uri()
             self.experiment = (
@@ -82,12 +80,12 @@ class Registry:
     def promote(self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path],
                 at: datetime | None = None) -> Decision:  # fmt: skip
         """Move the alias champion to *version* in one step, with a stored decision."""
-        with self._locked():
+        with locked(self.folder / "lock"):
             return self._move("promote", name, version, reasons, evidence, at)
 
     def rollback(self, name: str, reasons: tuple[str, ...] = (), at: datetime | None = None) -> Decision:
         """Restore the champion before the present one. Raises RegistryError when there was none."""
-        with self._locked():
+        with locked(self.folder / "lock"):
             made = [d for d in self.decisions(name) if d.action != "refuse"]
             moves = [d for d in made if d.version == self.champion(name) and d.previous]
             if not moves:
@@ -97,7 +95,7 @@ class Registry:
     def refuse(self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path],
                at: datetime | None = None) -> Decision:  # fmt: skip
         """Store that *version* did not become champion, and why; no alias moves."""
-        with self._locked():
+        with locked(self.folder / "lock"):
             return self._decide("refuse", name, version, reasons, evidence, at)
 
     def _move(self, action: Literal["promote", "rollback"], name: str, version: str, reasons: tuple[str, ...],
@@ -164,9 +162,3 @@ class Registry:
         at = self.client.get_model_version(name, version)
         mlflow.artifacts.download_artifacts(at.source, dst_path=str(out), tracking_uri=self.uri)
         return out / "bundle" if (out / "bundle").exists() else out
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield

@@ -1,11 +1,10 @@
 """One retraining, step by step; the flow calls the steps, and each can be repeated after a crash."""
 
-import fcntl
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from components.artefacts import read_json
+from components.artefacts import locked, read_json
 from components.datasets.manifest import DataSettings
 from components.datasets.versions import version
 from components.errors import SettingsError
@@ -81,13 +80,9 @@ class Retraining:
         """The params file of the challenger's stages."""
         return self.folder / "params.yaml"
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Hold the lock of all retrainings on this machine."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder.parent / "lock").open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
+        return locked(self.folder.parent / "lock")
 
     def decided(self) -> Retrained | None:
         """The stored outcome, when this window was retrained on already."""

@@ -14,7 +14,8 @@ from prefect.testing.utilities import prefect_test_harness
 
 from components.artefacts import read_json
 from components.registry import Registry, RegistrySettings
-from flows.train import LIMIT, train
+from flows.slot import LIMIT
+from flows.train import train
 
 PROJECT = Path(__file__).parents[2]
 DETECTORS = ("fastflow", "patchcore")
