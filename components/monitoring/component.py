@@ -19,6 +19,7 @@ from components.storage import Store
 
 log = logging.getLogger("loupe")
 VERDICTS, SENT = "monitoring/verdicts", "monitoring/sent"
+DECISIONS = "retrain/decisions"  # the answers, of components.retraining
 Record = dict[str, Any]
 
 
@@ -117,15 +118,38 @@ def find(store: Store, verdict_id: str) -> Verdict:
 
 def unsent(store: Store) -> list[Verdict]:
     """Verdicts that ask for retraining and whose event has not been seen by the server yet."""
-    found = (
-        verdict
-        for source in store.folders(f"{VERDICTS}/")
-        for version in store.folders(f"{VERDICTS}/{source}/")
-        for verdict in verdicts(store, source, version)
-    )
-    return [v for v in found if v.action == "retrain" and not store.exists(f"{SENT}/{v.id}.json")]
+    return [v for v in _asking(store) if not store.exists(_sent_key(v))]
+
+
+def unanswered(store: Store, settings: MonitorSettings, at: datetime) -> list[Verdict]:
+    """Verdicts whose event arrived ``again_hours`` ago and led to no decision: the retraining was cut off or failed."""
+    found = []
+    for verdict in _asking(store):
+        if not store.exists(_sent_key(verdict)) or store.exists(f"{DECISIONS}/{verdict.id}.json"):
+            continue
+        note = json.loads(store.get(_sent_key(verdict)))
+        if at - datetime.fromisoformat(note["at"]) < timedelta(hours=settings.again_hours):
+            continue
+        if note.get("times", 1) <= settings.again:
+            found.append(verdict)
+        else:
+            log.warning("%s: %d events and no decision; see the runs of the flow retrain, then `loupe retrain %s`",
+                        verdict.id, note["times"], verdict.id)  # fmt: skip
+    return found
 
 
 def mark_sent(store: Store, verdict: Verdict, event: str, at: datetime) -> None:
-    """Note that the event of a verdict has arrived."""
-    store.put_new(f"{SENT}/{verdict.id}.json", json.dumps({"event": event, "at": at.isoformat()}).encode())
+    """Note that the event of a verdict has arrived, and how often by now."""
+    key = _sent_key(verdict)
+    times = 1 + (json.loads(store.get(key)).get("times", 1) if store.exists(key) else 0)
+    store.put(key, json.dumps({"event": event, "at": at.isoformat(), "times": times}).encode())
+
+
+def _asking(store: Store) -> Iterator[Verdict]:
+    for source in store.folders(f"{VERDICTS}/"):
+        for version in store.folders(f"{VERDICTS}/{source}/"):
+            yield from (v for v in verdicts(store, source, version) if v.action == "retrain")
+
+
+def _sent_key(verdict: Verdict) -> str:
+    return f"{SENT}/{verdict.id}.json"

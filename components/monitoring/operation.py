@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.errors import RegistryError
-from components.monitoring.component import mark_sent, monitor, unsent
+from components.monitoring.component import mark_sent, monitor, unanswered, unsent
 from components.monitoring.verdict import Verdict
 from components.params import Params
 from components.registry import Registry
@@ -29,11 +29,11 @@ def judge_windows(params: Params, model: str, at: datetime | None = None) -> lis
 
 
 def announce(params: Params, send: Callable[[Verdict], str | None], at: datetime | None = None) -> list[str]:
-    """Send the events that have not arrived yet, those of earlier runs included; returns the verdicts announced."""
-    store, done = open_store(params.store), []
-    for verdict in unsent(store):
+    """Send the events that have not arrived yet or led to nothing; returns the verdicts announced."""
+    store, now, done = open_store(params.store), at or datetime.now(UTC), []
+    for verdict in [*unsent(store), *unanswered(store, params.monitor, now)]:
         event = send(verdict)
         if event:
-            mark_sent(store, verdict, event, at or datetime.now(UTC))
+            mark_sent(store, verdict, event, now)
             done.append(verdict.id)
     return done

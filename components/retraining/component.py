@@ -16,7 +16,7 @@ from components.artefacts import locked, read_json
 from components.datasets.manifest import DataSettings
 from components.datasets.versions import version
 from components.errors import SettingsError
-from components.monitoring.component import find
+from components.monitoring.component import DECISIONS, find
 from components.monitoring.verdict import Verdict
 from components.params import Params, View, load_params
 from components.registry import Registry
@@ -30,7 +30,6 @@ from components.stages import Stages
 from components.storage import Store, open_store
 
 log = logging.getLogger("loupe")
-DECISIONS = "retrain/decisions"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import importlib
 import inspect
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from components.monitoring import component, operation
+from components.monitoring.settings import MonitorSettings
 from components.monitoring.verdict import Verdict
 from components.params import Params
+from components.settings import plain
 from components.storage import LocalStore
 from flows.events import EVENT, send
 
@@ -64,9 +67,36 @@ def test_an_unsent_verdict_is_sent_by_the_next_run_and_only_once(tmp_path):
     assert tried == [asked.id]
 
 
+@pytest.fixture
+def announced(tmp_path):
+    """A store with one verdict whose event has arrived at AT, and a monitor run so many hours later."""
+    store, asked = LocalStore(tmp_path), verdict()
+    store.put(component._key(asked), _encoded(asked))
+    params = Params({}, {}, monitor=MonitorSettings(again_hours=6.0, again=2), store=str(tmp_path))
+
+    def run(hours):
+        return operation.announce(params, lambda one: f"event of {one.id}", AT + timedelta(hours=hours))
+
+    assert run(0) == [asked.id]
+    return store, asked, run
+
+
+def test_a_retraining_that_was_cut_off_is_asked_for_again_so_many_times(announced, caplog):
+    _, asked, run = announced
+    assert run(5.9) == []
+    assert run(6) == [asked.id]
+    assert run(7) == []
+    assert run(12) == [asked.id]
+    assert not caplog.messages
+    assert run(100) == []
+    assert f"`loupe retrain {asked.id}`" in caplog.messages[-1]
+
+
+def test_a_retraining_that_was_decided_is_not_asked_for_again(announced):
+    store, asked, run = announced
+    store.put(f"{component.DECISIONS}/{asked.id}.json", b"{}")
+    assert run(6) == []
+
+
 def _encoded(one):
-    import json
-
-    from components.settings import plain
-
     return json.dumps(plain(one)).encode()
