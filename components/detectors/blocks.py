@@ -119,6 +119,13 @@ def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float | Non
     return (weight * plain * (1 - torch.exp(-plain)) ** gamma).mean()
 
 
+def anomaly_head(inputs: int, outputs: int = 1) -> nn.Conv2d:
+    """Logits of anomaly by a 3 x 3 convolution whose first ones are -3: they are rare (Lin et al., section 3.3)."""
+    head = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.constant_(head.bias, -3.0)  # type: ignore[arg-type]
+    return head
+
+
 def squared_distances(queries: Tensor, bank: Tensor) -> Tensor:
     """(N, D), (M, D) -> (N, M); the matmul form, because cdist does not export."""
     return (_partial(queries, bank) + queries.square().sum(1, keepdim=True)).clamp_min(0)  # rounding: just below zero

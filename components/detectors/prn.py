@@ -22,7 +22,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from components.backbones import BackboneSettings
-from components.detectors.blocks import focal, nearest, upsample
+from components.detectors.blocks import anomaly_head, focal, nearest, upsample
 from components.detectors.contract import (
     FeatureDetector,
     Fit,
@@ -39,7 +39,6 @@ from components.detectors.convolutions import Decoder, convolution
 
 SCALES = 3
 CHUNK = 128  # images whose maps are in memory at once while prototypes are made
-PRIOR = -3.0  # first logit everywhere: anomalies are rare (Lin et al., ICCV 2017, section 3.3)
 FAR = 1e4  # rows that hold no prototype are far from every map
 
 
@@ -211,8 +210,7 @@ class PRN(FeatureDetector):
         self.code = nn.Sequential(*convolution(code, s.decoder[-1]))
         self.decoder = Decoder([s.decoder[-1], *s.decoder[::-1]], s.widths[::-1])
         half = max(8, s.decoder[0] // 2)
-        self.last, self.head = nn.Sequential(*convolution(s.decoder[0], half)), nn.Conv2d(half, 1, 3, padding=1)
-        nn.init.constant_(self.head.bias, PRIOR)  # type: ignore[arg-type]
+        self.last, self.head = nn.Sequential(*convolution(s.decoder[0], half)), anomaly_head(half)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU
 
     def stages(self, data: TrainingData) -> Iterable[Stage]:

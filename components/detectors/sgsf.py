@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones import Backbone, BackboneSettings
-from components.detectors.blocks import box_mean, focal, upsample
+from components.detectors.blocks import anomaly_head, box_mean, focal, upsample
 from components.detectors.contract import (
     Fit,
     Images,
@@ -40,8 +40,6 @@ from components.detectors.contract import (
 from components.detectors.convolutions import Decoder, Encoder, Twice, convolution
 from components.detectors.gallery import Gallery
 from components.detectors.similarity import structural_difference
-
-PRIOR = -3.0  # first logit everywhere: anomalies are rare (Lin et al., ICCV 2017, section 3.3)
 
 
 @dataclass(frozen=True)
@@ -142,8 +140,7 @@ class Segmentation(nn.Module):
         self.fusions = nn.ModuleList(nn.Sequential(*convolution(2 * w, w)) for w in levels)
         self.bottom = Twice(2 * levels[-1], deepest)
         self.rises = nn.ModuleList(Rise(a, b) for a, b in zip([deepest, *levels[:0:-1]], levels[::-1], strict=True))
-        self.head = nn.Conv2d(levels[0], fold**2, 3, padding=1)
-        nn.init.constant_(self.head.bias, PRIOR)  # type: ignore[arg-type]
+        self.head = anomaly_head(levels[0], fold**2)
 
     def forward(self, images: Tensor, guidance: Sequence[Tensor]) -> Tensor:
         x, laterals = self.fold(images), []
