@@ -5,6 +5,7 @@ varies from run to run and is therefore no hashed output of a DVC stage.
 """
 
 import fcntl
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -26,14 +27,18 @@ VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime"
 
 @contextmanager
 def atomic_dir(out: Path) -> Iterator[Path]:
-    """A scratch directory beside *out* that takes its place when the block ends well, and else is removed."""
+    """A scratch directory beside *out* that takes its place when the block ends well, and else is removed.
+
+    After a power cut *out* is the old or the new one, whole; what killed processes left beside it is cleared away.
+    """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
+    _clear(out)
     scratch = out.parent / f".{out.name}.{os.getpid()}.part"
-    shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
         yield scratch
+        os.sync()  # one call: hundreds of small files would wait for the disk one by one
         replaced = out.parent / f".{out.name}.{os.getpid()}.old"
         if out.exists():
             out.rename(replaced)
@@ -41,6 +46,28 @@ def atomic_dir(out: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _clear(out: Path) -> None:
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        number, _, kind = left.name.removeprefix(f".{out.name}.").partition(".")
+        if kind not in ("part", "old") or not number.isdigit() or _lives(int(number)):
+            continue
+        if kind == "old" and not out.exists():  # killed between the two renames
+            left.rename(out)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    """Another process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid != os.getpid()
 
 
 @contextmanager
@@ -55,9 +82,17 @@ def locked(path: Path) -> Iterator[None]:
 def write_json(path: Path, value: Any) -> Path:
     """Write *value* (settings classes welcome) as sorted, indented JSON, aside and renamed."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    scratch.write_text(json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_flushed(scratch, (json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     scratch.replace(path)
     return path
+
+
+def write_flushed(path: Path, content: bytes) -> None:
+    """Return when *content* is on the disk, so that a rename that follows never brings an empty file to light."""
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def read_json(path: Path) -> Any:

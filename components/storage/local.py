@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from components.artefacts import write_flushed
 from components.errors import StorageError
 
 PART = ".part"
@@ -45,10 +46,7 @@ class LocalStore:
         scratch = path.with_name(f".{uuid.uuid4().hex}{PART}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with scratch.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
+            write_flushed(scratch, data)
         except OSError as error:
             raise StorageError(f"{path}: cannot be written ({error}); check the disk and its rights") from error
         return scratch

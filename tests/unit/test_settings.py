@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from components.artefacts import atomic_dir, git_commit, tree_hash
 from components.errors import SettingsError
 from components.params import load_params
 from components.settings import build, plain
@@ -49,19 +48,3 @@ def test_reading_the_parameters_loads_nothing_heavy(module):
     code = f"import sys, {module}; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_failed_block_leaves_the_earlier_artefact(tmp_path):
-    out = tmp_path / "artefact"
-    with atomic_dir(out) as scratch:
-        (scratch / "a").write_text("one")
-    before = tree_hash(out)
-    with pytest.raises(ZeroDivisionError), atomic_dir(out) as scratch:
-        (scratch / "a").write_text(str(1 / 0))
-    assert tree_hash(out) == before
-    assert [p.name for p in tmp_path.iterdir()] == ["artefact"]
-
-
-def test_a_machine_without_git_names_no_commit(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert git_commit() is None

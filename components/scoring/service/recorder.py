@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.artefacts import write_flushed
 from components.errors import RequestError
 from components.scoring import table
 from components.scoring.labels import VERDICTS, read_labels
@@ -54,7 +55,7 @@ class Recorder:
             known = sha256 in self._kept
         if not known:
             scratch = self.images / f".{sha256}.{threading.get_ident()}"
-            scratch.write_bytes(content)
+            write_flushed(scratch, content)
             scratch.replace(self.images / sha256)
         with self._lock:  # only now: a record must not rely on an image that another thread is still writing
             self._kept[sha256] = None
