@@ -19,7 +19,7 @@ def champion_bundle(params: Params, model: str) -> Path:
     if version is None:
         raise RegistryError(f"{model}: has no champion; train one with `loupe pipeline`, or see `loupe models`")
     at = Path(params.monitor.workspace).parent / "champions" / model / version
-    return at / "bundle" if at.exists() else registry.fetch(model, version, at)
+    return registry.fetch(model, version, at)
 
 
 def judge_windows(params: Params, model: str, at: datetime | None = None) -> list[Verdict]:

@@ -1,12 +1,13 @@
 """MLflow, and nothing else of Loupe, is spoken to here: SQLite and a local folder unless configured otherwise."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from components.artefacts import file_hash, locked, write_json
+from components.artefacts import atomic_dir, file_hash, locked, write_json
 from components.errors import RegistryError
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -63,6 +64,7 @@ class Registry:
             self.client.log_metric(run.info.run_id, key, number)
         self.client.log_artifacts(run.info.run_id, str(bundle), "bundle")
         self.client.set_terminated(run.info.run_id)
+        os.sync()  # a version whose files a power cut could still take must not be known to anybody
         self._ensure(name)
         source = f"{run.info.artifact_uri}/bundle"
         version = self.client.create_model_version(name, source, run.info.run_id, tags=tags).version
@@ -156,9 +158,11 @@ class Registry:
         return dict(self.client.get_model_version(name, version).tags)
 
     def fetch(self, name: str, version: str, out: Path) -> Path:
-        """Download a version's bundle to *out*."""
+        """A version's bundle in *out*: downloaded, whole or not at all, where it is not there yet."""
         import mlflow
 
-        at = self.client.get_model_version(name, version)
-        mlflow.artifacts.download_artifacts(at.source, dst_path=str(out), tracking_uri=self.uri)
+        if not out.exists():
+            source = self.client.get_model_version(name, version).source
+            with atomic_dir(out) as scratch:
+                mlflow.artifacts.download_artifacts(source, dst_path=str(scratch), tracking_uri=self.uri)
         return out / "bundle" if (out / "bundle").exists() else out

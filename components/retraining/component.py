@@ -103,9 +103,8 @@ class Retraining:
         from components.scoring.bundle import Bundle
 
         at = self.folder / "champion" / champion
-        if not at.exists():
-            registry.fetch(self.verdict.model, champion, at)
-        return at / "bundle", Bundle.identify(at / "bundle")["model"][:12]
+        bundle = registry.fetch(self.verdict.model, champion, at)
+        return bundle, Bundle.identify(bundle)["model"][:12]
 
     def gather(self) -> Path:
         """The candidates, frozen by the first call."""

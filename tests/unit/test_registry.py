@@ -2,10 +2,13 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
+import mlflow
 import pytest
 
 from components.errors import RegistryError
@@ -54,7 +57,32 @@ def test_unknown_version_is_refused(registry):
 
 
 def test_bundle_comes_back(registry, tmp_path):
-    assert (registry.fetch("cells", "2", tmp_path) / "model.onnx").read_bytes() == b"graph"
+    assert (registry.fetch("cells", "2", tmp_path / "2") / "model.onnx").read_bytes() == b"graph"
+
+
+def test_a_download_that_was_cut_off_is_begun_anew_and_a_whole_one_kept(registry, tmp_path, monkeypatch):
+    def cut(_source, dst_path, **_options):
+        (Path(dst_path) / "bundle").mkdir()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.artifacts, "download_artifacts", cut)
+        with pytest.raises(KeyboardInterrupt):
+            registry.fetch("cells", "2", tmp_path / "2")
+    assert not (tmp_path / "2").exists()
+    whole = registry.fetch("cells", "2", tmp_path / "2")
+    assert (whole / "model.onnx").read_bytes() == b"graph"
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", cut)
+    assert registry.fetch("cells", "2", tmp_path / "2") == whole
+
+
+def test_files_are_on_the_disk_before_their_version_is_known(registry, tmp_path, monkeypatch):
+    (tmp_path / "model.onnx").write_bytes(b"graph")
+    before, seen = registry.versions("cells"), []
+    monkeypatch.setattr(os, "sync", lambda: seen.append(registry.versions("cells")))
+    made = registry.register("cells", tmp_path, {}, {}, {})
+    assert seen == [before]
+    assert registry.versions("cells") == [*before, made]
 
 
 def test_two_promotions_at_once_do_not_interleave(registry):

@@ -56,11 +56,7 @@ class Champion:
         return self._fetched(version)
 
     def _fetched(self, version: str) -> Served:
-        at = self.cache / self.name / version
-        folder = at / "bundle"
-        if not (folder / "manifest.json").exists():
-            at.mkdir(parents=True, exist_ok=True)
-            folder = self.registry.fetch(self.name, version, at)  # type: ignore[union-attr]
+        folder = self.registry.fetch(self.name, version, self.cache / self.name / version)  # type: ignore[union-attr]
         return Served(_warmed(folder, self.threads), self.name, version)
 
     def refresh(self) -> bool:
