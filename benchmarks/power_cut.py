@@ -1,0 +1,94 @@
+"""The production loop cut off in a retraining: ``python -m benchmarks.power_cut`` (about a quarter of an hour).
+
+Polycrystalline cells arrive at a champion of monocrystalline ones, as in ``benchmarks.demo_drift``. While the
+retraining that follows trains, every process of the stack is killed with SIGKILL, server and worker among them; then
+the stack is started again and nothing else is done by hand. Writes how long it took until that training went on and
+until its decision, and how often its event was sent, to results/power_cut.json. The store is a folder: the stand-in
+for S3 lives in memory.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks import project
+from benchmarks.demo_drift import CLEAN, CONFIG, HERE, MODEL, Cells, decision_of, feed, say, until
+from components.artefacts import write_json
+from components.datasets.versions import checkout
+from components.monitoring.component import SENT
+from components.storage import open_store
+from infra.stack import Stack
+
+OUT = HERE / "benchmarks" / "results" / "power_cut.json"
+SHIFT = 4000
+AGAIN = 0.05  # hours until the event is sent again, in place of six
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--project", type=Path, default=HERE / "runs" / "power-cut")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    os.chdir(HERE)
+    cells, folder = Cells(checkout("elpv").resolve(), asked.seed), asked.project.resolve()
+    config = CONFIG | {"monitor": {"settle_seconds": 5.0, "again_hours": AGAIN}}
+    project.make(folder, MODEL, cells.paths(cells.train), config)
+    result = {"seed": asked.seed} | cut_off(folder, cells)
+    write_json(OUT, result)
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+
+
+def cut_off(folder: Path, cells: Cells) -> dict[str, object]:
+    """Drift, a cut in the training that it asks for, and what happens after the second start."""
+    stack = up(folder)
+    try:
+        feed(stack.ports["service"], cells.paths(cells.clean), CLEAN)
+        until("a retraining trains", trainings)
+        kill(stack)
+        assert not trainings()
+        stack, began = up(folder), time.monotonic()
+        until("it trains again", trainings)
+        trains = time.monotonic() - began
+        outcome = until("decision", lambda: decision_of(CLEAN))
+        return {
+            "seconds_until_training": round(trains), "seconds_until_decision": round(time.monotonic() - began),
+            "action": outcome.action, "reasons": outcome.reasons, "events": events(),
+        }  # fmt: skip
+    finally:
+        stack.down()
+
+
+def up(folder: Path) -> Stack:
+    stack = Stack(folder, SHIFT)
+    stack.up(MODEL, str(folder / "store"), {"hourly": 30.0, "inbox": 3600.0})
+    return stack
+
+
+def trainings() -> list[psutil.Process]:
+    """Training stages of this stack's project."""
+    found = [(p, p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
+    return [p for p, words in found if "components.stages" in words and "train" in words and f"{MODEL}-live" in words]
+
+
+def kill(stack: Stack) -> None:
+    roots = [psutil.Process(note["pid"]) for note in stack.read().values()]
+    processes = [p for root in roots for p in (*root.children(recursive=True), root)]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes, timeout=10)
+    say(f"{len(processes)} processes killed")
+
+
+def events() -> list[int]:
+    """How often the event of each verdict was sent."""
+    store = open_store(os.environ["LOUPE_STORE"])
+    return [json.loads(store.get(key))["times"] for key in store.keys(f"{SENT}/")]
+
+
+if __name__ == "__main__":
+    main()
