@@ -130,18 +130,18 @@ def unanswered(store: Store, settings: MonitorSettings, at: datetime) -> list[Ve
         note = json.loads(store.get(_sent_key(verdict)))
         if at - datetime.fromisoformat(note["at"]) < timedelta(hours=settings.again_hours):
             continue
-        if note.get("times", 1) <= settings.again:
+        if _times(note) <= settings.again:
             found.append(verdict)
         else:
             log.warning("%s: %d events and no decision; see the runs of the flow retrain, then `loupe retrain %s`",
-                        verdict.id, note["times"], verdict.id)  # fmt: skip
+                        verdict.id, _times(note), verdict.id)  # fmt: skip
     return found
 
 
 def mark_sent(store: Store, verdict: Verdict, event: str, at: datetime) -> None:
     """Note that the event of a verdict has arrived, and how often by now."""
     key = _sent_key(verdict)
-    times = 1 + (json.loads(store.get(key)).get("times", 1) if store.exists(key) else 0)
+    times = 1 + (_times(json.loads(store.get(key))) if store.exists(key) else 0)
     store.put(key, json.dumps({"event": event, "at": at.isoformat(), "times": times}).encode())
 
 
@@ -149,6 +149,10 @@ def _asking(store: Store) -> Iterator[Verdict]:
     for source in store.folders(f"{VERDICTS}/"):
         for version in store.folders(f"{VERDICTS}/{source}/"):
             yield from (v for v in verdicts(store, source, version) if v.action == "retrain")
+
+
+def _times(note: dict[str, Any]) -> int:
+    return int(note.get("times", 1))  # a note of an older version does not say
 
 
 def _sent_key(verdict: Verdict) -> str:

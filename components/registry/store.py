@@ -161,7 +161,7 @@ class Registry:
         """A version's bundle in *out*: downloaded, whole or not at all, where it is not there yet."""
         import mlflow
 
-        if not out.exists():
+        if not (out / "bundle" / "manifest.json").exists():
             source = self.client.get_model_version(name, version).source
             with atomic_dir(out) as scratch:
                 mlflow.artifacts.download_artifacts(source, dst_path=str(scratch), tracking_uri=self.uri)

@@ -92,6 +92,12 @@ def test_a_retraining_that_was_cut_off_is_asked_for_again_so_many_times(announce
     assert f"`loupe retrain {asked.id}`" in caplog.messages[-1]
 
 
+def test_a_note_of_an_older_version_counts_as_one_event(announced):
+    store, asked, run = announced
+    store.put(component._sent_key(asked), json.dumps({"event": "e", "at": AT.isoformat()}).encode())
+    assert [run(hours) for hours in (6, 12, 18)] == [[asked.id], [asked.id], []]
+
+
 def test_a_retraining_that_was_decided_is_not_asked_for_again(announced):
     store, asked, run = announced
     store.put(f"{component.DECISIONS}/{asked.id}.json", b"{}")

@@ -24,6 +24,7 @@ def registry(tmp_path_factory):
     folder = tmp_path_factory.mktemp("registry")
     bundle = tmp_path_factory.mktemp("bundle")
     (bundle / "model.onnx").write_bytes(b"graph")
+    (bundle / "manifest.json").write_text("{}")
     registry = Registry(RegistrySettings(str(folder)))
     for _ in range(3):
         registry.register("cells", bundle, {"detector": "patchcore"}, {"synthetic_auroc": 0.9}, {"split": "abc"})
@@ -70,6 +71,7 @@ def test_a_download_that_was_cut_off_is_begun_anew_and_a_whole_one_kept(registry
         with pytest.raises(KeyboardInterrupt):
             registry.fetch("cells", "2", tmp_path / "2")
     assert not (tmp_path / "2").exists()
+    (tmp_path / "2" / "bundle").mkdir(parents=True)  # as an older version left it
     whole = registry.fetch("cells", "2", tmp_path / "2")
     assert (whole / "model.onnx").read_bytes() == b"graph"
     monkeypatch.setattr(mlflow.artifacts, "download_artifacts", cut)
