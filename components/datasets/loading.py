@@ -4,6 +4,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from components.artefacts import read_json
+from components.decoding import Decoding
+from components.settings import build
+
+DECODING = "decoding.json"  # beside the tables of manifest, validation, split and run: how their pictures are read
+
+
+def read_decoding(folder: Path) -> Decoding:
+    """How pictures listed in an artefact are decoded; the default for one of an older version."""
+    path = folder / DECODING
+    return build(Decoding, read_json(path), str(path)) if path.exists() else Decoding()
+
 
 def read_split(path: Path) -> pd.DataFrame:
     """The split table (records.SPLIT_COLUMNS) of a split artefact."""

@@ -11,7 +11,7 @@ from scipy.fft import dctn
 
 from components.artefacts import file_hash, recorded
 from components.datasets.adapters import Row, adapter
-from components.decoding import MAX_PIXELS, decode
+from components.decoding import MAX_PIXELS, Decoding, decode
 from components.errors import DataError
 from components.measuring import grey, statistics
 from components.progress import progress
@@ -46,7 +46,7 @@ def _record(data: Path, row: Row, settings: DataSettings) -> dict[str, Any]:
         return {**record, "problem": "the file is listed but missing"}
     record["sha256"] = file_hash(path)
     try:
-        pixels = decode(path, row.image_id, settings.max_pixels)
+        pixels = decode(path, row.image_id, Decoding(max_pixels=settings.max_pixels))
     except DataError as error:
         return {**record, "problem": str(error)}
     with Image.open(path) as image:

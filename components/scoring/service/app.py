@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from components.decoding import decode
+from components.decoding import Decoding, decode
 from components.errors import DataError, LoupeError, RequestError, StorageError
 from components.scoring.batch import judged
 from components.scoring.service import documents
@@ -162,8 +162,9 @@ async def score_uploads(
     service: Service, uploads: list[Upload], source: str, heatmap: str, group: str | None = None
 ) -> dict[str, Any]:
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
+    rules = Decoding(max_pixels=service.settings.max_pixels)
     try:
-        pictures = [await run_in_threadpool(decode, u.content, u.name, service.settings.max_pixels) for u in uploads]
+        pictures = [await run_in_threadpool(decode, u.content, u.name, rules) for u in uploads]
         scored = [await future for future in service.batcher.submit(pictures)]
     except LoupeError as error:
         service.measures.refused(error)
@@ -206,6 +207,6 @@ def _heat(pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
 async def overlay_of(service: Service, record_id: str) -> bytes:
     """The heat map of a recent image under the present model, drawn over it; nothing is recorded."""
     content = await run_in_threadpool(service.recorder.image, record_id)
-    pixels = await run_in_threadpool(decode, content, record_id, service.settings.max_pixels)
+    pixels = await run_in_threadpool(decode, content, record_id, Decoding(max_pixels=service.settings.max_pixels))
     (one,) = await asyncio.gather(*service.batcher.submit([pixels]))
     return await run_in_threadpool(overlay, pixels, one.heat, one.bundle.calibration["map"])
