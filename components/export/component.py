@@ -10,11 +10,13 @@ from typing import Any
 from components.artefacts import file_hash, read_json, recorded, tree_hash, write_json
 from components.calibration.cascade import CascadeSettings
 from components.calibration.conformal import judge
-from components.datasets.loading import read_split, rows
+from components.datasets.loading import read_decoding, read_split, rows
 from components.errors import ParityError
+from components.settings import plain
 
 log = logging.getLogger("loupe")
 RUNNER = Path(__file__).with_name("runner.py")
+DECODER = Path(__file__).parents[1] / "decoding.py"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def export(
     from components.training.model import load_model
 
     detector, known = load_model(model), read_json(calibration / "calibration.json")
+    rules = read_decoding(split)
     identity = _identity(model, split, known)
     names = _sample(split, settings.parity_images)
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
@@ -57,34 +60,46 @@ def export(
         inputs["synthetic"] = synthetic / "synthetic.parquet"
     with recorded(out, "export", settings, inputs) as scratch:
         good = [data / n for n in _evenly(list(rows(split, "fit", "normal")["image_id"]), settings.described_images)]
-        seen, metadata = descriptors(detector, good), {k: str(v) for k, v in identity.items()}
+        seen, metadata = descriptors(detector, good, rules), {k: str(v) for k, v in identity.items()}
         write_graph(Described(detector, seen).eval(), scratch / "model.onnx", settings.opset, metadata)
         group_of = dict(zip(*(read_split(split)[c] for c in ("image_id", "group")), strict=True))
         groups = [group_of[n] for n in names]
         paths = [data / n for n in names]
-        parity = compare(detector, scratch / "model.onnx", paths, names, lambda s, of: judge(known, s, of)[1], groups)
+        parity = compare(
+            detector, scratch / "model.onnx", paths, names, lambda s, of: judge(known, s, of)[1], groups, rules
+        )
         _gate(parity, settings, out)
         if isinstance(detector, Early):
             quick = Described(detector, seen, early=True).eval()
             write_graph(quick, scratch / "edge.onnx", settings.opset, {**metadata, "graph": "edge"})
             stands = write_exits(scratch, known, settings.cascade, *calibrating(split, data, synthetic))
+            leaves = partial(exit_of, stands)
             parity["edge"] = compare(
-                partial(early_answer, detector), scratch / "edge.onnx", paths, names, partial(exit_of, stands), groups
+                partial(early_answer, detector), scratch / "edge.onnx", paths, names, leaves, groups, rules
             )
             _gate(parity["edge"], settings, out, "edge graph")
             parity["edge"]["leave"] = stands["leave"]
         write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
-        shutil.copy2(RUNNER, scratch / "runner.py")
-        bundle = Bundle(scratch, {**identity}, None)
+        write_runner(scratch)
+        bundle = Bundle(scratch, {**identity, "decoding": plain(rules)}, None)
         write_reference(
             bundle, data, list(rows(split, "calibrate", "normal")["image_id"]), scratch / "reference.parquet"
         )
         (scratch / "MODEL_CARD.md").write_text(model_card(detector, identity, known, parity))
         files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
-        write_json(scratch / "manifest.json", {**identity, "files": files})
+        write_json(scratch / "manifest.json", {**identity, "decoding": plain(rules), "files": files})
     log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
     return out
+
+
+def write_runner(out: Path) -> None:
+    """runner.py, and the decoder of this very version beside it, which needs nothing of Loupe there."""
+    shutil.copy2(RUNNER, out / "runner.py")
+    needed = "from components.errors import DataError\n"
+    alone = 'class DataError(Exception):\n    """The file cannot be used; the message says why."""\n'
+    head, tail = DECODER.read_text().split(needed)
+    (out / "decoding.py").write_text(f"{head}\n{alone}\n{tail}")
 
 
 def _identity(model: Path, split: Path, known: dict[str, Any]) -> dict[str, Any]:

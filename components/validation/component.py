@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from components.artefacts import recorded, write_json
+from components.datasets.loading import hand_on
 from components.errors import DataError
 from components.validation.contract import ValidationSettings, breaches
 from components.validation.offline import make_offline
@@ -26,6 +27,7 @@ def validate(manifest: Path, data: Path, out: Path, settings: ValidationSettings
     clean, bad = table[reasons.isna()], table[reasons.notna()].assign(reason=reasons.dropna())
     name = str(table["dataset"].iloc[0]) if len(table) else data.name
     with recorded(out, "validate", settings, {"manifest": manifest / "manifest.parquet"}) as scratch:
+        hand_on(manifest, scratch)
         checks = run_suite(clean, settings, name, scratch / "docs") if len(clean) else []
         summary = _summary(name, table, clean, bad, checks, settings)
         clean.to_parquet(scratch / "clean.parquet", index=False)

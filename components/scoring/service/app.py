@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -33,6 +33,7 @@ from components.scoring.service.uploads import BoundedHeaders, Upload, checked_s
 from components.scoring.shipper import image_key
 
 log = logging.getLogger("loupe")
+LIMIT = "service.max_pixels"
 Clock = Callable[[], datetime]
 Source = Annotated[str, Query(description="The line or camera.", examples=["line-1"], pattern=documents.SOURCE)]
 HeatMap = Annotated[Literal["none", "overlay", "map"], Query(description="A PNG overlay or the raw map.")]
@@ -53,6 +54,11 @@ class Service:
     batcher: Batcher
     measures: Measures
     draining: bool = False
+
+    @property
+    def rules(self) -> Decoding:
+        """How uploads are decoded: as the served model learned, and bounded by the service's own limit."""
+        return replace(self.champion.served.bundle.decoding, max_pixels=self.settings.max_pixels)
 
 
 def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings, clock: Clock = now) -> FastAPI:
@@ -162,9 +168,9 @@ async def score_uploads(
     service: Service, uploads: list[Upload], source: str, heatmap: str, group: str | None = None
 ) -> dict[str, Any]:
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
-    rules = Decoding(max_pixels=service.settings.max_pixels)
+    rules = service.rules
     try:
-        pictures = [await run_in_threadpool(decode, u.content, u.name, rules) for u in uploads]
+        pictures = [await run_in_threadpool(decode, u.content, u.name, rules, LIMIT) for u in uploads]
         scored = [await future for future in service.batcher.submit(pictures)]
     except LoupeError as error:
         service.measures.refused(error)
@@ -207,6 +213,6 @@ def _heat(pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
 async def overlay_of(service: Service, record_id: str) -> bytes:
     """The heat map of a recent image under the present model, drawn over it; nothing is recorded."""
     content = await run_in_threadpool(service.recorder.image, record_id)
-    pixels = await run_in_threadpool(decode, content, record_id, Decoding(max_pixels=service.settings.max_pixels))
+    pixels = await run_in_threadpool(decode, content, record_id, service.rules, LIMIT)
     (one,) = await asyncio.gather(*service.batcher.submit([pixels]))
     return await run_in_threadpool(overlay, pixels, one.heat, one.bundle.calibration["map"])
