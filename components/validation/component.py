@@ -9,7 +9,7 @@ import pandas as pd
 
 from components.artefacts import recorded, write_json
 from components.errors import DataError
-from components.validation.contract import ValidationSettings, breaches
+from components.validation.contract import ValidationSettings, breaches, repeats
 from components.validation.offline import make_offline
 from components.validation.suite import run_suite
 
@@ -24,15 +24,20 @@ def validate(manifest: Path, data: Path, out: Path, settings: ValidationSettings
     table = pd.read_parquet(manifest / "manifest.parquet")
     reasons = breaches(table, data, settings)
     clean, bad = table[reasons.isna()], table[reasons.notna()].assign(reason=reasons.dropna())
+    again = repeats(clean)
+    clean = clean.drop(again.index)
     name = str(table["dataset"].iloc[0]) if len(table) else data.name
     with recorded(out, "validate", settings, {"manifest": manifest / "manifest.parquet"}) as scratch:
         checks = run_suite(clean, settings, name, scratch / "docs") if len(clean) else []
-        summary = _summary(name, table, clean, bad, checks, settings)
+        repeated = [f"{table.at[row, 'image_id']}: {why}" for row, why in again.items()]
+        summary = {**_summary(name, table, clean, bad, checks, settings), "repeats": repeated}
         clean.to_parquet(scratch / "clean.parquet", index=False)
         bad.to_parquet(scratch / "quarantine.parquet", index=False)
         write_json(scratch / "summary.json", summary)
         (scratch / "docs").mkdir(exist_ok=True)
         make_offline(scratch / "docs", summary)
+    if repeated:
+        log.warning("%d files repeat others byte by byte and are left out, the first: %s", len(repeated), repeated[0])
     for line in summary["quarantined"]:
         log.warning("quarantined: %s", line)
     if summary["broken"]:
