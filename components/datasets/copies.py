@@ -13,18 +13,35 @@ LISTED = 100  # pairs that split.json names
 
 def leave_out(table: pd.DataFrame, copies: Copies) -> None:
     """The test side keeps its protocol: copies of its pictures leave training. Of other copies the first stays."""
-    members, linked = _members(copies), _linked(copies)
+    notes = _of_test_images(table, copies)
+    notes.update(_repeats(table, copies, notes))
+    rows = list(notes)
+    table.loc[rows, "split"] = "excluded"
+    table.loc[rows, "note"] = list(notes.values())
+
+
+def _of_test_images(table: pd.DataFrame, copies: Copies) -> dict[int, str]:
+    """Training rows that show a test image."""
+    tested: dict[int, int] = {}
+    for row in reversed(table.index[table["role"] == "test"]):
+        tested[copies.same[row]] = row  # the first one stays
+    linked, notes = _linked(copies), {}
     for row in table.index[table["role"] == "train"]:
-        own = copies.same[row]
-        tested = [t for one in (own, *linked[own]) for t in members[one] if table.at[t, "role"] == "test"]
-        if tested:
-            table.loc[row, ["split", "note"]] = ["excluded", f"copy of test image {table.at[min(tested), 'image_id']}"]
-    alone = ([one] for one in members if len(members[one]) > 1)
-    for group in [*complete_groups(copies.pairs), *alone]:
-        rows = sorted(row for one in group for row in members[one])
-        kept = [row for row in rows if table.at[row, "role"] == "train" and table.at[row, "split"] != "excluded"]
+        seen = [tested[first] for first in (copies.same[row], *linked[copies.same[row]]) if first in tested]
+        if seen:
+            notes[row] = f"copy of test image {table.at[min(seen), 'image_id']}"
+    return notes
+
+
+def _repeats(table: pd.DataFrame, copies: Copies, left_out: Mapping[int, str]) -> dict[int, str]:
+    """Training rows that show what another training row, which stays, shows."""
+    members, trained = _members(copies), set(table.index[table["role"] == "train"]) - set(left_out)
+    notes: dict[int, str] = {}
+    for group in [*complete_groups(copies.pairs), *([first] for first in members)]:
+        kept = sorted(row for first in group for row in members[first] if row in trained and row not in notes)
         for row in kept[1:]:
-            table.loc[row, ["split", "note"]] = ["excluded", f"copy of {table.at[kept[0], 'image_id']}"]
+            notes[row] = f"copy of {table.at[kept[0], 'image_id']}"
+    return notes
 
 
 def _members(copies: Copies) -> dict[int, list[int]]:

@@ -33,7 +33,7 @@ LEVELS = 0.7  # grey levels up to which two smoothed pictures are of one exposur
 CONTROLS = 8  # look-alikes beside which a pair is looked at again
 SAMPLE = 800  # pictures from which common variation is learned
 BROAD = 12  # pictures that a common variation is spread over at least
-STRICTEST = 0.5  # likeness that is asked for at most: among few pictures, copies are part of the spread
+STRICT = 0.5  # likeness that is asked for among few pictures, whose copies are part of the spread
 STRONG = 3.0  # variance of a common variation: more than pairs of copies have, which mix where there are many
 BLOCK = 512  # rows compared at once
 CROPPED = 0.1  # logarithm of the ratio of sides up to which one picture may be cropped from another
@@ -123,7 +123,7 @@ def _standing_out(prints: np.ndarray, likeness: float) -> list[tuple[int, int, f
     for rows, alike in _blocks(own):
         nexts[rows] = np.partition(alike, last, axis=1)[:, last]
         spreads.append(np.median(np.abs(alike - np.median(alike))) * 1.4826)  # of a normal distribution
-    least = max(likeness, min(STRICTEST, SPREADS * float(np.median(spreads))))
+    least = max(likeness, SPREADS * float(np.median(spreads)) if count >= 4 * COPIES else STRICT)
     found = []
     for rows, alike in _blocks(own):
         for i, j in np.argwhere(alike >= least):

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 from scipy.fft import irfft2, rfft2
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter, uniform_filter
 
 SIDE = 320  # pixels of the square that is looked at; a larger picture is scaled down by its shorter side
 GRAIN = 4.0  # sigma in pixels: coarser structure is taken out
@@ -21,7 +21,8 @@ COUNT = 2048  # frequencies drawn from the band; two unrelated fingerprints corr
 RINGS = 12  # widths of the band within which the spectrum is made flat
 ROUNDING = 0.1  # variance in grey levels that rounding to whole levels leaves: no noise of a sensor
 BLACK, WHITE = 0.5, 254.5  # grey levels at which a sensor or a rendering saturates
-ALIVE = 0.5  # share of the pixels that are neither black nor white which must carry noise
+SMOOTH = 0.3  # share of equal neighbourhoods, of the pixels neither black nor white, from which there is no noise
+WINDOW = 512  # pixels of the square in which that is looked for
 REACH = 16  # pixels by which a copy may be shifted
 LEAST = 8  # pixels of a side that can be looked at
 
@@ -31,9 +32,9 @@ def fingerprint(grey: np.ndarray, scale: float) -> np.ndarray | None:
 
     None where the picture carries no noise: a rendering, or one that coarse encoding has smoothed.
     """
-    noise = _noise(working(grey, scale), min(1.0, scale))
-    if noise is None:
+    if _is_silent(grey):
         return None
+    noise = _noise(working(grey, scale), min(1.0, scale))
     frame = np.zeros((SIDE, SIDE), np.float32)
     frame[: noise.shape[0], : noise.shape[1]] = noise
     picked, rings = _frequencies()
@@ -85,15 +86,20 @@ def _shift(one: np.ndarray, two: np.ndarray) -> tuple[int, int]:
     return int(down) - reach, int(right) - reach
 
 
-def _noise(grey: np.ndarray, scale: float) -> np.ndarray | None:
-    """What smoothing leaves, weighed down where it is stronger than noise; None where there is too little of it."""
+def _is_silent(grey: np.ndarray) -> bool:
+    """Whether much of the picture is smooth to the last grey level, which no sensor is."""
+    middle = _middle(grey, *(min(WINDOW, side) for side in grey.shape))
+    lit = (middle > BLACK) & (middle < WHITE)
+    smooth = (maximum_filter(middle, 3) == minimum_filter(middle, 3)) & lit
+    return bool(smooth.sum() >= SMOOTH * max(1, lit.sum()))
+
+
+def _noise(grey: np.ndarray, scale: float) -> np.ndarray:
+    """What smoothing leaves, weighed down where it is stronger than noise."""
     rest = grey - gaussian_filter(grey, GRAIN)
     strength = uniform_filter(rest * rest, AROUND)
-    open_ended = (grey > BLACK) & (grey < WHITE)
-    alive = (strength > ROUNDING * scale * scale) & open_ended
-    if alive.sum() < ALIVE * max(1, open_ended.sum()) or alive.mean() < ALIVE / 5:
-        return None
-    level = np.quantile(strength[alive], 0.3)
+    alive = (strength > ROUNDING * scale * scale) & (grey > BLACK) & (grey < WHITE)
+    level = np.quantile(strength[alive], 0.3) if alive.any() else 0
     noise = rest * np.where(alive, np.minimum(1, level / np.maximum(strength, 1e-6)), 0)
     rim = min(6, min(grey.shape) // LEAST)  # where the filter sees beyond the picture
     noise[:rim], noise[-rim:], noise[:, :rim], noise[:, -rim:] = 0, 0, 0, 0

@@ -49,8 +49,8 @@ def test_measurements_follow_the_picture():
 
 @pytest.fixture
 def copies(tmp_path):
-    """Six different tiles of one product and three copies of the first."""
-    for i in range(6):
+    """Thirty different tiles of one product and three copies of the first."""
+    for i in range(30):
         save(tmp_path / f"{i}.png", tile(i, 160))
     first = Image.open(tmp_path / "0.png")
     first.save(tmp_path / "encoded.jpg", quality=97)
@@ -78,7 +78,7 @@ def test_copies_of_a_test_image_leave_training_and_of_other_copies_one_stays(cop
     assert sides["0.png"] == "test"
     assert set(sides[["encoded.jpg", "resized.png", "shifted.png"]]) == {"excluded"}
     assert one.set_index("image_id")["note"]["encoded.jpg"] == "copy of test image 0.png"
-    assert set(sides[[f"{i}.png" for i in range(1, 6)]]) <= {"fit", "calibrate"}
+    assert set(sides[[f"{i}.png" for i in range(1, 30)]]) <= {"fit", "calibrate"}
     two = pd.read_parquet(split(validated, folder, tmp_path / "two", SplitSettings()) / "split.parquet")
     pd.testing.assert_frame_equal(one, two)
     roles["0.png"] = "train"
