@@ -26,10 +26,10 @@ from components.progress import progress
 from components.runtime import cores
 
 COPIES = 6  # what more pictures than this share is taken for the product's, not for an exposure's
-APART = 0.2  # by how much a pair must be more alike than either of it and its next look-alikes
+APART = 0.15  # by how much a pair must be more alike than either of it and its next look-alikes
 SPREADS = 5.0  # standard deviations of unrelated pictures that a pair must exceed
 WEAKENED = 0.8  # share of the likeness asked for that must be left then; the look-alikes bring noise of their own
-LEVELS = 0.7  # grey levels up to which two smoothed pictures are of one exposure; no light is as steady as a copy
+LEVELS = 0.5  # grey levels up to which two smoothed pictures are of one exposure; no light is as steady as a copy
 CONTROLS = 8  # look-alikes beside which a pair is looked at again
 SAMPLE = 800  # pictures from which common variation is learned
 BROAD = 12  # pictures that a common variation is spread over at least

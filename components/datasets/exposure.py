@@ -3,7 +3,7 @@
 A sensor never makes the same noise twice, so two pictures with the same noise are one exposure, however alike or unlike
 products are. As in the forensics of cameras (Lukas, Fridrich, Goljan, IEEE TIFS 2006) noise is what smoothing leaves,
 with edges and strong texture weighed down. Of its spectrum only magnitudes are kept, which a shift does not change.
-Working in the lower half of the frequencies is ours: that is what JPEG and resizing leave of noise.
+Working in the lower third of the frequencies is ours: that is what JPEG and resizing leave of noise.
 """
 
 from functools import cache
@@ -16,12 +16,13 @@ from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter, unifo
 SIDE = 320  # pixels of the square that is looked at; a larger picture is scaled down by its shorter side
 GRAIN = 4.0  # sigma in pixels: coarser structure is taken out
 AROUND = 7  # pixels over which the strength of what is left is measured
-BAND = (0.03, 0.25)  # cycles per pixel
+BAND = (0.03, 0.18)  # cycles per pixel
 COUNT = 2048  # frequencies drawn from the band; two unrelated fingerprints correlate by 1 / sqrt(COUNT)
 RINGS = 12  # widths of the band within which the spectrum is made flat
 ROUNDING = 0.1  # variance in grey levels that rounding to whole levels leaves: no noise of a sensor
 BLACK, WHITE = 0.5, 254.5  # grey levels at which a sensor or a rendering saturates
-SMOOTH = 0.3  # share of equal neighbourhoods, of the pixels neither black nor white, from which there is no noise
+ALIVE = 0.5  # share of the pixels neither black nor white that must carry more than rounding
+SMOOTH = 0.3  # share of those whose neighbours are all equal, from which on there is no noise
 WINDOW = 512  # pixels of the square in which that is looked for
 REACH = 16  # pixels by which a copy may be shifted
 LEAST = 8  # pixels of a side that can be looked at
@@ -35,6 +36,8 @@ def fingerprint(grey: np.ndarray, scale: float) -> np.ndarray | None:
     if _is_silent(grey):
         return None
     noise = _noise(working(grey, scale), min(1.0, scale))
+    if noise is None:
+        return None
     frame = np.zeros((SIDE, SIDE), np.float32)
     frame[: noise.shape[0], : noise.shape[1]] = noise
     picked, rings = _frequencies()
@@ -94,12 +97,15 @@ def _is_silent(grey: np.ndarray) -> bool:
     return bool(smooth.sum() >= SMOOTH * max(1, lit.sum()))
 
 
-def _noise(grey: np.ndarray, scale: float) -> np.ndarray:
-    """What smoothing leaves, weighed down where it is stronger than noise."""
+def _noise(grey: np.ndarray, scale: float) -> np.ndarray | None:
+    """What smoothing leaves, weighed down where it is stronger than noise; None where it is mostly rounding."""
     rest = grey - gaussian_filter(grey, GRAIN)
     strength = uniform_filter(rest * rest, AROUND)
-    alive = (strength > ROUNDING * scale * scale) & (grey > BLACK) & (grey < WHITE)
-    level = np.quantile(strength[alive], 0.3) if alive.any() else 0
+    lit = (grey > BLACK) & (grey < WHITE)
+    alive = (strength > ROUNDING * scale * scale) & lit
+    if not alive.any() or alive.sum() < ALIVE * lit.sum():
+        return None
+    level = np.quantile(strength[alive], 0.3)
     noise = rest * np.where(alive, np.minimum(1, level / np.maximum(strength, 1e-6)), 0)
     rim = min(6, min(grey.shape) // LEAST)  # where the filter sees beyond the picture
     noise[:rim], noise[-rim:], noise[:, :rim], noise[:, -rim:] = 0, 0, 0, 0

@@ -28,7 +28,7 @@ class SplitSettings:
 
     groups: tuple[str, ...] | None = None
     calibrate_share: float = 0.2
-    likeness: float = 0.3  # correlation of the noise from which two pictures may be one exposure; docs/data.md
+    likeness: float = 0.25  # correlation of the noise from which two pictures may be one exposure; docs/data.md
     labelled: int = 0  # anomalous images with a mask that move from test to fit, for detectors that learn from some
 
 

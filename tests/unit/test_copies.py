@@ -12,8 +12,9 @@ from components.datasets.copies import leave_out, told
 from components.datasets.duplicates import Copies, Pictures, complete_groups, find_copies
 from components.datasets.exposure import fingerprint
 from components.datasets.manifest import measure
+from components.datasets.splits import SplitSettings
 
-LIKENESS = 0.3
+LIKENESS = SplitSettings().likeness
 COPIES = {
     "encoded": lambda image: encoded(image, 80),
     "stored anew": lambda image: image,
