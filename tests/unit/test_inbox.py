@@ -1,23 +1,38 @@
 """Batch scoring: every file of the inbox exactly once, whatever dies in between."""
 
 import contextlib
+import hashlib
 import io
+import itertools
 import json
+import os
+import time
+import unicodedata
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from components.scoring import table
+from components.errors import BundleError, StorageError
+from components.listing import hidden
+from components.scoring import filing, inbox, table
+from components.scoring.attempts import MARK, WAITING
 from components.scoring.bundle import Bundle
-from components.scoring.inbox import Processed, process
+from components.scoring.inbox import Processed, until_empty
+from components.scoring.settings import InboxSettings
 from components.scoring.shipper import image_key
 from components.storage import LocalStore, open_store
 from tests.conftest import tile
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = datetime(2026, 1, 3, tzinfo=UTC)
+process = partial(inbox.process, settings=InboxSettings(settle_seconds=0))
+SLOW = InboxSettings(settle_seconds=0.5)
 
 
 def png(seed):
@@ -58,17 +73,248 @@ def test_every_file_is_scored_once_and_leaves(store, opened):
     assert process(store, opened, LATER) == Processed(0, {})
 
 
-def test_bad_files_are_kept_aside_with_the_reason(store, opened):
+def test_a_bad_file_is_tried_by_three_runs_and_then_kept_aside_with_the_reason(store, opened):
     store.put("inbox/line-1/good.png", png(0))
     store.put("inbox/line-1/bad.png", png(0)[:100])
-    store.put("inbox/nowhere.png", png(1))
-    done = process(store, opened, AT)
-    assert (done.scored, sorted(done.quarantined)) == (1, ["inbox/line-1/bad.png", "inbox/nowhere.png"])
+    first = process(store, opened, AT)
+    assert (first.scored, list(first.failed), first.quarantined, first.waiting) == (1, ["inbox/line-1/bad.png"], {}, 1)
+    assert process(store, opened, LATER).waiting == 1
+    assert list(process(store, opened, LATER).quarantined) == ["inbox/line-1/bad.png"]
     kept = [k for k in store.keys("quarantine/") if not k.endswith(".json")]
-    assert [k.split("/", 2)[2] for k in kept] == ["line-1/bad.png", "nowhere.png"]
+    assert [k.split("/", 2)[2] for k in kept] == ["line-1/bad.png"]
     reason = json.loads(store.get(f"{kept[0]}.reason.json"))
     assert "cannot be decoded" in reason["reason"]
+    assert (reason["type"], reason["attempts"]) == ("DataError", 3)
     assert store.get(kept[0]) == png(0)[:100]
+    assert list(store.keys("inbox/")) == []
+    assert json.loads(store.get(WAITING)) == {}
+
+
+def test_new_content_counts_from_zero(store, opened):
+    for content in (b"half", b"half", b"other half"):
+        store.put("inbox/line-1/a.png", content)
+        assert process(store, opened, AT).waiting == 1
+    store.put("inbox/line-1/a.png", png(0))
+    assert process(store, opened, LATER).scored == 1
+
+
+def test_files_that_wait_are_not_in_the_way_of_the_limit(store, opened):
+    for i in range(3):
+        store.put(f"inbox/line-1/a-{i}.png", b"poison")
+        store.put(f"inbox/line-1/b-{i}.png", png(i))
+        store.put(f"inbox/.c-{i}.png", png(i))
+    calls = []
+
+    def step(skip):
+        calls.append(skip)
+        return process(store, opened, AT, limit=2, skip=skip)
+
+    done = until_empty(step)
+    assert (done.scored, len(done.failed), done.quarantined, done.waiting) == (3, 3, {}, 3)
+    assert len(calls) < 6
+    assert {value["attempts"] for value in json.loads(store.get(WAITING)).values()} == {1}
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), MemoryError(), RecursionError("deep"), KeyError("exif")], ids=repr
+)
+def test_whatever_a_picture_raises_the_others_are_scored(tmp_path, opened, monkeypatch, error):
+    store, real = LocalStore(tmp_path), inbox.record
+    fill(store)
+
+    def record(bundle, content, name, source):
+        if name == "1.png":
+            raise error
+        return real(bundle, content, name, source)
+
+    monkeypatch.setattr(inbox, "record", record)
+    done = process(store, opened, AT)
+    assert (done.scored, list(done.failed)) == (3, ["inbox/line-1/1.png"])
+    assert type(error).__name__ in done.failed["inbox/line-1/1.png"]
+    monkeypatch.undo()
+    assert process(store, opened, LATER).scored == 1
+
+
+def test_a_model_that_scores_nothing_puts_no_file_in_quarantine(tmp_path, opened, monkeypatch):
+    store = LocalStore(tmp_path)
+    fill(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(Bundle, "score", lambda *_: 1 / 0)
+        for _ in range(4):
+            with pytest.raises(BundleError, match="the inbox waits"):
+                process(store, opened, AT)
+    assert process(store, opened, LATER).scored == 4
+
+
+def test_a_store_that_fails_ends_the_run_and_blames_no_file(tmp_path, opened, monkeypatch):
+    store = LocalStore(tmp_path)
+    fill(store)
+
+    def away(*_):
+        raise StorageError("away")
+
+    for _ in range(4):
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "put_new", away)
+            with pytest.raises(StorageError):
+                process(store, opened, AT)
+    assert process(store, opened, LATER).scored == 4
+    assert not store.exists(WAITING)
+
+
+def test_a_picture_that_kills_the_process_is_found_and_given_up(tmp_path, opened, monkeypatch):
+    store, real = LocalStore(tmp_path), inbox.record
+    fill(store)
+
+    def record(bundle, content, name, source):
+        if name == "1.png":
+            os._exit(9)
+        return real(bundle, content, name, source)
+
+    monkeypatch.setattr(inbox, "record", record)
+    ends = []
+    while list(store.keys("inbox/")) and len(ends) < 12:
+        pid = os.fork()
+        if not pid:
+            process(store, opened, AT)
+            os._exit(0)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    assert len(records(store)) == 3
+    (reason,) = [json.loads(store.get(k)) for k in store.keys("quarantine/") if k.endswith(".json")]
+    assert (reason["type"], reason["attempts"], reason["file"]) == ("ProcessEnded", 3, "inbox/line-1/1.png")
+    assert not store.exists(MARK)
+
+
+def test_a_file_that_is_being_written_is_scored_when_it_is_whole(tmp_path, opened):
+    store, full = LocalStore(tmp_path), png(3)
+    store.put("inbox/line-1/done.png", png(1))
+    with (tmp_path / "inbox/line-1/slow.png").open("wb") as camera:
+        camera.write(full[:500])
+        camera.flush()
+        for _ in range(4):
+            done = inbox.process(store, opened, AT, settings=SLOW)
+            assert (done.failed, done.quarantined, done.waiting) == ({}, {}, 1)
+        camera.write(full[500:])
+    assert inbox.process(store, opened, LATER, settings=SLOW).scored == 1
+    assert sorted(r["image_id"] for r in records(store)) == ["done.png", "slow.png"]
+
+
+def test_a_writer_on_another_machine_shows_by_its_changes(tmp_path, opened, monkeypatch):
+    store = LocalStore(tmp_path)
+    store.put("inbox/line-1/slow.png", png(3)[:500])
+    path = tmp_path / "inbox/line-1/slow.png"
+
+    def sleep(_):
+        path.write_bytes(path.read_bytes() + b"more")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    done = inbox.process(store, opened, AT, settings=SLOW)
+    assert (done.scored, done.failed, done.waiting) == (0, {}, 1)
+
+
+def test_a_clock_in_the_future_starves_no_file(tmp_path, opened):
+    store = LocalStore(tmp_path)
+    store.put("inbox/line-1/a.png", png(3))
+    os.utime(tmp_path / "inbox/line-1/a.png", (4e9, 4e9))
+    assert inbox.process(store, opened, AT, settings=SLOW).scored == 1
+
+
+def test_no_run_waits_when_enough_files_are_settled(tmp_path, opened, monkeypatch):
+    store = LocalStore(tmp_path)
+    fill(store)
+    time.sleep(SLOW.settle_seconds + 0.1)
+    store.put("inbox/line-3/young.png", png(4))
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
+    assert inbox.process(store, opened, AT, limit=4, settings=SLOW).scored == 4
+
+
+LEFT_ASIDE = [
+    "line-1/.DS_Store", "line-1/._a.png", "line-1/Thumbs.db", "line-1/desktop.ini", "__MACOSX/line-1/a.png",
+    "line-1/a.png.part", "line-1/a.tmp", "line-1/a.png.filepart", "line-1/a.png.crdownload", "line-1/a.png~",
+    "line-1/.syncing/a.png", ".hidden.png",
+]  # fmt: skip
+
+
+def test_hidden_and_temporary_files_are_left_alone(store, opened):
+    for name in LEFT_ASIDE:
+        store.put(f"inbox/{name}", png(0))
+    assert process(store, opened, AT, limit=1) == Processed(0, {})
+    store.put("inbox/line-1/a.png", png(0))
+    assert process(store, opened, AT, limit=1) == Processed(1, {})
+    assert list(store.keys("quarantine/")) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "source", "image"),
+    [
+        ("line-1/2024-05-01/a.png", "line-1", "2024-05-01/a.png"),
+        ("line-1/2024/05/01/shift 2/a.png", "line-1", "2024/05/01/shift 2/a.png"),
+        ("a.png", "line", "a.png"),
+        ("Presse Süd/b.png", "Presse Süd", "b.png"),
+        ("Linie=1 100%41/c.png", "Linie=1 100%41", "c.png"),
+        ("a+b & c?#[x]/d.png", "a+b & c?#[x]", "d.png"),
+        ("产线/图.png", "产线", "图.png"),
+        (unicodedata.normalize("NFD", "Süd/ü.png"), "Süd", "ü.png"),
+    ],
+)
+def test_any_folder_names_a_source_that_the_readers_find(store, opened, key, source, image):
+    store.put(f"inbox/{key}", png(0))
+    assert process(store, opened, AT) == Processed(1, {})
+    assert table.sources(store) == [source]
+    assert table.days(store, table.SCORES, source) == ["2026-01-02"]
+    assert [(r["source"], r["image_id"]) for r in records(store)] == [(source, image)]
+    assert store.get(records(store)[0]["image_uri"]) == png(0)
+    assert table.compact(store, table.SCORES, source, LATER) == 0
+
+
+def test_names_that_no_key_can_hold_get_one_that_stays_the_same(tmp_path, opened):
+    store = LocalStore(tmp_path)
+    names = [b"Presse S\xfcd", b"Presse S\xfbd", b"x" * 250, b"x" * 249 + b"y", b"new\nline"]
+    for name in names:
+        folder = os.fsencode(tmp_path) + b"/inbox/" + name
+        os.makedirs(folder)  # noqa: PTH103  (bytes)
+        Path(os.fsdecode(folder), os.fsdecode(b"bild \xfc" + b"z" * 200 + b".png")).write_bytes(png(0))
+        Path(os.fsdecode(folder), os.fsdecode(b"bad \xfc" + b"z" * 200 + b".png")).write_bytes(b"bad")
+    done = inbox.process(store, opened, AT, settings=InboxSettings(0, attempts=1))
+    assert (done.scored, len(done.quarantined), done.waiting) == (5, 5, 0)
+    found = table.sources(store)
+    assert len(found) == 5
+    assert all(name.isprintable() and len(name.encode()) <= filing.NAME_BYTES for name in found)
+    assert all(r["image_id"].isprintable() and r["image_id"].endswith(".png") for r in records(store))
+    assert len(list(store.keys("quarantine/"))) == 10
+    assert list(store.keys("inbox/")) == []
+
+
+def test_what_cannot_be_read_stays_and_stops_nothing(tmp_path, opened, monkeypatch):
+    store = LocalStore(tmp_path)
+    fill(store)
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "1.png" and real(path, mode))
+    done = process(store, opened, AT, limit=2)
+    assert (done.scored, done.quarantined) == (2, {})
+    assert (process(store, opened, AT).scored, process(store, opened, AT).waiting) == (1, 1)
+    assert list(store.keys("inbox/")) == ["inbox/line-1/1.png"]
+
+
+def test_a_link_is_scored_and_its_file_stays(tmp_path, opened):
+    store, away = LocalStore(tmp_path / "store"), tmp_path / "camera"
+    (away / "day").mkdir(parents=True)
+    (away / "day" / "a.png").write_bytes(png(0))
+    (away / "b.png").write_bytes(png(1))
+    (tmp_path / "store/inbox/line-1").mkdir(parents=True)
+    (tmp_path / "store/inbox/line-1/b.png").symlink_to(away / "b.png")
+    (tmp_path / "store/inbox/line-2").symlink_to(away / "day")
+    (away / "day" / "round").symlink_to(away / "day")
+    assert process(store, opened, AT) == Processed(2, {})
+    assert [p.name for p in away.iterdir() if p.is_file()] == ["b.png"]
+    assert not (tmp_path / "store/inbox/line-1/b.png").is_symlink()
+
+
+def test_the_same_picture_under_two_names_is_two_records(store, opened):
+    store.put("inbox/line-1/a.png", png(0))
+    store.put("inbox/line-1/b.png", png(0))
+    assert process(store, opened, AT).scored == 2
+    assert len({r["record_id"] for r in records(store)}) == 2
 
 
 class Dies(LocalStore):
@@ -95,8 +341,12 @@ class Dies(LocalStore):
         self._count()
         super().delete(key)
 
+    def remove_unchanged(self, key, sha256):
+        self._count()
+        return super().remove_unchanged(key, sha256)
 
-@pytest.mark.parametrize("at", range(0, 15, 2))
+
+@pytest.mark.parametrize("at", range(0, 16))
 def test_a_run_that_died_anywhere_is_finished_by_the_next(tmp_path, opened, at):
     fill(LocalStore(tmp_path))
     with contextlib.suppress(KeyboardInterrupt):
@@ -107,6 +357,55 @@ def test_a_run_that_died_anywhere_is_finished_by_the_next(tmp_path, opened, at):
     assert len(records(store)) == 4
     assert len({(r["source"], r["image_id"]) for r in records(store)}) == 4
     assert list(store.keys("inbox")) == []
+
+
+STEPS = ("rename", "replace", "link", "unlink")
+
+
+def dying(patch, after):
+    """Every change of a name on the disk counts; the process dies before the step *after*, and stays dead."""
+    left = [after]
+
+    def counted(real):
+        def step(*given, **named):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return real(*given, **named)
+
+        return step
+
+    for name in STEPS:
+        patch.setattr(os, name, counted(getattr(os, name)))
+    return left
+
+
+def test_a_death_between_any_two_steps_loses_and_doubles_nothing(tmp_path, opened, monkeypatch):
+    once = InboxSettings(0, attempts=1)
+    for at in itertools.count():
+        store = LocalStore(tmp_path / str(at))
+        fill(store)
+        store.put("inbox/line-1/bad.png", b"bad")
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            left = dying(patch, at)
+            inbox.process(store, opened, AT, settings=once)
+        if at % 2:  # a camera uses the name again while the run is dead
+            store.put("inbox/line-1/0.png", png(50))
+        for _ in range(3):
+            inbox.process(store, opened, LATER, settings=once)
+        found = sorted((r["source"], r["image_id"], r["sha256"]) for r in records(store))
+        names = [name for _, name, _ in found]
+        assert names.count("0.png") in ((1, 2) if at % 2 else (1,))
+        assert sorted(set(names)) == ["0.png", "1.png", "2.png", "3.png"]
+        assert len(set(found)) == len(found) == len(names)
+        newest = hashlib.sha256(png(50)).hexdigest()
+        assert any(sha == newest for *_, sha in found) == bool(at % 2)
+        assert all(store.exists(image_key(sha)) for *_, sha in found)
+        assert len({store.get(k) for k in store.keys("quarantine/") if not k.endswith(".json")}) == 1
+        assert not [p for p in (tmp_path / str(at) / "inbox").rglob("*") if p.is_file() and p.suffix != ".part"]
+        if left[0] >= 0:
+            break
+    assert at > 20
 
 
 def test_a_file_that_changes_after_the_plan_is_scored_as_it_is_at_last(tmp_path, opened):
@@ -126,3 +425,35 @@ def test_scores_are_those_of_the_bundle(tmp_path, opened):
     process(store, opened, AT)
     expected = opened.score(np.ascontiguousarray(tile(5).transpose(2, 0, 1))[None].astype(np.float32) / 255)[0][0]
     assert records(store)[0]["score"] == pytest.approx(float(expected), rel=1e-6)
+
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60
+).filter(lambda name: not hidden(name))
+
+
+@given(st.lists(NAMES, min_size=1, max_size=4))
+@settings(max_examples=300)
+def test_a_filed_name_is_stable_and_can_be_stored(names):
+    source, image = filing.filed("inbox/" + "/".join(names))
+    assert (source, image) == filing.filed("inbox/" + "/".join(unicodedata.normalize("NFD", name) for name in names))
+    day = {"source": source, "scored_at": "2026-01-02T00:00:00"}
+    assert table.partition(table.SCORES, day) == f"scores/source={source}/day=2026-01-02/"
+    assert len(f"source={source}".encode()) <= 255
+    assert "\n" not in source + image
+    if all(name.isprintable() and len(name.encode()) < 50 for name in names) and len(names) > 1:
+        assert (source, image) == (
+            unicodedata.normalize("NFC", names[0]), unicodedata.normalize("NFC", "/".join(names[1:]))
+        )  # fmt: skip
+
+
+@given(st.lists(NAMES.filter(lambda name: len(name.encode()) < 250), min_size=2, max_size=3, unique=True))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_name_goes_through_the_inbox(tmp_path_factory, opened, names):
+    store = LocalStore(tmp_path_factory.mktemp("fuzz"))
+    for name in names:
+        store.put(f"inbox/{name}/{name}", png(1))
+    assert process(store, opened, AT) == Processed(len(names), {})
+    filed = [filing.filed(f"inbox/{name}/{name}") for name in names]
+    assert sorted((r["source"], r["image_id"]) for r in records(store)) == sorted(filed)
+    assert list(store.keys("inbox/")) == []
