@@ -179,6 +179,7 @@ def _finish(store: Store, plan: Plan, most: int, unread: dict[str, str], waiting
     table.write(store, table.SCORES, f"inbox-{plan['id']}", plan["records"])
     given_up = {key: failure for key, failure in plan["failed"].items() if failure["attempts"] >= most}
     for key, failure in given_up.items():
+        log.warning("%s: goes to quarantine after %d attempts: %s", key, failure["attempts"], failure["reason"])
         _quarantine(store, plan["id"], key, failure)
     again = {key: failure for key, failure in plan["failed"].items() if key not in given_up}
     for key, failure in again.items():
