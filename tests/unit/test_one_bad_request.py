@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-import threading
 
 import numpy as np
 import pytest
@@ -102,31 +101,26 @@ def test_one_picture_of_a_batch_does_not_take_the_others_with_it(bundle):
     first, second, third = asyncio.run(together())
     assert isinstance(second, ValueError)
     assert {type(first).__name__, type(third).__name__} == {"Scored"}
-    assert batcher.waiting == 0 or batcher._threads[0].is_alive()
     batcher.stop(5)
     assert not any(thread.is_alive() for thread in batcher._threads)
 
 
-def test_a_scorer_outlives_a_loop_that_has_gone(bundle):
-    """The client's loop ends while its picture is scored: the next one is answered by the same thread."""
+@pytest.mark.parametrize("wait", [0.0, 500.0])
+def test_a_scorer_outlives_a_loop_that_has_gone(bundle, wait):
+    """The client's loop ends while its picture waits: the next one is answered, in the same batch or a later one."""
     opened = Bundle.open(bundle, 1)
-    batcher, held = Batcher(lambda: opened, ServiceSettings(threads=1)), threading.Event()
-    real = opened.score
-    opened.score = lambda *given: held.wait(5) and real(*given)
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(_leave(batcher))
-    loop.close()
-    held.set()
+    batcher = Batcher(lambda: opened, ServiceSettings(threads=1, wait_ms=wait, batch=2))
+    asyncio.run(_leave(batcher))
+    batcher.start()
 
     async def again():
-        return await asyncio.gather(*batcher.submit([tile(2)]))
+        return await asyncio.wait_for(asyncio.gather(*batcher.submit([tile(2)])), 20)
 
     assert asyncio.run(again())[0].score > 0
     batcher.stop(5)
 
 
 async def _leave(batcher):
-    batcher.start()
     batcher.submit([tile(1)])
 
 

@@ -5,6 +5,7 @@ than one scorer on all cores. An image that comes alone gets all cores, which an
 """
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -44,6 +45,11 @@ class _Item:
 
     def __post_init__(self) -> None:
         self.future = self.loop.create_future()
+
+    def tell(self, how: Callable[["asyncio.Future[Any]", Any], None], what: Any) -> None:
+        """Hand the outcome to whoever waits, unless the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(how, self.future, what)
 
 
 class Batcher:
@@ -127,7 +133,7 @@ class Batcher:
             scores, maps, embeddings = bundle.score(np.stack([tensor(item.pixels) for item in batch]), narrow)
         except Exception as error:
             if len(batch) == 1:
-                batch[0].loop.call_soon_threadsafe(_fail, batch[0].future, error)
+                batch[0].tell(_fail, error)
                 return
             for item in batch:  # one of them may be to blame: the others are answered
                 self._score([item], narrow)
@@ -137,7 +143,7 @@ class Batcher:
         now = time.perf_counter()
         for i, item in enumerate(batch):
             done = Scored(bundle, float(scores[i]), maps[i, 0], embeddings[i], 1000 * (now - item.arrived))
-            item.loop.call_soon_threadsafe(_resolve, item.future, done)
+            item.tell(_resolve, done)
 
     def stop(self, timeout: float) -> None:
         """Finish what waits, then end the threads."""
