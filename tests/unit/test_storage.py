@@ -85,6 +85,38 @@ def test_what_comes_in_the_middle_of_a_removal_stays(tmp_path, monkeypatch, ther
     assert {store.get(key) for key in store.keys("a/")} == {b"newest"} | {there} - {b"old"}
 
 
+def test_an_object_that_is_replaced_before_its_deletion_stays(s3, monkeypatch):
+    store = open_store(s3)
+    store.put("a/x", b"old")
+    real = store._get
+
+    def get(key):
+        found = real(key)
+        store.put(key, b"new")
+        return found
+
+    monkeypatch.setattr(store, "_get", get)
+    assert not store.remove_unchanged("a/x", digest(b"old"))
+    assert list(store.keys("a/")) == ["a/x"]
+
+
+def test_a_server_without_conditions_deletes_as_before(s3, monkeypatch):
+    from botocore.exceptions import ClientError
+
+    store = open_store(s3)
+    store.put("a/x", b"old")
+    real = store.client.delete_object
+
+    def delete(**given):
+        if "IfMatch" in given:
+            raise ClientError({"Error": {"Code": "NotImplemented"}}, "DeleteObject")
+        return real(**given)
+
+    monkeypatch.setattr(store.client, "delete_object", delete)
+    assert store.remove_unchanged("a/x", digest(b"old"))
+    assert list(store.keys("a/")) == []
+
+
 @pytest.mark.parametrize("step", ["rename", "link", "unlink"])
 @pytest.mark.parametrize("again", [True, False])
 def test_a_removal_that_died_is_taken_up_where_it_was(tmp_path, monkeypatch, step, again):
