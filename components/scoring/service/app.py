@@ -22,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from components.decoding import Decoding, decode
 from components.errors import DataError, LoupeError, RequestError, StorageError
 from components.scoring.batch import judged
+from components.scoring.filing import DEFAULT_SOURCE
 from components.scoring.service import documents
 from components.scoring.service.batcher import Batcher, Scored
 from components.scoring.service.champion import Champion
@@ -71,6 +72,7 @@ def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings
     app.add_middleware(BoundedHeaders)
     for kind in (LoupeError, StorageError):
         app.add_exception_handler(kind, _refuse)
+    app.add_exception_handler(Exception, _broken)
     _add_routes(app, service)
     from components.scoring.service.review import add_review
 
@@ -89,8 +91,8 @@ def _start(service: Service) -> None:
 def _remember(service: Service) -> None:
     try:
         service.recorder.load()
-    except StorageError as error:
-        log.error("the review page starts empty: %s", error)
+    except Exception as error:
+        log.error("the review page starts empty: %s: %s", type(error).__name__, error)
 
 
 def _stop(service: Service) -> None:
@@ -106,6 +108,17 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
     if status in (408, 413):
         headers["Connection"] = "close"  # the rest of the body is not wanted
     return JSONResponse({"detail": str(error)}, status, headers)
+
+
+async def _broken(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(unexpected(error))}, 500)
+
+
+def unexpected(error: Exception) -> RequestError:
+    """What a client reads when something failed that nobody foresaw; the log has it, too."""
+    log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
+    said = f"the service failed on this request ({type(error).__name__}); the others go on: see its log"
+    return RequestError(500, said)
 
 
 def allowed(settings: ServiceSettings) -> Callable[[Request], None]:
@@ -125,7 +138,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/score", dependencies=guard, **documents.SCORE)
     async def score(
-        request: Request, source: Source = "line", heatmap: HeatMap = "none", group: str | None = None
+        request: Request, source: Source = DEFAULT_SOURCE, heatmap: HeatMap = "none", group: str | None = None
     ) -> JSONResponse:
         """Score one or many images: raw score, p-value, decision; all in the score log before the answer leaves.
 
@@ -164,15 +177,28 @@ async def score_uploads(
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
     rules = Decoding(max_pixels=service.settings.max_pixels)
     try:
-        pictures = [await run_in_threadpool(decode, u.content, u.name, rules) for u in uploads]
-        scored = [await future for future in service.batcher.submit(pictures)]
+        pictures = [await run_in_threadpool(_decoded, u.content, u.name, rules) for u in uploads]
+        scored = await asyncio.gather(*service.batcher.submit(pictures))
+        records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
     except LoupeError as error:
         service.measures.refused(error)
         raise
-    records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
+    except Exception as error:
+        broken = unexpected(error)
+        service.measures.refused(broken)
+        raise broken from error
     service.measures.scored(records)
     served = service.champion.served
     return {"model": {"name": served.name, "version": served.version}, "results": results}
+
+
+def _decoded(content: bytes, name: str, rules: Decoding) -> np.ndarray:
+    try:
+        return decode(content, name, rules)
+    except LoupeError:
+        raise
+    except Exception as error:  # whatever a decoder raises, it is the picture's fault
+        raise DataError(f"{name}: cannot be decoded ({type(error).__name__}: {error}); export it again") from error
 
 
 def _record(
@@ -207,6 +233,6 @@ def _heat(pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
 async def overlay_of(service: Service, record_id: str) -> bytes:
     """The heat map of a recent image under the present model, drawn over it; nothing is recorded."""
     content = await run_in_threadpool(service.recorder.image, record_id)
-    pixels = await run_in_threadpool(decode, content, record_id, Decoding(max_pixels=service.settings.max_pixels))
+    pixels = await run_in_threadpool(_decoded, content, record_id, Decoding(max_pixels=service.settings.max_pixels))
     (one,) = await asyncio.gather(*service.batcher.submit([pixels]))
     return await run_in_threadpool(overlay, pixels, one.heat, one.bundle.calibration["map"])
