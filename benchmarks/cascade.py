@@ -89,14 +89,14 @@ def measured(bundle: Path, split: Path, data: Path, limit: int | None = None) ->
 
 def scored(bundle: Bundle, table: pd.DataFrame, data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Answers of the full graph and of the cascade, row by row, taken in turn so that a busy moment hits both."""
-    first = tensor(decode(data / table["image_id"].iloc[0]))[None]
+    first = tensor(decode(data / table["image_id"].iloc[0], rules=bundle.decoding))[None]
     for _ in range(3):  # both sessions allocate on their first runs
         bundle.session.run(None, {"image": first})
         bundle.edge[0].run(None, {"image": first})
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     known = set(bundle.calibration.get("groups", {}))
     for name, group in progress(list(zip(table["image_id"], table["group"], strict=True)), "test images"):
-        image = tensor(decode(data / name))[None]
+        image = tensor(decode(data / name, rules=bundle.decoding))[None]
         for kind, records in zip((False, True), found, strict=True):
             started = time.perf_counter()
             answer = bundle.answer(image, group if group in known else None, kind)

@@ -29,11 +29,12 @@ from components.artefacts import git_commit, read_json, write_json
 from components.backbones import Backbone, BackboneSettings
 from components.backbones.runtime import FastBackbone
 from components.datasets.loading import rows
+from components.decoding import decode
 from components.detectors import CATALOGUE, create, settings_for
 from components.errors import LoupeError
-from components.export.runner import pixels
 from components.params import load_params
 from components.runtime import session
+from components.scoring.batch import tensor
 from components.stages import Stages
 
 VIEWS = ("mtd", "screw", "elpv-mono", "elpv-poly")
@@ -185,7 +186,7 @@ def latency(bundle: Path, stages: Stages, images: int = 8, rounds: int = 5) -> d
     graph = session(bundle / "model.onnx", 1)
     floor = FastBackbone(Backbone(BackboneSettings()), Path(".cache/features"), 1)
     paths = [stages.data / name for name in sorted(rows(stages.folder / "split", "test")["image_id"])]
-    given = [pixels(str(path)) for path in paths[:: max(1, len(paths) // images)][:images]]
+    given = [tensor(decode(path))[None] for path in paths[:: max(1, len(paths) // images)][:images]]
     small = torch.rand(1, 3, 256, 256)
     pairs = [(_ms(graph.run, None, {"image": image}), _ms(floor, small)) for _ in range(rounds) for image in given]
     ours, bare = np.median(np.array(pairs), axis=0)

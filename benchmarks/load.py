@@ -34,8 +34,8 @@ def bare(bundle: Path, images: list[Path], seconds: float) -> dict[str, float]:
     from components.scoring.batch import tensor
     from components.scoring.bundle import Bundle
 
-    opened, pictures = Bundle.open(bundle), [tensor(decode(path)) for path in images]
-    result = {}
+    opened, result = Bundle.open(bundle), {}
+    pictures = [tensor(decode(path, rules=opened.decoding)) for path in images]
     for size in (1, 8):
         batch = np.stack(pictures[:size])
         opened.score(batch)

@@ -25,7 +25,7 @@ def scored(folder: Path, images: Iterable[Path], said: str, change: Change | Non
     """The monitored columns of each picture, (N, 21), in standard deviations of the bundle's reference."""
     bundle, records = Bundle.open(folder), []
     for path in progress(list(images), said):
-        picture = decode(path)
+        picture = decode(path, rules=bundle.decoding)
         picture = change(picture) if change else picture
         scores, _, embeddings = bundle.score(tensor(picture)[None])
         records.append(judged(bundle, picture, float(scores[0]), embeddings[0]))

@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.fit import VIEWS, WORK, stored
 from components.artefacts import read_json, tree_hash, write_json
-from components.datasets.loading import rows
+from components.datasets.loading import read_decoding, rows
 from components.decoding import decode
 from components.detectors.contract import Detector
 from components.imaging import to_tensor
@@ -72,7 +72,8 @@ def normals(work: Path, view: str, count: int) -> list[np.ndarray]:
     chosen = np.linspace(0, len(table) - 1, min(count, len(table))).astype(int)
     side = (SETTINGS.size, SETTINGS.size)
     paths = [Path("data") / DATA[view] / table["image_id"][i] for i in chosen]
-    return [np.asarray(Image.fromarray(decode(p)).resize(side, Image.Resampling.BILINEAR)) for p in paths]
+    rules = read_decoding(work / view / "split")
+    return [np.asarray(Image.fromarray(decode(p, rules=rules)).resize(side, Image.Resampling.BILINEAR)) for p in paths]
 
 
 def drawn(name: str, image: np.ndarray, number: int) -> Synthetic:

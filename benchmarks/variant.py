@@ -21,7 +21,7 @@ from benchmarks.fit import WORK
 from components.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
 from components.backbones import FeatureStore
 from components.backbones.store import Images
-from components.datasets.loading import rows
+from components.datasets.loading import read_decoding, rows
 from components.decoding import load_mask
 from components.detectors.contract import Detector, Stage, TrainingData
 from components.evaluation.metrics import bootstrap, image_metrics, pixel_metrics
@@ -96,7 +96,8 @@ class View:
         return self.stages.folder / "synthetic"
 
     def _files(self, table: pd.DataFrame) -> FileImages:
-        return FileImages(tuple(self.stages.data / i for i in table["image_id"]), tuple(table["sha256"]))
+        paths = tuple(self.stages.data / i for i in table["image_id"])
+        return FileImages(paths, tuple(table["sha256"]), read_decoding(self.split))
 
     def fit(self) -> Kept:
         return Kept(self._files(rows(self.split, "fit", "normal")), self.store)
@@ -111,7 +112,7 @@ class View:
     def check(self) -> CheckImages:
         """What epochs are chosen by: calibrate normals, then synthetic anomalies on them."""
         normal, made = self._files(rows(self.split, "calibrate", "normal")), self._made()
-        images = FileImages((*normal.paths, *made.paths), (*normal.hashes, *made.hashes))
+        images = FileImages((*normal.paths, *made.paths), (*normal.hashes, *made.hashes), normal.rules)
         return CheckImages(StoredImages(images, self.store), np.arange(len(images)) >= len(normal))
 
     def made(self) -> tuple[StoredImages, np.ndarray]:

@@ -26,18 +26,18 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 
 def main() -> None:
-    """Run a command; an error of ours is one sentence on standard error and exit status 1."""
+    """Run a command; an error of ours is one sentence on standard error and its exit status, mostly 1."""
     show_logs()
     try:
         app()
     except LoupeError as error:
         sys.stderr.write(f"loupe: {error}\n")
-        sys.exit(1)
+        sys.exit(error.status)
 
 
 def say(text: str) -> None:
-    """Print a line of the command's own output."""
-    typer.echo(text)
+    """Print a line of the command's own output; bytes of a file name that are no UTF-8 as escapes."""
+    typer.echo(text.encode("utf-8", "backslashreplace").decode())
 
 
 @app.command(epilog="Example: loupe doctor")
@@ -158,13 +158,17 @@ def evaluate(
 @app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.parquet")
 def score(
     bundle: Path,
-    images: list[Path],
+    images: Annotated[list[Path], typer.Argument(help="Files, or folders that are searched with all below them.")],
     out: Annotated[Path, typer.Option(help="The table of scores, parquet.")],
     maps: Annotated[Path | None, typer.Option(help="Also write each heat map here, float32 .npy.")] = None,
     group: Annotated[str | None, typer.Option(help="What they show, if the model knows several groups.")] = None,
     cascade: Annotated[bool, typer.Option("--cascade", help="Let the edge graph answer where it is certain.")] = False,
 ) -> None:
-    """Score images with ONNX Runtime only: raw score, p-value, decision per image."""
+    """Score images with ONNX Runtime only: raw score, p-value, decision per image.
+
+    A file that cannot be scored has its reason in the table's column problem; the exit status is then 3, and 1 when
+    no file could be scored.
+    """
     from components.scoring.batch import score as score_images
 
     say(f"scores in {score_images(bundle, images, out, maps, group, cascade)}")

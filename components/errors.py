@@ -2,7 +2,9 @@
 
 
 class LoupeError(Exception):
-    """Base class; the command line prints its message as one sentence and exits with 1."""
+    """Base class; the command line prints its message as one sentence and exits with *status*."""
+
+    status = 1
 
 
 class SettingsError(LoupeError):
@@ -11,6 +13,12 @@ class SettingsError(LoupeError):
 
 class DataError(LoupeError):
     """A data set, image or mask does not keep its contract."""
+
+
+class PartlyScoredError(LoupeError):
+    """Some files of a batch could not be scored; the table of all of them is written."""
+
+    status = 3
 
 
 class WeightsError(LoupeError):

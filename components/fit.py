@@ -8,6 +8,7 @@ from typing import Any
 
 from components.artefacts import read_json, tree_hash, values_hash, write_json
 from components.calibration import CalibrationSettings
+from components.datasets.loading import hand_on
 from components.datasets.manifest import DataSettings
 from components.detectors import settings_for
 from components.errors import DataError
@@ -74,6 +75,7 @@ def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
         shutil.copytree(made / name, out / name)
     shutil.copy2(made / "calibration" / "calibration.json", out / "calibration.json")
     shutil.copy2(stages.folder / "split" / "split.parquet", out / "split.parquet")
+    hand_on(stages.folder / "split", out)
     asked = {k: v for k, v in plain(request).items() if k != "checkpoint_every"} | {"data": request.data.name}
     record = {
         "request": asked,

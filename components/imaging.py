@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.decoding import decode
+from components.decoding import DEFAULT, Decoding, decode
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -24,6 +24,6 @@ def resize(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def load(path: Path, size: int) -> Tensor:
+def load(path: Path, size: int, rules: Decoding = DEFAULT) -> Tensor:
     """Decode and resize one file to (3, size, size) float32 in [0, 1]."""
-    return resize(to_tensor(decode(path))[None], size)[0]
+    return resize(to_tensor(decode(path, rules=rules))[None], size)[0]

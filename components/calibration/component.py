@@ -26,14 +26,15 @@ class CalibrationSettings:
 def calibrate(model: Path, split: Path, data: Path, out: Path, settings: CalibrationSettings) -> Path:
     """Write calibration.json and scores.parquet. Raises CalibrationError when there are too few normals for alpha."""
 
-    from components.datasets.loading import rows
+    from components.datasets.loading import read_decoding, rows
     from components.training.model import load_model, score_files
 
     table = rows(split, "calibrate", "normal")
     _require(len(table), settings.alpha, split)
     inputs = {"model": model / "model.safetensors", "split": split / "split.parquet"}
     with recorded(out, "calibrate", settings, inputs) as scratch:
-        scored = list(score_files(load_model(model), [data / i for i in table["image_id"]]))
+        paths = [data / i for i in table["image_id"]]
+        scored = list(score_files(load_model(model), paths, rules=read_decoding(split)))
         scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
         maps = np.concatenate([np.quantile(m.reshape(len(m), -1), MAP_QUANTILES, axis=1).T for _, m in scored])
         result = {

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from components.errors import DataError
+from components.listing import pictures
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 TEST_EVERY = 5  # of the normals sorted by file name, index mod 5 == 0 goes to the test side
 
 
@@ -39,8 +39,8 @@ class Adapter:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Image files of a folder by suffix, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    """Image files of a folder and of those below it, sorted by name."""
+    return list(pictures(folder).taken)
 
 
 def _with_test_side(normals: Iterable[Row]) -> list[Row]:

@@ -1,5 +1,6 @@
 """Reading the split table."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,12 @@ def read_decoding(folder: Path) -> Decoding:
     """How pictures listed in an artefact are decoded; the default for one of an older version."""
     path = folder / DECODING
     return build(Decoding, read_json(path), str(path)) if path.exists() else Decoding()
+
+
+def hand_on(source: Path, out: Path) -> None:
+    """Copy the rules of decoding from one artefact to the next; an artefact of an older version has none."""
+    if (source / DECODING).exists():
+        shutil.copyfile(source / DECODING, out / DECODING)
 
 
 def read_split(path: Path) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import pandas as pd
 from components.artefacts import recorded, values_hash, write_json
 from components.datasets.copies import copied, leave_out, told
 from components.datasets.duplicates import Pictures, find_copies
-from components.datasets.loading import read_decoding, read_split
+from components.datasets.loading import DECODING, hand_on, read_decoding, read_split
 from components.datasets.shift import shifts
 from components.decoding import Decoding, load_mask
 from components.errors import DataError
@@ -36,6 +36,7 @@ def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Pa
     """Write out/split.parquet (records.SPLIT_COLUMNS) and split.json. Raises DataError when a group is unknown."""
     table = _chosen(pd.read_parquet(validated / "clean.parquet"), settings, validated)
     with recorded(out, "split", settings, {"validated": validated / "clean.parquet"}) as scratch:
+        hand_on(validated, scratch)
         copies = find_copies(_pictures(table, data, read_decoding(validated)), settings.likeness)
         table["split"] = [_side(row, settings) for row in table.itertuples()]
         table["note"] = None
@@ -61,6 +62,7 @@ def join(members: Mapping[str, tuple[Path, Path]], out: Path, name: str) -> Path
     for view, (path, _) in members.items():
         if not (path / "split.parquet").exists():
             raise DataError(f"{path}: not found; make the split of {view} before that of {name}")
+    rules = _joined_rules({view: read_decoding(path) for view, (path, _) in members.items()}, out)
     inputs = {view: path / "split.parquet" for view, (path, _) in members.items()}
     with recorded(out, "split", {"views": list(members)}, inputs) as scratch:
         parts = [_member(read_split(path), folder, view) for view, (path, folder) in members.items()]
@@ -68,8 +70,18 @@ def join(members: Mapping[str, tuple[Path, Path]], out: Path, name: str) -> Path
         _require_apart(table, out)
         table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
         write_json(scratch / "split.json", _summary(table))
+        write_json(scratch / DECODING, rules)
     log.info("%s: %s of %d views", out, dict(Counter(table["split"])), len(members))
     return out
+
+
+def _joined_rules(rules: Mapping[str, Decoding], out: Path) -> Decoding:
+    """One way of decoding for all views: 8-bit ones follow any white, two whites would need two models."""
+    whites = {known.white: view for view, known in rules.items() if known.white is not None}
+    if len(whites) > 1:
+        said = ", ".join(f"{view} {white:g}" for white, view in whites.items())
+        raise DataError(f"{out}: the views differ in the white of their deep files ({said}); set the same data.white")
+    return Decoding(next(iter(whites), None), max(known.max_pixels for known in rules.values()))
 
 
 def _member(table: pd.DataFrame, folder: Path, view: str) -> pd.DataFrame:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from components.artefacts import read_json, recorded, tree_hash, write_json
 from components.calibration import judge
-from components.datasets.loading import rows
-from components.decoding import load_mask
+from components.datasets.loading import read_decoding, rows
+from components.decoding import Decoding, load_mask
 from components.evaluation import drawing
 from components.evaluation.metrics import (
     METRIC_VERSION,
@@ -36,7 +36,7 @@ def evaluate(
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
               "split": split / "split.parquet"}  # fmt: skip
     with recorded(out, "evaluate", settings, inputs, seed) as scratch:
-        scores, maps = _scored(model, [data / i for i in table["image_id"]], settings.map_size)
+        scores, maps = _scored(model, [data / i for i in table["image_id"]], settings.map_size, read_decoding(split))
         result = _score_table(table, scores, known, model)
         result.to_parquet(scratch / "scores.parquet", index=False)
         masks = _masks(table, data, settings.map_size)
@@ -44,17 +44,18 @@ def evaluate(
         curve = metrics["overall"]["pixel"].pop("curve", None)
         write_json(scratch / "metrics.json", {**metrics, "split_hash": tree_hash(split / "split.parquet")})
         drawing.curves(scratch, result, curve, model / "history.json")
-        drawing.gallery(scratch / "gallery", data, table, result, maps, masks, known["map"], settings.gallery)
+        drawing.gallery(scratch / "gallery", data, table, result, maps, masks, known["map"], settings.gallery,
+                        read_decoding(split))  # fmt: skip
     log.info("%s: image AUROC %s", out, metrics["overall"]["image"].get("auroc", "not available"))
     return out
 
 
-def _scored(model: Path, paths: list[Path], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _scored(model: Path, paths: list[Path], size: int, rules: Decoding) -> tuple[np.ndarray, np.ndarray]:
     from PIL import Image
 
     from components.training.model import load_model, score_files
 
-    scored = list(score_files(load_model(model), paths))
+    scored = list(score_files(load_model(model), paths, rules=rules))
     maps = np.concatenate([m for _, m in scored])
     if maps.shape[1] != size:
         maps = np.stack([np.asarray(Image.fromarray(m).resize((size, size), Image.Resampling.BILINEAR)) for m in maps])

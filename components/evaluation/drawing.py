@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from components.artefacts import read_json
-from components.decoding import decode
+from components.decoding import DEFAULT, Decoding, decode
 
 mpl.use("Agg")
 PLAIN = {"Software": None}  # no version in the file: same picture, same bytes
@@ -77,7 +77,7 @@ def _history(out: Path, history: list[dict[str, Any]]) -> None:
 
 def gallery(
     out: Path, data: Path, table: pd.DataFrame, result: pd.DataFrame, maps: np.ndarray, masks: dict[int, np.ndarray],
-    scale: dict[str, float], count: int,
+    scale: dict[str, float], count: int, rules: Decoding = DEFAULT,
 ) -> None:  # fmt: skip
     """gallery.png and index.html: four rows of images, each with its heat map below."""
     out.mkdir()
@@ -92,9 +92,8 @@ def gallery(
     drawn = None
     for title, i in cells:
         row, column = 2 * filled.index(title), chosen[title].index(i)
-        drawn = _cell(
-            axes[row : row + 2, column], decode(data / str(table.at[i, "image_id"])), maps[i], masks.get(i), colours
-        )
+        image = decode(data / str(table.at[i, "image_id"]), rules=rules)
+        drawn = _cell(axes[row : row + 2, column], image, maps[i], masks.get(i), colours)
         axes[row][column].set_title(f"{title}\np = {result.at[i, 'p_value']:.3f}", fontsize=8)
     if drawn is not None:
         figure.colorbar(drawn, ax=axes, shrink=0.4, label="raw anomaly map, on the scale of calibrate normals")

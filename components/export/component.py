@@ -13,12 +13,14 @@ import pandas as pd
 from components.artefacts import file_hash, read_json, recorded, tree_hash, write_json
 from components.calibration.cascade import CascadeSettings
 from components.calibration.conformal import judge
-from components.datasets.loading import read_split, rows
+from components.datasets.loading import read_decoding, read_split, rows
 from components.errors import ParityError
+from components.settings import plain
 
 log = logging.getLogger("loupe")
 T = TypeVar("T")
 RUNNER = Path(__file__).with_name("runner.py")
+DECODER = Path(__file__).parents[1] / "decoding.py"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def export(
     from components.training.model import load_model
 
     detector, known = load_model(model), read_json(calibration / "calibration.json")
+    rules = read_decoding(split)
     identity = _identity(model, split, known)
     compared = _sample(split, settings.parity_images)
     names, groups = list(compared["image_id"]), list(compared["group"])
@@ -62,11 +65,11 @@ def export(
         inputs["synthetic"] = synthetic / "synthetic.parquet"
     with recorded(out, "export", settings, inputs) as scratch:
         good = [data / n for n in _evenly(list(rows(split, "fit", "normal")["image_id"]), settings.described_images)]
-        seen, metadata = descriptors(detector, good), {k: str(v) for k, v in identity.items()}
+        seen, metadata = descriptors(detector, good, rules), {k: str(v) for k, v in identity.items()}
         write_graph(Described(detector, seen).eval(), scratch / "model.onnx", settings.opset, metadata)
         paths = [data / n for n in names]
         decisions = partial(_decisions, known)
-        parity = compare(detector, scratch / "model.onnx", paths, names, decisions, groups, settings.tolerance)
+        parity = compare(detector, scratch / "model.onnx", paths, names, decisions, groups, settings.tolerance, rules)
         parity["sides"] = {str(side): int(n) for side, n in compared["split"].value_counts().sort_index().items()}
         _gate(parity, settings, out)
         if isinstance(detector, Early):
@@ -75,26 +78,35 @@ def export(
             stands = write_exits(scratch, known, settings.cascade, *calibrating(split, data, synthetic))
             exits, quick_answer = partial(exit_of, stands), partial(early_answer, detector)
             parity["edge"] = compare(
-                quick_answer, scratch / "edge.onnx", paths, names, exits, groups, settings.tolerance
+                quick_answer, scratch / "edge.onnx", paths, names, exits, groups, settings.tolerance, rules
             )
             _gate(parity["edge"], settings, out, "edge graph")
             parity["edge"]["leave"] = stands["leave"]
         write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
-        shutil.copy2(RUNNER, scratch / "runner.py")
-        bundle = Bundle(scratch, {**identity}, None)
+        write_runner(scratch)
+        bundle = Bundle(scratch, {**identity, "decoding": plain(rules)}, None)
         write_reference(
             bundle, data, list(rows(split, "calibrate", "normal")["image_id"]), scratch / "reference.parquet"
         )
         (scratch / "MODEL_CARD.md").write_text(model_card(detector, identity, known, parity))
         files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
-        write_json(scratch / "manifest.json", {**identity, "files": files})
+        write_json(scratch / "manifest.json", {**identity, "decoding": plain(rules), "files": files})
     log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
     return out
 
 
 def _decisions(known: dict[str, Any], scores: np.ndarray, groups: list[str]) -> list[str]:
     return judge(known, scores, groups)[1]
+
+
+def write_runner(out: Path) -> None:
+    """runner.py, and the decoder of this very version beside it, which needs nothing of Loupe there."""
+    shutil.copy2(RUNNER, out / "runner.py")
+    needed = "from components.errors import DataError\n"
+    alone = 'class DataError(Exception):\n    """The file cannot be used; the message says why."""\n'
+    head, tail = DECODER.read_text().split(needed)
+    (out / "decoding.py").write_text(f"{head}\n{alone}\n{tail}")
 
 
 def _identity(model: Path, split: Path, known: dict[str, Any]) -> dict[str, Any]:

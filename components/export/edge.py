@@ -11,8 +11,8 @@ from torch import Tensor
 from components.artefacts import write_json
 from components.calibration.cascade import CascadeSettings, Scored, early, exits
 from components.calibration.conformal import judge, of_group
-from components.datasets.loading import rows
-from components.decoding import decode
+from components.datasets.loading import read_decoding, rows
+from components.decoding import DEFAULT, Decoding, decode
 from components.detectors.contract import Detector, Scores
 from components.export.embedding import described
 from components.progress import progress
@@ -23,10 +23,11 @@ log = logging.getLogger("loupe")
 
 
 class Grouped(NamedTuple):
-    """Image files and the group of each."""
+    """Image files, the group of each, and how they are decoded."""
 
     paths: list[Path]
     groups: np.ndarray
+    rules: Decoding = DEFAULT
 
 
 def calibrating(split: Path, data: Path, synthetic: Path) -> tuple[Grouped, Grouped]:
@@ -34,7 +35,7 @@ def calibrating(split: Path, data: Path, synthetic: Path) -> tuple[Grouped, Grou
     table, made = rows(split, "calibrate", "normal"), pd.read_parquet(synthetic / "synthetic.parquet")
     group_of = table.set_index("image_id")["group"]
     return (
-        Grouped([data / name for name in table["image_id"]], table["group"].to_numpy()),
+        Grouped([data / name for name in table["image_id"]], table["group"].to_numpy(), read_decoding(split)),
         Grouped([synthetic / name for name in made["image_id"]], group_of[made["origin"]].to_numpy()),
     )
 
@@ -68,5 +69,6 @@ def exit_of(stands: dict[str, Any], scores: np.ndarray, groups: list[str]) -> li
 
 def _scores(graph: Path, given: Grouped, what: str) -> np.ndarray:
     opened = session(graph)
-    images = (tensor(decode(path, str(path)))[None] for path in progress(given.paths, f"{what} for its way out"))
+    paths = progress(given.paths, f"{what} for its way out")
+    images = (tensor(decode(path, rules=given.rules))[None] for path in paths)
     return np.concatenate([opened.run(["score"], {"image": image})[0] for image in images]).astype(np.float64)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.decoding import DEFAULT, Decoding
 from components.detectors.contract import Detector, Early, Scores
 from components.imaging import load
 from components.progress import progress
@@ -85,12 +86,12 @@ def _principal(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def descriptors(detector: Detector, paths: Sequence[Path]) -> Tensor:
+def descriptors(detector: Detector, paths: Sequence[Path], rules: Decoding = DEFAULT) -> Tensor:
     """Descriptors (N, D) of image files."""
-    return torch.cat(list(_described_files(detector, paths)))
+    return torch.cat(list(_described_files(detector, paths, rules)))
 
 
-def _described_files(detector: Detector, paths: Sequence[Path]) -> Iterator[Tensor]:
+def _described_files(detector: Detector, paths: Sequence[Path], rules: Decoding) -> Iterator[Tensor]:
     for start in progress(range(0, len(paths), BATCH), f"describing {len(paths)} good images"):
-        images = torch.stack([load(path, detector.size) for path in paths[start : start + BATCH]])
+        images = torch.stack([load(path, detector.size, rules) for path in paths[start : start + BATCH]])
         yield descriptor(detector.prepare(images))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from components.calibration.conformal import span
-from components.decoding import decode
+from components.decoding import DEFAULT, Decoding, decode
 from components.detectors.contract import Scores
 from components.imaging import to_tensor
 from components.progress import progress
@@ -18,6 +18,7 @@ from components.runtime import session
 def compare(
     answer: Callable[[torch.Tensor], Scores], graph: Path, paths: list[Path], names: list[str],
     decisions: Callable[[np.ndarray, list[str]], list[Any]], groups: list[str], tolerance: float,
+    rules: Decoding = DEFAULT,
 ) -> dict[str, Any]:  # fmt: skip
     """Scores, maps and decisions of both on whole files and one batch; differences relative to the span of values.
 
@@ -25,8 +26,10 @@ def compare(
     Decisions agree too where a score lies so near to the threshold that *tolerance* of the span decides.
     """
     opened = session(graph)
-    pairs = [_both(answer, opened, to_tensor(decode(p))[None]) for p in progress(paths, "parity")]
-    batch = torch.stack([to_tensor(decode(paths[0])), to_tensor(decode(paths[0])).flip(2)])
+    images = (to_tensor(decode(path, rules=rules))[None] for path in progress(paths, "parity"))
+    pairs = [_both(answer, opened, image) for image in images]
+    first = to_tensor(decode(paths[0], rules=rules))
+    batch = torch.stack([first, first.flip(2)])
     pairs.append(_both(answer, opened, batch))
     ours, theirs = (np.concatenate([pair[k] for pair in pairs]).astype(np.float64) for k in (0, 1))
     spans = {"score": span(ours), "map": span(np.array([limit for pair in pairs for limit in pair[3:]]))}

@@ -1,6 +1,7 @@
 """Score images with this bundle: `python runner.py IMAGE...` prints one JSON line per image.
 
-Needs onnxruntime, numpy and Pillow. Refuses to run when a file differs from manifest.json.
+Needs onnxruntime, numpy and Pillow. Refuses to run when a file differs from manifest.json. A file that cannot be scored
+is named on standard error, and the others are scored; the exit status is then 3, or 1 when none could be.
 """
 
 import hashlib
@@ -10,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
-MAX_PIXELS = 50_000_000
 
 
 def load_bundle() -> tuple[dict, dict, onnxruntime.InferenceSession]:
@@ -28,34 +27,30 @@ def load_bundle() -> tuple[dict, dict, onnxruntime.InferenceSession]:
     return manifest, json.loads((HERE / "calibration.json").read_text()), graph
 
 
-def pixels(path: str) -> np.ndarray:
+def pixels(path: str, rules: dict) -> np.ndarray:
     """(1, 3, H, W) float32 in [0, 1], RGB."""
-    with Image.open(path) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith(("I", "F")):
-            grey = np.clip(np.asarray(image, np.float64) / 257.0, 0, 255).round().astype(np.uint8)
-            rgb = np.repeat(grey[..., None], 3, 2)
-        else:
-            rgb = np.array(image.convert("RGB"))
+    from decoding import Decoding, decode  # type: ignore[import-not-found]  # beside this file in a bundle
+
+    rgb = decode(Path(path), rules=Decoding(**rules))
     return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
 
 
-def main(paths: list[str]) -> None:
+def main(paths: list[str]) -> int:
     manifest, calibration, graph = load_bundle()
-    known = np.array(calibration["scores"])
+    known, failed = np.array(calibration["scores"]), 0
     for path in paths:
         try:
-            score = float(graph.run(["score"], {"image": pixels(path)})[0][0])
-        except (OSError, ValueError) as error:
+            score = float(graph.run(["score"], {"image": pixels(path, manifest["decoding"])})[0][0])
+        except Exception as error:  # whatever is wrong with one file, the next is scored
             sys.stderr.write(f"{path}: not scored: {error}\n")
+            failed += 1
             continue
         p = float((1 + (known >= score - calibration["resolution"]).sum()) / (len(known) + 1))
         decision = "anomalous" if p <= calibration["alpha"] + 1e-12 else "normal"
         record = {"image": path, "score": score, "p_value": p, "decision": decision, "model": manifest["model"][:12]}
         sys.stdout.write(json.dumps(record) + "\n")
+    return 0 if not failed else 1 if failed == len(paths) else 3
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from components.artefacts import recorded, values_hash, write_json
 from components.backbones import FeatureStore
-from components.decoding import decode
+from components.decoding import DEFAULT, Decoding, decode
 from components.errors import DataError
 from components.monitoring.component import verdicts
 from components.monitoring.verdict import Verdict
@@ -28,21 +28,24 @@ Record = dict[str, Any]
 
 
 def gather(store: Store, verdict: Verdict, out: Path, settings: RetrainSettings, seed: int,
-           features: str | None) -> Path:  # fmt: skip
+           features: str | None, rules: Decoding = DEFAULT) -> Path:  # fmt: skip
     """Write candidates.parquet, candidates.json and the images. Raises DataError when there are too few.
+
+    *rules* say how the champion, whose pictures they were, decodes them.
 
     ``review`` is normal, defect or none; ``part`` is train, holdout, trimmed or defect.
     """
     with recorded(out, "candidates", settings, {}, seed) as scratch:
         pool = _pool(store, verdict, settings)
-        rows = [r for r in (_fetch(store, record, scratch) for record in progress(pool, "candidates")) if r]
+        rows = [r for r in (_fetch(store, record, scratch, rules) for record in progress(pool, "candidates")) if r]
         if len(rows) < settings.min_candidates:
             raise DataError(
                 f"{verdict.id}: {len(rows)} candidate images are fewer than retrain.min_candidates "
                 f"({settings.min_candidates}); wait for more, or lower it"
             )
         chosen = _review(pd.DataFrame(rows), read_labels(store))
-        chosen = _trim(chosen, scratch, settings, seed, FeatureStore(Path(features) if features else None))
+        kept = FeatureStore(Path(features) if features else None)
+        chosen = _trim(chosen, scratch, settings, seed, kept, rules)
         chosen[list(COLUMNS)].to_parquet(scratch / "candidates.parquet", index=False)
         write_json(scratch / "candidates.json", _summary(chosen, settings))
     return out
@@ -71,7 +74,7 @@ def _beginning(store: Store, verdict: Verdict) -> str:
     return str(quiet[-1].window["last"][0] if quiet else first.window["first"][0])
 
 
-def _fetch(store: Store, record: Record, out: Path) -> Record | None:
+def _fetch(store: Store, record: Record, out: Path, rules: Decoding) -> Record | None:
     """The image on disk under its hash and its own ending; None when it is no image any more."""
     if not record.get("image_uri"):
         return None
@@ -79,7 +82,7 @@ def _fetch(store: Store, record: Record, out: Path) -> Record | None:
     ending = Path(record["image_id"]).suffix.lower() or ".png"
     name = f"images/{record['sha256'][:16]}{ending}"
     try:
-        decode(content, record["image_id"])
+        decode(content, record["image_id"], rules)
     except DataError as error:
         log.error("no candidate: %s", error)
         return None
@@ -95,9 +98,11 @@ def _review(pool: pd.DataFrame, labels: dict[str, Record]) -> pd.DataFrame:
     return pool.assign(review=[meaning.get(by_picture.get(s, ""), "none") for s in pool["sha256"]])
 
 
-def _trim(pool: pd.DataFrame, root: Path, settings: RetrainSettings, seed: int, features: FeatureStore) -> pd.DataFrame:
+def _trim(
+    pool: pd.DataFrame, root: Path, settings: RetrainSettings, seed: int, features: FeatureStore, rules: Decoding
+) -> pd.DataFrame:
     paths = [root / name for name in pool["file"]]
-    images = contamination.images_of(paths, list(pool["sha256"]))
+    images = contamination.images_of(paths, list(pool["sha256"]), rules)
     scores = contamination.cross_scores(images, features, settings, seed)
     pool = pool.assign(score=scores, deviation=contamination.deviations(scores))
     parts = [_part(row, settings) for row in pool.to_dict("records")]

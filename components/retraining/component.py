@@ -15,6 +15,7 @@ import yaml
 from components.artefacts import locked, read_json
 from components.datasets.manifest import DataSettings
 from components.datasets.versions import version
+from components.decoding import Decoding
 from components.errors import SettingsError
 from components.monitoring.component import DECISIONS, find
 from components.monitoring.verdict import Verdict
@@ -106,12 +107,20 @@ class Retraining:
         bundle = registry.fetch(self.verdict.model, champion, at)
         return bundle, Bundle.identify(bundle)["model"][:12]
 
+    def _decoding(self) -> Decoding:
+        """How the champion decodes pictures: the candidates were seen so, and the challenger goes on with it."""
+        from components.scoring.bundle import Bundle
+
+        registry = Registry(self.params.registry)
+        bundle, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
+        return Bundle.rules_of(bundle)
+
     def gather(self) -> Path:
         """The candidates, frozen by the first call."""
         out = self.folder / "candidates"
         if not (out / "candidates.json").exists():
             settings, features = self.params.retrain, self.params.train.store
-            gather(self.store, self.verdict, out, settings, self.params.seed, features)
+            gather(self.store, self.verdict, out, settings, self.params.seed, features, self._decoding())
         return out
 
     def refused_before(self) -> str | None:
@@ -143,7 +152,8 @@ class Retraining:
         base = known.view(self.verdict.model).data if self.verdict.model in known.views else self.live
         contract = dict(values["validation"].get(base, {}), expect_masks=False)
         values["artefacts"] = str(self.folder)
-        values["data"] = {self.live: {"adapter": "collected", "name": self.live}}
+        rules = plain(self._decoding())
+        values["data"] = {self.live: {"adapter": "collected", "name": self.live, **rules}}
         values["views"] = {self.live: {"data": self.live}}
         values["validation"] = {self.live: contract}
         self.derived.write_text(yaml.safe_dump(values))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from components.backbones import Features, FeatureStore
+from components.decoding import DEFAULT, Decoding
 from components.detectors import create, settings_for
 from components.progress import progress
 from components.retraining.settings import RetrainSettings
@@ -72,5 +73,5 @@ def estimate(beyond: np.ndarray, clean_tail: float) -> float:
     return max(0.0, (float(beyond.mean()) - clean_tail) / (1 - clean_tail))
 
 
-def images_of(paths: list[Path], hashes: list[str]) -> FileImages:
-    return FileImages(tuple(paths), tuple(hashes))
+def images_of(paths: list[Path], hashes: list[str], rules: Decoding = DEFAULT) -> FileImages:
+    return FileImages(tuple(paths), tuple(hashes), rules)

@@ -22,7 +22,8 @@ def main() -> None:
     try:
         score(asked.bundle, asked.images, asked.out, asked.maps, asked.group, asked.cascade)
     except LoupeError as error:
-        sys.exit(f"loupe: {error}")
+        sys.stderr.write(f"loupe: {error}\n")
+        sys.exit(error.status)
 
 
 if __name__ == "__main__":

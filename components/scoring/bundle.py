@@ -10,8 +10,10 @@ import numpy as np
 from components.artefacts import file_hash, read_json
 from components.calibration.cascade import early, edge_verdict, full_verdict
 from components.calibration.conformal import judge, of_group
+from components.decoding import Decoding
 from components.errors import BundleError, DataError
 from components.runtime import session
+from components.settings import build
 
 OUTPUTS = ["score", "map", "embedding"]
 
@@ -42,6 +44,11 @@ class Bundle:
         return session(self.folder / "model.onnx", 1)
 
     @cached_property
+    def decoding(self) -> Decoding:
+        """How pictures are decoded for this model; the default where the bundle is older than such rules."""
+        return _decoding(self.manifest, self.folder)
+
+    @cached_property
     def edge(self) -> tuple[Any, dict[str, Any]]:
         """The session of the edge graph and cascade.json. Raises BundleError where the detector has none."""
         if not (self.folder / "edge.onnx").exists():
@@ -63,6 +70,11 @@ class Bundle:
         if not (folder / "manifest.json").exists():
             raise BundleError(f"{folder}: holds no manifest.json; give the bundle folder of a run")
         return dict(read_json(folder / "manifest.json"))
+
+    @classmethod
+    def rules_of(cls, folder: Path) -> Decoding:
+        """How pictures are decoded for the model of *folder*, without opening the session."""
+        return _decoding(cls.identify(folder), folder)
 
     def score(self, images: np.ndarray, narrow: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16)."""
@@ -99,3 +111,7 @@ class Bundle:
         """Raises DataError for a group that the calibration does not know: a slip would pick the overall table."""
         if group is not None and group not in (known := self.calibration.get("groups", {})):
             raise DataError(f"group {group!r} is none of this model's; known are {', '.join(known)}")
+
+
+def _decoding(manifest: dict[str, Any], folder: Path) -> Decoding:
+    return build(Decoding, manifest.get("decoding", {}), f"{folder / 'manifest.json'}: decoding")

@@ -13,8 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from components.artefacts import file_hash, recorded, values_hash
-from components.datasets.loading import rows
-from components.decoding import decode
+from components.datasets.loading import read_decoding, rows
+from components.decoding import Decoding, decode
 from components.errors import DataError, SettingsError
 from components.progress import progress
 from components.records import SYNTHETIC_COLUMNS
@@ -46,7 +46,7 @@ def make(name: str, image: np.ndarray, rng: np.random.Generator, settings: Synth
 
 def synthesise(split: Path, data: Path, out: Path, settings: SynthesisSettings, seed: int) -> Path:
     """Synthetic anomalies on the calibrate normals: images, masks, synthetic.parquet and a picture grid."""
-    table = rows(split, "calibrate", "normal")
+    table, rules = rows(split, "calibrate", "normal"), read_decoding(split)
     with recorded(out, "synthesise", settings, {"split": split / "split.parquet"}, seed) as scratch:
         (scratch / "images").mkdir()
         (scratch / "masks").mkdir()
@@ -54,7 +54,7 @@ def synthesise(split: Path, data: Path, out: Path, settings: SynthesisSettings, 
         for number, image_id in enumerate(progress(list(table["image_id"]), "synthetic anomalies")):
             for k in range(settings.per_image):
                 strategy = settings.strategies[(number + k) % len(settings.strategies)]
-                original = _prepared(data / image_id, settings.size)
+                original = _prepared(data / image_id, settings.size, rules)
                 made = make(strategy, original, _generator(seed, image_id, strategy, k), settings)
                 records.append(_write(scratch, made, image_id, strategy, k, seed))
                 shown.append((strategy, original, made))
@@ -68,8 +68,8 @@ def _generator(seed: int, *parts: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
-def _prepared(path: Path, size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(decode(path)).resize((size, size), Image.Resampling.BILINEAR))
+def _prepared(path: Path, size: int, rules: Decoding) -> np.ndarray:
+    return np.asarray(Image.fromarray(decode(path, rules=rules)).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _write(out: Path, made: Synthetic, origin: str, strategy: str, k: int, seed: int) -> dict[str, Any]:

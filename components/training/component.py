@@ -12,7 +12,8 @@ import torch
 
 from components.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
 from components.backbones import FeatureStore
-from components.datasets.loading import read_split, rows
+from components.datasets.loading import read_decoding, read_split, rows
+from components.decoding import Decoding
 from components.detectors import create, settings_for
 from components.errors import DataError
 from components.runtime import keep_freed_memory
@@ -44,8 +45,9 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
     An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same.
     """
     method = settings_for(name, settings.preset, settings.overrides)
-    inputs = {"split": split, "synthetic": synthetic}
-    fingerprint = values_hash([name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)])
+    inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
+    what = [name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
+    fingerprint = values_hash([*what, *([rules.white] if rules.white else [])])
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
     keep_freed_memory()
     torch.manual_seed(seed)
@@ -55,7 +57,7 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
         select = SyntheticAUROC(_check_images(split, synthetic, data, store))
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
         anomalous, masks = _labelled(data, split)
-        images = FitImages(_images(data, _rows(split, "fit")), store, seed, anomalous=anomalous, masks=masks)
+        images = FitImages(_images(data, _rows(split, "fit"), rules), store, seed, anomalous=anomalous, masks=masks)
         loop.run(images)
         save_model(detector, scratch)
         write_json(scratch / "history.json", loop.history)
@@ -82,18 +84,19 @@ def _rows(split: Path, side: str) -> pd.DataFrame:
     return found
 
 
-def _images(data: Path, rows: pd.DataFrame) -> FileImages:
-    return FileImages(tuple(data / i for i in rows["image_id"]), tuple(rows["sha256"]))
+def _images(data: Path, rows: pd.DataFrame, rules: Decoding) -> FileImages:
+    return FileImages(tuple(data / i for i in rows["image_id"]), tuple(rows["sha256"]), rules)
 
 
 def _labelled(data: Path, split: Path) -> tuple[FileImages | None, tuple[Path, ...]]:
     """The anomalous images on the fit side (``split.labelled``) with their masks."""
     found = rows(split, "fit", "anomalous")
-    return (_images(data, found) if len(found) else None), tuple(data / mask for mask in found["mask"])
+    images = _images(data, found, read_decoding(split)) if len(found) else None
+    return images, tuple(data / mask for mask in found["mask"])
 
 
 def _check_images(split: Path, synthetic: Path, data: Path, store: FeatureStore) -> CheckImages:
-    normal = _images(data, _rows(split, "calibrate"))
+    normal = _images(data, _rows(split, "calibrate"), read_decoding(split))
     made = [synthetic / i for i in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]]
-    images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(p) for p in made)))
+    images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(p) for p in made)), normal.rules)
     return CheckImages(StoredImages(images, store), np.arange(len(images)) >= len(normal))

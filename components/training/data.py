@@ -15,7 +15,7 @@ from components import measuring
 from components.artefacts import file_hash, values_hash
 from components.backbones import Backbone, Features, FeatureStore
 from components.backbones.store import Images
-from components.decoding import load_mask
+from components.decoding import DEFAULT, Decoding, load_mask
 from components.detectors.contract import Labelled, Repeated
 from components.errors import SettingsError
 from components.imaging import load, resize, to_tensor
@@ -27,21 +27,23 @@ from components.synthesis.sources import texture
 
 @dataclass(frozen=True)
 class FileImages:
-    """Image files in a fixed order; *hashes* are those of their bytes and make the content's identity."""
+    """Image files in a fixed order; *hashes* are those of their bytes and make, with white, the content's identity."""
 
     paths: tuple[Path, ...]
     hashes: tuple[str, ...]
+    rules: Decoding = DEFAULT
 
     @property
     def key(self) -> str:
-        return values_hash(self.hashes)
+        # Without a white the key is as it always was: features in the store and golden numbers stay.
+        return values_hash(self.hashes if self.rules.white is None else [self.hashes, self.rules.white])
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def pixels(self, indices: Sequence[int], size: int) -> Tensor:
         """(len(indices), 3, size, size) float32 in [0, 1]."""
-        return torch.stack([load(self.paths[i], size) for i in indices])
+        return torch.stack([load(self.paths[i], size, self.rules) for i in indices])
 
 
 class Defects:

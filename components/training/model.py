@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.artefacts import read_json, write_json
+from components.decoding import DEFAULT, Decoding
 from components.detectors import create, detector_class
 from components.detectors.contract import Detector
 from components.errors import BundleError
@@ -44,7 +45,7 @@ def load_model(folder: Path) -> Detector:
 
 @torch.inference_mode()
 def score_files(
-    detector: Detector, paths: Sequence[Path], batch_size: int = 8
+    detector: Detector, paths: Sequence[Path], batch_size: int = 8, rules: Decoding = DEFAULT
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Score image files in order: per batch, image scores (B,) and maps (B, size, size), float32.
 
@@ -54,6 +55,6 @@ def score_files(
     device = next(detector.parameters()).device
     starts = range(0, len(paths), batch_size)
     for start in progress(starts, f"{detector.name}: scoring {len(paths)} images"):
-        images = torch.stack([load(path, detector.size) for path in paths[start : start + batch_size]])
+        images = torch.stack([load(path, detector.size, rules) for path in paths[start : start + batch_size]])
         scores = detector(images.to(device))
         yield scores.image.float().cpu().numpy(), scores.map[:, 0].float().cpu().numpy()

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from components.artefacts import recorded, write_json
+from components.datasets.loading import hand_on
 from components.errors import DataError
 from components.validation.contract import ValidationSettings, breaches, repeats
 from components.validation.offline import make_offline
@@ -28,6 +29,7 @@ def validate(manifest: Path, data: Path, out: Path, settings: ValidationSettings
     clean = clean.drop(again.index)
     name = str(table["dataset"].iloc[0]) if len(table) else data.name
     with recorded(out, "validate", settings, {"manifest": manifest / "manifest.parquet"}) as scratch:
+        hand_on(manifest, scratch)
         checks = run_suite(clean, settings, name, scratch / "docs") if len(clean) else []
         repeated = [f"{table.at[row, 'image_id']}: {why}" for row, why in again.items()]
         summary = {**_summary(name, table, clean, bad, checks, settings), "repeats": repeated}

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from components.artefacts import file_hash, read_json, tree_hash
 from components.cli import app
-from components.errors import BundleError, DataError, ParityError
+from components.errors import BundleError, DataError, ParityError, PartlyScoredError
 from components.export.component import ExportSettings, _gate
 from components.scoring.batch import score
 from components.scoring.bundle import Bundle
@@ -114,8 +114,12 @@ def test_changed_bundle_is_refused(run, tmp_path):
 def test_unreadable_image_is_named_and_the_rest_scored(run, images, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    table = pd.read_parquet(score(run / "bundle", [broken, images[0]], tmp_path / "s.parquet"))
-    assert len(table) == 1
+    with pytest.raises(PartlyScoredError, match="1 of 2 files were not scored"):
+        score(run / "bundle", [broken, images[0]], tmp_path / "s.parquet")
+    table = pd.read_parquet(tmp_path / "s.parquet")
+    assert list(table["decision"].isna()) == [True, False]
+    assert table["problem"].iloc[0].startswith(f"{broken}: is not an image")
+    assert table["problem"].isna().iloc[1]
     with pytest.raises(DataError, match="none of the 1 files"):
         score(run / "bundle", [broken], tmp_path / "t.parquet")
 

@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,7 @@ from components.scoring.service.uploads import BoundedHeaders, Upload, checked_s
 from components.scoring.shipper import image_key
 
 log = logging.getLogger("loupe")
+LIMIT = "service.max_pixels"
 Clock = Callable[[], datetime]
 Source = Annotated[str, Query(description="The line or camera.", examples=["line-1"], pattern=documents.SOURCE)]
 HeatMap = Annotated[Literal["none", "overlay", "map"], Query(description="A PNG overlay or the raw map.")]
@@ -54,6 +55,11 @@ class Service:
     batcher: Batcher
     measures: Measures
     draining: bool = False
+
+    @property
+    def rules(self) -> Decoding:
+        """How uploads are decoded: as the served model learned, and bounded by the service's own limit."""
+        return replace(self.champion.served.bundle.decoding, max_pixels=self.settings.max_pixels)
 
 
 def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings, clock: Clock = now) -> FastAPI:
@@ -175,9 +181,9 @@ async def score_uploads(
     service: Service, uploads: list[Upload], source: str, heatmap: str, group: str | None = None
 ) -> dict[str, Any]:
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
-    rules = Decoding(max_pixels=service.settings.max_pixels)
+    rules = service.rules
     try:
-        pictures = [await run_in_threadpool(_decoded, u.content, u.name, rules) for u in uploads]
+        pictures = [await run_in_threadpool(decode, u.content, u.name, rules, LIMIT) for u in uploads]
         scored = await asyncio.gather(*service.batcher.submit(pictures))
         records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
     except LoupeError as error:
@@ -190,15 +196,6 @@ async def score_uploads(
     service.measures.scored(records)
     served = service.champion.served
     return {"model": {"name": served.name, "version": served.version}, "results": results}
-
-
-def _decoded(content: bytes, name: str, rules: Decoding) -> np.ndarray:
-    try:
-        return decode(content, name, rules)
-    except LoupeError:
-        raise
-    except Exception as error:  # whatever a decoder raises, it is the picture's fault
-        raise DataError(f"{name}: cannot be decoded ({type(error).__name__}: {error}); export it again") from error
 
 
 def _record(
@@ -233,6 +230,6 @@ def _heat(pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
 async def overlay_of(service: Service, record_id: str) -> bytes:
     """The heat map of a recent image under the present model, drawn over it; nothing is recorded."""
     content = await run_in_threadpool(service.recorder.image, record_id)
-    pixels = await run_in_threadpool(_decoded, content, record_id, Decoding(max_pixels=service.settings.max_pixels))
+    pixels = await run_in_threadpool(decode, content, record_id, service.rules, LIMIT)
     (one,) = await asyncio.gather(*service.batcher.submit([pixels]))
     return await run_in_threadpool(overlay, pixels, one.heat, one.bundle.calibration["map"])
