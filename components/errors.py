@@ -45,6 +45,10 @@ class StorageError(LoupeError):
     """The object store cannot be reached or has no such object."""
 
 
+class ObjectError(StorageError):
+    """One object is absent or cannot be read; the store itself answers."""
+
+
 class MonitorError(LoupeError):
     """There is too little to judge drift by."""
 

@@ -14,6 +14,7 @@ SYSTEM = frozenset({
     "thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "recycler",
     "system volume information", "lost+found", "icon\r",
 })  # fmt: skip
+TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".download", ".swp", "~")
 HIDDEN, BROKEN, UNREADABLE = "hidden or of the system", "broken link", "folder that cannot be read"
 AGAIN, SPECIAL, BARE = "folder linked again", "no regular file", "without a suffix"
 UNSEEN = "file that cannot be looked at"
@@ -50,8 +51,9 @@ def pictures(places: Path | Sequence[Path]) -> Listing:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder of this name is the system's and not the user's."""
-    return name.startswith(".") or name.lower() in SYSTEM
+    """Whether a file or folder of this name is left alone: hidden, of the system, or still being copied."""
+    low = name.lower()
+    return low.startswith((".", "~")) or low.endswith(TEMPORARY) or low in SYSTEM
 
 
 def printable(name: str) -> str:

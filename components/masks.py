@@ -79,7 +79,7 @@ class Mask:
     def key(self) -> Any:
         """What determines its pixels."""
         hashes = [file_hash(self.data / path) for path in mask_paths(self.mask)]
-        return hashes[0] if len(hashes) == 1 and not self.rule else [hashes, self.rule]
+        return [hashes, self.rule] if len(hashes) > 1 or isinstance(self.rule, str) else hashes[0]
 
     def load(self, size: int) -> np.ndarray:
         """Bool (size, size); nothing is marked where the truth is unknown."""
@@ -162,7 +162,7 @@ def _implausible(found: list[np.ndarray], masks: Masks) -> str | None:
         return None
     if marked.all():
         return WHOLE
-    return INVERTED if masks == "auto" and any(map(_looks_inverted, found)) else None
+    return INVERTED if any(map(_looks_inverted, found)) else None  # also one that is not, where all are declared so
 
 
 def _looks_inverted(mask: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from components.monitoring import MonitorSettings
 from components.registry import RegistrySettings
 from components.retraining import RetrainSettings
 from components.scoring.service import ServiceSettings
+from components.scoring.settings import InboxSettings
 from components.settings import build
 from components.synthesis import SynthesisSettings
 from components.validation import ValidationSettings
@@ -82,6 +83,7 @@ class Params:
     export: ExportSettings = ExportSettings()
     registry: RegistrySettings = RegistrySettings()
     service: ServiceSettings = ServiceSettings()
+    inbox: InboxSettings = InboxSettings()
     monitor: MonitorSettings = MonitorSettings()
     retrain: RetrainSettings = RetrainSettings()
 

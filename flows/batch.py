@@ -10,24 +10,27 @@ from components.monitoring.operation import champion_bundle
 from components.params import Params, load_params
 from components.progress import show_logs
 from components.scoring.bundle import Bundle
-from components.scoring.inbox import Processed, process
+from components.scoring.filing import PATH_BYTES, storable
+from components.scoring.inbox import Processed, process, until_empty
 from components.storage import open_store
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
-def empty_inbox(params: Params, model: str) -> Processed:
-    return process(open_store(params.store), Bundle.open(champion_bundle(params, model)), datetime.now(UTC))
+def empty_inbox(params: Params, model: str, skip: frozenset[str]) -> Processed:
+    store, bundle = open_store(params.store), Bundle.open(champion_bundle(params, model))
+    return process(store, bundle, datetime.now(UTC), settings=params.inbox, skip=skip)
 
 
 @flow(name="batch-scoring", log_prints=False)
 def batch_scoring(params_file: Path = Path("params.yaml"), model: str | None = None) -> int:
-    """Score the inbox until it is empty; returns the number of images scored."""
+    """Score the inbox until only files are left that wait for a later run; returns the number of images scored."""
     show_logs()
-    params, total = load_params(params_file), 0
-    bad: dict[str, str] = {}
-    while (done := empty_inbox(params, model or params.pipeline.views[0])) != Processed(0, {}):
-        total, bad = total + done.scored, bad | done.quarantined
-    if bad:
-        create_table_artifact([{"file": k, "reason": v} for k, v in bad.items()], key="quarantined")
-    get_run_logger().info("%d scored, %d quarantined", total, len(bad))
-    return total
+    params = load_params(params_file)
+    name = model or params.pipeline.views[0]
+    done = until_empty(lambda skip: empty_inbox(params, name, skip))
+    if done.quarantined:
+        rows = [{"file": storable(key, PATH_BYTES), "reason": reason} for key, reason in done.quarantined.items()]
+        create_table_artifact(rows, key="quarantined")
+    get_run_logger().info("%d scored, %d quarantined, %d wait for a later run",
+                          done.scored, len(done.quarantined), done.waiting)  # fmt: skip
+    return done.scored

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from components.artefacts import recorded, tree_hash, write_json
-from components.calibration.conformal import needed, threshold
+from components.calibration.conformal import needed, span, threshold
 from components.errors import CalibrationError
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
-RESOLUTION = 1e-4  # of the range of scores; a tenth of what the parity gate lets pass, far above rounding
+RESOLUTION = 1e-4  # of the span of scores; a tenth of what the parity gate lets pass, far above rounding
 MAP_QUANTILES = (0.5, 0.99, 0.999, 1.0)
 
 
@@ -64,7 +64,7 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
 
     n, alpha = len(scores), settings.alpha
     beyond = int(alpha * (n + 1) + 1e-9)  # the true rate at this threshold is Beta(beyond, n + 1 - beyond)
-    resolution = RESOLUTION * float(np.ptp(scores))
+    resolution = RESOLUTION * span(scores)
     tails = (1 - settings.confidence) / 2
     low, high = beta.ppf([tails, 1 - tails], beyond, n + 1 - beyond)
     return {
@@ -92,4 +92,4 @@ def _group(scores: np.ndarray, settings: CalibrationSettings, apart: bool) -> di
     if apart:
         table = summary(scores, settings)
         return {k: table[k] for k in ("n", "threshold", "resolution", "false_alarm_interval", "quantiles", "scores")}
-    return {"n": len(scores), "threshold": threshold(scores, settings.alpha, RESOLUTION * float(np.ptp(scores)))}
+    return {"n": len(scores), "threshold": threshold(scores, settings.alpha, RESOLUTION * span(scores))}

@@ -17,6 +17,14 @@ def needed(alpha: float) -> int:
     return math.ceil(1 / alpha - 1e-9) - 1
 
 
+FLAT = 0.01  # a range below this share of the largest value is that of a flat product: rounding must not rule it
+
+
+def span(values: np.ndarray) -> float:
+    """What differences of *values* are measured against: their range, or FLAT of the largest where that is less."""
+    return max(float(np.ptp(values)), FLAT * float(np.abs(values).max()), 1e-12)
+
+
 def threshold(scores: np.ndarray, alpha: float, resolution: float = 0.0) -> float:
     """The largest score still called normal: *resolution* above the k-th smallest, k = n + 1 - floor(alpha (n + 1))."""
     n = len(scores)

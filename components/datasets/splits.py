@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import networkx
 import numpy as np
 import pandas as pd
 
 from components.artefacts import recorded, values_hash, write_json
-from components.datasets.duplicates import near_duplicates
+from components.datasets.copies import copied, leave_out, told
+from components.datasets.duplicates import Pictures, find_copies
 from components.datasets.loading import DECODING, hand_on, read_decoding, read_split
 from components.datasets.shift import shifts
 from components.decoding import Decoding
@@ -26,13 +26,11 @@ log = logging.getLogger("loupe")
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """*calibrate_share* of the training normals is held out; the thresholds say what counts as the same picture."""
+    """*calibrate_share* of the training normals is held out; *likeness* says when two pictures are one exposure."""
 
     groups: tuple[str, ...] | None = None
     calibrate_share: float = 0.2
-    hash_distance: int = 10  # bits of 64 in which perceptual hashes may differ to be compared on pixels
-    detail: float = 0.975  # correlation of the fine detail from which on it is the same picture
-    difference: float = 1.8  # or: RMS in grey levels up to which it is; docs/data.md shows what both tell apart
+    likeness: float = 0.25  # correlation of the noise from which two pictures may be one exposure; docs/data.md
     labelled: int = 0  # anomalous images with a mask that move from test to fit, for detectors that learn from some
 
 
@@ -41,20 +39,17 @@ def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Pa
     table = _chosen(pd.read_parquet(validated / "clean.parquet"), settings, validated)
     with recorded(out, "split", settings, {"validated": validated / "clean.parquet"}) as scratch:
         hand_on(validated, scratch)
-        paths = [data / i for i in table["image_id"]]
-        pairs = near_duplicates(paths, list(table["phash"]), settings.hash_distance, settings.detail,
-                                settings.difference)  # fmt: skip
+        copies = find_copies(_pictures(table, data, read_decoding(validated)), settings.likeness)
         table["split"] = [_side(row, settings) for row in table.itertuples()]
         table["note"] = None
-        for cluster in _clusters(pairs):
-            _keep_together(table, sorted(cluster))
-        _move_labelled(table, data, settings.labelled, {row for i, j, _ in pairs for row in (i, j)})
+        leave_out(table, copies)
+        _move_labelled(table, data, settings.labelled, copied(copies))
         table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
-        names = table["image_id"]
-        copies = {"near_duplicates": [[names[i], names[j], c] for i, j, c in pairs], "near_duplicate_pairs": len(pairs)}
-        shifted = shifts(table)
-        write_json(scratch / "split.json", {**_summary(table), **copies, "shifted": shifted})
-    log.info("%s: %s, %d near-duplicate pairs", out, dict(Counter(table["split"])), len(pairs))
+        shifted, found = shifts(table), told(table, copies)
+        write_json(scratch / "split.json", {**_summary(table), "copies": found, "shifted": shifted})
+    log.info("%s: %s", out, dict(Counter(table["split"])))
+    for line in found["said"]:
+        log.warning("%s", line)
     for line in shifted:
         log.warning("%s; figures of the test split tell of that too: take both in the same way", line)
     return out
@@ -127,20 +122,9 @@ def _share(image_id: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _clusters(pairs: list[tuple[int, int, float]]) -> list[set[int]]:
-    graph = networkx.Graph((i, j) for i, j, _ in pairs)
-    return [set(c) for c in networkx.connected_components(graph)]
-
-
-def _keep_together(table: pd.DataFrame, rows: list[int]) -> None:
-    """The test side keeps its protocol: copies on the training side leave it. Else all go where the first one is."""
-    sides = table.loc[rows, "split"]
-    tested = sides[sides == "test"].index
-    for row in rows:
-        if len(tested) and row not in tested:
-            table.loc[row, ["split", "note"]] = ["excluded", f"near-duplicate of {table.at[tested[0], 'image_id']}"]
-        elif not len(tested):
-            table.at[row, "split"] = sides.iloc[0]
+def _pictures(table: pd.DataFrame, data: Path, rules: Decoding) -> Pictures:
+    sizes = table[["height", "width"]].to_numpy(int)
+    return Pictures([data / name for name in table["image_id"]], sizes, list(table["phash"]), rules)
 
 
 def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int]) -> None:

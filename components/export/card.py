@@ -28,7 +28,8 @@ It does not name the kind of defect and knows nothing of products it has not see
 | calibration | {known["n"]} held-out good images, false-alarm rate asked for: {known["alpha"]} |
 | threshold (raw score) | {known["threshold"]:.6g} |{_of_groups(known)}
 | true false-alarm rate, {known["confidence"]:.0%} interval | {low_high[0]:.3f} to {low_high[1]:.3f} |
-| parity with torch, of the range | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e} |{_of_edge(parity)}
+| parity with torch, of the span | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e}, on \
+{" and ".join(f"{n} {side}" for side, n in parity["sides"].items())} images |{_of_edge(parity)}
 | backbone weights | {weights["source"]}; {weights["licence"]}; trained on {weights["trained_on"]} |
 
 **Limits.** The false-alarm rate holds while production looks like the calibration images; watch for drift. Input is RGB

@@ -5,7 +5,10 @@ import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
 
 from components.artefacts import file_hash, read_json, recorded, tree_hash, write_json
 from components.calibration.cascade import CascadeSettings
@@ -15,13 +18,14 @@ from components.errors import ParityError
 from components.settings import plain
 
 log = logging.getLogger("loupe")
+T = TypeVar("T")
 RUNNER = Path(__file__).with_name("runner.py")
 DECODER = Path(__file__).parents[1] / "decoding.py"
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """*tolerance* is the largest difference of scores and maps, relative to their range, that the gate lets pass.
+    """*tolerance* is the largest difference of scores and maps, relative to their span, that the gate lets pass.
 
     *described_images* fit normals set the axes of the embedding. *cascade* is for detectors that can answer early.
     """
@@ -53,7 +57,8 @@ def export(
     detector, known = load_model(model), read_json(calibration / "calibration.json")
     rules = read_decoding(split)
     identity = _identity(model, split, known)
-    names = _sample(split, settings.parity_images)
+    compared = _sample(split, settings.parity_images)
+    names, groups = list(compared["image_id"]), list(compared["group"])
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
               "split": split / "split.parquet"}  # fmt: skip
     if isinstance(detector, Early):
@@ -62,20 +67,18 @@ def export(
         good = [data / n for n in _evenly(list(rows(split, "fit", "normal")["image_id"]), settings.described_images)]
         seen, metadata = descriptors(detector, good, rules), {k: str(v) for k, v in identity.items()}
         write_graph(Described(detector, seen).eval(), scratch / "model.onnx", settings.opset, metadata)
-        group_of = dict(zip(*(read_split(split)[c] for c in ("image_id", "group")), strict=True))
-        groups = [group_of[n] for n in names]
         paths = [data / n for n in names]
-        parity = compare(
-            detector, scratch / "model.onnx", paths, names, lambda s, of: judge(known, s, of)[1], groups, rules
-        )
+        decisions = partial(_decisions, known)
+        parity = compare(detector, scratch / "model.onnx", paths, names, decisions, groups, settings.tolerance, rules)
+        parity["sides"] = {str(side): int(n) for side, n in compared["split"].value_counts().sort_index().items()}
         _gate(parity, settings, out)
         if isinstance(detector, Early):
             quick = Described(detector, seen, early=True).eval()
             write_graph(quick, scratch / "edge.onnx", settings.opset, {**metadata, "graph": "edge"})
             stands = write_exits(scratch, known, settings.cascade, *calibrating(split, data, synthetic))
-            leaves = partial(exit_of, stands)
+            exits, quick_answer = partial(exit_of, stands), partial(early_answer, detector)
             parity["edge"] = compare(
-                partial(early_answer, detector), scratch / "edge.onnx", paths, names, leaves, groups, rules
+                quick_answer, scratch / "edge.onnx", paths, names, exits, groups, settings.tolerance, rules
             )
             _gate(parity["edge"], settings, out, "edge graph")
             parity["edge"]["leave"] = stands["leave"]
@@ -91,6 +94,10 @@ def export(
         write_json(scratch / "manifest.json", {**identity, "decoding": plain(rules), "files": files})
     log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
     return out
+
+
+def _decisions(known: dict[str, Any], scores: np.ndarray, groups: list[str]) -> list[str]:
+    return judge(known, scores, groups)[1]
 
 
 def write_runner(out: Path) -> None:
@@ -115,18 +122,17 @@ def _identity(model: Path, split: Path, known: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _sample(split: Path, count: int) -> list[str]:
-    """Images evenly over the calibrate and test sides, filled up from the fit side; labels are not looked at.
+def _sample(split: Path, count: int) -> pd.DataFrame:
+    """Rows evenly over what was not learned from, the calibrate and test sides; labels are not looked at.
 
-    A data set with fewer images than *count* is compared whole.
+    Fit images are no proof: their distance to what was learned is near zero, where rounding rules.
     """
     table = read_split(split)
-    held = list(table[table["split"].isin(["calibrate", "test"])]["image_id"])
-    names = held + [name for name in table["image_id"] if name not in set(held)][: max(0, count - len(held))]
-    return _evenly(names, count)
+    held = table[table["split"].isin(["calibrate", "test"])]
+    return held.iloc[_evenly(list(range(len(held))), count)]
 
 
-def _evenly(names: list[str], count: int) -> list[str]:
+def _evenly(names: list[T], count: int) -> list[T]:
     take = min(count, len(names))
     return [names[i * len(names) // take] for i in range(take)]
 

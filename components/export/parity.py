@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from components.calibration.conformal import span
 from components.decoding import DEFAULT, Decoding, decode
 from components.detectors.contract import Scores
 from components.imaging import to_tensor
@@ -16,11 +17,13 @@ from components.runtime import session
 
 def compare(
     answer: Callable[[torch.Tensor], Scores], graph: Path, paths: list[Path], names: list[str],
-    decisions: Callable[[np.ndarray, list[str]], list[Any]], groups: list[str], rules: Decoding = DEFAULT,
+    decisions: Callable[[np.ndarray, list[str]], list[Any]], groups: list[str], tolerance: float,
+    rules: Decoding = DEFAULT,
 ) -> dict[str, Any]:  # fmt: skip
-    """Scores, maps and decisions of both on whole files and one batch; differences relative to the range seen.
+    """Scores, maps and decisions of both on whole files and one batch; differences relative to the span of values.
 
     *answer* is the detector, or its early answer; *decisions* tells what scores and the groups of their images come to.
+    Decisions agree too where a score lies so near to the threshold that *tolerance* of the span decides.
     """
     opened = session(graph)
     images = (to_tensor(decode(path, rules=rules))[None] for path in progress(paths, "parity"))
@@ -29,15 +32,16 @@ def compare(
     batch = torch.stack([first, first.flip(2)])
     pairs.append(_both(answer, opened, batch))
     ours, theirs = (np.concatenate([pair[k] for pair in pairs]).astype(np.float64) for k in (0, 1))
-    span = max(float(np.ptp(ours)), 1e-12)
-    low, high = min(float(p[3]) for p in pairs), max(float(p[4]) for p in pairs)
-    map_errors = np.array([pair[2] for pair in pairs]) / max(high - low, 1e-12)
-    errors = np.abs(ours - theirs) / span
+    spans = {"score": span(ours), "map": span(np.array([limit for pair in pairs for limit in pair[3:]]))}
+    map_errors = np.array([pair[2] for pair in pairs]) / spans["map"]
+    errors = np.abs(ours - theirs) / spans["score"]
     known = [*groups, groups[0], groups[0]]  # the batch is the first image twice
-    decided = [decisions(scores, known) for scores in (ours, theirs)]
-    agree = [a == b for a, b in zip(*decided, strict=True)]
+    slack = tolerance * spans["score"]
+    allowed = zip(*(decisions(ours + step, known) for step in (-slack, 0, slack)), strict=True)
+    agree = [theirs_is in ours_is for theirs_is, ours_is in zip(decisions(theirs, known), allowed, strict=True)]
     return {
         "images": len(paths),
+        "span": spans,
         "provider": "CPUExecutionProvider",
         "score_error": float(errors.max()),
         "map_error": float(map_errors.max()),

@@ -2,11 +2,13 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from components.errors import StorageError
 from components.scoring import table
-from components.scoring.spool import Spool, read_segment
+from components.scoring.spool import BAD, Spool, keep_aside, read_segment
 from components.storage import Store
 
 log = logging.getLogger("loupe")
@@ -34,28 +36,53 @@ class Shipper:
 
     def _run(self) -> None:
         while not self._stop.wait(self.every):
-            self.ship()
+            try:
+                self.ship()
+            except Exception as error:  # the thread must live, or nothing is shipped any more
+                log.error("shipping failed and is tried again: %s: %s", type(error).__name__, error)
 
     def ship(self) -> bool:
         """Ship everything recorded so far; False, with a log line at the first time, when the store is out of reach."""
         with self._busy:
-            try:
-                for name, spool in self.spools.items():
-                    spool.close()
-                    for segment in spool.closed():
-                        self._segment(name, segment)
-            except StorageError as error:
-                if not self.failing:
-                    log.error("the score log waits on local disk: %s", error)
-                self.failing = True
-                return False
-            if self.failing:
+            trouble = self._ship()
+            if trouble and not self.failing:
+                log.error("the score log waits on local disk: %s", trouble)
+            if self.failing and not trouble:
                 log.info("the object store is back; the score log is shipped")
-            self.failing = False
-            return True
+            self.failing = trouble is not None
+            return trouble is None
+
+    def _ship(self) -> Exception | None:
+        """Why not everything is shipped. A file that cannot be read waits alone; without the store all wait."""
+        trouble: Exception | None = None
+        try:
+            for name, spool in self.spools.items():
+                spool.close()
+                for segment in spool.closed():
+                    try:
+                        self._segment(name, segment)
+                    except OSError as error:
+                        trouble = error
+        except (StorageError, OSError) as error:
+            trouble = error
+        return trouble
 
     def _segment(self, name: str, segment: Path) -> None:
+        """Ship a segment; records that no table can hold are kept aside with it and stop nothing."""
         records = read_segment(segment)
+        try:
+            self._send(name, segment, records)
+        except (StorageError, OSError):
+            raise
+        except Exception as error:
+            fit = [record for record in records if _fits(name, record)]
+            fit = fit if len(fit) < len(records) else []
+            log.error("%s: %d of %d records cannot be shipped (%s: %s); the file is kept as %s", segment,
+                      len(records) - len(fit), len(records), type(error).__name__, error, BAD)  # fmt: skip
+            keep_aside(segment)
+            self._send(name, segment, fit)
+
+    def _send(self, name: str, segment: Path, records: Sequence[dict[str, Any]]) -> None:
         pictures = {r["sha256"] for r in records if r.get("image_uri")}
         for sha256 in sorted(pictures):
             self._image(sha256)
@@ -79,3 +106,12 @@ class Shipper:
         if self._thread.is_alive():
             self._thread.join(timeout)
         self.ship()
+
+
+def _fits(name: str, record: dict[str, Any]) -> bool:
+    try:
+        table.check(name, record)
+    except Exception as error:
+        log.error("record %s: %s: %s", str(record)[:100], type(error).__name__, error)
+        return False
+    return True

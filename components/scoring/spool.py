@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from components.artefacts import write_flushed
 from components.errors import StorageError
 
 log = logging.getLogger("loupe")
@@ -103,5 +104,10 @@ def read_segment(path: Path) -> list[dict[str, Any]]:
             records.append(json.loads(line))
         except ValueError:
             log.error("%s: line %d is damaged and left out; the file is kept as %s", path, number, BAD)
-            path.with_suffix(BAD).write_bytes(path.read_bytes())
+            keep_aside(path)
     return records
+
+
+def keep_aside(path: Path) -> None:
+    """Keep a copy of a segment that is not shipped as it is, for somebody to look at."""
+    write_flushed(path.with_suffix(BAD), path.read_bytes())

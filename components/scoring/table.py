@@ -7,6 +7,7 @@ writing it and deleting them, or a segment that is shipped once more afterwards,
 import hashlib
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -15,14 +16,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.errors import StorageError
+from components.errors import DataError, StorageError
+from components.listing import hidden
 from components.records import LABEL_COLUMNS, LOG_COLUMNS
 from components.storage import Store
 
 SCORES, LABELS = "scores", "labels"
 COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS}
 REPLACES = b"loupe.replaces"
-COMPACT = "compact-"
+COMPACT, ENDING = "compact-", ".parquet"
+SOURCE, DAY = "source=", "day="
+UNFIT = re.compile(r"[/\x00-\x1f\x7f\ud800-\udfff]")
 TYPES = {
     "embedding": pa.list_(pa.float64()), "width": pa.int64(), "height": pa.int64(),
     "score": pa.float64(), "p_value": pa.float64(), "threshold": pa.float64(), "latency_ms": pa.float64(),
@@ -37,8 +41,16 @@ def _schema(table: str) -> pa.Schema:
 
 def partition(table: str, record: Record) -> str:
     """The folder of a record: its source and the day (UTC) of its time stamp."""
-    day = str(record["scored_at" if table == SCORES else "labelled_at"])[:10]
-    return f"{table}/source={record['source']}/day={day}/"
+    source, day = str(record["source"]), str(record["scored_at" if table == SCORES else "labelled_at"])[:10]
+    if not source or UNFIT.search(source):
+        raise DataError(f"source {source!r}: cannot name a folder of the score log; use printable letters without /")
+    return f"{table}/source={source}/day={day}/"
+
+
+def check(table: str, record: Record) -> None:
+    """Raises DataError, or what pyarrow raises, when *record* cannot be written."""
+    partition(table, record)
+    _rows(table, [record])
 
 
 def write(store: Store, table: str, name: str, records: Sequence[Record]) -> list[str]:
@@ -53,8 +65,12 @@ def write(store: Store, table: str, name: str, records: Sequence[Record]) -> lis
     return keys
 
 
+def _rows(table: str, rows: Sequence[Record]) -> pa.Table:
+    return pa.Table.from_pylist([{k: row.get(k) for k in COLUMNS[table]} for row in rows], _schema(table))
+
+
 def _encode(table: str, rows: Sequence[Record], replaces: Sequence[str] = ()) -> bytes:
-    content = pa.Table.from_pylist([{k: row.get(k) for k in COLUMNS[table]} for row in rows], _schema(table))
+    content = _rows(table, rows)
     stream = io.BytesIO()
     pq.write_table(content.replace_schema_metadata({REPLACES: json.dumps(sorted(replaces)).encode()}), stream)
     return stream.getvalue()
@@ -64,6 +80,8 @@ def _load(store: Store, folder: str) -> tuple[dict[str, list[Record]], set[str]]
     """Rows by object name, and the names that compacted objects stand for."""
     rows, replaced = {}, set()
     for key in store.keys(folder):
+        if hidden(key.removeprefix(folder)) or not key.endswith(ENDING):
+            continue  # what a system or a person has left there
         content = pq.read_table(io.BytesIO(store.get(key)))
         rows[key.removeprefix(folder)] = content.to_pylist()
         replaced |= set(json.loads((content.schema.metadata or {}).get(REPLACES, b"[]")))
@@ -88,11 +106,11 @@ def order(record: Record) -> tuple[str, str]:
 
 
 def sources(store: Store, table: str = SCORES) -> list[str]:
-    return [name.removeprefix("source=") for name in store.folders(f"{table}/")]
+    return [name.removeprefix(SOURCE) for name in store.folders(f"{table}/") if name.startswith(SOURCE)]
 
 
 def days(store: Store, table: str, source: str) -> list[str]:
-    return [name.removeprefix("day=") for name in store.folders(f"{table}/source={source}/")]
+    return [name.removeprefix(DAY) for name in store.folders(f"{table}/source={source}/") if name.startswith(DAY)]
 
 
 def newest_first(store: Store, table: str, source: str, since: str = "") -> Iterator[Record]:

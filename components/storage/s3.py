@@ -1,13 +1,17 @@
 """boto3, and nothing else of Loupe, is spoken to here."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
-from components.errors import StorageError
+from components.errors import ObjectError, StorageError
 
 T = TypeVar("T")
 TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 ABSENT = {"404", "NoSuchKey", "NotFound"}
+ONE_OBJECT = {"NoSuchKey", "AccessDenied", "InvalidObjectState"}
+UNCONDITIONAL = {"NotImplemented", "InvalidArgument", "InvalidRequest", "MethodNotAllowed", "501"}
 
 
 class S3Store:
@@ -67,8 +71,20 @@ class S3Store:
         return True
 
     def get(self, key: str) -> bytes:
-        def read() -> bytes:
-            return bytes(self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read())
+        return self._get(key)[0]
+
+    def _get(self, key: str) -> tuple[bytes, str]:
+        """The bytes and the ETag."""
+        from botocore.exceptions import ClientError
+
+        def read() -> tuple[bytes, str]:
+            try:
+                found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+            except ClientError as error:
+                if _code(error) in ONE_OBJECT:
+                    raise ObjectError(f"{self.address}: no readable object {key} ({error})") from error
+                raise
+            return bytes(found["Body"].read()), str(found["ETag"])
 
         return self._call(f"get {key}", read)
 
@@ -92,6 +108,31 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         self._call(f"delete {key}", lambda: self.client.delete_object(Bucket=self.bucket, Key=self.prefix + key))
+
+    def settled(self, keys: Iterable[str], seconds: float, limit: int) -> list[str]:  # noqa: ARG002
+        return list(islice(keys, limit))  # an object is seen when all of it is there
+
+    def remove_unchanged(self, key: str, sha256: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        place = {"Bucket": self.bucket, "Key": self.prefix + key}
+
+        def delete(tag: str) -> None:
+            try:
+                self.client.delete_object(**place, IfMatch=tag)
+            except ClientError as error:
+                if _code(error) not in UNCONDITIONAL:
+                    raise
+                self.client.delete_object(**place)  # a server that knows no conditions
+
+        try:
+            content, tag = self._get(key)
+            if hashlib.sha256(content).hexdigest() != sha256:
+                return False
+            self._call(f"delete {key}", lambda: delete(tag))
+        except (ObjectError, ClientError):  # gone, or replaced a moment ago
+            return False
+        return True
 
 
 def _code(error: Any) -> str:

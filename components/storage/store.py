@@ -1,6 +1,6 @@
 """What every object store can do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 
@@ -18,7 +18,7 @@ class Store(Protocol):
         ...
 
     def get(self, key: str) -> bytes:
-        """Raises StorageError when there is no such object."""
+        """Raises ObjectError, a StorageError, when there is no such object or it alone cannot be read."""
         ...
 
     def exists(self, key: str) -> bool: ...
@@ -33,4 +33,12 @@ class Store(Protocol):
 
     def delete(self, key: str) -> None:
         """No error when there is no such object."""
+        ...
+
+    def settled(self, keys: Iterable[str], seconds: float, limit: int) -> list[str]:
+        """The first *limit* of *keys* that are whole: nobody writes them. May wait *seconds* once, to look again."""
+        ...
+
+    def remove_unchanged(self, key: str, sha256: str) -> bool:
+        """Delete the object if these are still its bytes; False when it is gone, or replaced and therefore kept."""
         ...

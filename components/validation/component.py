@@ -11,7 +11,7 @@ from components.artefacts import read_json, recorded, write_json
 from components.datasets.loading import LISTING, hand_on
 from components.errors import DataError
 from components.masks import ADVICE, UNREADABLE, Region, is_known, mask_paths, reason, tiny_defects
-from components.validation.contract import ValidationSettings, breaches
+from components.validation.contract import ValidationSettings, breaches, repeats
 from components.validation.offline import make_offline
 from components.validation.suite import run_suite
 
@@ -26,19 +26,24 @@ def validate(manifest: Path, data: Path, out: Path, settings: ValidationSettings
     table = pd.read_parquet(manifest / "manifest.parquet")
     reasons = breaches(table, settings)
     clean, bad = table[reasons.isna()], table[reasons.notna()].assign(reason=reasons.dropna())
+    again = repeats(clean)
+    clean = clean.drop(again.index)
     name = str(table["dataset"].iloc[0]) if len(table) else data.name
     with recorded(out, "validate", settings, {"manifest": manifest / "manifest.parquet"}) as scratch:
         hand_on(manifest, scratch)
         checks = run_suite(clean, settings, name, scratch / "docs") if len(clean) else []
         listing = read_json(manifest / LISTING) if (manifest / LISTING).exists() else {}
         sizes = tiny_defects([Region(*region) for region in listing.pop("regions", [])], size)
-        found = {"listing": listing, "masks": _masks(clean), "defects": sizes}
+        repeated = [f"{table.at[row, 'image_id']}: {why}" for row, why in again.items()]
+        found = {"repeats": repeated, "listing": listing, "masks": _masks(clean), "defects": sizes}
         summary = {**_summary(name, table, clean, bad, checks, settings), **found}
         clean.to_parquet(scratch / "clean.parquet", index=False)
         bad.to_parquet(scratch / "quarantine.parquet", index=False)
         write_json(scratch / "summary.json", summary)
         (scratch / "docs").mkdir(exist_ok=True)
         make_offline(scratch / "docs", summary)
+    if repeated:
+        log.warning("%d files repeat others byte by byte and are left out, the first: %s", len(repeated), repeated[0])
     for line in summary["quarantined"]:
         log.warning("quarantined: %s", line)
     for why, images in summary["masks"]["unknown"].items():

@@ -32,7 +32,29 @@ def breaches(table: pd.DataFrame, settings: ValidationSettings) -> pd.Series:
     """The reason why a row breaks the contract, or None, by the table's index."""
     reasons = {row.Index: next(_of_row(row, settings), None) for row in table.itertuples()}
     found = pd.Series(reasons, dtype=object).reindex(table.index)
-    return found.where(found.notna(), _copies(table[found.isna()]).reindex(table.index))
+    return found.where(found.notna(), _contradictions(table[found.isna()]).reindex(table.index))
+
+
+def _contradictions(table: pd.DataFrame) -> pd.Series:
+    """The same bytes with two labels: nobody knows which is right."""
+    labels = table.groupby("sha256")["label"].transform("nunique")
+    reasons = {}
+    for _, same in table[labels > 1].groupby("sha256"):
+        known = ", ".join(f"{row.image_id} ({row.label})" for row in same.itertuples())
+        reasons.update({i: f"{same.at[i, 'image_id']}: the same bytes have two labels: {known}; keep the right one"
+                        for i in same.index})  # fmt: skip
+    return pd.Series(reasons, dtype=object)
+
+
+def repeats(table: pd.DataFrame) -> pd.Series:
+    """Why a row of the clean *table* is left out as a repeat, byte by byte, of another; no breach of the contract.
+
+    The test side keeps its image, the training side loses the repeat; else the first by name stays.
+    """
+    ordered = table.assign(later=table["role"] != "test").sort_values(["later", "image_id"])
+    first = ordered.groupby("sha256")["image_id"].transform("first")
+    again = first != ordered["image_id"]
+    return "the same bytes as " + first[again]
 
 
 def _of_row(row: Any, settings: ValidationSettings) -> Iterator[str]:
@@ -76,15 +98,3 @@ def _of_mask(row: Any) -> Iterator[str]:
     found = reason(getattr(row, "mask_rule", None)) or ""
     if found.startswith((UNREADABLE, OTHER_SIZE)):
         yield f"{row.image_id}: its mask {row.mask}: {found}; export the mask again, {_or('expect_masks')}"
-
-
-def _copies(table: pd.DataFrame) -> pd.Series:
-    """Exact copies: the test side keeps its image, the training side loses the copy; else the first by name stays."""
-    ordered = table.assign(first=table["role"] != "test").sort_values(["first", "image_id"])
-    reasons = {}
-    for _, same in ordered.groupby("sha256"):
-        kept = same.iloc[0]
-        for index, row in list(same.iterrows())[1:]:
-            sides = f"{row['role']} and {kept['role']}"
-            reasons[index] = f"{row['image_id']}: the same bytes as {kept['image_id']} ({sides}); keep one of them"
-    return pd.Series(reasons, dtype=object)

@@ -7,7 +7,6 @@ from PIL import Image
 
 from components.artefacts import read_json
 from components.datasets.adapters import adapter, folder_rows, mtd_rows
-from components.datasets.duplicates import compare, near_duplicates
 from components.datasets.manifest import measure
 from components.datasets.shift import shifts
 from components.datasets.splits import SplitSettings, split
@@ -50,34 +49,14 @@ def test_measurements_follow_the_picture():
 
 @pytest.fixture
 def copies(tmp_path):
-    """Six different tiles of one product and three copies of the first."""
-    for i in range(6):
+    """Thirty different tiles of one product and three copies of the first."""
+    for i in range(30):
         save(tmp_path / f"{i}.png", tile(i, 160))
     first = Image.open(tmp_path / "0.png")
     first.save(tmp_path / "encoded.jpg", quality=97)
     first.resize((136, 136), Image.Resampling.BICUBIC).save(tmp_path / "resized.png")
     save(tmp_path / "shifted.png", np.roll(tile(0, 160), (3, -4), (0, 1)))
     return sorted(tmp_path.iterdir())
-
-
-def grey(path):
-    return np.asarray(Image.open(path).convert("L"), np.float32)
-
-
-def test_shifted_copy_is_the_same_picture(copies):
-    by_name = {p.name: p for p in copies}
-    assert compare(grey(by_name["0.png"]), grey(by_name["shifted.png"])).detail > 0.99
-
-
-def test_copies_are_found_and_look_alikes_are_not(copies):
-    hashes = ["0" * 16] * len(copies)  # every pair is compared
-    names = [p.name for p in copies]
-    settings = SplitSettings()
-    pairs = near_duplicates(copies, hashes, 10, settings.detail, settings.difference)
-    found = {frozenset((names[i], names[j])) for i, j, _ in pairs}
-    for copy in ("encoded.jpg", "resized.png", "shifted.png"):
-        assert frozenset(("0.png", copy)) in found
-    assert not any(pair <= {f"{i}.png" for i in range(6)} for pair in found)
 
 
 def manifest(folder, roles):
@@ -89,24 +68,28 @@ def manifest(folder, roles):
     return pd.DataFrame(rows)
 
 
-def test_copy_of_a_test_image_leaves_training_and_a_cluster_stays_together(copies, tmp_path):
-    folder = copies[0].parent
-    roles = {p.name: "train" for p in copies} | {"0.png": "test"}
-    validated = tmp_path / "validated"
+def test_copies_of_a_test_image_leave_training_and_of_other_copies_one_stays(copies, tmp_path):
+    folder, validated = copies[0].parent, tmp_path / "validated"
     validated.mkdir()
+    roles = {p.name: "train" for p in copies} | {"0.png": "test"}
     manifest(folder, roles).to_parquet(validated / "clean.parquet")
-    one = pd.read_parquet(split(validated, folder, tmp_path / "one", SplitSettings(hash_distance=64)) / "split.parquet")
+    one = pd.read_parquet(split(validated, folder, tmp_path / "one", SplitSettings()) / "split.parquet")
     sides = one.set_index("image_id")["split"]
     assert sides["0.png"] == "test"
     assert set(sides[["encoded.jpg", "resized.png", "shifted.png"]]) == {"excluded"}
-    assert one.set_index("image_id")["note"]["encoded.jpg"] == "near-duplicate of 0.png"
-    two = pd.read_parquet(split(validated, folder, tmp_path / "two", SplitSettings(hash_distance=64)) / "split.parquet")
+    assert one.set_index("image_id")["note"]["encoded.jpg"] == "copy of test image 0.png"
+    assert set(sides[[f"{i}.png" for i in range(1, 30)]]) <= {"fit", "calibrate"}
+    two = pd.read_parquet(split(validated, folder, tmp_path / "two", SplitSettings()) / "split.parquet")
     pd.testing.assert_frame_equal(one, two)
     roles["0.png"] = "train"
     manifest(folder, roles).to_parquet(validated / "clean.parquet")
-    three = pd.read_parquet(split(validated, folder, tmp_path / "3", SplitSettings(hash_distance=64)) / "split.parquet")
-    same = three.set_index("image_id")["split"][["0.png", "encoded.jpg", "resized.png", "shifted.png"]]
-    assert len(set(same)) == 1
+    out = split(validated, folder, tmp_path / "3", SplitSettings())
+    three = pd.read_parquet(out / "split.parquet").set_index("image_id")
+    assert three["split"]["0.png"] in ("fit", "calibrate")
+    assert set(three["note"][["encoded.jpg", "resized.png", "shifted.png"]]) == {"copy of 0.png"}
+    assert read_json(out / "split.json")["copies"]["said"] == [
+        "3 training images are copies of other training images and are left out"
+    ]
 
 
 def test_darker_good_test_images_are_told(tmp_path, caplog):

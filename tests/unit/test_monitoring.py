@@ -195,3 +195,17 @@ def test_the_dashboard_has_one_run_per_window(log, judge, tmp_path):
     space = Workspace.create(str(tmp_path / "monitoring" / "workspace"))
     (project,) = space.list_projects()
     assert len(space.list_runs(project.id)) == len(judged) == 3
+
+
+@pytest.mark.parametrize("source", ["Presse Süd", "Linie=1 100%41", "产线-2", "a-1-00001", "x" * 200])
+def test_a_source_of_any_name_is_judged_and_its_verdicts_are_found(log, judge, source):
+    store, write = log
+    write(60, source=source)
+    judge()
+    write(40, shift=60.0, source=source)
+    asked = judge()[-1]
+    assert (asked.source, asked.action, Path(asked.evidence).exists()) == (source, "retrain", True)
+    assert find(store, asked.id) == asked
+    assert unsent(store) == [asked]
+    mark_sent(store, asked, "event", AT)
+    assert unsent(store) == []

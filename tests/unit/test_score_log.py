@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -195,3 +197,70 @@ def test_the_last_label_counts(store):
     assert read_labels(store)["r"]["verdict"] == "defect"
     pending = [label("2026-01-03T00:00:00", "false_alarm")]
     assert read_labels(store, pending)["r"]["verdict"] == "false_alarm"
+
+
+@pytest.mark.parametrize("poison", [{"score": "much"}, {"source": "a/b"}, {"source": ""}, {"embedding": 3}], ids=str)
+def test_a_record_that_no_table_can_hold_is_kept_aside_and_stops_nothing(store, shipper, poison):
+    spool = shipper.spools[table.SCORES]
+    spool.append([record(1), record(2) | poison, record(3)])
+    spool.close()
+    spool.append([record(4)])
+    assert shipper.ship()
+    assert stored(store) == ["000001", "000003", "000004"]
+    (kept,) = spool.folder.glob("*.bad")
+    assert [r["record_id"] for r in read_segment(kept)] == ["000001", "000002", "000003"]
+    assert spool.pending() == []
+
+
+@pytest.mark.parametrize("line", [b"3\n", b"null\n", b"{}\n"])
+def test_a_line_that_is_no_record_stops_nothing(store, shipper, line):
+    spool = shipper.spools[table.SCORES]
+    (spool.folder / "a.jsonl").write_bytes(line + json.dumps(record(1)).encode() + b"\n")
+    spool.append([record(2)])
+    assert shipper.ship()
+    assert stored(store) == ["000001", "000002"]
+    assert (spool.folder / "a.bad").read_bytes().startswith(line)
+
+
+def test_a_segment_that_cannot_be_read_waits_alone(store, shipper, monkeypatch):
+    spool = shipper.spools[table.SCORES]
+    (spool.folder / "a.jsonl").write_bytes(json.dumps(record(1)).encode() + b"\n")
+    spool.append([record(2)])
+    real = Path.read_bytes
+
+    def read(path):
+        if path.name == "a.jsonl":
+            raise PermissionError("not yours")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read)
+        assert not shipper.ship()
+        assert stored(store) == ["000002"]
+    assert shipper.ship()
+    assert stored(store) == ["000001", "000002"]
+
+
+def test_the_shipper_lives_on_after_any_error(store, shipper, monkeypatch):
+    shipper.every = 0.01
+    monkeypatch.setattr(shipper, "_ship", lambda: 1 / 0)
+    shipper.start()
+    time.sleep(0.1)
+    monkeypatch.undo()
+    shipper.spools[table.SCORES].append([record(1)])
+    for _ in range(200):
+        if table.sources(store):
+            break
+        time.sleep(0.01)
+    shipper.stop()
+    assert stored(store) == ["000001"]
+
+
+def test_what_systems_leave_in_the_score_log_is_no_record(store):
+    table.write(store, table.SCORES, "a", [record(1)])
+    folder = "scores/source=line-1/day=2026-01-02"
+    for key in (f"{folder}/.DS_Store", f"{folder}/._a.parquet", f"{folder}/note.txt", "scores/@eaDir/x", "scores/x/y"):
+        store.put(key, b"no table")
+    store.put("scores/source=line-1/.hidden/x", b"")
+    assert table.sources(store) == ["line-1"]
+    assert stored(store) == ["000001"]

@@ -81,11 +81,24 @@ def test_broken_files_are_quarantined_with_the_reason(folder):
     assert len(found) == 5
 
 
-def test_copy_in_train_and_test_leaves_the_training_side(folder):
+def test_repeats_are_left_out_with_a_count_and_break_nothing(folder):
     (folder / "train/good/copy.png").write_bytes((folder / "test/good/7.png").read_bytes())
+    for i in range(9):
+        (folder / "train/good" / f"frame{i}.png").write_bytes((folder / "train/good/1.png").read_bytes())
+    out = checked(folder, ValidationSettings(min_train_normals=5))
+    clean, summary = pd.read_parquet(out / "clean.parquet"), read_json(out / "summary.json")
+    assert len(reasons(out)) == 0
+    assert len(summary["repeats"]) == 10
+    assert "train/good/copy.png: the same bytes as test/good/7.png" in summary["repeats"]
+    assert sorted(clean["image_id"]) == [*(f"test/{n}.png" for n in ("good/7", "hole/8")),
+                                         *(f"train/good/{i}.png" for i in range(6))]  # fmt: skip
+
+
+def test_the_same_bytes_with_two_labels_are_quarantined_on_both_sides(folder):
+    (folder / "test/hole/twin.png").write_bytes((folder / "test/good/7.png").read_bytes())
     found = reasons(checked(folder))
-    assert list(found.index) == ["train/good/copy.png"]
-    assert "train and test" in found.iloc[0]
+    assert list(found.index) == ["test/good/7.png", "test/hole/twin.png"]
+    assert "test/good/7.png (normal), test/hole/twin.png (anomalous); keep the right one" in found.iloc[0]
 
 
 def test_mask_of_the_wrong_size(folder):

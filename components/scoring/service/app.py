@@ -22,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from components.decoding import Decoding, decode
 from components.errors import DataError, LoupeError, RequestError, StorageError
 from components.scoring.batch import judged
+from components.scoring.filing import DEFAULT_SOURCE
 from components.scoring.service import documents
 from components.scoring.service.batcher import Batcher, Scored
 from components.scoring.service.champion import Champion
@@ -77,6 +78,7 @@ def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings
     app.add_middleware(BoundedHeaders)
     for kind in (LoupeError, StorageError):
         app.add_exception_handler(kind, _refuse)
+    app.add_exception_handler(Exception, _broken)
     _add_routes(app, service)
     from components.scoring.service.review import add_review
 
@@ -95,8 +97,8 @@ def _start(service: Service) -> None:
 def _remember(service: Service) -> None:
     try:
         service.recorder.load()
-    except StorageError as error:
-        log.error("the review page starts empty: %s", error)
+    except Exception as error:
+        log.error("the review page starts empty: %s: %s", type(error).__name__, error)
 
 
 def _stop(service: Service) -> None:
@@ -112,6 +114,17 @@ async def _refuse(_: Request, error: Exception) -> JSONResponse:
     if status in (408, 413):
         headers["Connection"] = "close"  # the rest of the body is not wanted
     return JSONResponse({"detail": str(error)}, status, headers)
+
+
+async def _broken(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(unexpected(error))}, 500)
+
+
+def unexpected(error: Exception) -> RequestError:
+    """What a client reads when something failed that nobody foresaw; the log has it, too."""
+    log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
+    said = f"the service failed on this request ({type(error).__name__}); the others go on: see its log"
+    return RequestError(500, said)
 
 
 def allowed(settings: ServiceSettings) -> Callable[[Request], None]:
@@ -131,7 +144,7 @@ def _add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/score", dependencies=guard, **documents.SCORE)
     async def score(
-        request: Request, source: Source = "line", heatmap: HeatMap = "none", group: str | None = None
+        request: Request, source: Source = DEFAULT_SOURCE, heatmap: HeatMap = "none", group: str | None = None
     ) -> JSONResponse:
         """Score one or many images: raw score, p-value, decision; all in the score log before the answer leaves.
 
@@ -171,11 +184,15 @@ async def score_uploads(
     rules = service.rules
     try:
         pictures = [await run_in_threadpool(decode, u.content, u.name, rules, LIMIT) for u in uploads]
-        scored = [await future for future in service.batcher.submit(pictures)]
+        scored = await asyncio.gather(*service.batcher.submit(pictures))
+        records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
     except LoupeError as error:
         service.measures.refused(error)
         raise
-    records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
+    except Exception as error:
+        broken = unexpected(error)
+        service.measures.refused(broken)
+        raise broken from error
     service.measures.scored(records)
     served = service.champion.served
     return {"model": {"name": served.name, "version": served.version}, "results": results}

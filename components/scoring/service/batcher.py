@@ -5,6 +5,8 @@ than one scorer on all cores. An image that comes alone gets all cores, which an
 """
 
 import asyncio
+import contextlib
+import logging
 import queue
 import threading
 import time
@@ -19,6 +21,8 @@ from components.runtime import cores
 from components.scoring.batch import tensor
 from components.scoring.bundle import Bundle
 from components.scoring.service.settings import ServiceSettings
+
+log = logging.getLogger("loupe")
 
 
 @dataclass
@@ -41,6 +45,11 @@ class _Item:
 
     def __post_init__(self) -> None:
         self.future = self.loop.create_future()
+
+    def tell(self, how: Callable[["asyncio.Future[Any]", Any], None], what: Any) -> None:
+        """Hand the outcome to whoever waits, unless the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(how, self.future, what)
 
 
 class Batcher:
@@ -84,7 +93,10 @@ class Batcher:
             with self._lock:
                 self._running += 1
                 alone = len(batch) == self._running == self._waiting == 1
-            self._score(batch, narrow=not alone)
+            try:
+                self._score(batch, narrow=not alone)
+            except Exception as error:  # a scorer that ended would leave its place empty for good
+                log.error("a batch of %d was not answered: %s: %s", len(batch), type(error).__name__, error)
             with self._lock:
                 self._running -= 1
                 self._waiting -= len(batch)
@@ -116,19 +128,22 @@ class Batcher:
         return min(self.settings.batch, -(-(self._items.qsize() + 1) // len(self._threads)))
 
     def _score(self, batch: list[_Item], narrow: bool) -> None:
-        bundle = self.current()
         try:
+            bundle = self.current()
             scores, maps, embeddings = bundle.score(np.stack([tensor(item.pixels) for item in batch]), narrow)
         except Exception as error:
-            for item in batch:
-                item.loop.call_soon_threadsafe(_fail, item.future, error)
+            if len(batch) == 1:
+                batch[0].tell(_fail, error)
+                return
+            for item in batch:  # one of them may be to blame: the others are answered
+                self._score([item], narrow)
             return
         with self._lock:
             self.batches += 1
         now = time.perf_counter()
         for i, item in enumerate(batch):
             done = Scored(bundle, float(scores[i]), maps[i, 0], embeddings[i], 1000 * (now - item.arrived))
-            item.loop.call_soon_threadsafe(_resolve, item.future, done)
+            item.tell(_resolve, done)
 
     def stop(self, timeout: float) -> None:
         """Finish what waits, then end the threads."""

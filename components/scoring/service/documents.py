@@ -56,6 +56,7 @@ REFUSALS: Responses = {
     415: error("The content type is none of the accepted ones."),
     431: error("The headers are too long."),
     422: error("A file is no complete image, is too large, or a parameter is wrong."),
+    500: error("The service failed on this request; its log says why."),
     503: error("The queue is full or the store is out of reach; try again after Retry-After."),
 }
 BYTES: Responses = {200: {"description": "The file.", "content": {"application/octet-stream": {"schema": _FILE}}}}
@@ -63,7 +64,7 @@ PICTURE: Responses = {200: {"description": "The picture.", "content": {"image/pn
 SCORE_RESPONSES: Responses = {
     200: {"description": "Scores in the order of the images.",
           "content": {"application/json": {"schema": _SCORES, "example": _EXAMPLE}}},
-    **{status: REFUSALS[status] for status in (400, 401, 408, 413, 415, 422, 503)},
+    **{status: REFUSALS[status] for status in (400, 401, 408, 413, 415, 422, 500, 503)},
 }  # fmt: skip
 MODEL_RESPONSES: Responses = {401: REFUSALS[401]}
 SCORE_REQUEST: dict[str, Any] = {

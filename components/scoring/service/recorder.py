@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artefacts import write_flushed
-from components.errors import RequestError
+from components.errors import RequestError, StorageError
 from components.scoring import table
 from components.scoring.labels import VERDICTS, read_labels
 from components.scoring.service.settings import ServiceSettings
@@ -55,8 +55,11 @@ class Recorder:
             known = sha256 in self._kept
         if not known:
             scratch = self.images / f".{sha256}.{threading.get_ident()}"
-            write_flushed(scratch, content)
-            scratch.replace(self.images / sha256)
+            try:
+                write_flushed(scratch, content)
+                scratch.replace(self.images / sha256)
+            except OSError as error:
+                raise StorageError(f"{self.images}: a picture cannot be kept ({error}); check the disk") from error
         with self._lock:  # only now: a record must not rely on an image that another thread is still writing
             self._kept[sha256] = None
             if len(self._kept) > KNOWN_IMAGES:

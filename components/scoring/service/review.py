@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from components.scoring.filing import NAME_BYTES
 from components.scoring.service import documents
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_review(app: FastAPI, service: "Service", check: Callable[[Request], None
     @app.get("/v1/records", dependencies=guard, responses={401: documents.REFUSALS[401]})
     async def records(
         decision: Annotated[Literal["normal", "anomalous"] | None, Query()] = None,
-        source: Annotated[str | None, Query(pattern=documents.SOURCE)] = None,
+        source: Annotated[str | None, Query(max_length=NAME_BYTES)] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 60,
     ) -> dict[str, Any]:
         """The latest images, newest first, with the reviewers' verdicts."""
