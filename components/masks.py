@@ -213,11 +213,12 @@ def _read(path: Path, rules: Decoding) -> tuple[np.ndarray, int]:
     if image.mode in ("1", "P"):
         return np.asarray(image) > 0, turn
     levels, white = _values(image)
-    if not _is_soft(levels, white, kind):
+    lossy = kind in ("JPEG", "MPO") or (kind == "WEBP" and b"VP8L" not in _head(path))
+    if not lossy and not _is_soft(levels, white, kind):
         return levels > 0, turn
     top = float(levels.max())
-    if kind in ("JPEG", "MPO") and 0 < top < FAINT * white:
-        raise DataError(f"{path}: is a JPEG as dark as its own noise; export the mask as PNG")
+    if lossy and 0 < top < FAINT * white:
+        raise DataError(f"{path}: is a {kind} file as dark as its own noise; export the mask as PNG")
     return (levels >= top / 2) & (levels > 0), turn
 
 
@@ -241,9 +242,13 @@ def _values(image: Image.Image) -> tuple[np.ndarray, float]:
 
 
 def _is_soft(levels: np.ndarray, white: float, kind: str) -> bool:
-    """Whether a mask has grey edges: always in a JPEG, else when it has many levels up to nearly white."""
-    if kind in ("JPEG", "MPO"):
-        return True
-    if levels.max() < NEARLY_WHITE * white and kind not in ("WEBP", "JPEG2000", "AVIF"):
+    """Whether a mask has grey edges: when it has many levels up to nearly white."""
+    bright, may_lose = levels.max() >= NEARLY_WHITE * white, kind in ("JPEG2000", "AVIF")
+    if not bright and not may_lose:
         return False
-    return len(np.unique(levels)) > CLASSES
+    return len(np.unique(levels)) > (2 if bright and may_lose else CLASSES)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(4096)  # where a WebP says how it is compressed
