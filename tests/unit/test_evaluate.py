@@ -58,6 +58,7 @@ def test_other_pictures_of_the_same_names_are_not_taken_for_the_test_split(run, 
 
 
 def test_a_labelled_folder_is_evaluated_but_for_what_the_run_learned_from(run, product, tmp_path, caplog):
+    caplog.set_level("INFO", "loupe")
     folder = tmp_path / "today"
     shutil.copytree(product / "test/scratch", folder / "line/deep")
     shutil.copytree(product / "ground_truth/scratch", folder / "ground_truth/line")
