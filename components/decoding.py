@@ -70,9 +70,11 @@ def decode(source: Path | bytes, name: str | None = None, rules: Decoding = DEFA
 def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEFAULT, limit: str = LIMIT) -> Picture:
     """``decode``, with what else the file tells."""
     with _opened(source, name or _name(source), rules, limit) as (image, stream):
-        depth, turn = _depth(image), _turn(image)
+        depth = _depth(image)
         if image.format == "TIFF":
             image.load_end = lambda: None  # type: ignore[method-assign]  # it would turn too, and fails on broken tags
+        image.load()  # before the EXIF of a PNG is asked for, which decodes too: what is broken must be told here
+        turn = _turn(image)
         mode = "I;16" if image.mode.startswith("I;16") else image.mode  # whatever the order of its bytes
         pixels = _levels(image, stream, depth, rules) if depth else np.array(image.convert("RGB"))
         return Picture(_turned(pixels, turn), mode, turn)
