@@ -15,6 +15,7 @@ from components.datasets.folders import read_folder, read_labelled
 from components.datasets.manifest import DataSettings, make_manifest
 from components.datasets.names import sounds_good
 from components.datasets.rows import Naming
+from components.datasets.splits import _share
 from components.errors import DataError, SettingsError
 from components.validation import ValidationSettings, validate
 
@@ -111,6 +112,12 @@ def test_the_folder_train_itself_is_told_to_go_up(tmp_path):
     folder(tmp_path, "train/good/a.png")
     with pytest.raises(DataError, match=f"give the folder above it with --data {tmp_path}"):
         folder_rows(tmp_path / "train")
+
+
+def test_file_names_that_repeat_in_every_folder_still_divide(tmp_path):
+    shares = [_share(f"train/good/part {i}/picture.png") for i in range(200)]
+    assert 0.1 < np.mean(np.array(shares) < 0.2) < 0.3
+    assert _share("train/good/a.png") == _share("MT_Free/Imgs/a.png") == _share("train/OK/a.png")
 
 
 def test_a_declared_name_of_good_is_read_in_training(tmp_path):
