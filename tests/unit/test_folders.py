@@ -114,7 +114,7 @@ def test_the_folder_train_itself_is_told_to_go_up(tmp_path):
         folder_rows(tmp_path / "train")
 
 
-def test_file_names_that_repeat_in_every_folder_still_divide(tmp_path):
+def test_file_names_that_repeat_in_every_folder_still_divide():
     shares = [_share(f"train/good/part {i}/picture.png") for i in range(200)]
     assert 0.1 < np.mean(np.array(shares) < 0.2) < 0.3
     assert _share("train/good/a.png") == _share("MT_Free/Imgs/a.png") == _share("train/OK/a.png")
