@@ -122,8 +122,10 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     run, data = request.run, request.labelled or request.data
     if not (run / "run.json").exists():
         raise DataError(f"{run}: holds no run.json; give a folder that `loupe fit` wrote")
-    if data is None or (request.labelled and request.data):
+    test = rows(run, "test")
+    if (data is None and len(test)) or (request.labelled and request.data):
         raise SettingsError("give the data set of the run with --data, or another labelled folder with --labelled")
+    data = data or run  # nothing is read of it where there are no test images
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; give the folder of the pictures")
     sections = read_json(run / "run.json").get("request", {}).get("sections", {})
@@ -135,7 +137,7 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
         if request.naming != DEFAULT:
             raise SettingsError("--good, --defect and --groups go with --labelled; the labels of --data are the run's")
         require_same(run, data)
-        table, said = rows(run, "test"), {"split": "test"}
+        table, said = test, {"split": "test"}
         if table.empty:
             log.warning("%s: has no test images; labelled ones can be given with --labelled DIR", run)
     return evaluate_rows(table, said, run / "model", run, run, data, out, settings, request.seed)

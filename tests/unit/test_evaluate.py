@@ -111,8 +111,7 @@ def test_masks_of_a_labelled_folder_may_be_declared(run, product, tmp_path):
 
 
 def test_without_a_test_image_what_needs_no_labels_is_said(without_test, tmp_path):
-    data = without_test.parent / "photos"
-    found = metrics(EvaluateRequest(without_test, data), tmp_path / "out")
+    found = metrics(EvaluateRequest(without_test), tmp_path / "out")
     assert found["overall"]["image"] == {"not_available": "the test split has no normal and no anomalous images"}
     assert found["overall"]["false_alarm_rate"] == {"not_available": "no images"}
     assert found["calibration"]["n"] >= 5

@@ -120,6 +120,14 @@ def test_file_names_that_repeat_in_every_folder_still_divide():
     assert _share("train/good/a.png") == _share("MT_Free/Imgs/a.png") == _share("train/OK/a.png")
 
 
+def test_a_camera_above_the_label_is_no_defect(tmp_path, caplog):
+    folder(tmp_path, "train/good/NG/x.png", "test/cam1/good/a.png", "test/cam1/hole/b.png")
+    with pytest.raises(DataError, match=r"test/cam1 counts as a defect, but good below it .* \(test/good/cam1\)"):
+        folder_rows(tmp_path)
+    assert len(listed("folder", tmp_path, Naming(defect=("cam1",))).rows) == 3
+    assert "train/good/.../NG counts as good, but sounds like defects" in caplog.text
+
+
 def test_a_declared_name_of_good_is_read_in_training(tmp_path):
     folder(tmp_path, "train/OK/a.png", "train/good/b.png", "test/OK/c.png")
     assert {row.role + row.label for row in folder_rows(tmp_path, Naming(good=("OK",)))} == {

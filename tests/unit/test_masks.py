@@ -13,7 +13,7 @@ from components.datasets.manifest import DataSettings, make_manifest
 from components.datasets.splits import SplitSettings, _move_labelled
 from components.decoding import DEFAULT
 from components.errors import DataError
-from components.masks import Region, at_size, is_known, judge, load, mask_paths, regions, tiny_defects, truth
+from components.masks import Region, at_size, is_known, judge, load, mask_paths, regions, sizes, tiny_defects, truth
 from components.retraining.dataset import base_rows
 from components.validation import ValidationSettings, validate
 from tests.conftest import tile
@@ -237,12 +237,12 @@ def test_tiny_defects_are_told_in_pixels_of_both_sizes():
     mask[100:120, 100:120] = True
     found = regions(mask)
     assert found == (Region(20.0, 20 / 6000),)
-    assert tiny_defects(found, 256) == (
+    assert tiny_defects(sizes(found), 256) == (
         "defects of about 20 pixels become 0.9 of the 256 x 256 that the detector sees (the smallest 0.9); crop or "
         "tile the pictures"
     )
-    assert tiny_defects(regions(HOLE), 256) is None
-    assert tiny_defects((), 256) is None
+    assert tiny_defects(sizes(regions(HOLE)), 256) is None
+    assert tiny_defects(sizes(()), 256) is None
 
 
 # What cannot be true
