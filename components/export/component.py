@@ -14,7 +14,7 @@ from components.artefacts import file_hash, read_json, recorded, tree_hash, writ
 from components.calibration.cascade import CascadeSettings
 from components.calibration.conformal import judge
 from components.datasets.loading import read_decoding, read_split, rows
-from components.errors import ParityError
+from components.errors import BundleError, ParityError
 from components.settings import plain
 
 log = logging.getLogger("loupe")
@@ -57,6 +57,8 @@ def export(
     detector, known = load_model(model), read_json(calibration / "calibration.json")
     rules = read_decoding(split)
     identity = _identity(model, split, known)
+    if known["model"] != identity["model"]:
+        raise BundleError(f"{calibration}: is of another model than {model}; calibrate again, then export")
     compared = _sample(split, settings.parity_images)
     names, groups = list(compared["image_id"]), list(compared["group"])
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
