@@ -23,9 +23,9 @@ from components.backbones import FeatureStore
 from components.backbones.store import Images
 from components.cache import cache_folder
 from components.datasets.loading import read_decoding, rows
-from components.decoding import load_mask
 from components.detectors.contract import Detector, Stage, TrainingData
 from components.evaluation.metrics import bootstrap, image_metrics, pixel_metrics
+from components.masks import at_size, load, truth
 from components.params import load_params
 from components.stages import Stages
 from components.synthesis import identity
@@ -119,7 +119,8 @@ class View:
     def made(self) -> tuple[StoredImages, np.ndarray]:
         """The synthetic anomalies of ``check``, and their masks (N, SIDE / STEP, SIDE / STEP) bool."""
         names = pd.read_parquet(self.synthetic / "synthetic.parquet")["mask"]
-        masks = np.stack([load_mask(self.synthetic / name, SIDE)[::STEP, ::STEP] for name in names])
+        drawn = [truth(self.synthetic, name) for name in names]
+        masks = np.stack([at_size(mask, SIDE)[::STEP, ::STEP] for mask in drawn if mask is not None])
         return StoredImages(self._made(), self.store), masks
 
     def _made(self) -> FileImages:
@@ -142,9 +143,10 @@ class View:
     def masks(self, step: int = STEP) -> tuple[np.ndarray, np.ndarray]:
         """Rows with known pixels, and their masks (n, SIDE / step, SIDE / step) bool."""
         known, masks, none = [], [], np.zeros((SIDE, SIDE), bool)
-        for i, (what, mask) in enumerate(self._test()[["label", "mask"]].itertuples(index=False)):
-            found = load_mask(self.stages.data / mask, SIDE) if isinstance(mask, str) and what != "normal" else none
-            if what == "normal" or found.any():
+        for i, row in enumerate(self._test().to_dict("records")):
+            normal = row["label"] == "normal"
+            found = none if normal else load(self.stages.data, row["mask"], row.get("mask_rule"), SIDE)
+            if found is not None:
                 known.append(i)
                 masks.append(found[::step, ::step])
         return np.array(known), np.stack(masks)

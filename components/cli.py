@@ -22,7 +22,13 @@ app.add_typer(data_app, name="data")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The file with every knob.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine to read.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="A setting of the detector, as key=value.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value: a setting of the detector, or of params.yaml such as validation.max_side."),
+]
+Goods = Annotated[list[str] | None, typer.Option("--good", help="A folder of good pictures of this name, too.")]
+Defects = Annotated[list[str] | None, typer.Option("--defect", help="A folder of this name holds defects.")]
+Groups = Annotated[str | None, typer.Option("--groups", help="folder: the first folder below good is the group.")]
 DEFAULT_PARAMS = Path("params.yaml")
 
 
@@ -107,11 +113,29 @@ def data_add(
     name: Annotated[str, typer.Argument(help="The data set's name: data/NAME, pinned by data/NAME.dvc.")],
     adapter: Annotated[str, typer.Option(help="elpv, mtd or folder (MVTec layout).")] = "folder",
     source: Annotated[Path | None, typer.Option(help="The folder to copy; elpv needs none.")] = None,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
 ) -> None:
     """Bring a data set in: copy it to data/NAME and pin its content with DVC."""
     from components.datasets.versions import bring_in
 
-    say(f"in {bring_in(name, adapter, source)}; name it in params.yaml under data and views to use it in the pipeline")
+    naming = _naming(good, defect, groups)
+    out = bring_in(name, adapter, source, naming=naming)
+    entry = json.dumps({"adapter": adapter, "name": name} | _declared(good, defect, groups))
+    say(f"in {out}; name it in params.yaml under views and data, `{name}: {entry}`, to use it in the pipeline")
+
+
+def _naming(good: list[str] | None, defect: list[str] | None, groups: str | None) -> Any:
+    from components.datasets.rows import Naming
+    from components.settings import build
+
+    return build(Naming, _declared(good, defect, groups), "--good, --defect, --groups")
+
+
+def _declared(good: list[str] | None, defect: list[str] | None, groups: str | None) -> dict[str, Any]:
+    values = {"good": ["good", *good] if good else None, "defect": defect, "groups": groups}
+    return {key: value for key, value in values.items() if value}
 
 
 @data_app.command("check", epilog="Example: loupe data check elpv")
@@ -147,19 +171,29 @@ def fit(
     out: Annotated[Path, typer.Option(help="The run's folder: model, calibration.json, bundle, run.json.")],
     adapter: Annotated[str, typer.Option(help="elpv, mtd or folder.")] = "folder",
     group: Annotated[list[str] | None, typer.Option(help="Use only this group; may be repeated.")] = None,
-    preset: Annotated[str, typer.Option(help="paper, cpu or tiny.")] = "cpu",
+    preset: Annotated[str | None, typer.Option(help="paper, cpu or tiny; default cpu.")] = None,
     seed: int = 0,
-    alpha: Annotated[float, typer.Option(help="The false-alarm rate on good images.")] = 0.05,
+    alpha: Annotated[float | None, typer.Option(help="The false-alarm rate on good images; default 0.05.")] = None,
     setting: Sets = None,
-    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 20.0,
+    checkpoint_every: Annotated[float | None, typer.Option(help="Seconds between checkpoints; default 20.")] = None,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+    params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
     from components.fit import FitRequest, fit_folder
+    from components.sections import put, sections_of
 
-    overrides = dict(_assignment(text) for text in setting or [])
-    groups = tuple(group) if group else None
-    request = FitRequest(detector, data.resolve(), adapter, groups, preset, seed, alpha, overrides,
-                         checkpoint_every)  # fmt: skip
+    sections, overrides = sections_of(params, data.resolve().name, detector) if params else ({}, {})
+    for key, value in (_assignment(text) for text in setting or []):
+        if not put(sections, key, value):
+            overrides[key] = value
+    if declared := _declared(good, defect, groups):
+        sections["data"] = {**sections.get("data", {}), **declared}
+    chosen = tuple(group) if group else None
+    request = FitRequest(detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides,
+                         checkpoint_every, sections)  # fmt: skip
     say(f"run in {fit_folder(request, out)}")
 
 
@@ -176,14 +210,27 @@ def _assignment(text: str) -> tuple[str, Any]:
 @app.command(epilog="Example: loupe evaluate runs/photos --data photos")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A folder that `loupe fit` wrote.")],
-    data: Annotated[Path, typer.Option(help="The data set's folder, as given to fit.")],
-    out: Annotated[Path | None, typer.Option(help="Where to; default RUN/evaluation.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The data set's folder, as given to fit.")] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Instead: any folder with test/good and test/<defect>, or good and <defect>.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to; default RUN/evaluation, or RUN/labelled.")] = None,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+    masks: Annotated[str, typer.Option(help="What masks of --labelled mark: auto, marked or inverted.")] = "auto",
+    mask_turn: Annotated[str, typer.Option(help="How they are turned: auto, stored or shown.")] = "auto",
     seed: int = 0,
 ) -> None:
-    """Score the test split: metrics.json, scores.parquet, curves, gallery."""
-    from components.fit import evaluate_run
+    """Score the test split, or other labelled pictures: metrics.json, scores.parquet, curves, gallery."""
+    from components.fit import EvaluateRequest, evaluate_run
+    from components.masks import Masks, MaskTurn
+    from components.settings import convert
 
-    written = evaluate_run(run, data.resolve(), out or run / "evaluation", seed)
+    read = (convert(masks, Masks, "--masks"), convert(mask_turn, MaskTurn, "--mask-turn"))
+    places = (data and data.resolve(), labelled and labelled.resolve())
+    request = EvaluateRequest(run, *places, _naming(good, defect, groups), *read, seed)
+    written = evaluate_run(request, out or run / ("labelled" if labelled else "evaluation"))
     say((written / "metrics.json").read_text().rstrip())
     say(f"evaluation in {written}")
 

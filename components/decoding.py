@@ -1,4 +1,4 @@
-"""From file bytes to RGB pixels and to masks; needs only numpy and Pillow, so that scoring runs without torch.
+"""From file bytes to RGB pixels; needs only numpy and Pillow, so that scoring runs without torch.
 
 A bundle carries a copy of this file for its runner: nothing else of the project may be imported but ``DataError``.
 """
@@ -70,9 +70,11 @@ def decode(source: Path | bytes, name: str | None = None, rules: Decoding = DEFA
 def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEFAULT, limit: str = LIMIT) -> Picture:
     """``decode``, with what else the file tells."""
     with _opened(source, name or _name(source), rules, limit) as (image, stream):
-        depth, turn = _depth(image), _turn(image)
+        depth = _depth(image)
         if image.format == "TIFF":
             image.load_end = lambda: None  # type: ignore[method-assign]  # it would turn too, and fails on broken tags
+        image.load()  # before the EXIF of a PNG is asked for, which decodes too: what is broken must be told here
+        turn = _turn(image)
         mode = "I;16" if image.mode.startswith("I;16") else image.mode  # whatever the order of its bytes
         pixels = _levels(image, stream, depth, rules) if depth else np.array(image.convert("RGB"))
         return Picture(_turned(pixels, turn), mode, turn)
@@ -369,9 +371,18 @@ def _sbit(stream: IO[bytes]) -> int | None:
         place += 12 + int.from_bytes(head[:4], "big")
 
 
-def load_mask(path: Path, size: int) -> np.ndarray:
-    """A mask file as bool (size, size), by nearest neighbour; brighter than half of the brightest is anomalous."""
-    with Image.open(path) as image:
-        small = image.convert("L").resize((size, size), Image.Resampling.NEAREST)
-    grey = np.asarray(small)
-    return grey > grey.max() / 2
+def stored(source: Path, rules: Decoding = DEFAULT) -> tuple[Image.Image, str, int]:
+    """A file's samples as Pillow reads them, not turned, with its format and EXIF orientation: what masks are read by.
+
+    Raises DataError, and nothing else, as ``decode`` does.
+    """
+    with _opened(source, _name(source), rules, LIMIT) as (image, _):
+        turn = _turn(image)
+        if image.format == "TIFF":
+            image.load_end = lambda: None  # type: ignore[method-assign]  # it would turn too, and fails on broken tags
+        return image.copy(), str(image.format), turn
+
+
+def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """*pixels* (H, W) or (H, W, 3) as an EXIF orientation shows them."""
+    return _turned(pixels, turn)

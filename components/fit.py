@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,20 @@ from components.calibration import CalibrationSettings
 from components.checks import check_seed
 from components.datasets.loading import hand_on, rows
 from components.datasets.manifest import DataSettings
-from components.detectors import settings_for
-from components.errors import DataError
+from components.datasets.rows import DEFAULT, Naming
+from components.datasets.splits import SplitSettings
+from components.detectors import detector_class, settings_for
+from components.errors import DataError, SettingsError
+from components.evaluation import EvaluationSettings
+from components.export import ExportSettings
+from components.masks import Masks, MaskTurn
 from components.params import Params, TrainParams, View
 from components.places import check_folder
+from components.sections import built
 from components.settings import plain
 from components.stages import Stages
+from components.synthesis import SynthesisSettings
+from components.validation import ValidationSettings
 
 log = logging.getLogger("loupe")
 LOCK = ".lock"  # in the run's folder: held by the process that writes it
@@ -24,25 +32,27 @@ LOCK = ".lock"  # in the run's folder: held by the process that writes it
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What the user asked ``loupe fit`` for."""
+    """What the user asked ``loupe fit`` for; *sections* are those of params.yaml, what is None is left to them."""
 
     detector: str
     data: Path
     adapter: str = "folder"
     groups: tuple[str, ...] | None = None
-    preset: str = "cpu"
+    preset: str | None = None
     seed: int = 0
-    alpha: float = 0.05
+    alpha: float | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
-    checkpoint_every: float = 20.0
+    checkpoint_every: float | None = None
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def fit_folder(request: FitRequest, out: Path) -> Path:
     """Validate, split, synthesise, train, calibrate and export; *out* then holds model, calibration.json, bundle."""
     if not request.data.is_dir():
         raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
-    settings_for(request.detector, request.preset, request.overrides)  # a slip here is told before anything is written
-    stages = _stages(request, out / "work")
+    detector_class(request.detector)
+    stages = _stages(request, out / "work")  # a slip in the settings is told before anything is written
+    settings_for(request.detector, stages.params.train.preset, request.overrides)
     check_folder(out, request.data, _begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)):
         return _fitted(request, stages, out)
@@ -54,6 +64,7 @@ def _begun(out: Path) -> bool:
 
 
 def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
+    """All stages in order, under the lock of *out*."""
     steps = [stages.manifest, stages.validate, stages.split, stages.synthesise]
     for step in steps:
         log.info("%s: %s", out, step.__name__)
@@ -65,18 +76,23 @@ def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
 
 
 def _stages(request: FitRequest, work: Path) -> Stages:
-    name = request.data.name
+    name, sections = request.data.name, request.sections
+    every = request.checkpoint_every
     params = Params(
-        data={name: DataSettings(adapter=request.adapter, name=name)},
+        data={name: built(DataSettings, sections, "data", adapter=request.adapter, name=name)},
         views={"run": View(name, request.groups)},
         seed=request.seed,
         artefacts=str(work),
-        train=TrainParams(
-            preset=request.preset,
-            checkpoint_every=request.checkpoint_every,
+        validation={name: built(ValidationSettings, sections, "validation")},
+        split=built(SplitSettings, sections, "split"),
+        synthesis=built(SynthesisSettings, sections, "synthesis"),
+        train=replace(
+            built(TrainParams, sections, "train", preset=request.preset, checkpoint_every=every),
             detectors={request.detector: request.overrides},
         ),
-        calibration=CalibrationSettings(alpha=request.alpha),
+        calibration=built(CalibrationSettings, sections, "calibration", alpha=request.alpha),
+        evaluation=built(EvaluationSettings, sections, "evaluation"),
+        export=built(ExportSettings, sections, "export"),
     )
     return Stages(params, "run", request.data.parent)
 
@@ -101,18 +117,49 @@ def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
     return out
 
 
-def evaluate_run(run: Path, data: Path, out: Path, seed: int) -> Path:
-    """Evaluate what ``fit_folder`` wrote to *run* on the test split it made of *data*."""
-    from components.evaluation import EvaluationSettings
-    from components.evaluation.component import evaluate
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What the user asked ``loupe evaluate`` for: the run's own test split in *data*, or any folder *labelled*."""
 
+    run: Path
+    data: Path | None = None
+    labelled: Path | None = None
+    naming: Naming = DEFAULT
+    masks: Masks = "auto"
+    mask_turn: MaskTurn = "auto"
+    seed: int = 0
+
+
+def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
+    """Evaluate what ``fit_folder`` wrote, on the test split it made or on other labelled pictures."""
+    run, data = request.run, request.labelled or request.data
     if not (run / "run.json").exists():
         raise DataError(f"{run}: holds no run.json; give a folder that `loupe fit` wrote")
-    check_seed(seed)
+    if data is None or (request.labelled and request.data):
+        raise SettingsError("give the data set of the run with --data, or another labelled folder with --labelled")
+    if not data.is_dir():
+        raise DataError(f"{data}: is not a folder; give the folder of the pictures")
+    check_seed(request.seed)
     check_folder(out, data, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
     with reading(run / LOCK, str(run)):
-        if rows(run, "test").empty:
-            raise DataError(
-                f"{run}: no image of the test side to evaluate on; add test/good and test/<defect> to the data"
-            )
-        return evaluate(run / "model", run, run, data, out, EvaluationSettings(), seed)
+        return _evaluated(request, data, out)
+
+
+def _evaluated(request: EvaluateRequest, data: Path, out: Path) -> Path:
+    from components.evaluation.component import evaluate_rows
+    from components.evaluation.labelled import SPLIT, labelled_rows, require_same
+
+    run = request.run
+    sections = read_json(run / "run.json").get("request", {}).get("sections", {})
+    settings = built(EvaluationSettings, sections, "evaluation")
+    if request.labelled:
+        table, said = labelled_rows(run, data, request.naming, request.masks, request.mask_turn)
+        log.info("%s: split %s, metrics in %s", data, SPLIT, out)
+    else:
+        if request.naming != DEFAULT:
+            raise SettingsError("--good, --defect and --groups go with --labelled; the labels of --data are the run's")
+        require_same(run, data)
+        table, said = rows(run, "test"), {"split": "test"}
+        if table.empty:
+            log.warning("%s: has no test images; labelled ones can be given with --labelled DIR", run)
+    return evaluate_rows(table, said, run / "model", run, run, data, out, settings, request.seed)

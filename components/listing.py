@@ -17,6 +17,7 @@ SYSTEM = frozenset({
 TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".download", ".swp", "~")
 HIDDEN, BROKEN, UNREADABLE = "hidden or of the system", "broken link", "folder that cannot be read"
 AGAIN, SPECIAL, BARE = "folder linked again", "no regular file", "without a suffix"
+UNSEEN = "file that cannot be looked at"
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _reason(path: Path) -> str | None:
     try:
         kind = path.stat().st_mode
     except OSError:
-        return BROKEN if path.is_symlink() else "file that cannot be looked at"
+        return BROKEN if path.is_symlink() else UNSEEN
     if not stat.S_ISREG(kind):
         return SPECIAL
     suffix = path.suffix.lower()

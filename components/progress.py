@@ -6,9 +6,24 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from components.listing import printable
+
 T = TypeVar("T")
 EVERY = 15.0  # seconds between lines where there is no terminal
 log = logging.getLogger("loupe")
+
+
+class Printable(logging.Filter):
+    """Names with bytes that are no UTF-8 are told with escapes, which every terminal, file and collector can take."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        if (shown := printable(said)) != said:
+            record.msg, record.args = shown, None
+        return True
+
+
+log.addFilter(Printable())
 
 
 def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

@@ -5,9 +5,10 @@ from typing import Literal
 Label = Literal["normal", "anomalous", "uncertain"]
 Split = Literal["fit", "calibrate", "test", "excluded"]
 
-# One row per file of a data set. `image_id` and `mask` are POSIX paths below the data set's folder.
+# One row per file of a data set. `image_id` is a POSIX path below the data set's folder, `mask` one or several such
+# joined by "|". `mask_rule` says how they are read, see components/masks.py; tables of older versions have none.
 MANIFEST_COLUMNS = (
-    "image_id", "dataset", "group", "label", "defect", "role", "mask", "sha256", "width", "height", "mode",
+    "image_id", "dataset", "group", "label", "defect", "role", "mask", "mask_rule", "sha256", "width", "height", "mode",
     "brightness", "contrast", "sharpness", "phash", "problem",
 )  # fmt: skip
 # The manifest's clean rows, each on one side; `note` says why a row is excluded.

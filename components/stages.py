@@ -63,7 +63,8 @@ class Stages:
         from components.validation import ValidationSettings, validate
 
         settings = self.params.validation.get(self.data.name, ValidationSettings())
-        return validate(self.shared / "manifest", self.data, self.shared / "validation", settings)
+        size = self.params.evaluation.map_size
+        return validate(self.shared / "manifest", self.data, self.shared / "validation", settings, size)
 
     def split(self) -> Path:
         from components.datasets.splits import join, split

@@ -6,41 +6,32 @@ Protocols and licences: docs/data.md.
 
 import csv
 import importlib.util
+import logging
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from components.errors import DataError
-from components.listing import pictures
+from components.datasets.folders import note_lines, read_folder
+from components.datasets.rows import DEFAULT, Listed, Naming, Row
+from components.errors import DataError, SettingsError
+
+log = logging.getLogger("loupe")
 
 TEST_EVERY = 5  # of the normals sorted by file name, index mod 5 == 0 goes to the test side
 
 
 @dataclass(frozen=True)
-class Row:
-    """One image as its data set describes it; paths are POSIX, below the data set's folder."""
-
-    image_id: str
-    group: str
-    label: str
-    defect: str
-    role: str
-    mask: str | None = None
-
-
-@dataclass(frozen=True)
 class Adapter:
-    """*rows* lists a native folder; *fetch* builds that folder where the bytes can be had without a source."""
+    """*rows* lists a native folder; *fetch* builds that folder where the bytes can be had without a source.
+
+    *read* lists by names that the user may declare, and takes notes.
+    """
 
     rows: Callable[[Path], list[Row]]
     licence: str
     fetch: Callable[[Path], None] | None = None
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Image files of a folder and of those below it, sorted by name."""
-    return list(pictures(folder).taken)
+    read: Callable[[Path, Naming], Listed] | None = None
 
 
 def _with_test_side(normals: Iterable[Row]) -> list[Row]:
@@ -93,32 +84,13 @@ def mtd_rows(root: Path) -> list[Row]:
     return rows
 
 
-def folder_rows(root: Path) -> list[Row]:
+def folder_rows(root: Path, naming: Naming = DEFAULT) -> list[Row]:
     """MVTec layout: train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png."""
-    if not (root / "train" / "good").is_dir():
-        raise DataError(f"{root}: has no folder train/good; put the good images there")
-    group = root.name
-    rows = [
-        Row(p.relative_to(root).as_posix(), group, "normal", "", "train") for p in images_below(root / "train/good")
-    ]
-    for folder in sorted(p for p in (root / "test").glob("*") if p.is_dir()):
-        defect = "" if folder.name == "good" else folder.name
-        for path in images_below(folder):
-            label = "anomalous" if defect else "normal"
-            mask = _mask_of(root, defect, path.stem) if defect else None
-            rows.append(Row(path.relative_to(root).as_posix(), group, label, defect, "test", mask))
-    return rows
-
-
-def _mask_of(root: Path, defect: str, stem: str) -> str | None:
-    for name in (f"{stem}_mask.png", f"{stem}.png"):
-        if (root / "ground_truth" / defect / name).exists():
-            return f"ground_truth/{defect}/{name}"
-    return None
+    return read_folder(root, naming).rows
 
 
 COLLECTED_TABLE = "images.csv"
-COLLECTED_COLUMNS = ("image_id", "group", "label", "defect", "role", "mask")
+COLLECTED_COLUMNS = ("image_id", "group", "label", "defect", "role", "mask", "mask_rule")
 
 
 def collected_rows(root: Path) -> list[Row]:
@@ -127,22 +99,27 @@ def collected_rows(root: Path) -> list[Row]:
     if not table.exists():
         raise DataError(f"{table}: not found; folders of this kind are written by `loupe retrain`")
     with table.open(newline="") as stream:
-        return [
-            Row(r["image_id"], r["group"], r["label"], r["defect"], r["role"], r["mask"] or None)
-            for r in csv.DictReader(stream)
-        ]
+        found = list(csv.DictReader(stream))
+    said = COLLECTED_COLUMNS[:5]
+    return [Row(**{k: r[k] for k in said}, mask=r["mask"] or None, mask_rule=r.get("mask_rule") or None) for r in found]
 
 
-def bsdata_rows(root: Path) -> list[Row]:
+def bsdata_read(root: Path, naming: Naming = DEFAULT) -> Listed:
     """Ball-screw drives in MVTec layout: the position is the group; files are POSITION_TIME.png."""
-    return [replace(row, group=Path(row.image_id).stem.rpartition("_")[0]) for row in folder_rows(root)]
+    listed = read_folder(root, naming)
+    rows = [replace(row, group=Path(row.image_id).stem.rpartition("_")[0]) for row in listed.rows]
+    return Listed(rows, listed.notes)
 
 
 ADAPTERS: dict[str, Adapter] = {
     "elpv": Adapter(elpv_rows, "images CC BY-NC-SA 4.0, package code Apache-2.0", elpv_fetch),
     "mtd": Adapter(mtd_rows, "none stated; cite Huang, Qiu, Yuan (2020)"),
-    "folder": Adapter(folder_rows, "the owner's"),
-    "bsdata": Adapter(bsdata_rows, "CC BY-SA 4.0; cite Schlagenhauf, Landwehr, Fleischer (2021)"),
+    "folder": Adapter(folder_rows, "the owner's", read=read_folder),
+    "bsdata": Adapter(
+        lambda root: bsdata_read(root).rows,
+        "CC BY-SA 4.0; cite Schlagenhauf, Landwehr, Fleischer (2021)",
+        read=bsdata_read,
+    ),
     "collected": Adapter(collected_rows, "that of the data sets it was collected from"),
 }
 
@@ -152,3 +129,16 @@ def adapter(name: str) -> Adapter:
     if name not in ADAPTERS:
         raise DataError(f"{name} is not an adapter; choose one of {', '.join(ADAPTERS)}")
     return ADAPTERS[name]
+
+
+def listed(name: str, root: Path, naming: Naming = DEFAULT) -> Listed:
+    """What the adapter *name* reads in the folder *root*, told in the log. Raises DataError or SettingsError."""
+    kind = adapter(name)
+    if kind.read is None:
+        if naming != DEFAULT:
+            raise SettingsError(f"adapter {name} knows its labels; good, defect and groups are for adapter folder")
+        return Listed(kind.rows(root))
+    found = kind.read(root, naming)
+    for level, line in note_lines(root.name, found.notes):
+        log.log(level, "%s", line)
+    return found

@@ -9,6 +9,7 @@ from components.artefacts import read_json
 from components.decoding import Decoding
 from components.settings import build
 
+LISTING = "listing.json"  # beside the manifest: what was taken from the folder, and the size of what masks mark
 DECODING = "decoding.json"  # beside the tables of manifest, validation, split and run: how their pictures are read
 
 

@@ -1,10 +1,10 @@
 """The manifest: one row per image file with its hash, measurements and, for a file that cannot be used, the problem."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,13 @@ from PIL import Image
 from scipy.fft import dctn
 
 from components.artefacts import file_hash, recorded, write_json
-from components.datasets.adapters import Row, adapter
-from components.datasets.loading import DECODING
-from components.decoding import MAX_PIXELS, Decoding, full_scale, largest, picture
+from components.datasets.adapters import listed
+from components.datasets.loading import DECODING, LISTING
+from components.datasets.rows import GOOD, Naming, Row
+from components.decoding import MAX_PIXELS, Decoding, Picture, full_scale, largest, picture
 from components.errors import DataError, SettingsError
 from components.listing import printable
+from components.masks import AS_IS, Judged, Masks, MaskTurn, Region, judge, mask_paths
 from components.measuring import grey, statistics
 from components.progress import progress
 from components.records import MANIFEST_COLUMNS
@@ -29,16 +31,28 @@ class DataSettings:
     """Which adapter reads the data set called *name*; larger images than *max_pixels* are never decoded.
 
     *white* is the value of files with more than 8 bits that is shown as white; None: what the files themselves show.
+    *good* and *defect* declare names of folders, *groups* makes the first folder below them a group. *masks* says what
+    the masks mark, *mask_turn* whether they are turned as pictures are stored or as they are shown.
     """
 
     adapter: str
     name: str
     max_pixels: int = MAX_PIXELS
     white: float | None = None
+    good: tuple[str, ...] = (GOOD,)
+    defect: tuple[str, ...] = ()
+    groups: Literal["none", "folder"] = "none"
+    masks: Masks = "auto"
+    mask_turn: MaskTurn = "auto"
+
+    @property
+    def naming(self) -> Naming:
+        return Naming(self.good, self.defect, self.groups)
 
 
 def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
-    """Write out/manifest.parquet (records.MANIFEST_COLUMNS) and decoding.json, by which its pictures are read.
+    """Write out/manifest.parquet (records.MANIFEST_COLUMNS), decoding.json, by which its pictures are read, and
+    listing.json, which says what was found in the folder.
 
     Raises DataError when the folder is not the adapter's.
     """
@@ -46,14 +60,24 @@ def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
         raise DataError(f"{data}: is not a folder; bring the data in with `loupe data add`")
     if (settings.white is not None and settings.white <= 0) or settings.max_pixels <= 0:
         raise SettingsError(f"data.white is {settings.white}, data.max_pixels {settings.max_pixels}; give more than 0")
-    rows = adapter(settings.adapter).rows(data)
+    found = listed(settings.adapter, data, settings.naming)
+    rows, regions = found.rows, list[Region]()
     with recorded(out, "manifest", settings, {}) as scratch:
         rules = Decoding(settings.white or _white(data, rows, settings), settings.max_pixels)
         write_json(scratch / DECODING, rules)
-        records = [_record(data, row, settings, rules) for row in progress(rows, f"{settings.name}: reading images")]
-        table = pd.DataFrame(records, columns=list(MANIFEST_COLUMNS))
+        counted = progress(rows, f"{settings.name}: reading images")
+        table = read_rows(data, counted, settings, rules, regions)
         table.to_parquet(scratch / "manifest.parquet", index=False)
+        write_json(scratch / LISTING, {**found.notes, "regions": [list(region) for region in regions]})
     return out
+
+
+def read_rows(
+    data: Path, rows: Iterable[Row], settings: DataSettings, rules: Decoding, regions: list[Region]
+) -> pd.DataFrame:
+    """The table of *rows* (records.MANIFEST_COLUMNS); what their masks mark is added to *regions*."""
+    records = [_record(data, row, settings, rules, regions) for row in rows]
+    return pd.DataFrame(records, columns=list(MANIFEST_COLUMNS))
 
 
 def _white(data: Path, rows: Sequence[Row], settings: DataSettings) -> float | None:
@@ -77,7 +101,7 @@ def _white(data: Path, rows: Sequence[Row], settings: DataSettings) -> float | N
     return white
 
 
-def _record(data: Path, row: Row, settings: DataSettings, rules: Decoding) -> dict[str, Any]:
+def _record(data: Path, row: Row, settings: DataSettings, rules: Decoding, regions: list[Region]) -> dict[str, Any]:
     path = data / row.image_id
     said = {key: printable(value) if isinstance(value, str) else value for key, value in asdict(row).items()}
     record = {**said, "dataset": settings.name}
@@ -89,11 +113,32 @@ def _record(data: Path, row: Row, settings: DataSettings, rules: Decoding) -> di
     try:
         record["sha256"] = file_hash(path)
         found = picture(path, row.image_id, rules)
-        return {**record, "mode": found.mode, **measure(found.pixels)}
+        judged = _judged(data, row, settings, rules, found)
+        regions += judged.regions
+        return {**record, "mask_rule": judged.rule, "mode": found.mode, **measure(found.pixels)}
     except DataError as error:
         return {**record, "problem": str(error)}
     except Exception as error:
         return {**record, "problem": f"{row.image_id}: cannot be used ({type(error).__name__}: {error}); copy it again"}
+
+
+def mask_rule(data: Path, row: Row, settings: DataSettings, rules: Decoding) -> str | None:
+    """How the masks of *row* are read, in words that stand beside it in another data set."""
+    if not row.mask or row.mask_rule:
+        return row.mask_rule
+    try:
+        found = picture(data / row.image_id, row.image_id, rules)
+    except DataError:
+        return None  # the manifest says so of the picture
+    return _judged(data, row, settings, rules, found).rule or AS_IS
+
+
+def _judged(data: Path, row: Row, settings: DataSettings, rules: Decoding, found: Picture) -> Judged:
+    if row.label == "normal" or not row.mask or row.mask_rule:
+        return Judged(row.mask_rule)
+    height, width = found.pixels.shape[:2]
+    paths = [data / path for path in mask_paths(row.mask)]
+    return judge(paths, (width, height), found.turn, settings.masks, settings.mask_turn, rules)
 
 
 def measure(pixels: np.ndarray) -> dict[str, Any]:

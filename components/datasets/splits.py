@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from components.artefacts import recorded, values_hash, write_json
@@ -15,8 +16,9 @@ from components.datasets.copies import copied, leave_out, told
 from components.datasets.duplicates import Pictures, find_copies
 from components.datasets.loading import DECODING, hand_on, read_decoding, read_split
 from components.datasets.shift import shifts
-from components.decoding import Decoding, load_mask
+from components.decoding import Decoding
 from components.errors import DataError
+from components.masks import SEPARATOR, is_known, load, mask_paths
 from components.records import SPLIT_COLUMNS
 
 log = logging.getLogger("loupe")
@@ -68,7 +70,7 @@ def join(members: Mapping[str, tuple[Path, Path]], out: Path, name: str) -> Path
         parts = [_member(read_split(path), folder, view) for view, (path, folder) in members.items()]
         table = pd.concat(parts, ignore_index=True).assign(dataset=name)
         _require_apart(table, out)
-        table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
+        table.reindex(columns=list(SPLIT_COLUMNS)).to_parquet(scratch / "split.parquet", index=False)
         write_json(scratch / "split.json", _summary(table))
         write_json(scratch / DECODING, rules)
     log.info("%s: %s of %d views", out, dict(Counter(table["split"])), len(members))
@@ -85,7 +87,7 @@ def _joined_rules(rules: Mapping[str, Decoding], out: Path) -> Decoding:
 
 
 def _member(table: pd.DataFrame, folder: Path, view: str) -> pd.DataFrame:
-    masks = [(folder / m).as_posix() if isinstance(m, str) else None for m in table["mask"]]
+    masks = [SEPARATOR.join((folder / m).as_posix() for m in mask_paths(ms)) or None for ms in table["mask"]]
     ids = [(folder / i).as_posix() for i in table["image_id"]]
     return table.assign(image_id=ids, mask=pd.Series(masks, table.index, object), group=view)
 
@@ -130,7 +132,9 @@ def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int]
 
     One that has a near-duplicate stays, whichever side the other is on: no picture of it may be left in the test.
     """
-    able = table[(table["split"] == "test") & (table["label"] == "anomalous") & table["mask"].notna()]
+    table["mask_rule"] = table.get("mask_rule")  # None in what older versions validated
+    known = np.array([is_known(*row) for row in zip(table["mask"], table["mask_rule"], strict=True)], bool)
+    able = table[(table["split"] == "test") & (table["label"] == "anomalous") & known]
     ranked = sorted(set(able.index) - copied, key=lambda row: _share(str(table.at[row, "image_id"])))
     turns: Counter[str] = Counter()
     place = {}
@@ -139,7 +143,7 @@ def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int]
         place[row] = (turns[defect], defect)
         turns[defect] += 1
     in_turn = sorted(ranked, key=place.__getitem__)
-    marked = (row for row in in_turn if load_mask(data / str(table.at[row, "mask"]), 256).any())
+    marked = (row for row in in_turn if load(data, table.at[row, "mask"], table.at[row, "mask_rule"], 256) is not None)
     chosen = list(islice(marked, count))
     if len(chosen) < count:
         raise DataError(f"{data}: {len(chosen)} anomalous test images have a mask and no copy; lower split.labelled")

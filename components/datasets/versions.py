@@ -10,27 +10,55 @@ import shutil
 from pathlib import Path
 
 from components.artefacts import atomic_dir
-from components.datasets.adapters import ADAPTERS, adapter
+from components.datasets.adapters import ADAPTERS, adapter, listed
+from components.datasets.rows import DEFAULT, Naming
 from components.errors import DataError
+from components.listing import AGAIN, BROKEN, HIDDEN, SPECIAL, UNREADABLE, UNSEEN, pictures, printable
 
 log = logging.getLogger("loupe")
+NO_FILES = {HIDDEN, BROKEN, UNREADABLE, AGAIN, SPECIAL, UNSEEN}  # what the listing passes over that is not copied
 
 
-def bring_in(name: str, adapter_name: str, source: Path | None, root: Path = Path("data")) -> Path:
+def bring_in(
+    name: str, adapter_name: str, source: Path | None, root: Path = Path("data"), naming: Naming = DEFAULT
+) -> Path:
     """Copy *source* (or what the adapter fetches) to root/name and pin it. Raises DataError."""
     if (root / name).exists():
         raise DataError(f"{root / name}: exists already; remove it or choose another name")
     kind = adapter(adapter_name)
+    if source is not None and not source.is_dir():
+        raise DataError(f"{source}: is not a folder; give the data set's folder with --source")
+    if source is not None:
+        listed(adapter_name, source.resolve(), naming)  # a wrong layout is found before anything is copied
     with atomic_dir(root / name) as scratch:
         if source is not None:
-            shutil.copytree(source, scratch, dirs_exist_ok=True)
+            _copy(source, scratch)
         elif kind.fetch is not None:
             kind.fetch(scratch)
         else:
             raise DataError(f"adapter {adapter_name} needs a folder; give it with --source")
-        kind.rows(scratch)  # a wrong layout is found before anything is pinned
+        if source is None:
+            kind.rows(scratch)
     pin(root / name)
     return root / name
+
+
+def _copy(source: Path, out: Path) -> None:
+    """Copy all files of *source* but the system's; links become what they point to, those to nowhere are left out."""
+    found = pictures(source)
+    others = {reason: paths for reason, paths in found.skipped.items() if reason not in NO_FILES}
+    files = [*found.taken, *(path for paths in others.values() for path in paths)]
+    left = [path for reason in NO_FILES - {HIDDEN} for path in found.skipped.get(reason, [])]
+    left += [path for path in files if printable(str(path)) != str(path)]  # DVC cannot name them
+    for path in left:
+        log.warning("left out: %s", printable(str(path)))
+    for path in sorted(set(files) - set(left)):
+        target = out / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(path, target)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be copied ({error.strerror}); mend or remove it") from error
 
 
 def checkout(name: str, root: Path = Path("data")) -> Path:

@@ -18,7 +18,9 @@ PLAIN = {"Software": None}  # no version in the file: same picture, same bytes
 ROWS = ("most anomalous", "missed", "false alarms", "typical normals")
 
 
-def curves(out: Path, result: pd.DataFrame, region_curve: list[list[float]] | None, history: Path) -> None:
+def curves(
+    out: Path, result: pd.DataFrame, region_curve: list[list[float]] | None, history: Path, threshold: float
+) -> None:
     """roc.csv, pr.csv, pro.csv, curves.png, histogram.png and, for gradient methods, history.png."""
     known = result[result["label"] != "uncertain"]
     labels = (known["label"] == "anomalous").to_numpy()
@@ -33,7 +35,7 @@ def curves(out: Path, result: pd.DataFrame, region_curve: list[list[float]] | No
     for name, points in drawn.items():
         pd.DataFrame(points, columns=list(names[name])).to_csv(out / f"{name}.csv", index=False)
     _curve_picture(out, drawn, names)
-    _histogram(out, result)
+    _histogram(out, result, threshold)
     if history.exists():
         _history(out, read_json(history))
 
@@ -51,12 +53,12 @@ def _curve_picture(out: Path, drawn: dict[str, np.ndarray], names: dict[str, tup
     _save(figure, out / "curves.png")
 
 
-def _histogram(out: Path, result: pd.DataFrame) -> None:
+def _histogram(out: Path, result: pd.DataFrame, threshold: float) -> None:
     figure, axis = plt.subplots(figsize=(6, 3.4))
-    bins = np.histogram_bin_edges(result["score"], 40).tolist()
+    bins = np.histogram_bin_edges(result["score"].astype(float), 40).tolist()
     for label, part in result.groupby("label"):
         axis.hist(part["score"], bins=bins, alpha=0.6, label=f"{label} ({len(part)})")
-    axis.axvline(result["threshold"].iloc[0], color="black", linestyle="--", label="calibrated threshold")
+    axis.axvline(threshold, color="black", linestyle="--", label="calibrated threshold")
     axis.set(xlabel="raw score", ylabel="images")
     axis.legend()
     _save(figure, out / "histogram.png")
@@ -77,7 +79,7 @@ def _history(out: Path, history: list[dict[str, Any]]) -> None:
 
 def gallery(
     out: Path, data: Path, table: pd.DataFrame, result: pd.DataFrame, maps: np.ndarray, masks: dict[int, np.ndarray],
-    scale: dict[str, float], count: int, rules: Decoding = DEFAULT,
+    scale: dict[str, float], count: int, rules: Decoding = DEFAULT, split: str = "test",
 ) -> None:  # fmt: skip
     """gallery.png and index.html: four rows of images, each with its heat map below."""
     out.mkdir()
@@ -85,6 +87,9 @@ def gallery(
     cells = [(title, i) for title in ROWS for i in chosen[title]]
     colours = {"cmap": "inferno", "vmin": scale["0.5"], "vmax": max(scale["1.0"], scale["0.5"] + 1e-9)}
     filled = [title for title in ROWS if chosen[title]]
+    if not filled:
+        _page(out, result, cells, split)
+        return
     size = (1.5 * count + 1, 3.3 * len(filled))
     figure, axes = plt.subplots(2 * len(filled), count, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.ravel():
@@ -98,7 +103,7 @@ def gallery(
     if drawn is not None:
         figure.colorbar(drawn, ax=axes, shrink=0.4, label="raw anomaly map, on the scale of calibrate normals")
     _save(figure, out / "gallery.png")
-    _page(out, result, cells)
+    _page(out, result, cells, split)
 
 
 def _cell(axes: Any, image: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, colours: dict[str, Any]) -> Any:
@@ -123,14 +128,15 @@ def _chosen(result: pd.DataFrame, count: int) -> dict[str, list[int]]:
     }
 
 
-def _page(out: Path, result: pd.DataFrame, cells: list[tuple[str, int]]) -> None:
+def _page(out: Path, result: pd.DataFrame, cells: list[tuple[str, int]], split: str) -> None:
     lines = [
         f"<tr><td>{title}</td><td>{html.escape(str(result.at[i, 'image_id']))}</td><td>{result.at[i, 'score']:.4g}</td>"
         f"<td>{result.at[i, 'p_value']:.4f}</td><td>{result.at[i, 'decision']}</td></tr>"
         for title, i in cells
     ]
     head = "<tr><th>row</th><th>image</th><th>raw score</th><th>p-value</th><th>decision</th></tr>"
+    picture = "<img src=gallery.png style='max-width:100%'>" if cells else "<p>no images</p>"
     (out / "index.html").write_text(
-        "<!doctype html><meta charset=utf-8><title>Heat maps</title><h1>Heat maps of the test split</h1>"
-        f"<img src=gallery.png style='max-width:100%'><table border=1>{head}{''.join(lines)}</table>\n"
+        f"<!doctype html><meta charset=utf-8><title>Heat maps</title><h1>Heat maps of the {split} split</h1>"
+        f"{picture}<table border=1>{head}{''.join(lines)}</table>\n"
     )

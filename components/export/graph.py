@@ -27,7 +27,7 @@ def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, st
     onnx.save(graph, str(path))
 
 
-LIMITS = {"batch": 256, "height": 16384, "width": 16384}
+LIMITS = {"batch": 256, "height": 32768, "width": 32768}
 
 
 def _strip(model: onnx.ModelProto) -> None:

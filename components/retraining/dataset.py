@@ -3,15 +3,19 @@
 import csv
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from components.artefacts import atomic_dir
-from components.datasets.adapters import COLLECTED_COLUMNS, COLLECTED_TABLE, Row, adapter
-from components.datasets.manifest import DataSettings
+from components.datasets.adapters import COLLECTED_COLUMNS, COLLECTED_TABLE, listed
+from components.datasets.manifest import DataSettings, mask_rule
+from components.datasets.rows import Row
 from components.datasets.versions import pin, restore
+from components.decoding import Decoding
+from components.masks import mask_paths
 
 __all__ = ["base_rows", "live_name", "restore", "write_version"]
 
@@ -24,8 +28,11 @@ def live_name(model: str) -> str:
 
 
 def base_rows(data: Path, settings: DataSettings, groups: tuple[str, ...] | None) -> list[Row]:
-    """The rows of the champion's data set and groups."""
-    return [row for row in adapter(settings.adapter).rows(data) if groups is None or row.group in groups]
+    """The rows of the champion's data set and groups, each with how its masks are read."""
+    rules = Decoding(settings.white, settings.max_pixels)
+    rows = listed(settings.adapter, data, settings.naming).rows
+    chosen = [row for row in rows if groups is None or row.group in groups]
+    return [replace(row, mask_rule=mask_rule(data, row, settings, rules)) for row in chosen]
 
 
 def write_version(base: Path, rows: list[Row], candidates: Path, out: Path) -> Path:
@@ -34,7 +41,7 @@ def write_version(base: Path, rows: list[Row], candidates: Path, out: Path) -> P
     with atomic_dir(out) as scratch:
         new = [_candidate(row, candidates, scratch) for row in chosen.to_dict("records") if row["part"] in ROLES]
         for row in rows:
-            for name in filter(None, (row.image_id, row.mask)):
+            for name in (row.image_id, *mask_paths(row.mask)):
                 _copy(base / name, scratch / name)
         _write_table([*rows, *new], scratch / COLLECTED_TABLE)
     return pin(out)

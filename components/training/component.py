@@ -18,6 +18,7 @@ from components.datasets.loading import read_decoding, read_split, rows
 from components.decoding import Decoding
 from components.detectors import create, settings_for
 from components.errors import DataError
+from components.masks import Mask
 from components.runtime import keep_freed_memory
 from components.settings import plain
 from components.training.checkpoint import Checkpoint
@@ -93,11 +94,12 @@ def _images(data: Path, rows: pd.DataFrame, rules: Decoding) -> FileImages:
     return FileImages(tuple(data / i for i in rows["image_id"]), tuple(rows["sha256"]), rules)
 
 
-def _labelled(data: Path, split: Path) -> tuple[FileImages | None, tuple[Path, ...]]:
+def _labelled(data: Path, split: Path) -> tuple[FileImages | None, tuple[Mask, ...]]:
     """The anomalous images on the fit side (``split.labelled``) with their masks."""
     found = rows(split, "fit", "anomalous")
-    images = _images(data, found, read_decoding(split)) if len(found) else None
-    return images, tuple(data / mask for mask in found["mask"])
+    rules = read_decoding(split)
+    masks = (Mask(data, row["mask"], row.get("mask_rule"), rules) for row in found.to_dict("records"))
+    return (_images(data, found, rules) if len(found) else None), tuple(masks)
 
 
 def _check_images(split: Path, synthetic: Path, data: Path, store: FeatureStore) -> CheckImages:

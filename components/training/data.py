@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components import measuring
-from components.artefacts import file_hash, values_hash
+from components.artefacts import values_hash
 from components.backbones import Backbone, Features, FeatureStore
 from components.backbones.store import Images
-from components.decoding import DEFAULT, Decoding, load_mask
+from components.decoding import DEFAULT, Decoding
 from components.detectors.contract import Labelled, Repeated
 from components.errors import SettingsError
 from components.imaging import load, resize, to_tensor
+from components.masks import Mask
 from components.progress import progress
 from components.synthesis import SynthesisSettings, Synthetic, identity, make
 from components.synthesis.extended import extended
@@ -49,10 +50,10 @@ class FileImages:
 class Defects:
     """Labelled anomalies in memory at one size, the material of ``components.synthesis.extended``."""
 
-    def __init__(self, images: Images, masks: Sequence[Path], size: int) -> None:
-        self.key = values_hash([images.key, [file_hash(path) for path in masks]])
+    def __init__(self, images: Images, masks: Sequence[Mask], size: int) -> None:
+        self.key = values_hash([images.key, [mask.key for mask in masks]])
         pixels = images.pixels(range(len(images)), size)
-        self.labelled = Labelled(pixels, torch.stack([torch.from_numpy(load_mask(m, size))[None] for m in masks]))
+        self.labelled = Labelled(pixels, torch.stack([torch.from_numpy(m.load(size))[None] for m in masks]))
 
     def extended(self, normal: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
         """A varied copy of one of them, drawn evenly, on *normal*: uint8 (H, W, 3)."""
@@ -196,7 +197,7 @@ class FitImages(StoredImages):
     synthesis: SynthesisSettings = SynthesisSettings()
     spent: dict[str, float] = field(default_factory=dict, compare=False)  # seconds by what they went to
     anomalous: Images | None = None  # labelled anomalies
-    masks: tuple[Path, ...] = ()  # theirs
+    masks: tuple[Mask, ...] = ()  # theirs
 
     def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> MadeAnomalies:
         settings = replace(self.synthesis, strategies=strategies, size=size)

@@ -2,30 +2,35 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
+
+from components.masks import OTHER_SIZE, UNREADABLE, mask_paths, reason
+
+DARK, FLAT = 0.01, 1e-5  # brightness from which on a picture is nearly black; contrast below which it has one value
 
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """The data contract. Sizes in pixels, brightness in [0, 1]; *expect_masks* True: anomalous images need a mask."""
+    """The data contract. Sizes in pixels, brightness in [0, 1]; *expect_masks* True: anomalous images need a mask.
+
+    *min_contrast* is the least standard deviation of a picture that is nearly black or white: less shows nothing.
+    """
 
     modes: tuple[str, ...] = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
     min_side: int = 32
-    max_side: int = 10_000
-    brightness: tuple[float, float] = (0.01, 0.99)
+    max_side: int = 20_000
+    brightness: tuple[float, float] = (0.0, 1.0)
+    min_contrast: float = 0.01
     min_train_normals: int = 20
     expect_masks: bool = False
     max_quarantined_share: float = 0.05
 
 
-def breaches(table: pd.DataFrame, data: Path, settings: ValidationSettings) -> pd.Series:
+def breaches(table: pd.DataFrame, settings: ValidationSettings) -> pd.Series:
     """The reason why a row breaks the contract, or None, by the table's index."""
-    reasons = {row.Index: next(_of_row(row, data, settings), None) for row in table.itertuples()}
+    reasons = {row.Index: next(_of_row(row, settings), None) for row in table.itertuples()}
     found = pd.Series(reasons, dtype=object).reindex(table.index)
     return found.where(found.notna(), _contradictions(table[found.isna()]).reindex(table.index))
 
@@ -52,34 +57,44 @@ def repeats(table: pd.DataFrame) -> pd.Series:
     return "the same bytes as " + first[again]
 
 
-def _of_row(row: Any, data: Path, settings: ValidationSettings) -> Iterator[str]:
+def _of_row(row: Any, settings: ValidationSettings) -> Iterator[str]:
     if isinstance(row.problem, str):
         yield row.problem
         return
     if row.mode not in settings.modes:
-        yield f"{row.image_id}: mode {row.mode} is not in the contract ({', '.join(settings.modes)}); convert the image"
+        modes = ", ".join(settings.modes)
+        yield f"{row.image_id}: mode {row.mode} is not in the contract ({modes}); convert the image, {_or('modes')}"
     if not settings.min_side <= min(row.width, row.height) <= max(row.width, row.height) <= settings.max_side:
-        size = f"{row.width:.0f} x {row.height:.0f}"
-        yield f"{row.image_id}: {size} is outside {settings.min_side} to {settings.max_side} pixels; export it anew"
+        size = f"{row.width:.0f} x {row.height:.0f} is outside {settings.min_side} to {settings.max_side} pixels"
+        side = "min_side" if min(row.width, row.height) < settings.min_side else "max_side"
+        yield f"{row.image_id}: {size}; export it anew, {_or(side)}"
     low, high = settings.brightness
     if not low <= row.brightness <= high:
-        yield f"{row.image_id}: brightness {row.brightness:.3f} is outside {low} to {high}; check the exposure"
-    yield from _of_mask(row, data, settings)
+        what = f"brightness {row.brightness:.3f} is outside {low} to {high}"
+        yield f"{row.image_id}: {what}; check the exposure, {_or('brightness')}"
+    if _shows_nothing(row, settings):
+        what = f"shows nothing (brightness {row.brightness:.3f}, contrast {row.contrast:.4f})"
+        yield f"{row.image_id}: {what}; check light and exposure, {_or('min_contrast')}"
+    if settings.expect_masks:
+        yield from _of_mask(row)
 
 
-def _of_mask(row: Any, data: Path, settings: ValidationSettings) -> Iterator[str]:
+def _or(key: str) -> str:
+    return f"or allow it with validation.{key} (`loupe fit --set validation.{key}=...`)"
+
+
+def _shows_nothing(row: Any, settings: ValidationSettings) -> bool:
+    """A dark field with bright edges is as dark as a covered lens: contrast tells them apart, the mean does not."""
+    extreme = not DARK <= row.brightness <= 1 - DARK
+    return bool(row.contrast < min(settings.min_contrast, settings.min_contrast if extreme else FLAT))
+
+
+def _of_mask(row: Any) -> Iterator[str]:
+    """Where masks are expected, one that is missing or cannot be read beside its picture is a breach."""
     if row.label != "anomalous":
         return
-    if not isinstance(row.mask, str):
-        if settings.expect_masks:
-            yield f"{row.image_id}: an anomalous image without a mask; add the mask"
-        return
-    try:
-        with Image.open(data / row.mask) as mask:
-            size = mask.size
-            np.asarray(mask)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        yield f"{row.mask}: the mask cannot be read ({error}); export it again"
-        return
-    if size != (row.width, row.height):
-        yield f"{row.mask}: mask is {size}, image is ({row.width:.0f}, {row.height:.0f}); export the mask again"
+    if not mask_paths(row.mask):
+        yield f"{row.image_id}: an anomalous image without a mask; add the mask, {_or('expect_masks')}"
+    found = reason(getattr(row, "mask_rule", None)) or ""
+    if found.startswith((UNREADABLE, OTHER_SIZE)):
+        yield f"{row.image_id}: its mask {row.mask}: {found}; export the mask again, {_or('expect_masks')}"

@@ -44,7 +44,9 @@ def test_run_holds_what_a_user_looks_for(run):
     assert {"model", "bundle", "calibration.json", "run.json"} <= {p.name for p in run.iterdir()}
     parity = read_json(run / "bundle" / "parity.json")
     assert parity["decision_agreement"] == 1.0
-    assert parity["images"] == 32
+    held = pd.read_parquet(run / "split.parquet")["split"].isin(["calibrate", "test"]).sum()
+    assert parity["images"] == sum(parity["sides"].values()) == min(32, held)
+    assert set(parity["sides"]) == {"calibrate", "test"}  # what was learned from proves nothing
     assert max(parity["score_error"], parity["map_error"]) < 1e-3
 
 

@@ -1,0 +1,62 @@
+"""What is known of the pixels of labelled pictures, at the size of the maps."""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.decoding import Decoding
+from components.masks import EMPTY, Region, at_size, mask_paths, reason, regions, tiny_defects, truth
+
+log = logging.getLogger("loupe")
+
+
+@dataclass(frozen=True)
+class Truths:
+    """Masks by row: empty ones for normal images, none for an anomalous image whose truth is not known."""
+
+    masks: dict[int, np.ndarray]
+    said: dict[str, Any]
+    regions: list[Region]
+
+    def defects(self, size: int) -> dict[str, Any]:
+        """How large the marked regions are at the working size; a warning where they are nearly nothing."""
+        if not self.regions:
+            return {"regions": 0}
+        if warning := tiny_defects(self.regions, size):
+            log.warning("%s", warning)
+        pixels, shares = np.array(self.regions).T
+        return {
+            "regions": len(pixels),
+            "size": size,
+            "median_side": float(np.median(pixels)),
+            "median_side_seen": size * float(np.median(shares)),
+            "least_side_seen": size * float(shares.min()),
+            "warning": warning,
+        }
+
+
+def read_truths(table: pd.DataFrame, data: Path, size: int, rules: Decoding) -> Truths:
+    """The masks of *table* at *size*, with the number of those that tell nothing, by the reason, in the log."""
+    masks: dict[int, np.ndarray] = {}
+    found, unknown, without = list[Region](), Counter[str](), 0
+    for i, row in enumerate(table.to_dict("records")):
+        if row["label"] == "normal":
+            masks[i] = np.zeros((size, size), bool)
+            continue
+        marked = truth(data, row["mask"], row.get("mask_rule"), rules)
+        if marked is not None and marked.any():
+            masks[i] = at_size(marked, size)
+            found += regions(marked)
+        elif mask_paths(row["mask"]):
+            unknown[(reason(row.get("mask_rule")) or EMPTY).partition(" (")[0]] += 1
+        else:
+            without += row["label"] == "anomalous"
+    for why, count in unknown.items():
+        log.warning("of %d images the mask does not tell: %s; they are left out of pixel figures", count, why)
+    used = sum(bool(mask.any()) for mask in masks.values())
+    return Truths(masks, {"used": used, "unknown": dict(unknown), "without": without}, found)
