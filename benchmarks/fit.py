@@ -28,6 +28,7 @@ import yaml
 from components.artefacts import git_commit, read_json, write_json
 from components.backbones import Backbone, BackboneSettings
 from components.backbones.runtime import FastBackbone
+from components.cache import cache_folder
 from components.datasets.loading import rows
 from components.decoding import decode
 from components.detectors import CATALOGUE, create, settings_for
@@ -184,7 +185,7 @@ def latency(bundle: Path, stages: Stages, images: int = 8, rounds: int = 5) -> d
     Bare: tf_efficientnet_lite0, taps 1 to 3, 256 pixels. The median of the rounds.
     """
     graph = session(bundle / "model.onnx", 1)
-    floor = FastBackbone(Backbone(BackboneSettings()), Path(".cache/features"), 1)
+    floor = FastBackbone(Backbone(BackboneSettings()), cache_folder() / "features", 1)
     paths = [stages.data / name for name in sorted(rows(stages.folder / "split", "test")["image_id"])]
     given = [tensor(decode(path))[None] for path in paths[:: max(1, len(paths) // images)][:images]]
     small = torch.rand(1, 3, 256, 256)

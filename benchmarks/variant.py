@@ -21,6 +21,7 @@ from benchmarks.fit import WORK
 from components.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
 from components.backbones import FeatureStore
 from components.backbones.store import Images
+from components.cache import cache_folder
 from components.datasets.loading import read_decoding, rows
 from components.detectors.contract import Detector, Stage, TrainingData
 from components.evaluation.metrics import bootstrap, image_metrics, pixel_metrics
@@ -34,7 +35,7 @@ from components.training.loop import Loop, Select
 from components.training.select import moved
 
 KEPT = WORK / "mechanisms"  # scores and drawn anomalies, beside the splits
-STORE, SIDE, STEP, ROUNDS = Path(".cache/features"), 256, 2, 1000
+STORE, SIDE, STEP, ROUNDS = cache_folder() / "features", 256, 2, 1000
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 varies from run to run and is therefore no hashed output of a DVC stage.
 """
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -12,16 +13,20 @@ import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from components.errors import PlaceError
+from components.places import writing
 from components.settings import plain
 
 VOLATILE = "timing.json"
+TRIES = 100  # at renaming, where other processes write the same folder
 VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
 
 
@@ -32,26 +37,41 @@ def atomic_dir(out: Path) -> Iterator[Path]:
     After a power cut *out* is the old or the new one, whole; what killed processes left beside it is cleared away.
     """
     out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _clear(out)
     scratch = out.parent / f".{out.name}.{os.getpid()}.part"
-    scratch.mkdir()
-    try:
-        yield scratch
-        os.sync()  # one call: hundreds of small files would wait for the disk one by one
-        replaced = out.parent / f".{out.name}.{os.getpid()}.old"
-        if out.exists():
+    with writing(out):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            _clear(out)
+            scratch.mkdir()
+            yield scratch
+            os.sync()  # one call: hundreds of small files would wait for the disk one by one
+            _put(scratch, out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put(scratch: Path, out: Path) -> None:
+    replaced = out.parent / f".{out.name}.{os.getpid()}.old"
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError):
             out.rename(replaced)
-        scratch.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.rename(out)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                replaced.rename(out)
+                raise
+        else:
+            shutil.rmtree(replaced, ignore_errors=True)
+            return
+        shutil.rmtree(replaced)  # another process put its own there between the two renames: that is the old one now
+    raise PlaceError(f"{out}: other processes write there all the time; end them or give another folder")
 
 
 def _clear(out: Path) -> None:
     for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
         number, _, kind = left.name.removeprefix(f".{out.name}.").partition(".")
-        if kind not in ("part", "old") or not number.isdigit() or _lives(int(number)):
+        if kind not in ("part", "old") or not number.isdigit() or lives(int(number)):
             continue
         if kind == "old" and not out.exists():  # killed between the two renames
             left.rename(out)
@@ -59,7 +79,7 @@ def _clear(out: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     """Another process of this number."""
     try:
         os.kill(pid, 0)
@@ -71,19 +91,64 @@ def _lives(pid: int) -> bool:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of *path* among all processes of this machine; it ends with the process that holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+def locked(path: Path, wait: bool = True, what: str = "") -> Iterator[None]:
+    """Hold the lock of *path* among all processes of this machine; it ends with the process that holds it.
+
+    Without *wait* a PlaceError says who holds it; *what* is then what the lock protects.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise PlaceError(
+                f"{what or path}: {_holder(path)} writes there; wait for its end or give another"
+            ) from None
+        stream.truncate(0)
+        stream.write(f"{os.getpid()} {socket.gethostname()}\n")
+        stream.flush()
         yield
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Keep others from taking the lock of *path* while something that it protects is read; PlaceError if one has it.
+
+    Where there is no lock, nobody writes, and none is made: the place may be read-only.
+    """
+    try:
+        stream = path.open()
+    except OSError:
+        yield
+        return
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlaceError(f"{what}: {_holder(path)} writes there; wait for its end") from None
+        yield
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, by what it wrote into it; who only reads writes nothing, so the note may be of the dead."""
+    pid, _, host = path.read_text().strip().partition(" ")
+    known = pid.isdigit() and (host != socket.gethostname() or lives(int(pid)))
+    return f"process {pid} on {host}" if known else "another process"
 
 
 def write_json(path: Path, value: Any) -> Path:
     """Write *value* (settings classes welcome) as sorted, indented JSON, aside and renamed."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    write_flushed(scratch, (json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
-    scratch.replace(path)
+    with writing(path):
+        try:
+            write_flushed(
+                scratch, (json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+            )
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
     return path
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from components.errors import LoupeError, SettingsError
+from components.boundary import DEBUG, boundary
+from components.errors import SettingsError
 from components.progress import show_logs
 
 app = typer.Typer(
@@ -32,13 +33,19 @@ DEFAULT_PARAMS = Path("params.yaml")
 
 
 def main() -> None:
-    """Run a command; an error of ours is one sentence on standard error and its exit status, mostly 1."""
+    """Run a command; what fails is one sentence on standard error and an exit status: docs/operating.md."""
     show_logs()
-    try:
+    with boundary():
         app()
-    except LoupeError as error:
-        sys.stderr.write(f"loupe: {error}\n")
-        sys.exit(error.status)
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where a command fails.")] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ[DEBUG] = "1"
 
 
 def say(text: str) -> None:
@@ -63,6 +70,29 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _advice(finding: dict[str, Any]) -> str:
     return "" if finding["ok"] else f" -> {finding['advice']}"
+
+
+@app.command(epilog="Example: loupe cache --clear")
+def cache(
+    as_json: AsJson = False,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="Remove the features; a later training computes them.")
+    ] = False,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Say where computed features are kept, how much they take and how much they may."""
+    from components import cache as kept
+    from components.params import TrainParams, load_params
+
+    train = load_params(params).train if params.exists() else TrainParams()
+    folder = kept.features_folder(train.store)
+    if folder is None:
+        raise SettingsError(f"{params}: train.store is null, so features are not kept")
+    if clear:
+        kept.clear(folder)
+    found = {"folder": str(folder), **kept.contents(folder), "limit_gb": train.store_limit_gb}
+    size = f"{found['entries']} entries, {found['bytes'] / 1e9:.2f} GB of at most {train.store_limit_gb:g} GB"
+    say(json.dumps(found, indent=1) if as_json else f"{folder}: {size}")
 
 
 @app.command(epilog="Example: loupe detectors --json")
@@ -171,7 +201,10 @@ def _assignment(text: str) -> tuple[str, Any]:
     key, sign, value = text.partition("=")
     if not sign:
         raise SettingsError(f"--set {text}: write key=value")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {text}: the value is no YAML; put it in quotes") from None
 
 
 @app.command(epilog="Example: loupe evaluate runs/photos --data photos")

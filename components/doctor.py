@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from components.cache import VARIABLE, cache_folder, contents
 from components.errors import LoupeError
+from components.places import check_room
 
 DISK_GB = 5.0
 Finding = dict[str, Any]
@@ -59,6 +61,18 @@ def _disk() -> Finding:
     return _finding("disk", free >= DISK_GB, f"{free:.0f} GB free", f"free at least {DISK_GB:.0f} GB here")
 
 
+def _cache() -> Finding:
+    folder = cache_folder()
+    held = contents(folder / "features")
+    try:
+        check_room(folder, 0.0)
+    except LoupeError as error:
+        return _finding("cache", False, str(error), f"name another folder in {VARIABLE}; until then training is slower")
+    at = next(path for path in (folder, *folder.parents) if path.exists())
+    found = f"{held['bytes'] / 1e9:.2f} GB in {folder}, {shutil.disk_usage(at).free / 1e9:.0f} GB free there"
+    return _finding("cache", True, found, "")
+
+
 def _git() -> Finding:
     return _finding(
         "git", shutil.which("git") is not None, shutil.which("git") or "missing", "install git; DVC needs it"
@@ -70,4 +84,6 @@ def _telemetry() -> Finding:
     return _finding("telemetry", off, "off" if off else "partly on", "unset DO_NOT_TRACK and DVC_NO_ANALYTICS")
 
 
-CHECKS: tuple[Callable[[], Finding], ...] = (_python, _torch, _waiting, _weights, _disk, _git, _telemetry)
+CHECKS: tuple[Callable[[], Finding], ...] = (
+    _python, _torch, _waiting, _weights, _disk, _cache, _git, _telemetry,
+)  # fmt: skip

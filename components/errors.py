@@ -11,6 +11,10 @@ class SettingsError(LoupeError):
     """A setting is unknown, has the wrong type or contradicts another."""
 
 
+class PlaceError(LoupeError):
+    """A place cannot be written or read: a full disk, missing rights, a limit, or somebody else there."""
+
+
 class DataError(LoupeError):
     """A data set, image or mask does not keep its contract."""
 

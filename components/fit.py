@@ -6,18 +6,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from components.artefacts import read_json, tree_hash, values_hash, write_json
+from components.artefacts import atomic_dir, locked, read_json, reading, tree_hash, values_hash, write_json
 from components.calibration import CalibrationSettings
+from components.checks import check_seed
 from components.datasets.loading import hand_on, rows
 from components.datasets.manifest import DataSettings
 from components.datasets.rows import DEFAULT, Naming
 from components.datasets.splits import SplitSettings
-from components.detectors import settings_for
+from components.detectors import detector_class, settings_for
 from components.errors import DataError, SettingsError
 from components.evaluation import EvaluationSettings
 from components.export import ExportSettings
 from components.masks import Masks, MaskTurn
 from components.params import Params, TrainParams, View
+from components.places import check_folder
 from components.sections import built
 from components.settings import plain
 from components.stages import Stages
@@ -25,6 +27,7 @@ from components.synthesis import SynthesisSettings
 from components.validation import ValidationSettings
 
 log = logging.getLogger("loupe")
+LOCK = ".lock"  # in the run's folder: held by the process that writes it
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,21 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     """Validate, split, synthesise, train, calibrate and export; *out* then holds model, calibration.json, bundle."""
     if not request.data.is_dir():
         raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
+    detector_class(request.detector)
     stages = _stages(request, out / "work")  # a slip in the settings is told before anything is written
     settings_for(request.detector, stages.params.train.preset, request.overrides)
+    check_folder(out, request.data, _begun, "a run of `loupe fit`")
+    with locked(out / LOCK, wait=False, what=str(out)):
+        return _fitted(request, stages, out)
+
+
+def _begun(out: Path) -> bool:
+    """A run of ours, finished or not: the same command goes on with it."""
+    return any((out / name).exists() for name in ("run.json", "work"))
+
+
+def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
+    """All stages in order, under the lock of *out*."""
     steps = [stages.manifest, stages.validate, stages.split, stages.synthesise]
     for step in steps:
         log.info("%s: %s", out, step.__name__)
@@ -85,8 +101,8 @@ def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
     """Put what a user looks for at the top of *out*; the stages' own artefacts stay below ``work``."""
     made = stages.of(request.detector)
     for name in ("model", "bundle"):
-        shutil.rmtree(out / name, ignore_errors=True)
-        shutil.copytree(made / name, out / name)
+        with atomic_dir(out / name) as scratch:
+            shutil.copytree(made / name, scratch, dirs_exist_ok=True)
     shutil.copy2(made / "calibration" / "calibration.json", out / "calibration.json")
     shutil.copy2(stages.folder / "split" / "split.parquet", out / "split.parquet")
     hand_on(stages.folder / "split", out)
@@ -116,9 +132,6 @@ class EvaluateRequest:
 
 def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     """Evaluate what ``fit_folder`` wrote, on the test split it made or on other labelled pictures."""
-    from components.evaluation.component import evaluate_rows
-    from components.evaluation.labelled import SPLIT, labelled_rows, require_same
-
     run, data = request.run, request.labelled or request.data
     if not (run / "run.json").exists():
         raise DataError(f"{run}: holds no run.json; give a folder that `loupe fit` wrote")
@@ -128,6 +141,17 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     data = data or run  # nothing is read of it where there are no test images
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; give the folder of the pictures")
+    check_seed(request.seed)
+    check_folder(out, data, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
+    with reading(run / LOCK, str(run)):
+        return _evaluated(request, data, out)
+
+
+def _evaluated(request: EvaluateRequest, data: Path, out: Path) -> Path:
+    from components.evaluation.component import evaluate_rows
+    from components.evaluation.labelled import SPLIT, labelled_rows, require_same
+
+    run = request.run
     sections = read_json(run / "run.json").get("request", {}).get("sections", {})
     settings = built(EvaluationSettings, sections, "evaluation")
     if request.labelled:

@@ -8,9 +8,12 @@ from typing import Any
 
 import yaml
 
+from components.cache import AUTO
 from components.calibration import CalibrationSettings
+from components.checks import check_known, check_name, check_seed, check_training
 from components.datasets.manifest import DataSettings
 from components.datasets.splits import SplitSettings
+from components.detectors import CATALOGUE
 from components.errors import SettingsError
 from components.evaluation import EvaluationSettings
 from components.export import ExportSettings
@@ -24,6 +27,7 @@ from components.synthesis import SynthesisSettings
 from components.validation import ValidationSettings
 
 STORE_VARIABLE = "LOUPE_STORE"
+FOLDERS = ("leaderboard", "retrain")  # below artefacts, beside those of the views
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,14 @@ class TrainParams:
     preset: str = "cpu"
     precision: str = "32-true"
     checkpoint_every: float = 20.0
-    store: str | None = ".cache/features"
+    store: str | None = AUTO  # the user's cache folder (`loupe cache`), or a folder; None: features are not kept
     store_limit_gb: float = 20.0
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_training(self.precision, self.checkpoint_every, self.store_limit_gb)
+        for name in self.detectors:
+            check_known(name, CATALOGUE, "train.detectors")
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,22 @@ class Params:
     monitor: MonitorSettings = MonitorSettings()
     retrain: RetrainSettings = RetrainSettings()
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name in self.views:
+            check_name(name, "views", FOLDERS)
+        chosen = {"pipeline": self.pipeline.detectors, "benchmark": self.benchmark.detectors,
+                  "retrain": self.retrain.detectors}  # fmt: skip
+        for part, names in chosen.items():
+            for name in names:
+                check_known(name, CATALOGUE, f"{part}.detectors")
+
+    def settings_of(self, detector: str) -> Any:
+        """The settings that *detector* would be trained with. Raises SettingsError."""
+        from components.detectors import settings_for
+
+        return settings_for(detector, self.train.preset, self.train.detectors.get(detector, {}))
+
     def view(self, name: str) -> View:
         """Raises SettingsError when there is no such view, or none that can be built."""
         if name not in self.views:
@@ -100,10 +125,50 @@ class Params:
         return view
 
 
+def _check_given(params: Params, values: Mapping[str, Any]) -> None:
+    """What the parts that a file gives say of its own views and data sets; defaults are not meant for every file."""
+    for name in params.views:
+        for data in filter(None, [params.view(name).data]):
+            check_known(data, params.data, f"views.{name}.data")
+    if "pipeline" in values:
+        for name in params.pipeline.views:
+            check_known(name, params.views, "pipeline.views")
+    if "benchmark" in values:
+        _check_benchmark(params)
+
+
+def _check_benchmark(params: Params) -> None:
+    given = params.benchmark
+    for view in (*given.views, *given.sources, *given.data.values()):
+        check_known(view, params.views, "benchmark")
+    for data in (*given.sources.values(), *given.data):
+        check_known(data, params.data, "benchmark")
+    for view in given.views:
+        check_known(view, given.sources, "benchmark.sources")
+    for view, data in (*given.sources.items(), *((view, data) for data, view in given.data.items())):
+        if params.views[view].data != data:
+            raise SettingsError(
+                f"benchmark: view {view} is of data set {params.views[view].data}, not of {data}; mend it"
+            )
+
+
 def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
     """Read params.yaml; LOUPE_STORE replaces ``store``, *overrides* top-level keys. Raises SettingsError."""
     if not path.exists():
         raise SettingsError(f"{path}: not found; run from the project's folder or name the file with --params")
-    values = yaml.safe_load(path.read_text()) or {}
     given = {"store": os.environ[STORE_VARIABLE]} if os.environ.get(STORE_VARIABLE) else {}
-    return build(Params, {**values, **given, **(overrides or {})}, str(path))
+    values = {**_read(path), **given, **(overrides or {})}
+    params = build(Params, values, str(path))
+    _check_given(params, values)
+    return params
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
+        raise SettingsError(f"{path}{where}: is no YAML; mend it there") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: holds no keys; begin with data and views")
+    return values

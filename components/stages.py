@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from components.boundary import boundary
 from components.errors import SettingsError
 from components.params import Params, load_params
 from components.settings import plain
@@ -77,8 +78,18 @@ class Stages:
     def synthesise(self) -> Path:
         from components.synthesis import synthesise
 
+        self._require_normals()
         out = self.folder / "synthetic"
         return synthesise(self.folder / "split", self.data, out, self.params.synthesis, self.params.seed)
+
+    def _require_normals(self) -> None:
+        """Before anything is made from the split: no training ends with too few good images to calibrate on."""
+        from components.calibration.component import require_enough
+        from components.datasets.loading import rows
+
+        share = None if self.members else self.params.split.calibrate_share
+        n = len(rows(self.folder / "split", "calibrate", "normal"))
+        require_enough(n, self.params.calibration.alpha, self.folder / "split", share)
 
     def train(self, detector: str) -> Path:
         from components.training import TrainSettings, train
@@ -130,8 +141,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     asked = parser.parse_args(arguments)
     show_logs()
-    stages = Stages(load_params(asked.params), asked.view, asked.data)
-    getattr(stages, asked.stage)(*([asked.detector] if asked.detector else []))
+    with boundary(""):
+        stages = Stages(load_params(asked.params), asked.view, asked.data)
+        getattr(stages, asked.stage)(*([asked.detector] if asked.detector else []))
 
 
 if __name__ == "__main__":

@@ -84,9 +84,11 @@ def _refused(job: Retraining) -> Retrained | None:
 
 
 def _challenged(job: Retraining) -> Retrained:
+    detectors = list(job.params.retrain.detectors)
+    for name in detectors:
+        job.params.settings_of(name)
     new_version(job)
     prepare(job)
-    detectors = list(job.params.retrain.detectors)
     for name in detectors:
         challenge(job, name)
     best, outcome = judge(job, detectors)

@@ -82,9 +82,13 @@ def train(params_file: Path = Path("params.yaml"), views: list[str] | None = Non
           data_root: Path = Path("data")) -> Path:  # fmt: skip
     """Run every detector on every view; *views* and *detectors* default to ``pipeline`` in the params file."""
     params, logger = load_params(params_file), get_run_logger()
-    names = detectors or list(params.pipeline.detectors)
+    names, chosen = detectors or list(params.pipeline.detectors), views or list(params.pipeline.views)
+    for view in chosen:  # what is wrong with the last one is told before the first one is trained
+        params.view(view)
+    for name in names:
+        params.settings_of(name)
     evaluations: dict[str, Path] = {}
-    for view in views or params.pipeline.views:
+    for view in chosen:
         stages = Stages(params, view, data_root)
         for source in stages.sources:
             bring_data(source)

@@ -17,6 +17,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start as well
 # What runs of this user left behind is nothing to the tests, nor the other way round; set before Prefect is imported.
 FLOWS = tempfile.TemporaryDirectory(prefix="loupe-flows-")
 os.environ["PREFECT_HOME"] = FLOWS.name
+CACHE = tempfile.TemporaryDirectory(prefix="loupe-cache-")
+os.environ["LOUPE_CACHE"] = CACHE.name
 
 
 def tile(seed: int, side: int = 96) -> np.ndarray:

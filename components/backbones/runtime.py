@@ -33,5 +33,8 @@ def _export(backbone: Backbone, path: Path) -> None:
         verbose=False,
     )  # fmt: skip
     scratch = path.with_suffix(f".{os.getpid()}.part")
-    program.save(scratch)  # type: ignore[union-attr]
-    scratch.replace(path)
+    try:
+        program.save(scratch)  # type: ignore[union-attr]
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -5,15 +5,16 @@ taps of the same backbone share what they have in common. Two processes that wan
 on a file lock; the second finds them ready. The least recently used entries go when the store outgrows its limit.
 """
 
+import errno
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -22,10 +23,15 @@ from torch import Tensor
 from components.artefacts import atomic_dir, file_hash, locked, read_json, values_hash, write_json
 from components.backbones.extractor import Backbone
 from components.backbones.runtime import FastBackbone
+from components.cache import size_of
+from components.errors import PlaceError
+from components.places import writing
 from components.progress import progress
 
 log = logging.getLogger("loupe")
 BATCH = 16
+BLOCK = 2**20  # bytes
+TRIES = 5
 Extract = Callable[[Tensor], Sequence[np.ndarray]]
 
 
@@ -93,6 +99,7 @@ class Usage:
     misses: int = 0
     seconds_spent: float = 0.0
     seconds_saved: float = 0.0
+    unusable: str | None = None  # why features were computed without the store
 
 
 @dataclass(frozen=True)
@@ -104,26 +111,46 @@ class FeatureStore:
     usage: Usage = field(default_factory=Usage, compare=False)
 
     def features(self, backbone: Backbone, images: Images) -> Features:
-        """The features of *images*, computed and written if the store lacks them."""
-        if self.root is None:
+        """The features of *images*, computed and written if the store lacks them.
+
+        Where the store cannot be written they are computed at every draw, and one warning says so.
+        """
+        if self.root is None or self.usage.unusable:
             return LiveFeatures(backbone, images)
-        entries = [self.root / values_hash([key, images.key])[:24] for key in backbone.tap_keys()]
-        with locked(self.root / f"{values_hash([backbone.base_key(), images.key])[:24]}.lock"):
-            missing = [i for i, entry in enumerate(entries) if not self._found(entry)]
-            if missing:
-                self._evict({entry.name for entry in entries})
-                self._compute(backbone, images, {i: entries[i] for i in missing})
-            arrays = tuple(np.load(entry / "tap.npy", mmap_mode="r") for entry in entries)
-        return FeatureTable(arrays)
+        try:
+            with writing(self.root):
+                return self._stored(self.root, backbone, images)
+        except PlaceError as error:
+            self.usage.unusable = str(error)
+            log.warning("features are computed without the store, which takes longer (train.store): %s", error)
+            return LiveFeatures(backbone, images)
+
+    def _stored(self, root: Path, backbone: Backbone, images: Images) -> FeatureTable:
+        entries = [root / values_hash([key, images.key])[:24] for key in backbone.tap_keys()]
+        with locked(root / f"{values_hash([backbone.base_key(), images.key])[:24]}.lock"):
+            for _ in range(
+                TRIES
+            ):  # an entry may go between the look and the reading: `loupe cache --clear`, a full store
+                missing = [i for i, entry in enumerate(entries) if not self._found(entry)]
+                if missing:
+                    self._evict({entry.name for entry in entries})
+                    self._compute(backbone, images, {i: entries[i] for i in missing})
+                with suppress(FileNotFoundError):
+                    return FeatureTable(tuple(np.load(entry / "tap.npy", mmap_mode="r") for entry in entries))
+        raise PlaceError(f"{root}: other processes empty it all the time; give another folder as train.store")
 
     def _found(self, entry: Path) -> bool:
-        if not _complete(entry):
-            self.usage.misses += 1
-            return False
-        self.usage.hits += 1
-        self.usage.seconds_saved += read_json(entry / "manifest.json")["seconds"]
-        os.utime(entry)  # used just now: the last to be evicted
-        return True
+        try:
+            if _complete(entry):
+                seconds = read_json(entry / "manifest.json")["seconds"]
+                os.utime(entry)  # used just now: the last to be evicted
+                self.usage.hits += 1
+                self.usage.seconds_saved += seconds
+                return True
+        except FileNotFoundError:  # it went while it was looked at
+            pass
+        self.usage.misses += 1
+        return False
 
     def _compute(self, backbone: Backbone, images: Images, entries: dict[int, Path]) -> None:
         started = time.perf_counter()
@@ -139,7 +166,7 @@ class FeatureStore:
     def _evict(self, wanted: set[str]) -> None:
         assert self.root is not None
         entries = sorted((p for p in self.root.iterdir() if (p / "manifest.json").exists()), key=_used_at)
-        sizes = {entry: sum(f.stat().st_size for f in entry.iterdir()) for entry in entries}
+        sizes = {entry: size_of(entry) for entry in entries}
         for entry in entries:
             if sum(sizes.values()) <= self.limit_gb * 1e9:
                 return
@@ -150,7 +177,7 @@ class FeatureStore:
 
 def _fill(folders: dict[int, Path], backbone: Backbone, images: Images, extract: Extract) -> None:
     shapes = {i: (len(images), backbone.channels[i], backbone.grids[i], backbone.grids[i]) for i in folders}
-    arrays = {i: np.lib.format.open_memmap(folders[i] / "tap.npy", "w+", np.float16, shapes[i]) for i in folders}
+    arrays = {i: _reserved(folders[i] / "tap.npy", shapes[i]) for i in folders}
     for start in progress(range(0, len(images), BATCH), f"features of {len(images)} images"):
         rows = range(start, min(start + BATCH, len(images)))
         found = extract(images.pixels(rows, backbone.settings.size))
@@ -160,8 +187,31 @@ def _fill(folders: dict[int, Path], backbone: Backbone, images: Images, extract:
         array.flush()
 
 
+def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A new float16 array on disk whose space is taken: a full disk is an error here, and not a bus error later."""
+    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    with path.open("r+b") as stream:
+        try:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            _fill_with_zeros(stream, array.nbytes)
+    return array
+
+
+def _fill_with_zeros(stream: BinaryIO, count: int) -> None:
+    """Write *count* zeros up to the end of a file, where the file system cannot reserve space."""
+    stream.seek(-count, os.SEEK_END)
+    for start in range(0, count, BLOCK):
+        stream.write(bytes(min(BLOCK, count - start)))
+
+
 def _used_at(entry: Path) -> float:
-    return entry.stat().st_mtime
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:  # another process has removed it
+        return 0.0
 
 
 def _complete(entry: Path) -> bool:
@@ -171,7 +221,7 @@ def _complete(entry: Path) -> bool:
     if file_hash(entry / "tap.npy") == read_json(entry / "manifest.json")["sha256"]:
         return True
     log.warning("%s: features do not match their hash and are computed again", entry)
-    shutil.rmtree(entry)
+    shutil.rmtree(entry, ignore_errors=True)
     return False
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from components.calibration.component import RESOLUTION
-from components.calibration.conformal import needed, p_values, threshold
+from components.calibration.conformal import needed, p_values, span, threshold
 from components.errors import SettingsError
 
 
@@ -63,7 +63,7 @@ def exits(normals: Scored, made: Scored, calibration: dict[str, Any], settings: 
 
 
 def _table(scores: np.ndarray, made: np.ndarray, alpha: float, settings: CascadeSettings) -> dict[str, Any]:
-    n, resolution = len(scores), RESOLUTION * float(np.ptp(scores))
+    n, resolution = len(scores), RESOLUTION * span(scores)
     # With too few normals to reach its share, the edge graph says normal only and the full graph keeps all of alpha.
     share = settings.share if settings.share and n >= needed(alpha * settings.share) else 0.0
     beyond = math.ceil(settings.normal * (n + 1) - 1e-9) - 1  # so many normals at or above a score: p is high enough

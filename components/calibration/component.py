@@ -1,5 +1,6 @@
 """The calibration component: scores of the calibrate normals -> calibration.json."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from components.artefacts import recorded, tree_hash, write_json
 from components.calibration.conformal import needed, span, threshold
-from components.errors import CalibrationError
+from components.errors import CalibrationError, SettingsError
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 RESOLUTION = 1e-4  # of the span of scores; a tenth of what the parity gate lets pass, far above rounding
@@ -22,6 +23,11 @@ class CalibrationSettings:
     alpha: float = 0.05
     confidence: float = 0.95
 
+    def __post_init__(self) -> None:
+        for name, value in (("alpha", self.alpha), ("confidence", self.confidence)):
+            if not 0 < value < 1:  # not a number fails too
+                raise SettingsError(f"calibration.{name} is {value}; give a number between 0 and 1, without these")
+
 
 def calibrate(model: Path, split: Path, data: Path, out: Path, settings: CalibrationSettings) -> Path:
     """Write calibration.json and scores.parquet. Raises CalibrationError when there are too few normals for alpha."""
@@ -30,7 +36,7 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
     from components.training.model import load_model, score_files
 
     table = rows(split, "calibrate", "normal")
-    _require(len(table), settings.alpha, split)
+    require_enough(len(table), settings.alpha, split)
     inputs = {"model": model / "model.safetensors", "split": split / "split.parquet"}
     with recorded(out, "calibrate", settings, inputs) as scratch:
         paths = [data / i for i in table["image_id"]]
@@ -50,12 +56,15 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
     return out
 
 
-def _require(n: int, alpha: float, where: Path) -> None:
-    if n < needed(alpha):
-        raise CalibrationError(
-            f"{where}: {n} calibrate normals are too few for a false-alarm rate of {alpha}; {needed(alpha)} are "
-            "needed: add good images, raise split.calibrate_share, or raise alpha"
-        )
+def require_enough(n: int, alpha: float, where: Path, share: float | None = None) -> None:
+    """Raises CalibrationError when *n* calibrate normals are too few for *alpha*; *share* of the good ones they are."""
+    if n >= needed(alpha):
+        return
+    total = f" (about {math.ceil(needed(alpha) / share)} good training images)" if share else ""
+    raise CalibrationError(
+        f"{where}: {n} calibrate normals are too few for a false-alarm rate of {alpha}; {needed(alpha)} are needed"
+        f"{total}: add good images, raise split.calibrate_share, or raise alpha"
+    )
 
 
 def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """The catalogue: every detector by the name people type. Adding a method is its own file and one line here."""
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from components.detectors.contract import Detector
 from components.errors import SettingsError
 from components.settings import build, plain
+
+if TYPE_CHECKING:  # whoever only asks for names does not wait for torch
+    from components.detectors.contract import Detector
 
 CATALOGUE = {
     "adtr": "components.detectors.adtr:ADTR",

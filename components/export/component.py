@@ -14,7 +14,7 @@ from components.artefacts import file_hash, read_json, recorded, tree_hash, writ
 from components.calibration.cascade import CascadeSettings
 from components.calibration.conformal import judge
 from components.datasets.loading import read_decoding, read_split, rows
-from components.errors import ParityError
+from components.errors import BundleError, ParityError
 from components.settings import plain
 
 log = logging.getLogger("loupe")
@@ -57,17 +57,18 @@ def export(
     detector, known = load_model(model), read_json(calibration / "calibration.json")
     rules = read_decoding(split)
     identity = _identity(model, split, known)
-    compared = _sample(split, settings.parity_images)
-    names, groups = list(compared["image_id"]), list(compared["group"])
+    if known["model"] != identity["model"]:
+        raise BundleError(f"{calibration}: is of another model than {model}; calibrate again, then export")
+    compared = _sample(split, data, synthetic, settings.parity_images)
+    names, groups, paths = (list(compared[column]) for column in ("image_id", "group", "path"))
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
               "split": split / "split.parquet"}  # fmt: skip
-    if isinstance(detector, Early):
+    if isinstance(detector, Early) or "synthetic" in set(compared["split"]):
         inputs["synthetic"] = synthetic / "synthetic.parquet"
     with recorded(out, "export", settings, inputs) as scratch:
         good = [data / n for n in _evenly(list(rows(split, "fit", "normal")["image_id"]), settings.described_images)]
         seen, metadata = descriptors(detector, good, rules), {k: str(v) for k, v in identity.items()}
         write_graph(Described(detector, seen).eval(), scratch / "model.onnx", settings.opset, metadata)
-        paths = [data / n for n in names]
         decisions = partial(_decisions, known)
         parity = compare(detector, scratch / "model.onnx", paths, names, decisions, groups, settings.tolerance, rules)
         parity["sides"] = {str(side): int(n) for side, n in compared["split"].value_counts().sort_index().items()}
@@ -122,14 +123,20 @@ def _identity(model: Path, split: Path, known: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _sample(split: Path, count: int) -> pd.DataFrame:
+def _sample(split: Path, data: Path, synthetic: Path, count: int) -> pd.DataFrame:
     """Rows evenly over what was not learned from, the calibrate and test sides; labels are not looked at.
 
-    Fit images are no proof: their distance to what was learned is near zero, where rounding rules.
+    Where these are fewer than *count*, synthetic anomalies join them. Fit images are no proof: their distance to what
+    was learned is near zero, where rounding rules.
     """
     table = read_split(split)
     held = table[table["split"].isin(["calibrate", "test"])]
-    return held.iloc[_evenly(list(range(len(held))), count)]
+    made = pd.read_parquet(synthetic / "synthetic.parquet")
+    made = made.assign(split="synthetic", group=list(table.set_index("image_id")["group"].loc[made["origin"]]))
+    parts = [(held, data, count), (made, synthetic, count - len(held))]
+    rows = [part.iloc[_evenly(list(range(len(part))), max(0, most))].assign(root=root) for part, root, most in parts]
+    chosen = pd.concat(rows, ignore_index=True)[["image_id", "group", "split", "root"]]
+    return chosen.assign(path=[root / name for root, name in zip(chosen["root"], chosen["image_id"], strict=True)])
 
 
 def _evenly(names: list[T], count: int) -> list[T]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from components.artefacts import recorded, values_hash, write_json
 from components.backbones import FeatureStore
+from components.cache import features_folder
 from components.decoding import DEFAULT, Decoding, decode
 from components.errors import DataError
 from components.monitoring.component import verdicts
@@ -44,7 +45,7 @@ def gather(store: Store, verdict: Verdict, out: Path, settings: RetrainSettings,
                 f"({settings.min_candidates}); wait for more, or lower it"
             )
         chosen = _review(pd.DataFrame(rows), read_labels(store))
-        kept = FeatureStore(Path(features) if features else None)
+        kept = FeatureStore(features_folder(features))
         chosen = _trim(chosen, scratch, settings, seed, kept, rules)
         chosen[list(COLUMNS)].to_parquet(scratch / "candidates.parquet", index=False)
         write_json(scratch / "candidates.json", _summary(chosen, settings))

@@ -156,6 +156,8 @@ class Retraining:
         values["data"] = {self.live: {"adapter": "collected", "name": self.live, **rules}}
         values["views"] = {self.live: {"data": self.live}}
         values["validation"] = {self.live: contract}
+        values["pipeline"]["views"] = [self.live]
+        del values["benchmark"]  # of views that this file does not have
         self.derived.write_text(yaml.safe_dump(values))
 
     @property

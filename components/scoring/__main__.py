@@ -1,10 +1,9 @@
 """``python -m components.scoring BUNDLE IMAGE... --out FILE``: ``loupe score`` where typer is not installed."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from components.errors import LoupeError
+from components.boundary import boundary
 from components.progress import show_logs
 from components.scoring.batch import score
 
@@ -19,11 +18,8 @@ def main() -> None:
     parser.add_argument("--cascade", action="store_true")
     asked = parser.parse_args()
     show_logs()
-    try:
+    with boundary():
         score(asked.bundle, asked.images, asked.out, asked.maps, asked.group, asked.cascade)
-    except LoupeError as error:
-        sys.stderr.write(f"loupe: {error}\n")
-        sys.exit(error.status)
 
 
 if __name__ == "__main__":

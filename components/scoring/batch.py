@@ -15,6 +15,7 @@ from components.decoding import decode
 from components.errors import DataError, LoupeError, PartlyScoredError
 from components.listing import BROKEN, UNREADABLE, pictures, printable
 from components.measuring import grey, statistics
+from components.places import check_file, writing
 from components.progress import progress
 from components.records import SCORE_COLUMNS
 from components.scoring.bundle import Bundle
@@ -43,6 +44,7 @@ def score(
         _ = opened.edge  # a bundle without one is told of before the work
     _require_writable(out, maps)
     paths = _found(images)
+    check_file(out, paths)
     progressing = progress(paths, f"scoring {len(paths)} images")
     records = [_row(opened, path, maps, group, cascade) for path in progressing]
     columns = (*SCORE_COLUMNS, "graph") if cascade else SCORE_COLUMNS
@@ -168,7 +170,8 @@ def _write_map(folder: Path, name: str, heat: np.ndarray) -> str:
     name = printable(name)
     stem = Path(name).stem.encode()[:STEM_BYTES].decode(errors="ignore")
     target = folder / f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.npy"
-    np.save(target, heat)
+    with writing(target):
+        np.save(target, heat)
     return str(target)
 
 
@@ -181,9 +184,10 @@ def write_records(records: Sequence[dict[str, Any]], out: Path, columns: Sequenc
     known = {"score": pa.float64(), "decision": pa.string(), PROBLEM: pa.string()}  # also where all are null
     table = {c: pa.array([record.get(c) for record in records], known.get(c)) for c in columns}
     scratch = out.with_name(f".scores-{uuid.uuid4().hex}.part")  # two processes may write the same file
-    try:
-        pq.write_table(pa.table(table), scratch)
-        scratch.replace(out)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with writing(out):
+        try:
+            pq.write_table(pa.table(table), scratch)
+            scratch.replace(out)
+        finally:
+            scratch.unlink(missing_ok=True)
     return out

@@ -53,7 +53,9 @@ class Bundle:
         """The session of the edge graph and cascade.json. Raises BundleError where the detector has none."""
         if not (self.folder / "edge.onnx").exists():
             raise BundleError(f"{self.folder}: {self.manifest['detector']} has no edge graph; score without --cascade")
-        return session(self.folder / "edge.onnx", self.threads), read_json(self.folder / "cascade.json")
+        opened = session(self.folder / "edge.onnx", self.threads)
+        self._require_one_model(opened, "edge.onnx")
+        return opened, read_json(self.folder / "cascade.json")
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
@@ -62,7 +64,20 @@ class Bundle:
         for name, digest in manifest["files"].items():
             if not (folder / name).exists() or file_hash(folder / name) != digest:
                 raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
-        return cls(folder, manifest, threads)
+        opened = cls(folder, manifest, threads)
+        opened._require_one_model(opened.session, "model.onnx")
+        return opened
+
+    def _require_one_model(self, graph: Any, name: str) -> None:
+        """Each part says which model it is of; a bundle put together from two runs would decide by the wrong table."""
+        said = {
+            "calibration.json": self.calibration.get("model"),
+            name: graph.get_modelmeta().custom_metadata_map.get("model"),
+        }
+        for part, model in said.items():
+            if model not in (None, self.manifest["model"]):  # None: not said
+                what = f"{self.folder / part}: is of model {model[:12]}, manifest.json of {self.manifest['model'][:12]}"
+                raise BundleError(f"{what}; export the bundle again")
 
     @staticmethod
     def identify(folder: Path) -> dict[str, Any]:

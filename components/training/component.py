@@ -12,6 +12,8 @@ import torch
 
 from components.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
 from components.backbones import FeatureStore
+from components.cache import AUTO, features_folder
+from components.checks import check_training
 from components.datasets.loading import read_decoding, read_split, rows
 from components.decoding import Decoding
 from components.detectors import create, settings_for
@@ -36,8 +38,11 @@ class TrainSettings:
     overrides: dict[str, Any] = field(default_factory=dict)
     precision: str = "32-true"
     checkpoint_every: float = 20.0  # seconds
-    store: str | None = ".cache/features"  # None: features are computed at every draw and nothing is kept
+    store: str | None = AUTO  # a folder; None: features are computed at every draw and nothing is kept
     store_limit_gb: float = 20.0
+
+    def __post_init__(self) -> None:
+        check_training(self.precision, self.checkpoint_every, self.store_limit_gb)
 
 
 def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settings: TrainSettings, seed: int) -> Path:
@@ -54,7 +59,7 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
     torch.manual_seed(seed)
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
-        store = FeatureStore(Path(settings.store) if settings.store else None, settings.store_limit_gb)
+        store = FeatureStore(features_folder(settings.store), settings.store_limit_gb)
         select = SyntheticAUROC(_check_images(split, synthetic, data, store))
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
         anomalous, masks = _labelled(data, split)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from components.calibration import CalibrationSettings, decide, p_values
-from components.calibration.component import _require, summary
+from components.calibration.component import require_enough, summary
 from components.calibration.conformal import needed, threshold
 from components.errors import CalibrationError
 
@@ -37,7 +37,7 @@ def test_too_few_normals_are_counted(tmp_path):
     assert needed(0.05) == 19
     assert needed(0.01) == 99
     with pytest.raises(CalibrationError, match="19 are needed"):
-        _require(18, 0.05, tmp_path)
+        require_enough(18, 0.05, tmp_path)
     assert threshold(np.arange(19.0), 0.05) == 18.0
 
 

@@ -15,6 +15,7 @@ from components.params import load_params
 
 COMMANDS = [
     ["doctor"],
+    ["cache"],
     ["detectors"],
     ["data", "add"],
     ["data", "check"],
