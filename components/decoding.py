@@ -27,6 +27,7 @@ FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "AVIF
 Image.init()
 SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
 READERS = tuple(kind for kind in FORMATS if kind in Image.OPEN)  # MPO is opened by the reader of JPEG
+EXIF = b"Exif\0\0"
 WORD = 65535.0  # white of 16-bit files that say nothing else
 ORIENTATION, PAGE_KIND, OLD_PAGE_KIND, SUB_PICTURES, BITS, PHOTOMETRIC = 0x112, 254, 255, 330, 258, 262
 LARGEST_VALUE = (341, 281)  # TIFF's SMaxSampleValue and MaxSampleValue
@@ -111,7 +112,7 @@ def _opened(
     try:
         with _stream(source) as stream:
             _permit(rules.max_pixels)
-            with Image.open(stream, formats=READERS) as image:
+            with _image(stream) as image:
                 _require_size(image, rules, limit)
                 _require_single(image, stream)
                 yield image, stream
@@ -147,6 +148,21 @@ def _stream(source: Path | bytes) -> IO[bytes]:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read ({getattr(error, 'strerror', None) or error}); copy it again") from error
     raise DataError(f"is {'a folder' if stat.S_ISDIR(kind) else 'no regular file'}; give an image file")
+
+
+def _image(stream: IO[bytes]) -> ImageFile.ImageFile:
+    """The file opened, its pixels not yet read. Pillow looks into the EXIF of a JPEG and may fail on what it finds."""
+    try:
+        return Image.open(stream, formats=READERS)
+    except Exception:
+        stream.seek(0)
+        content = stream.read()
+        place = content.find(EXIF)
+        if place < 0 or not content.startswith(b"\xff\xd8"):
+            raise
+    image = Image.open(io.BytesIO(content.replace(EXIF, b"none\0\0")), formats=READERS)
+    image.info["exif"] = content[place : place + 65536]  # the longest that a JPEG can hold
+    return image
 
 
 def _permit(pixels: int) -> None:
@@ -228,7 +244,7 @@ def _turn(image: ImageFile.ImageFile) -> int:
 
 def _stored_turn(exif: bytes) -> int | None:
     """The orientation where it stands as the standard says; Pillow reads in order and may fail before it."""
-    block = exif.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")
+    block = exif.removeprefix(EXIF).removeprefix(EXIF)
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None:
         return None
