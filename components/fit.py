@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from components.artefacts import atomic_dir, locked, read_json, reading, tree_hash, values_hash, write_json
 from components.calibration import CalibrationSettings
 from components.checks import check_seed
@@ -144,10 +146,10 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     check_seed(request.seed)
     check_folder(out, data, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
     with reading(run / LOCK, str(run)):
-        return _evaluated(request, data, out)
+        return _evaluated(request, test, data, out)
 
 
-def _evaluated(request: EvaluateRequest, data: Path, out: Path) -> Path:
+def _evaluated(request: EvaluateRequest, test: pd.DataFrame, data: Path, out: Path) -> Path:
     from components.evaluation.component import evaluate_rows
     from components.evaluation.labelled import SPLIT, labelled_rows, require_same
 

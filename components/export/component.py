@@ -134,9 +134,13 @@ def _sample(split: Path, data: Path, synthetic: Path, count: int) -> pd.DataFram
     made = pd.read_parquet(synthetic / "synthetic.parquet")
     made = made.assign(split="synthetic", group=list(table.set_index("image_id")["group"].loc[made["origin"]]))
     parts = [(held, data, count), (made, synthetic, count - len(held))]
-    rows = [part.iloc[_evenly(list(range(len(part))), max(0, most))].assign(root=root) for part, root, most in parts]
+    rows = [
+        part.iloc[_evenly(list(range(len(part))), max(0, most))].assign(root=str(root)) for part, root, most in parts
+    ]
     chosen = pd.concat(rows, ignore_index=True)[["image_id", "group", "split", "root"]]
-    return chosen.assign(path=[root / name for root, name in zip(chosen["root"], chosen["image_id"], strict=True)])
+    return chosen.assign(
+        path=[Path(root) / name for root, name in zip(chosen["root"], chosen["image_id"], strict=True)]
+    )
 
 
 def _evenly(names: list[T], count: int) -> list[T]:
