@@ -144,7 +144,8 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; give the folder of the pictures")
     check_seed(request.seed)
-    check_folder(out, data, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
+    given = request.labelled or request.data
+    check_folder(out, given, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
     with reading(run / LOCK, str(run)):
         return _evaluated(request, test, data, out)
 

@@ -1,6 +1,7 @@
 """Which mask file belongs to which picture; by names alone, nothing is opened and nothing is matched by its order."""
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -171,7 +172,8 @@ def _named_picture(index: Index, text: str) -> str | None:
 
 
 def _named_mask(folder: Path, root: Path, text: str) -> str | None:
-    for place in (folder / text, root / text):
-        if text and place.is_file() and place.resolve().is_relative_to(root.resolve()):
+    for given in (folder / text, root / text):
+        place = Path(os.path.normpath(given))  # links are followed, but the path itself stays within the data set
+        if text and place.is_file() and place.is_relative_to(root):
             return place.relative_to(root).as_posix()
     return None

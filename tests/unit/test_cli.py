@@ -72,7 +72,17 @@ def test_detectors_as_json():
         (("fit", "patchcore", "--data", "nowhere", "--out", "x"), "nowhere: is not a folder"),
         (("fit", "patchcore", "--data", ".", "--out", "x", "--set", "bank"), "write key=value"),
         (("fit", "patchcore", "--data", ".", "--out", "x", "--set", "bank_sise=3"), "did you mean bank_size?"),
+        (
+            ("fit", "patchcore", "--data", ".", "--out", "x", "--set", "split.calibrate_shar=1"),
+            "did you mean calibrate_s",
+        ),
+        (("fit", "patchcore", "--data", ".", "--out", "x", "--groups", "day"), "data.groups is 'day'; choose one of"),
+        (("fit", "patchcore", "--data", ".", "--out", "x", "--params", "none.yaml"), "none.yaml: not found"),
         (("evaluate", ".", "--data", "."), "holds no run.json"),
+        (
+            ("evaluate", ".", "--labelled", ".", "--masks", "black"),
+            "--masks is 'black'; choose one of 'auto', 'marked'",
+        ),
         (("score", "nowhere", "a.png", "--out", "x.parquet"), "holds no manifest.json"),
         (("data", "add", "x", "--adapter", "mvtec"), "choose one of elpv, mtd, folder"),
     ],

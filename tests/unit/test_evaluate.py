@@ -88,9 +88,9 @@ def test_a_labelled_folder_is_evaluated_but_for_what_the_run_learned_from(run, p
 
 
 def test_a_folder_of_learned_pictures_alone_is_refused(run, product, tmp_path):
-    shutil.copytree(product / "train/good", tmp_path / "good")
+    shutil.copytree(product / "train/good", tmp_path / "today/good")
     with pytest.raises(DataError, match=r"no picture is left to evaluate \(40 were learned from, 0 cannot be read\)"):
-        evaluate_run(EvaluateRequest(run, labelled=tmp_path), tmp_path / "out")
+        evaluate_run(EvaluateRequest(run, labelled=tmp_path / "today"), tmp_path / "out")
 
 
 def test_masks_of_a_labelled_folder_may_be_declared(run, product, tmp_path):
@@ -111,15 +111,16 @@ def test_masks_of_a_labelled_folder_may_be_declared(run, product, tmp_path):
 
 
 def test_without_a_test_image_what_needs_no_labels_is_said(without_test, tmp_path):
-    found = metrics(EvaluateRequest(without_test), tmp_path / "out")
+    out = without_test / "evaluation"  # where the command writes to
+    found = metrics(EvaluateRequest(without_test), out)
     assert found["overall"]["image"] == {"not_available": "the test split has no normal and no anomalous images"}
     assert found["overall"]["false_alarm_rate"] == {"not_available": "no images"}
     assert found["calibration"]["n"] >= 5
     low, high = found["calibration"]["false_alarm_interval"]
     assert 0 < low < 0.2 < high < 1
     assert 0 <= found["synthetic_auroc"] <= 1
-    assert (tmp_path / "out/gallery/index.html").exists()
-    assert len(pd.read_parquet(tmp_path / "out/scores.parquet")) == 0
+    assert (out / "gallery/index.html").exists()
+    assert len(pd.read_parquet(out / "scores.parquet")) == 0
 
 
 @pytest.mark.parametrize(("sides", "missing"), [(["good"], "anomalous"), (["scratch"], "normal")])

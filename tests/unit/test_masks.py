@@ -108,6 +108,9 @@ def test_a_table_names_masks_of_any_tool(tmp_path):
         "test/cut/a.png": "ground_truth/task-0.png|ground_truth/task-1.png",
         "test/cut/c.png": "ground_truth/task-3.png",
     }
+    (root / "ground_truth/linked.png").symlink_to("task-2.png")  # as into an archive
+    table.write_text("image,mask\nhole/a.png,../ground_truth/linked.png\n")
+    assert masks(root)["test/hole/a.png"] == "ground_truth/linked.png"
     table.write_text("\ufeffMask; Image\r\ntask-2.png;hole\\a.png\r\n", encoding="utf-8")  # as a spreadsheet saves it
     assert masks(root)["test/hole/a.png"] == "ground_truth/task-2.png"
     for text, said in (("image,mask\nhole/x.png,task-2.png\n", "line 2: there is no test picture hole/x.png"),
