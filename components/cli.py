@@ -130,7 +130,7 @@ def _naming(good: list[str] | None, defect: list[str] | None, groups: str | None
     from components.datasets.rows import Naming
     from components.settings import build
 
-    return build(Naming, _declared(good, defect, groups), "--good, --defect, --groups")
+    return build(Naming, _declared(good, defect, groups), "data")
 
 
 def _declared(good: list[str] | None, defect: list[str] | None, groups: str | None) -> dict[str, Any]:

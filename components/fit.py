@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from components.artefacts import atomic_dir, locked, read_json, reading, tree_hash, values_hash, write_json
 from components.calibration import CalibrationSettings
 from components.checks import check_seed
@@ -135,17 +137,20 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     run, data = request.run, request.labelled or request.data
     if not (run / "run.json").exists():
         raise DataError(f"{run}: holds no run.json; give a folder that `loupe fit` wrote")
-    if data is None or (request.labelled and request.data):
+    test = rows(run, "test")
+    if (data is None and len(test)) or (request.labelled and request.data):
         raise SettingsError("give the data set of the run with --data, or another labelled folder with --labelled")
+    data = data or run  # nothing is read of it where there are no test images
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; give the folder of the pictures")
     check_seed(request.seed)
-    check_folder(out, data, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
+    pictures = request.labelled or request.data  # not the run itself, below which the evaluation lies
+    check_folder(out, pictures, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
     with reading(run / LOCK, str(run)):
-        return _evaluated(request, data, out)
+        return _evaluated(request, test, data, out)
 
 
-def _evaluated(request: EvaluateRequest, data: Path, out: Path) -> Path:
+def _evaluated(request: EvaluateRequest, test: pd.DataFrame, data: Path, out: Path) -> Path:
     from components.evaluation.component import evaluate_rows
     from components.evaluation.labelled import SPLIT, labelled_rows, require_same
 
@@ -159,7 +164,7 @@ def _evaluated(request: EvaluateRequest, data: Path, out: Path) -> Path:
         if request.naming != DEFAULT:
             raise SettingsError("--good, --defect and --groups go with --labelled; the labels of --data are the run's")
         require_same(run, data)
-        table, said = rows(run, "test"), {"split": "test"}
+        table, said = test, {"split": "test"}
         if table.empty:
             log.warning("%s: has no test images; labelled ones can be given with --labelled DIR", run)
     return evaluate_rows(table, said, run / "model", run, run, data, out, settings, request.seed)

@@ -5,7 +5,7 @@ words ``turn=6`` (turned as that EXIF orientation says) and ``inverted``, or ``u
 none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,6 +22,7 @@ CLASSES = 16  # a mask with more levels than this that reaches white is a soft o
 NEARLY_WHITE = 0.9  # of the largest value of its kind of file
 FAINT = 1 / 8  # of white: below it compression noise and class numbers look alike
 INVERTED_AREA, INVERTED_RIM = 0.5, 0.75  # shares of the picture and of its rim beyond which a mask looks inverted
+TINY = 4  # pixels of the working size across which a defect is nearly nothing
 EMPTY, WHOLE, INVERTED, UNREADABLE = "empty mask", "marks the whole picture", "looks inverted", "cannot be read"
 OTHER_SIZE, TURN = "size differs from the picture", "may or may not be turned as the picture is"
 ADVICE = {
@@ -41,6 +42,16 @@ class Region(NamedTuple):
 
     pixels: float
     share: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of all regions: how many, the middle side in pixels and as a share of the picture's, and the smallest share."""
+
+    count: int
+    pixels: float
+    share: float
+    least: float
 
 
 @dataclass(frozen=True)
@@ -184,18 +195,21 @@ def regions(mask: np.ndarray) -> tuple[Region, ...]:
     return tuple(Region(float(min(h, w)), min(h / height, w / width)) for h, w in sides)
 
 
-def tiny_defects(found: Iterable[Region], size: int) -> str | None:
-    """A sentence when the middle one of the regions is under 4 pixels across at the working size, else None."""
-    known = list(found)
-    if not known:
+def sizes(found: Sequence[Region]) -> Sizes | None:
+    """How large regions are; None of none."""
+    if not found:
         return None
-    middle = size * float(np.median([region.share for region in known]))
-    if middle >= 4:
+    pixels, shares = np.array(found).T
+    return Sizes(len(found), float(np.median(pixels)), float(np.median(shares)), float(shares.min()))
+
+
+def tiny_defects(found: Sizes | None, size: int) -> str | None:
+    """A sentence when the middle region is under 4 pixels across at the working size, else None."""
+    if found is None or size * found.share >= TINY:
         return None
-    pixels, least = np.median([region.pixels for region in known]), size * min(region.share for region in known)
     return (
-        f"defects of about {pixels:.0f} pixels become {middle:.1f} of the {size} x {size} that the detector sees (the "
-        f"smallest {least:.1f}); crop or tile the pictures"
+        f"defects of about {found.pixels:.0f} pixels become {size * found.share:.1f} of the {size} x {size} that the "
+        f"detector sees (the smallest {size * found.least:.1f}); crop or tile the pictures"
     )
 
 
@@ -213,11 +227,12 @@ def _read(path: Path, rules: Decoding) -> tuple[np.ndarray, int]:
     if image.mode in ("1", "P"):
         return np.asarray(image) > 0, turn
     levels, white = _values(image)
-    if not _is_soft(levels, white, kind):
+    lossy = kind in ("JPEG", "MPO") or (kind == "WEBP" and b"VP8L" not in _head(path))
+    if not lossy and not _is_soft(levels, white, kind):
         return levels > 0, turn
     top = float(levels.max())
-    if kind in ("JPEG", "MPO") and 0 < top < FAINT * white:
-        raise DataError(f"{path}: is a JPEG as dark as its own noise; export the mask as PNG")
+    if lossy and 0 < top < FAINT * white:
+        raise DataError(f"{path}: is a {kind} file as dark as its own noise; export the mask as PNG")
     return (levels >= top / 2) & (levels > 0), turn
 
 
@@ -241,9 +256,13 @@ def _values(image: Image.Image) -> tuple[np.ndarray, float]:
 
 
 def _is_soft(levels: np.ndarray, white: float, kind: str) -> bool:
-    """Whether a mask has grey edges: always in a JPEG, else when it has many levels up to nearly white."""
-    if kind in ("JPEG", "MPO"):
-        return True
-    if levels.max() < NEARLY_WHITE * white and kind not in ("WEBP", "JPEG2000", "AVIF"):
+    """Whether a mask has grey edges: when it has many levels up to nearly white."""
+    bright, may_lose = levels.max() >= NEARLY_WHITE * white, kind in ("JPEG2000", "AVIF")
+    if not bright and not may_lose:
         return False
-    return len(np.unique(levels)) > CLASSES
+    return len(np.unique(levels)) > (2 if bright and may_lose else CLASSES)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(4096)  # where a WebP says how it is compressed

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from components.datasets.names import sounds_good
+from components.datasets.names import sounds_bad, sounds_good
 from components.datasets.rows import DEFAULT, Listed, Naming, Row
 from components.datasets.truth import (
     TABLE,
@@ -36,6 +36,7 @@ class _Found:
     taken: dict[str, int] = field(default_factory=dict)
     below: dict[str, list[str]] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)  # folders below good that sound like defects
     not_read: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
     truths: list[Path] = field(default_factory=list)  # folders of masks
@@ -145,7 +146,8 @@ def _take(found: _Found, folder: Path, label: str, role: str) -> None:
         found.skip(reason, paths)
     inner = [p for p in listing.taken if any(map(is_truth, p.relative_to(folder).parts[:-1]))]
     found.inner += [(p, folder / _without_truth(p.relative_to(folder))) for p in inner]
-    taken, masks = beside([p for p in listing.taken if p not in set(inner)])
+    within = set(inner)
+    taken, masks = beside([p for p in listing.taken if p not in within])
     found.own_masks += masks
     found.skip(MASKS_BESIDE, [mask for mask, _ in masks])
     name = found.name(folder)
@@ -155,9 +157,24 @@ def _take(found: _Found, folder: Path, label: str, role: str) -> None:
     below = sorted({p.relative_to(folder).parts[0] for p in taken if p.parent != folder})
     if below:
         found.below[name] = below
+    _require_one_label(found, folder, label, taken)
     defect = "" if label == "normal" else normal(folder.name)
     for path in taken:
         found.rows.append(Row(found.name(path), _group(found, folder, path), label, defect, role))
+
+
+def _require_one_label(found: _Found, folder: Path, label: str, taken: list[Path]) -> None:
+    """Good pictures in a folder below a defect would be tested as defective ones; the other way round is told."""
+    below = {part for path in taken for part in path.relative_to(folder).parts[:-1]}
+    good = sorted(part for part in below if normal(part) in found.naming.normals or sounds_good(part))
+    if label == "anomalous" and good and normal(folder.name) not in found.naming.defect:
+        name = found.name(folder)
+        raise DataError(
+            f"{found.root}: {name} counts as a defect, but {good[0]} below it sounds like good pictures; put the label "
+            f"first ({name.rpartition(folder.name)[0]}good/{folder.name}), or say --defect {folder.name}"
+        )
+    if label == "normal":
+        found.doubtful += [f"{found.name(folder)}/.../{part}" for part in sorted(below) if sounds_bad(part)]
 
 
 def _without_truth(path: Path) -> Path:
@@ -226,6 +243,7 @@ def _notes(found: _Found) -> dict[str, Any]:
         "taken": found.taken,
         "folders": found.below,
         "empty": found.empty,
+        "doubtful": found.doubtful,
         "not_read": found.not_read,
         "skipped": {reason: names for reason, names in sorted(found.skipped.items()) if names},
     }
@@ -237,6 +255,8 @@ def note_lines(name: str, notes: dict[str, Any]) -> list[tuple[int, str]]:
     lines = [(logging.INFO, f"{name}: pictures taken: {', '.join(taken)}")]
     if notes["empty"]:
         lines.append((logging.WARNING, f"{name}: {_and(notes['empty'])} without a picture"))
+    if notes["doubtful"]:
+        lines.append((logging.WARNING, f"{name}: {_and(notes['doubtful'])} counts as good, but sounds like defects"))
     for folder, count in notes["not_read"].items():
         lines.append((logging.WARNING, f"{name}: {folder} is not read ({count} pictures); {_advice(folder)}"))
     if notes["skipped"]:

@@ -18,7 +18,7 @@ from components.datasets.rows import GOOD, Naming, Row
 from components.decoding import MAX_PIXELS, Decoding, Picture, full_scale, largest, picture
 from components.errors import DataError, SettingsError
 from components.listing import printable
-from components.masks import AS_IS, Judged, Masks, MaskTurn, Region, judge, mask_paths
+from components.masks import AS_IS, Judged, Masks, MaskTurn, Region, judge, mask_paths, sizes
 from components.measuring import grey, statistics
 from components.progress import progress
 from components.records import MANIFEST_COLUMNS
@@ -68,7 +68,7 @@ def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
         counted = progress(rows, f"{settings.name}: reading images")
         table = read_rows(data, counted, settings, rules, regions)
         table.to_parquet(scratch / "manifest.parquet", index=False)
-        write_json(scratch / LISTING, {**found.notes, "regions": [list(region) for region in regions]})
+        write_json(scratch / LISTING, {**found.notes, "regions": sizes(regions)})
     return out
 
 

@@ -23,6 +23,12 @@ _GOOD = """
     良品 合格 合格品 正常 正常品 良 良好 好 好品 优良 無欠陥 無缺陷 无缺陷 ok品 良い 양품 정상 합격
     جيد سليم תקין טוב अच्छा ดี
 """
+_BAD = frozenset({
+    "bad", "ng", "nok", "notok", "notgood", "nogood", "nio", "defect", "defects", "defective", "fail", "failed",
+    "reject", "rejects", "rejected", "scrap", "faulty", "anomaly", "anomalies", "anomalous", "abnormal", "schlecht",
+    "ausschuss", "defekt", "fehler", "fehlerhaft", "mauvais", "malo", "malos", "cattivo", "slecht",
+    "不良", "不良品", "異常", "异常", "缺陷",
+})  # fmt: skip
 # Words beside them that change nothing: ok_parts, good images 2, Gutteile Bilder.
 _PLAIN = """
     part parts piece pieces image images img imgs picture pictures pic pics photo photos foto fotos sample samples
@@ -48,6 +54,11 @@ def plain(name: str) -> str:
     split = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z]{2})(?=[A-Z][a-z])", " ", name)).casefold()
     kept = "".join(c for c in split if not unicodedata.combining(c) or unicodedata.name(c, "").startswith("DEVANAGARI"))
     return unicodedata.normalize("NFC", kept.replace("ı", "i").replace("ł", "l").replace("ø", "o"))
+
+
+def sounds_bad(name: str) -> bool:
+    """Whether a folder called *name* is likely to hold defects of no further kind."""
+    return "".join(re.findall(r"[^\W\d_]+", plain(name))) in _BAD
 
 
 _FOLDED = frozenset(plain(name) for name in _GOOD.split())

@@ -117,8 +117,13 @@ def _side(row, settings: SplitSettings) -> str:  # type: ignore[no-untyped-def]
 
 
 def _share(image_id: str) -> float:
-    """A number in [0, 1) from the file name alone."""
-    digest = hashlib.sha256(Path(image_id).name.encode()).digest()
+    """A number in [0, 1) from the file name alone; in folders below train/good from their names too.
+
+    Cameras and parts with a folder each often repeat file names: by those alone all would go to one side.
+    """
+    folder, _, below = image_id.partition("/")
+    name = below.partition("/")[2] if folder == "train" else Path(image_id).name
+    digest = hashlib.sha256(name.encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

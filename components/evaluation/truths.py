@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from components.decoding import Decoding
-from components.masks import EMPTY, Region, at_size, mask_paths, reason, regions, tiny_defects, truth
+from components.masks import EMPTY, Region, at_size, mask_paths, reason, regions, sizes, tiny_defects, truth
 
 log = logging.getLogger("loupe")
 
@@ -25,19 +25,13 @@ class Truths:
 
     def defects(self, size: int) -> dict[str, Any]:
         """How large the marked regions are at the working size; a warning where they are nearly nothing."""
-        if not self.regions:
+        known = sizes(self.regions)
+        if known is None:
             return {"regions": 0}
-        if warning := tiny_defects(self.regions, size):
+        if warning := tiny_defects(known, size):
             log.warning("%s", warning)
-        pixels, shares = np.array(self.regions).T
-        return {
-            "regions": len(pixels),
-            "size": size,
-            "median_side": float(np.median(pixels)),
-            "median_side_seen": size * float(np.median(shares)),
-            "least_side_seen": size * float(shares.min()),
-            "warning": warning,
-        }
+        seen = {"median_side_seen": size * known.share, "least_side_seen": size * known.least}
+        return {"regions": known.count, "size": size, "median_side": known.pixels, **seen, "warning": warning}
 
 
 def read_truths(table: pd.DataFrame, data: Path, size: int, rules: Decoding) -> Truths:

@@ -10,7 +10,7 @@ import pandas as pd
 from components.artefacts import read_json, recorded, write_json
 from components.datasets.loading import LISTING, hand_on
 from components.errors import DataError
-from components.masks import ADVICE, UNREADABLE, Region, is_known, mask_paths, reason, tiny_defects
+from components.masks import ADVICE, UNREADABLE, Sizes, is_known, mask_paths, reason, tiny_defects
 from components.validation.contract import ValidationSettings, breaches, repeats
 from components.validation.offline import make_offline
 from components.validation.suite import run_suite
@@ -33,9 +33,10 @@ def validate(manifest: Path, data: Path, out: Path, settings: ValidationSettings
         hand_on(manifest, scratch)
         checks = run_suite(clean, settings, name, scratch / "docs") if len(clean) else []
         listing = read_json(manifest / LISTING) if (manifest / LISTING).exists() else {}
-        sizes = tiny_defects([Region(*region) for region in listing.pop("regions", [])], size)
+        known = listing.pop("regions", None)
+        tiny = tiny_defects(Sizes(**known) if known else None, size)
         repeated = [f"{table.at[row, 'image_id']}: {why}" for row, why in again.items()]
-        found = {"repeats": repeated, "listing": listing, "masks": _masks(clean), "defects": sizes}
+        found = {"repeats": repeated, "listing": listing, "masks": _masks(clean), "defects": tiny}
         summary = {**_summary(name, table, clean, bad, checks, settings), **found}
         clean.to_parquet(scratch / "clean.parquet", index=False)
         bad.to_parquet(scratch / "quarantine.parquet", index=False)

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ def folder(tmp_path):
         save(root / "train/good" / f"{i}.png", tile(i, 64))
     save(root / "test/good/7.png", tile(7, 64))
     save(root / "test/hole/8.png", tile(8, 64))
-    save(root / "ground_truth/hole/8_mask.png", np.full((64, 64), 255, np.uint8))
+    save(root / "ground_truth/hole/8_mask.png", np.pad(np.full((20, 20), 255, np.uint8), 22))
     return root
 
 
@@ -103,7 +104,11 @@ def test_the_same_bytes_with_two_labels_are_quarantined_on_both_sides(folder):
 
 def test_mask_of_the_wrong_size(folder):
     save(folder / "ground_truth/hole/8_mask.png", np.zeros((32, 64), np.uint8))
-    assert "mask is (64, 32), image is (64, 64)" in reasons(checked(folder))["test/hole/8.png"]
+    out = checked(folder)
+    assert len(reasons(out)) == 0
+    assert read_json(out / "summary.json")["masks"]["unknown"] == {"size differs from the picture": ["test/hole/8.png"]}
+    strict = ValidationSettings(min_train_normals=5, max_quarantined_share=0.9, expect_masks=True)
+    assert "size differs from the picture (64 x 32, not 64 x 64)" in reasons(checked(folder, strict))["test/hole/8.png"]
 
 
 def test_missing_mask_breaks_the_contract_only_where_masks_are_expected(folder):
@@ -144,3 +149,35 @@ def test_docs_read_offline(folder):
         assert "<script src=" not in text
         assert '<link rel="stylesheet" href="http' not in text
     assert "expect_column_values_to_be_unique" in (docs / "index.html").read_text()
+
+
+def test_a_dark_field_shows_something_and_a_covered_lens_does_not(folder):
+    dark = np.zeros((64, 64, 3), np.uint8)
+    dark[30, ::8] = 255  # bright edges, mean below 0.004
+    noise = np.random.default_rng(0)
+    save(folder / "train/good/dark.png", dark)
+    save(folder / "train/good/covered.png", noise.integers(0, 3, (64, 64, 3)).astype(np.uint8))
+    save(folder / "train/good/blown.png", noise.integers(253, 256, (64, 64, 3)).astype(np.uint8))
+    save(folder / "train/good/off.png", np.full((64, 64), 128, np.uint8))
+    save(folder / "train/good/film.png", noise.normal(180, 0.8, (64, 64)).round().astype(np.uint8))
+    found = reasons(checked(folder))
+    assert sorted(found.index) == [f"train/good/{name}.png" for name in ("blown", "covered", "off")]
+    assert "shows nothing" in found.iloc[0]
+    assert "--set validation.min_contrast=" in found.iloc[0]
+
+
+def test_every_advice_of_the_contract_names_its_setting(folder):
+    strict = replace(SETTINGS, modes=("L",), max_quarantined_share=0.0)
+    save(folder / "train/good/small.png", tile(9, 20)[..., 0])
+    save(folder / "train/good/long.png", tile(9, 40)[:, :1, 0].repeat(40, 1).repeat(600, 0))
+    with pytest.raises(DataError, match=r"`loupe fit --set validation\.max_quarantined_share=\.\.\.`"):
+        checked(folder, replace(strict, max_side=20_000))
+    found = reasons(folder.parent / "artefacts/validation")
+    assert "--set validation.modes=" in found["train/good/0.png"]
+    assert "--set validation.min_side=" in found["train/good/small.png"]
+    assert "--set validation.max_side=" in found["train/good/long.png"]
+
+
+def test_line_scans_are_within_the_contract(folder):
+    save(folder / "train/good/scan.png", np.tile(tile(3, 64), (256, 1, 1)))  # 16,384 lines
+    assert len(reasons(checked(folder))) == 0
