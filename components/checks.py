@@ -23,8 +23,8 @@ def check_training(precision: str, checkpoint_every: float, store_limit_gb: floa
         raise SettingsError(f"train.precision is {precision}; choose one of {', '.join(PRECISIONS)}")
     if not checkpoint_every > 0:
         raise SettingsError(f"train.checkpoint_every is {checkpoint_every:g}; give seconds above 0")
-    if not store_limit_gb > 0:
-        raise SettingsError(f"train.store_limit_gb is {store_limit_gb:g}; give gigabytes above 0")
+    if not store_limit_gb >= 0:
+        raise SettingsError(f"train.store_limit_gb is {store_limit_gb:g}; give gigabytes, 0 or more")
 
 
 def check_name(name: str, where: str, taken: Collection[str] = ()) -> None:

@@ -65,7 +65,7 @@ def _cache() -> Finding:
     folder = cache_folder()
     held = contents(folder / "features")
     try:
-        check_room(folder, 0.0)
+        check_room(folder / "features", 0.0)
     except LoupeError as error:
         return _finding("cache", False, str(error), f"name another folder in {VARIABLE}; until then training is slower")
     at = next(path for path in (folder, *folder.parents) if path.exists())

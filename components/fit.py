@@ -144,8 +144,8 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; give the folder of the pictures")
     check_seed(request.seed)
-    given = request.labelled or request.data
-    check_folder(out, given, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
+    pictures = request.labelled or request.data  # not the run itself, below which the evaluation lies
+    check_folder(out, pictures, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
     with reading(run / LOCK, str(run)):
         return _evaluated(request, test, data, out)
 

@@ -13,8 +13,16 @@ from components.errors import LoupeError, PlaceError, SettingsError
 FREE_GB = 1.0  # on the disk of a result: images made, checkpoints, model and bundle of one run
 ROOM = "free some space there or choose a place on another disk"
 RIGHTS = "choose another place or change its rights"
-WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}  # the place is at fault, whatever file is named
+CUT_OFF = -1  # no number of the system's: numpy only says that it could not write everything
+WRITING = {
+    CUT_OFF,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+}  # the place is at fault, whatever file is named
 ADVICE = {
+    CUT_OFF: ("not all of it could be written", ROOM),
     errno.ENOSPC: ("the disk is full", ROOM),
     errno.EDQUOT: ("the disk quota of this user is used up", ROOM),
     errno.EFBIG: ("the file would be larger than a file may be here", "raise the limit (`ulimit -f`) or choose a disk "
@@ -26,6 +34,7 @@ ADVICE = {
     errno.ENFILE: ("too many files are open on this machine", "end other programs and start again"),
     errno.ENOENT: ("it is not there", "put it back, or start again if it was there a moment ago"),
     errno.ENOTDIR: ("a part of this path is a file", "give a path whose folders are folders"),
+    errno.EEXIST: ("something else of this name is in the way", "remove it or choose another place"),
     errno.EISDIR: ("it is a folder", "give the name of a file"),
     errno.ENAMETOOLONG: ("the name is too long", "give a shorter one"),
     errno.EIO: ("the disk reports an error", "look after the disk, then start again"),
@@ -58,7 +67,9 @@ def _number(error: BaseException) -> int | None:
     text = str(error)
     if found := NUMBER.search(text):
         return int(found[1])
-    return errno.ENOSPC if UNWRITTEN.search(text) or "disk is full" in text else None
+    if UNWRITTEN.search(text):
+        return CUT_OFF
+    return errno.ENOSPC if "disk is full" in text else None  # SQLite
 
 
 @contextmanager

@@ -134,13 +134,12 @@ def _sample(split: Path, data: Path, synthetic: Path, count: int) -> pd.DataFram
     made = pd.read_parquet(synthetic / "synthetic.parquet")
     made = made.assign(split="synthetic", group=list(table.set_index("image_id")["group"].loc[made["origin"]]))
     parts = [(held, data, count), (made, synthetic, count - len(held))]
-    rows = [
-        part.iloc[_evenly(list(range(len(part))), max(0, most))].assign(root=str(root)) for part, root, most in parts
-    ]
-    chosen = pd.concat(rows, ignore_index=True)[["image_id", "group", "split", "root"]]
-    return chosen.assign(
-        path=[Path(root) / name for root, name in zip(chosen["root"], chosen["image_id"], strict=True)]
-    )
+    return pd.concat([_chosen(part, root, max(0, most)) for part, root, most in parts], ignore_index=True)
+
+
+def _chosen(table: pd.DataFrame, root: Path, count: int) -> pd.DataFrame:
+    rows = table.iloc[_evenly(list(range(len(table))), count)][["image_id", "group", "split"]]
+    return rows.assign(path=[root / name for name in rows["image_id"]])
 
 
 def _evenly(names: list[T], count: int) -> list[T]:
