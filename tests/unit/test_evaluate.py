@@ -110,7 +110,7 @@ def test_masks_of_a_labelled_folder_may_be_declared(run, product, tmp_path):
     assert known["overall"]["pixel"] == right["overall"]["pixel"]
 
 
-def test_without_a_test_image_what_needs_no_labels_is_said(without_test, tmp_path):
+def test_without_a_test_image_what_needs_no_labels_is_said(without_test):
     out = without_test / "evaluation"  # where the command writes to
     found = metrics(EvaluateRequest(without_test), out)
     assert found["overall"]["image"] == {"not_available": "the test split has no normal and no anomalous images"}
