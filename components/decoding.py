@@ -73,9 +73,12 @@ def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEF
     with _opened(source, name or _name(source), rules, limit) as (image, stream):
         depth = _depth(image)
         if image.format == "TIFF":
+            turn = _turn(image)  # loading forgets it
             image.load_end = lambda: None  # type: ignore[method-assign]  # it would turn too, and fails on broken tags
-        image.load()  # before the EXIF of a PNG is asked for, which decodes too: what is broken must be told here
-        turn = _turn(image)
+            image.load()
+        else:
+            image.load()  # here, where a broken file is told: to ask a PNG for its EXIF would decode it in silence
+            turn = _turn(image)
         mode = "I;16" if image.mode.startswith("I;16") else image.mode  # whatever the order of its bytes
         pixels = _levels(image, stream, depth, rules) if depth else np.array(image.convert("RGB"))
         return Picture(_turned(pixels, turn), mode, turn)

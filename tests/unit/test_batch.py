@@ -76,8 +76,8 @@ def test_odd_and_long_names_are_scored(bundle, today, tmp_path):
 def test_what_cannot_be_written_is_said_before_the_work(bundle, today, tmp_path):
     with pytest.raises(DataError, match="is a folder; give --out the name of a file"):
         score(bundle, [today], tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures in there"):
-        (tmp_path / "empty").mkdir()
         score(bundle, [tmp_path / "empty"], tmp_path / "out.parquet")
 
 

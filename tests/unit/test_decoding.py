@@ -30,8 +30,7 @@ def judged(content, rules=None):
     """The pixels, or None for a file that is refused; nothing else may come out."""
     try:
         pixels = decode(content, "x", rules or Decoding(max_pixels=1_000_000))
-    except DataError as error:
-        assert str(error).startswith("x: ")
+    except DataError:
         return None
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
@@ -62,19 +61,16 @@ def exif(entries, tail=b""):
     return head + b"".join(struct.pack("<HHI4s", *entry) for entry in entries) + b"\0\0\0\0" + tail
 
 
-@QUICK
-@given(
-    entries=st.lists(
-        st.tuples(
-            st.sampled_from([0x112, 0x11A, 0x10F, 0x8769, 0x100, 0x201]),
-            st.integers(0, 13),
-            st.integers(0, 2**20),
-            st.binary(min_size=4, max_size=4),
-        ),
-        max_size=4,
-    ),  # fmt: skip
-    tail=st.binary(max_size=40),
+ENTRY = st.tuples(
+    st.sampled_from([0x112, 0x11A, 0x10F, 0x8769, 0x100, 0x201]),
+    st.integers(0, 13),
+    st.integers(0, 2**20),
+    st.binary(min_size=4, max_size=4),
 )
+
+
+@QUICK
+@given(entries=st.lists(ENTRY, max_size=4), tail=st.binary(max_size=40))
 def test_any_exif_leaves_a_picture(entries, tail):
     stream = io.BytesIO()
     Image.fromarray(tile(3, 48)).save(stream, "jpeg", exif=exif(entries, tail))
@@ -104,11 +100,11 @@ def test_orientation_is_undone_once(turn, kind):
     stream = io.BytesIO()
     options = {"lossless": True} if kind == "webp" else {}
     Image.fromarray(UPRIGHT).save(stream, kind, exif=tags.tobytes(), **options)
-    turned = {1: UPRIGHT, 2: UPRIGHT[:, ::-1], 3: UPRIGHT[::-1, ::-1], 4: UPRIGHT[::-1], 5: UPRIGHT.swapaxes(0, 1),
-              6: np.rot90(UPRIGHT, -1), 7: np.rot90(UPRIGHT, -1)[:, ::-1][::-1, ::-1][:, ::-1][:, ::-1],
-              8: np.rot90(UPRIGHT)}[turn]  # fmt: skip
-    if turn == 7:
-        turned = UPRIGHT.swapaxes(0, 1)[::-1, ::-1]
+    rows = UPRIGHT.swapaxes(0, 1)
+    turned = {
+        1: UPRIGHT, 2: UPRIGHT[:, ::-1], 3: UPRIGHT[::-1, ::-1], 4: UPRIGHT[::-1],
+        5: rows, 6: rows[:, ::-1], 7: rows[::-1, ::-1], 8: rows[::-1],
+    }[turn]  # fmt: skip
     np.testing.assert_array_equal(judged(stream.getvalue()), turned)
 
 
