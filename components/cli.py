@@ -327,7 +327,9 @@ def retrain(
     from components.params import load_params
     from components.retraining.component import Retraining
     from flows.retrain import retrain as run
+    from flows.terminal import without_tracebacks
 
+    without_tracebacks()
     job = Retraining.of(load_params(params), verdict)
     say(f"{run(verdict, params)}: see {job.folder}")
 
@@ -382,7 +384,9 @@ def inbox(
 ) -> None:
     """Score what lies below inbox/<source>/ of the object store, each file once; bad files are quarantined."""
     from flows.batch import batch_scoring
+    from flows.terminal import without_tracebacks
 
+    without_tracebacks()
     say(f"{batch_scoring(params, name)} images scored")
 
 

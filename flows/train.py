@@ -3,19 +3,18 @@
 Tasks exchange paths. Retries are only where a disk or network is touched; one training runs at a time (``flows.slot``).
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from components.errors import LoupeError
 from components.isolated import run_stage
 from components.params import Params, load_params
 from components.progress import show_logs
 from components.stages import Stages
 from flows.slot import training_slot
+from flows.terminal import without_tracebacks
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
@@ -102,20 +101,9 @@ def train(params_file: Path = Path("params.yaml"), views: list[str] | None = Non
     return rank(evaluations, Path(params.artefacts) / "leaderboard")
 
 
-class OneSentence(logging.Filter):
-    """Our own errors are one sentence; Prefect's traceback above it would only hide that."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], LoupeError):
-            record.exc_info, record.exc_text = None, None
-        return True
-
-
 def run_here(params_file: Path, views: list[str] | None, detectors: list[str] | None) -> str:
     """Run the flow in this process and return the leaderboard as text."""
     show_logs()
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(name).handlers:
-            handler.addFilter(OneSentence())
+    without_tracebacks()
     out: Any = train(params_file, views, detectors)
     return f"{(out / 'leaderboard.md').read_text()}\nleaderboard in {out}"

@@ -4,7 +4,7 @@ import logging
 import sys
 
 from components.errors import DataError
-from flows.train import OneSentence
+from flows.terminal import OneSentence
 
 
 def record(error: Exception) -> logging.LogRecord:
@@ -20,3 +20,9 @@ def test_our_errors_lose_their_traceback_and_others_keep_it():
     assert OneSentence().filter(foreign)
     assert ours.exc_info is None
     assert foreign.exc_info is not None
+
+
+def test_in_a_command_no_traceback_is_shown():
+    foreign = record(ValueError("a mistake of ours"))
+    assert OneSentence(all_errors=True).filter(foreign)
+    assert foreign.exc_info is None
