@@ -71,17 +71,10 @@ def decode(source: Path | bytes, name: str | None = None, rules: Decoding = DEFA
 def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEFAULT, limit: str = LIMIT) -> Picture:
     """``decode``, with what else the file tells."""
     with _opened(source, name or _name(source), rules, limit) as (image, stream):
-        depth = _depth(image)
-        if image.format == "TIFF":
-            turn = _turn(image)  # loading forgets it
-            image.load_end = lambda: None  # type: ignore[method-assign]  # it would turn too, and fails on broken tags
-            image.load()
-        else:
-            image.load()  # here, where a broken file is told: to ask a PNG for its EXIF would decode it in silence
-            turn = _turn(image)
+        depth, turn = _depth(image), _loaded(image)
         mode = "I;16" if image.mode.startswith("I;16") else image.mode  # whatever the order of its bytes
         pixels = _levels(image, stream, depth, rules) if depth else np.array(image.convert("RGB"))
-        return Picture(_turned(pixels, turn), mode, turn)
+        return Picture(upright(pixels, turn), mode, turn)
 
 
 def largest(source: Path, rules: Decoding = DEFAULT) -> float | None:
@@ -235,6 +228,17 @@ def _is_reduced(page: Any) -> bool:
     return bool(kind & 0b101) or _number(page.tag_v2.get(OLD_PAGE_KIND)) == 2
 
 
+def _loaded(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation of *image*, after its samples were read as they are stored."""
+    if image.format == "TIFF":
+        turn = _turn(image)  # loading forgets it
+        image.load_end = lambda: None  # type: ignore[method-assign]  # it would turn too, and fails on broken tags
+        image.load()
+        return turn
+    image.load()  # here, where a broken file is told: to ask a PNG for its EXIF would decode it in silence
+    return _turn(image)
+
+
 def _turn(image: ImageFile.ImageFile) -> int:
     """The EXIF orientation, 1 where there is none or it cannot be read; other tags are often broken and not asked."""
     try:
@@ -260,27 +264,21 @@ def _stored_turn(exif: bytes) -> int | None:
     return None
 
 
-def _turned(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """*pixels* (H, W, 3) upright: orientations 5 to 8 are stored with rows and columns exchanged."""
+def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
+    """*pixels* (H, W) or (H, W, 3) as an EXIF orientation shows them; 5 to 8 are stored with the axes exchanged."""
     if turn == 1:
         return pixels
-    upright = pixels.swapaxes(0, 1) if turn >= 5 else pixels
-    rows = -1 if turn in (3, 4, 7, 8) else 1
-    columns = -1 if turn in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(upright[::rows, ::columns])
+    shown = pixels.swapaxes(0, 1) if turn >= 5 else pixels
+    rows, columns = -1 if turn in (3, 4, 7, 8) else 1, -1 if turn in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(shown[::rows, ::columns])
 
 
 def _depth(image: ImageFile.ImageFile) -> Literal["", "grey", "colour"]:
     """What has samples of more than 8 bits, by the header alone; to be asked before anything is decompressed."""
     if image.mode.startswith(("I", "F")):
         return "grey"
-    layouts = [_layout(tile.args) for tile in image.tile]
+    layouts = [str(_first(tile.args) or "") for tile in image.tile]
     return "colour" if any(layout.startswith("RGB") and ";16" in layout for layout in layouts) else ""
-
-
-def _layout(args: Any) -> str:
-    """How a decoder lays out samples, by Pillow's name, from what it is called with."""
-    return str(_first(args) or "")
 
 
 def _levels(image: ImageFile.ImageFile, stream: IO[bytes], depth: str, rules: Decoding) -> np.ndarray:
@@ -338,7 +336,7 @@ def _low_bytes(image: ImageFile.ImageFile, stream: IO[bytes]) -> np.ndarray:
 
 
 def _exchanged(args: Any) -> Any:
-    layout = _layout(args)
+    layout = str(_first(args) or "")  # how samples are laid out, by Pillow's name
     order = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}[layout[-1]]
     swapped = layout[:-1] + order
     return (swapped, *args[1:]) if isinstance(args, tuple) else swapped
@@ -396,12 +394,5 @@ def stored(source: Path, rules: Decoding = DEFAULT) -> tuple[Image.Image, str, i
     Raises DataError, and nothing else, as ``decode`` does.
     """
     with _opened(source, _name(source), rules, LIMIT) as (image, _):
-        turn = _turn(image)
-        if image.format == "TIFF":
-            image.load_end = lambda: None  # type: ignore[method-assign]  # it would turn too, and fails on broken tags
+        turn = _loaded(image)
         return image.copy(), str(image.format), turn
-
-
-def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """*pixels* (H, W) or (H, W, 3) as an EXIF orientation shows them."""
-    return _turned(pixels, turn)

@@ -84,3 +84,12 @@ def test_generated_half_of_a_method_page_is_up_to_date(name):
 def test_files_stay_below_four_hundred_lines():
     for file in (*Path("components").rglob("*.py"), *Path("flows").rglob("*.py"), *Path("tests").rglob("*.py")):
         assert len(file.read_text().splitlines()) <= 400, file
+
+
+def test_every_trouble_names_a_test_that_is_there():
+    text = Path("docs/reliability.md").read_text()
+    named = re.findall(r"([\w/]+\.py)::(\w+)", text)
+    assert len(named) > 50
+    for file, name in named:
+        path = Path(file) if file.startswith("tests/") else Path("tests/unit", file)
+        assert f"def {name}(" in path.read_text(), f"{file}::{name}"

@@ -1,5 +1,6 @@
 """Masks as other tools write them: which picture, which pixels, what cannot be true, and the working size."""
 
+import io
 import unicodedata
 
 import numpy as np
@@ -11,7 +12,7 @@ from components.artefacts import read_json
 from components.datasets.adapters import folder_rows
 from components.datasets.manifest import DataSettings, make_manifest
 from components.datasets.splits import SplitSettings, _move_labelled
-from components.decoding import DEFAULT
+from components.decoding import DEFAULT, stored
 from components.errors import DataError
 from components.masks import Region, at_size, is_known, judge, load, mask_paths, regions, sizes, tiny_defects, truth
 from components.retraining.dataset import base_rows
@@ -364,3 +365,14 @@ def test_a_retraining_carries_how_masks_are_read(part):
     assert rules["test/hole/right.png"] == rules["test/hole/turned.png"] == "as is"
     assert rules["test/hole/empty.png"] == "unknown: empty mask"
     assert rules["train/good/0.png"] is None
+
+
+def test_a_broken_mask_is_told_and_not_taken_for_an_empty_one(tmp_path):
+    mask = np.zeros((96, 96), np.uint8)
+    mask[30:60, 20:70] = np.random.default_rng(0).integers(1, 255, (30, 50))
+    stream = io.BytesIO()
+    Image.fromarray(mask).save(stream, "png")
+    content = stream.getvalue()
+    (tmp_path / "x.png").write_bytes(content[:60] + bytes(b ^ 255 for b in content[60:120]) + content[120:])
+    with pytest.raises(DataError, match="cannot be decoded"):
+        stored(tmp_path / "x.png")
