@@ -22,6 +22,7 @@ from components.synthesis.strategies import AREAS, STRATEGIES, SynthesisSettings
 
 TRIES = 50
 GRID_ROWS = 3
+STEM_BYTES = 100  # of an image's name in that of its anomaly: file systems take 255 bytes in all
 
 __all__ = ["AREAS", "STRATEGIES", "SynthesisSettings", "Synthetic", "identity", "make", "synthesise"]
 
@@ -72,8 +73,14 @@ def _prepared(path: Path, size: int, rules: Decoding) -> np.ndarray:
     return np.asarray(Image.fromarray(decode(path, rules=rules)).resize((size, size), Image.Resampling.BILINEAR))
 
 
+def _short(origin: str) -> str:
+    """A file name from an image id: its stem, cut, and a hash, as stems occur again in other folders."""
+    stem = Path(origin).stem.encode()[:STEM_BYTES].decode(errors="ignore")
+    return f"{stem}-{hashlib.sha256(origin.encode()).hexdigest()[:12]}"
+
+
 def _write(out: Path, made: Synthetic, origin: str, strategy: str, k: int, seed: int) -> dict[str, Any]:
-    name = f"{Path(origin).with_suffix('').as_posix().replace('/', '-')}-{strategy}-{k}.png"
+    name = f"{_short(origin)}-{strategy}-{k}.png"
     Image.fromarray(made.image).save(out / "images" / name)
     Image.fromarray(made.mask).save(out / "masks" / name)
     values = (f"images/{name}", f"masks/{name}", origin, strategy, made.strength, made.area, seed)

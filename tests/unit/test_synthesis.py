@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -186,3 +187,19 @@ def test_identity_changes_with_the_code(tmp_path, monkeypatch):
     made_by.identity.cache_clear()
     assert made_by.identity() != before
     made_by.identity.cache_clear()
+
+
+def test_long_names_and_equal_names_keep_files_of_their_own(tmp_path):
+    names = ["train/good/a/b.png", "train/good/a-b.png", "train/good/a/b.jpg", "train/good/" + "ü" * 120 + ".png"]
+    split = tmp_path / "split"
+    split.mkdir()
+    rows = [{"image_id": name, "split": "calibrate", "label": "normal", "group": "g"} for name in names]
+    pd.DataFrame(rows).to_parquet(split / "split.parquet")
+    for seed, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(tile(seed)).save(tmp_path / name)
+    out = made_by.synthesise(split, tmp_path, tmp_path / "synthetic", SynthesisSettings(size=64), 0)
+    table = pd.read_parquet(out / "synthetic.parquet")
+    assert list(table["origin"]) == names
+    assert table["image_id"].is_unique
+    assert all((out / name).is_file() for name in (*table["image_id"], *table["mask"]))
