@@ -37,7 +37,7 @@ CONFIG = {
     "retrain": {
         "min_candidates": 30,
         # Tiny pictures on a busy machine: times and synthetic figures are not what is looked at here.
-        "gate": {"latency_factor": 50.0, "auroc_loss": 0.3, "recall_loss": 0.9, "max_contamination": 0.15},
+        "gate": {"latency_factor": 50.0, "auroc_loss": 0.3, "recall_loss": 0.9, "max_contamination": 0.1},
     },
 }
 CLEAN, POISONED = "line-1", "line-2"
@@ -152,7 +152,7 @@ def test_all_deployments_and_the_automation_are_with_the_server(stack):
 
 def test_a_poisoned_pool_is_refused_with_the_reason(poisoned, project):
     assert poisoned.action == "refuse"
-    assert "failed: alarms on the drifted window" in poisoned.reasons[0]
+    assert any(reason.startswith("failed: estimated share of defects") for reason in poisoned.reasons)
     assert registry(project).champion("product") == "1"
     refused = [d for d in registry(project).decisions("product") if d.action == "refuse"]
     assert [d.version for d in refused] == [poisoned.challenger]
