@@ -4,8 +4,12 @@ export
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+FAST := tests/unit/core tests/unit/decision
 
-.PHONY: setup pipeline test check bench stack stack-down demo-drift clean
+.PHONY: help setup pipeline test quick check golden bench stack stack-down demo-drift clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
 
 setup: $(READY)  ## the virtual environment, from the lock file
 
@@ -23,7 +27,17 @@ test: setup  ## all tests
 check: setup  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+
+quick: setup  ## style, floor plan, types and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 -m "not slow" $(FAST)
+
+golden: setup  ## store the golden numbers of one method: make golden NAME=patchcore
+	$(BIN)/pytest tests/contract -k "golden and $(NAME)" --golden
 
 bench: setup  ## the reproducible benchmark: dvc repro over the matrix of params.yaml
 	$(BIN)/loupe data check elpv

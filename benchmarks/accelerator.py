@@ -22,8 +22,8 @@ from benchmarks.more import PUBLISHED, changed, measured, quality
 from benchmarks.studies import Overrides, label
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, View, apart, scored
-from components.artefacts import read_json, write_json
-from components.detectors import CATALOGUE, settings_for
+from components.core.artefacts import read_json, write_json
+from components.detectors.catalogue import CATALOGUE, settings_for
 from components.evaluation.metrics import pixel_metrics
 
 RESULTS = Path(__file__).parent / "results"

@@ -18,15 +18,15 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.fit import stored
-from components.artefacts import tree_hash, write_json
+from components.core.artefacts import tree_hash, write_json
+from components.core.errors import DataError
+from components.core.progress import progress
 from components.datasets.loading import rows
-from components.decoding import decode
-from components.errors import DataError
-from components.params import load_params
-from components.progress import progress
-from components.scoring.batch import tensor
-from components.scoring.bundle import Bundle
-from components.stages import Stages
+from components.decision.batch import tensor
+from components.decision.bundle import Bundle
+from components.pictures.decoding import decode
+from components.pipeline.params import load_params
+from components.pipeline.stages import Stages
 
 RESULTS = Path(__file__).parent / "results" / "cascade.json"
 ORDER = {("edge", "normal"): 0, ("full", "normal"): 1, ("full", "anomalous"): 1, ("edge", "anomalous"): 2}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from components.registry.champion import synthetic_score
+from components.registry.register import synthetic_score
 
 CANDIDATES = (([1, 2, 3], 0.0), ([2, 3, 4], 0.0), ([2, 3, 4], 0.005), ([3, 4], 0.005))
 CHOSEN = {

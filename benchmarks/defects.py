@@ -16,10 +16,10 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.floor import trained_scores
 from benchmarks.table import markdown
 from benchmarks.variant import View, scored
+from components.core.progress import progress
 from components.datasets.loading import rows
-from components.detectors import CATALOGUE
+from components.detectors.catalogue import CATALOGUE
 from components.evaluation.metrics import pixel_metrics
-from components.progress import progress
 from components.training.model import load_model
 
 RESULTS = Path(__file__).parent / "results" / "defects.md"

@@ -20,14 +20,15 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import project
-from components.artefacts import file_hash, write_json
+from components.core.artefacts import file_hash, write_json
 from components.datasets.adapters import elpv_rows
 from components.datasets.versions import checkout
-from components.monitoring.component import VERDICTS
-from components.params import load_params
-from components.registry import Registry, RegistrySettings
-from components.retraining.component import decisions
-from components.stages import Stages
+from components.monitoring.monitor import VERDICTS
+from components.pipeline.params import load_params
+from components.pipeline.retraining import decisions
+from components.pipeline.stages import Stages
+from components.registry.mlflow import Registry
+from components.registry.settings import RegistrySettings
 from components.storage import open_store
 from infra.stack import Stack
 
@@ -162,8 +163,8 @@ def without_defects(folder: Path, cells: Cells) -> Path:
 
 def rates(folder: Path, cells: Cells, seen: dict) -> dict:  # type: ignore[type-arg]
     """Shares of alarms of the first champion and of the challengers, by kind of cell."""
-    from components.scoring.batch import record
-    from components.scoring.bundle import Bundle
+    from components.decision.batch import record
+    from components.decision.bundle import Bundle
 
     registry = Registry(RegistrySettings(str(folder / "registry")))
     kinds = {

@@ -21,8 +21,8 @@ from scipy.ndimage import gaussian_filter1d, shift
 from components.datasets.adapters import adapter
 from components.datasets.duplicates import Copies, Pictures, find_copies
 from components.datasets.manifest import measure
-from components.datasets.splits import SplitSettings
-from components.decoding import decode
+from components.datasets.settings import SplitSettings
+from components.pictures.decoding import decode
 
 DRAWN, PER_KIND, SCALES = 150, 5, (1000, 5000, 20_000)
 OUT = Path(__file__).parent / "results" / "duplicates.md"

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.artefacts import file_hash, read_json
+from components.core.artefacts import file_hash, read_json
 
 RUNS = Path("runs/benchmark/seed-0")
 CELLS = Path("data/elpv/images")
@@ -89,7 +89,8 @@ def child(folder: str, at: str, *names: str) -> None:
     """Ask the store in *folder* at the time *at*; prints what it took as JSON."""
     import dataclasses
 
-    from components.backbones import Backbone, BackboneSettings, FeatureStore
+    from components.backbones.extractor import Backbone, BackboneSettings
+    from components.backbones.store import FeatureStore
     from components.training.data import FileImages
 
     paths = tuple(map(Path, names))

@@ -25,18 +25,18 @@ import numpy as np
 import torch
 import yaml
 
-from components.artefacts import git_commit, read_json, write_json
-from components.backbones import Backbone, BackboneSettings
+from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.runtime import FastBackbone
-from components.cache import cache_folder
+from components.core.artefacts import git_commit, read_json, write_json
+from components.core.cache import cache_folder
+from components.core.errors import LoupeError
+from components.core.runtime import session
 from components.datasets.loading import rows
-from components.decoding import decode
-from components.detectors import CATALOGUE, create, settings_for
-from components.errors import LoupeError
-from components.params import load_params
-from components.runtime import session
-from components.scoring.batch import tensor
-from components.stages import Stages
+from components.decision.batch import tensor
+from components.detectors.catalogue import CATALOGUE, create, settings_for
+from components.pictures.decoding import decode
+from components.pipeline.params import load_params
+from components.pipeline.stages import Stages
 
 VIEWS = ("mtd", "screw", "elpv-mono", "elpv-poly")
 WORK = Path("runs/benchmark")
@@ -159,7 +159,7 @@ def by_group(groups: dict[str, Any], calibrated: dict[str, Any]) -> dict[str, An
 
 def timed(stage: str, view: str, detector: str, params: Path) -> tuple[float, float, int]:
     """Seconds by the clock and of the processor, and peak resident MiB, of one stage in a process of its own."""
-    command = [sys.executable, "-m", "components.stages", stage, view, detector, "--params", str(params)]
+    command = [sys.executable, "-m", "components.pipeline.stages", stage, view, detector, "--params", str(params)]
     started = time.perf_counter()
     with (params.parent / f"{view}-{detector}.log").open("a") as log:
         process = subprocess.Popen(command, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})

@@ -22,11 +22,11 @@ from benchmarks.fit import VIEWS, stored
 from benchmarks.mechanisms import paired
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, SIDE, View, apart, figures
-from components.artefacts import git_commit, read_json, write_json
-from components.detectors import CATALOGUE, create, settings_for
+from components.core.artefacts import git_commit, read_json, write_json
+from components.core.runtime import keep_freed_memory
+from components.detectors.catalogue import CATALOGUE, create, settings_for
 from components.detectors.contract import Detector, Fit, Table, TrainingData
 from components.evaluation.metrics import image_metrics
-from components.runtime import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
 LOCK = threading.Lock()

@@ -17,11 +17,11 @@ import torch
 
 from benchmarks.fit import WORK, params_file, prepared, stored
 from benchmarks.table import markdown
-from components.artefacts import git_commit, read_json, write_json
+from components.core.artefacts import git_commit, read_json, write_json
+from components.core.errors import DataError
 from components.datasets.loading import rows
-from components.errors import DataError
-from components.params import load_params
-from components.stages import Stages
+from components.pipeline.params import load_params
+from components.pipeline.stages import Stages
 
 RESULTS = Path(__file__).parent / "results"
 DETECTOR = "prn"

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 
 import components  # noqa: F401
-from components.artefacts import write_json
+from components.core.artefacts import write_json
 
 CLIENTS = 8
 HEADERS = {"Content-Type": "image/png"}
@@ -30,9 +30,9 @@ HEADERS = {"Content-Type": "image/png"}
 
 def bare(bundle: Path, images: list[Path], seconds: float) -> dict[str, float]:
     """Images per second of ``session.run`` alone, by batch size."""
-    from components.decoding import decode
-    from components.scoring.batch import tensor
-    from components.scoring.bundle import Bundle
+    from components.decision.batch import tensor
+    from components.decision.bundle import Bundle
+    from components.pictures.decoding import decode
 
     opened, result = Bundle.open(bundle), {}
     pictures = [tensor(decode(path, rules=opened.decoding)) for path in images]

@@ -23,10 +23,10 @@ from benchmarks.fit import prepare, stored
 from benchmarks.studies import STUDIES, Mechanism, Overrides, label, studied
 from benchmarks.table import markdown, spread
 from benchmarks.variant import KEPT, ROUNDS, SIDE, View, apart, figures, trained
-from components.artefacts import git_commit, read_json, values_hash, write_json
-from components.detectors import create, settings_for
-from components.runtime import keep_freed_memory
-from components.settings import plain
+from components.core.artefacts import git_commit, read_json, values_hash, write_json
+from components.core.runtime import keep_freed_memory
+from components.core.settings import plain
+from components.detectors.catalogue import create, settings_for
 
 SEEDS = (0, 1, 2)
 RESULTS = Path(__file__).parent / "results"

@@ -1,11 +1,14 @@
 """The generated half of the method pages: ``python -m benchmarks.methods`` rewrites docs/methods/*.md below the marker.
 
+The list of methods in README.md comes from here too.
+
 Settings with the comments that stand beside them in the code, the authors' figures, and what was measured here.
 """
 
 import inspect
 import io
 import re
+import textwrap
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,13 @@ from benchmarks import floor
 from benchmarks import mechanisms as study
 from benchmarks.fit import stored
 from benchmarks.table import HEAD, SEEDS_HEAD, Results, markdown, named, results, rows, seed_rows
-from components.detectors import CATALOGUE, detector_class
-from components.settings import plain
+from components.core.settings import plain
+from components.detectors.catalogue import CATALOGUE, detector_class
+from components.detectors.contract import PixelDetector
 
 PAGES = Path("docs/methods")
 MARKER = "<!-- Below this line: python -m benchmarks.methods -->"
+README, LIST, END = Path("README.md"), "<!-- methods: written by python -m benchmarks.methods -->", "<!-- end -->"
 MECHANISMS = Path(__file__).parent / "results" / "mechanisms.json"
 
 
@@ -26,6 +31,23 @@ def main() -> None:
     for name in CATALOGUE:
         page = PAGES / f"{name}.md"
         page.write_text(f"{page.read_text().split(MARKER)[0].rstrip()}\n\n{MARKER}\n{generated(name)}")
+    README.write_text(listed(README.read_text()))
+
+
+def listed(text: str) -> str:
+    """*text* with today's methods between the two marks."""
+    before, rest = text.split(LIST)
+    return f"{before}{LIST}\n{overview()}\n{END}{rest.split(END, 1)[1]}"
+
+
+def overview() -> str:
+    """Every method with its page, by what it learns from."""
+    links: dict[bool, list[str]] = {False: [], True: []}
+    for name in CATALOGUE:
+        kind = detector_class(name)
+        links[issubclass(kind, PixelDetector)].append(f"[{kind.info.title}](docs/methods/{name}.md)")
+    said = f"- Methods: over frozen features {', '.join(links[False])}; from pixels {', '.join(links[True])}"
+    return "\n".join(textwrap.wrap(said, 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
 
 
 def generated(name: str) -> str:

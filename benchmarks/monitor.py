@@ -22,11 +22,11 @@ from PIL import Image, ImageFilter
 from benchmarks import project
 from benchmarks.demo_drift import CONFIG, MODEL, Cells
 from benchmarks.streams import Watch, scored
-from components.artefacts import read_json, write_json
+from components.core.artefacts import read_json, write_json
+from components.core.progress import progress
 from components.datasets.versions import checkout
 from components.monitoring.columns import read_reference, standardised
 from components.monitoring.settings import MonitorSettings
-from components.progress import progress
 
 mpl.use("Agg")
 ROOT = Path(__file__).parent

@@ -21,11 +21,11 @@ from benchmarks.fit import prepare, stored
 from benchmarks.studies import Overrides, label
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, View, apart, figures, trained
-from components.artefacts import git_commit, read_json, values_hash, write_json
-from components.detectors import create, settings_for
+from components.core.artefacts import git_commit, read_json, values_hash, write_json
+from components.core.runtime import keep_freed_memory
+from components.core.settings import plain
+from components.detectors.catalogue import create, settings_for
 from components.detectors.contract import Detector
-from components.runtime import keep_freed_memory
-from components.settings import plain
 from components.training.select import SyntheticAUROC
 
 RESULTS = Path(__file__).parent / "results"

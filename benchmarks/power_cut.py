@@ -18,9 +18,9 @@ import psutil
 
 from benchmarks import project
 from benchmarks.demo_drift import CLEAN, CONFIG, HERE, MODEL, Cells, decision_of, feed, say, until
-from components.artefacts import write_json
+from components.core.artefacts import write_json
 from components.datasets.versions import checkout
-from components.monitoring.component import SENT
+from components.monitoring.monitor import SENT
 from components.storage import open_store
 from infra.stack import Stack
 
@@ -72,7 +72,11 @@ def up(folder: Path) -> Stack:
 def trainings() -> list[psutil.Process]:
     """Training stages of this stack's project."""
     found = [(p, p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])]
-    return [p for p, words in found if "components.stages" in words and "train" in words and f"{MODEL}-live" in words]
+    return [
+        p
+        for p, words in found
+        if "components.pipeline.stages" in words and "train" in words and f"{MODEL}-live" in words
+    ]
 
 
 def kill(stack: Stack) -> None:

@@ -17,16 +17,16 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 
 from benchmarks.fit import VIEWS, params_file, prepare, stored
-from components.artefacts import file_hash, values_hash, write_json
-from components.backbones import FeatureStore
+from components.backbones.store import FeatureStore
+from components.core.artefacts import file_hash, values_hash, write_json
+from components.core.runtime import keep_freed_memory
+from components.core.settings import plain
 from components.datasets.loading import rows
-from components.detectors import settings_for
+from components.detectors.catalogue import settings_for
 from components.detectors.contract import Stage, TrainingData
-from components.detectors.dsr import DSR, decibels
-from components.params import load_params
-from components.runtime import keep_freed_memory
-from components.settings import plain
-from components.stages import Stages
+from components.detectors.methods.dsr import DSR, decibels
+from components.pipeline.params import load_params
+from components.pipeline.stages import Stages
 from components.training.checkpoint import Checkpoint
 from components.training.data import FileImages, FitImages
 from components.training.loop import Loop

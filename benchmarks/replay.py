@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 
 from benchmarks import project
 from benchmarks.streams import Watch, scored
-from components.artefacts import write_json
-from components.datasets.adapters import bsdata_rows
+from components.core.artefacts import write_json
+from components.datasets.adapters import bsdata_read
 from components.monitoring.columns import read_reference, standardised
 from components.monitoring.settings import MonitorSettings
 
@@ -45,7 +45,7 @@ def rounds() -> pd.DataFrame:
     table = pd.DataFrame([
         {"path": DATA / r.image_id, "position": r.group, "defect": r.label == "anomalous",
          "at": datetime.strptime(Path(r.image_id).stem.rpartition("_")[2], "%y%m%d%H%M%S").replace(tzinfo=UTC)}
-        for r in bsdata_rows(DATA)
+        for r in bsdata_read(DATA).rows
     ]).sort_values("at")  # fmt: skip
     table["round"] = table.groupby("position").cumcount()
     return table.reset_index(drop=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from components.decoding import decode
+from components.core.progress import progress
+from components.decision.batch import judged, tensor
+from components.decision.bundle import Bundle
 from components.monitoring.bounds import bounds, distances
 from components.monitoring.columns import frame, read_reference, standardised
 from components.monitoring.settings import MonitorSettings
 from components.monitoring.verdict import Verdict, decide, drifted
-from components.progress import progress
-from components.scoring.batch import judged, tensor
-from components.scoring.bundle import Bundle
+from components.pictures.decoding import decode
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 Change = Callable[[np.ndarray], np.ndarray]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.detectors import CATALOGUE
+from components.detectors.catalogue import CATALOGUE
 
 Overrides = dict[str, Any]
 

@@ -24,13 +24,16 @@ from scipy.stats import permutation_test, rankdata
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.fit import VIEWS, WORK, stored
-from components.artefacts import read_json, tree_hash, write_json
+from components.core.artefacts import read_json, tree_hash, write_json
+from components.core.progress import progress
 from components.datasets.loading import read_decoding, rows
-from components.decoding import decode
 from components.detectors.contract import Detector
-from components.imaging import to_tensor
-from components.progress import progress
-from components.synthesis import AREAS, STRATEGIES, SynthesisSettings, Synthetic, make
+from components.pictures.decoding import decode
+from components.pictures.imaging import to_tensor
+from components.synthesis.blending import Synthetic
+from components.synthesis.settings import SynthesisSettings
+from components.synthesis.strategies import AREAS, STRATEGIES
+from components.synthesis.synthesise import make
 from components.training.model import load_model
 
 DATA = {"mtd": "mtd", "screw": "mvtec_ad_screw", "elpv-mono": "elpv", "elpv-poly": "elpv"}

@@ -12,8 +12,8 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
-from components.artefacts import read_json
-from components.detectors import CATALOGUE, detector_class
+from components.core.artefacts import read_json
+from components.detectors.catalogue import CATALOGUE, detector_class
 
 RESULTS = Path(__file__).parent / "results"
 HEAD = (

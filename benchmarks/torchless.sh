@@ -8,7 +8,7 @@ trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check -c requirements.lock onnxruntime numpy pillow pyarrow
 "$folder/venv/bin/pip" list --format=freeze
-"$folder/venv/bin/python" -m components.scoring "$bundle" "$@" --out "$folder/second.parquet"
+"$folder/venv/bin/python" -m components.decision "$bundle" "$@" --out "$folder/second.parquet"
 .venv/bin/loupe score "$bundle" "$@" --out "$folder/first.parquet"
 .venv/bin/python - "$folder/first.parquet" "$folder/second.parquet" <<'PYTHON'
 import sys

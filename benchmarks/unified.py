@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import fit
-from components.params import load_params
+from components.pipeline.params import load_params
 
 VIEW = "unified"
 DETECTORS = ("uniad", "sivt")

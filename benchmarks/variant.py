@@ -18,17 +18,16 @@ import torch
 from lightning_fabric import Fabric
 
 from benchmarks.fit import WORK
-from components.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
-from components.backbones import FeatureStore
-from components.backbones.store import Images
-from components.cache import cache_folder
+from components.backbones.store import FeatureStore, Images
+from components.core.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
+from components.core.cache import cache_folder
 from components.datasets.loading import read_decoding, rows
 from components.detectors.contract import Detector, Stage, TrainingData
 from components.evaluation.metrics import bootstrap, image_metrics, pixel_metrics
-from components.masks import at_size, load, truth
-from components.params import load_params
-from components.stages import Stages
-from components.synthesis import identity
+from components.pictures.masks import at_size, load, truth
+from components.pipeline.params import load_params
+from components.pipeline.stages import Stages
+from components.synthesis.synthesise import identity
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, MadeAnomalies, MadeImages, StoredImages
 from components.training.loop import Loop, Select

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from components.boundary import DEBUG, boundary
-from components.errors import SettingsError
-from components.progress import show_logs
+from components.core.boundary import DEBUG, boundary
+from components.core.errors import SettingsError
+from components.core.progress import show_logs
 
 app = typer.Typer(
     help="Visual inspection without defect labels.", no_args_is_help=True, add_completion=False,
@@ -56,7 +56,7 @@ def say(text: str) -> None:
 @app.command(epilog="Example: loupe doctor")
 def doctor(as_json: AsJson = False) -> None:
     """Check Python, torch, device, weights, disk and tools; say what to do about each problem."""
-    from components.doctor import examine
+    from components.pipeline.doctor import examine
 
     findings = examine()
     if as_json:
@@ -81,10 +81,10 @@ def cache(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Say where computed features are kept, how much they take and how much they may."""
-    from components import cache as kept
-    from components.params import TrainParams, load_params
+    from components.core import cache as kept
+    from components.pipeline.params import train_settings
 
-    train = load_params(params).train if params.exists() else TrainParams()
+    train = train_settings(params)
     folder = kept.features_folder(train.store)
     if folder is None:
         raise SettingsError(f"{params}: train.store is null, so features are not kept")
@@ -98,7 +98,7 @@ def cache(
 @app.command(epilog="Example: loupe detectors --json")
 def detectors(as_json: AsJson = False) -> None:
     """List the catalogue: name, paper, family, needs, presets."""
-    from components.detectors import CATALOGUE, describe
+    from components.detectors.catalogue import CATALOGUE, describe
 
     entries = [describe(name) for name in CATALOGUE]
     if as_json:
@@ -106,6 +106,18 @@ def detectors(as_json: AsJson = False) -> None:
         return
     for entry in entries:
         say(f"{entry['name']:12} {entry['family']:18} {entry['venue']} {entry['year']}  {entry['paper']}")
+
+
+@app.command("new-detector", epilog="Example: loupe new-detector padim")
+def new_detector(name: str) -> None:
+    """Begin a method of your own in this checkout: its file, catalogue line, test and page (CONTRIBUTING.md)."""
+    from datetime import UTC, datetime
+
+    from components.detectors.skeleton import new_detector as write
+
+    for path in write(name, Path(), datetime.now(UTC).year):
+        say(str(path))
+    say(f"next: make golden NAME={name}, then fill in; CONTRIBUTING.md says how")
 
 
 @data_app.command("add", epilog="Example: loupe data add tiles --adapter mtd --source /mnt/usb/MTD")
@@ -127,8 +139,8 @@ def data_add(
 
 
 def _naming(good: list[str] | None, defect: list[str] | None, groups: str | None) -> Any:
+    from components.core.settings import build
     from components.datasets.rows import Naming
-    from components.settings import build
 
     return build(Naming, _declared(good, defect, groups), "data")
 
@@ -141,8 +153,8 @@ def _declared(good: list[str] | None, defect: list[str] | None, groups: str | No
 @data_app.command("check", epilog="Example: loupe data check elpv")
 def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Validate a data set of params.yaml and print what was found."""
-    from components.params import load_params
-    from components.stages import Stages
+    from components.pipeline.params import load_params
+    from components.pipeline.stages import Stages
 
     known = load_params(params)
     view = next((v for v, item in known.views.items() if item.data == name), None)
@@ -182,8 +194,8 @@ def fit(
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
-    from components.fit import FitRequest, fit_folder
-    from components.sections import put, sections_of
+    from components.pipeline.fit import FitRequest, fit_folder
+    from components.pipeline.sections import put, sections_of
 
     sections, overrides = sections_of(params, data.resolve().name, detector) if params else ({}, {})
     for key, value in (_assignment(text) for text in setting or []):
@@ -223,11 +235,9 @@ def evaluate(
     seed: int = 0,
 ) -> None:
     """Score the test split, or other labelled pictures: metrics.json, scores.parquet, curves, gallery."""
-    from components.fit import EvaluateRequest, evaluate_run
-    from components.masks import Masks, MaskTurn
-    from components.settings import convert
+    from components.pipeline.fit import EvaluateRequest, evaluate_run, mask_options
 
-    read = (convert(masks, Masks, "--masks"), convert(mask_turn, MaskTurn, "--mask-turn"))
+    read = mask_options(masks, mask_turn)
     places = (data and data.resolve(), labelled and labelled.resolve())
     request = EvaluateRequest(run, *places, _naming(good, defect, groups), *read, seed)
     written = evaluate_run(request, out or run / ("labelled" if labelled else "evaluation"))
@@ -249,7 +259,7 @@ def score(
     A file that cannot be scored has its reason in the table's column problem; the exit status is then 3, and 1 when
     no file could be scored.
     """
-    from components.scoring.batch import score as score_images
+    from components.decision.batch import score as score_images
 
     say(f"scores in {score_images(bundle, images, out, maps, group, cascade)}")
 
@@ -276,8 +286,8 @@ def serve(
     """Run the scoring service, with the review page on /review, until it is told to stop."""
     from dataclasses import replace
 
-    from components.params import load_params
-    from components.scoring.service.server import serve as run
+    from components.pipeline.params import load_params
+    from components.service.server import serve as run
 
     known = load_params(params)
     service = replace(known.service, host=host or known.service.host, port=port or known.service.port)
@@ -291,9 +301,9 @@ def monitor(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Judge the score log's new windows; verdicts are stored, the monitor flow announces those that ask to retrain."""
-    from components.monitoring.operation import judge_windows
-    from components.params import load_params
-    from components.settings import plain
+    from components.core.settings import plain
+    from components.pipeline.monitoring import judge_windows
+    from components.pipeline.params import load_params
 
     verdicts = judge_windows(load_params(params), name)
     if as_json:
@@ -308,7 +318,7 @@ def monitor(
 def dashboard(host: str = "127.0.0.1", port: int = 8001, params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Open Evidently's web application on the monitor's workspace, until it is told to stop."""
     from components.monitoring.evidently import dashboard_command
-    from components.params import load_params
+    from components.pipeline.params import load_params
 
     workspace = Path(load_params(params).monitor.workspace)
     if not workspace.exists():
@@ -324,8 +334,8 @@ def retrain(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Retrain for a verdict: candidates, data version, challengers, gate; once per window."""
-    from components.params import load_params
-    from components.retraining.component import Retraining
+    from components.pipeline.params import load_params
+    from components.pipeline.retraining import Retraining
     from flows.retrain import retrain as run
     from flows.terminal import without_tracebacks
 
@@ -348,8 +358,8 @@ def models(
 
 
 def _registry(params: Path) -> Any:
-    from components.params import load_params
-    from components.registry import Registry
+    from components.pipeline.params import load_params
+    from components.registry.mlflow import Registry
 
     return Registry(load_params(params).registry)
 

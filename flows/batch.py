@@ -6,19 +6,18 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 
-from components.monitoring.operation import champion_bundle
-from components.params import Params, load_params
-from components.progress import show_logs
-from components.scoring.bundle import Bundle
-from components.scoring.filing import PATH_BYTES, storable
-from components.scoring.inbox import Processed, process, until_empty
+from components.core.progress import show_logs
+from components.pipeline.monitoring import open_champion
+from components.pipeline.params import Params, load_params
+from components.service.filing import PATH_BYTES, storable
+from components.service.inbox import Processed, process, until_empty
 from components.storage import open_store
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
 def empty_inbox(params: Params, model: str, skip: frozenset[str]) -> Processed:
-    store, bundle = open_store(params.store), Bundle.open(champion_bundle(params, model))
-    return process(store, bundle, datetime.now(UTC), settings=params.inbox, skip=skip)
+    store, champion = open_store(params.store), open_champion(params, model)
+    return process(store, champion, datetime.now(UTC), settings=params.inbox, skip=skip)
 
 
 @flow(name="batch-scoring", log_prints=False)

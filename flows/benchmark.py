@@ -7,9 +7,9 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 
-from components.errors import StageError
-from components.params import load_params
-from components.scoring import table
+from components.core.errors import StageError
+from components.pipeline.params import load_params
+from components.scorelog import table
 from components.storage import open_store
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 
-from components.monitoring.operation import announce, judge_windows
-from components.params import Params, load_params
-from components.progress import show_logs
+from components.core.progress import show_logs
+from components.pipeline.monitoring import announce, judge_windows
+from components.pipeline.params import Params, load_params
 from flows.events import send
 
 

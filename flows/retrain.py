@@ -9,12 +9,12 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
-from components.errors import DataError
-from components.isolated import run_stage
-from components.params import load_params
-from components.progress import show_logs
+from components.core.errors import DataError
+from components.core.progress import show_logs
+from components.pipeline.isolated import run_stage
+from components.pipeline.params import load_params
+from components.pipeline.retraining import Retrained, Retraining
 from components.registry.gate import Gate
-from components.retraining.component import Retrained, Retraining
 from flows.slot import training_slot
 
 
@@ -39,7 +39,7 @@ def prepare(job: Retraining) -> Path:
 @task
 def challenge(job: Retraining, detector: str) -> Path:
     with training_slot():
-        run_stage("train", job.live, detector, job.derived, job.data_root, job.params.retrain.stage_seconds)
+        run_stage("train", job.live, detector, job.derived, job.data_root, job.params.train.stage_seconds)
     stages = job.stages
     stages.calibrate(detector)
     if stages.can_evaluate():

@@ -10,7 +10,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.concurrency.sync import concurrency
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
-from components.artefacts import locked
+from components.core.artefacts import locked
 
 log = logging.getLogger("loupe")
 LIMIT = "gpu"

@@ -3,8 +3,8 @@
 import logging
 import os
 
-from components.boundary import DEBUG
-from components.errors import LoupeError
+from components.core.boundary import DEBUG
+from components.core.errors import LoupeError
 
 
 class OneSentence(logging.Filter):

@@ -9,10 +9,10 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from components.isolated import run_stage
-from components.params import Params, load_params
-from components.progress import show_logs
-from components.stages import Stages
+from components.core.progress import show_logs
+from components.pipeline.isolated import run_stage
+from components.pipeline.params import Params, load_params
+from components.pipeline.stages import Stages
 from flows.slot import training_slot
 from flows.terminal import without_tracebacks
 
@@ -43,7 +43,7 @@ def prepare(stages: Stages) -> Path:
 def fit(stages: Stages, detector: str, params_file: Path) -> Path:
     """In a process that can be killed; it dies with the flow."""
     with training_slot():
-        seconds = stages.params.retrain.stage_seconds
+        seconds = stages.params.train.stage_seconds
         run_stage("train", stages.view, detector, params_file, stages.data_root, seconds)
     return stages.of(detector) / "model"
 
@@ -71,7 +71,7 @@ def rank(evaluations: dict[str, Path], out: Path) -> Path:
 
 @task(retries=2, retry_delay_seconds=[1, 5])
 def register(params: Params, stages: Stages, detectors: list[str]) -> str:
-    from components.registry.champion import register_best
+    from components.registry.register import register_best
 
     return register_best(params.registry, stages.view, {name: stages.of(name) for name in detectors})
 

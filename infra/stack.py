@@ -22,8 +22,8 @@ import psutil
 import yaml
 
 import components  # noqa: F401
-from components.params import load_params
-from components.registry import Registry
+from components.pipeline.params import load_params
+from components.registry.mlflow import Registry
 from components.storage import LocalStore, open_store
 
 HERE = Path(__file__).resolve().parent.parent

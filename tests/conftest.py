@@ -21,6 +21,10 @@ CACHE = tempfile.TemporaryDirectory(prefix="loupe-cache-")
 os.environ["LOUPE_CACHE"] = CACHE.name
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--golden", action="store_true", help="store the golden numbers of today: make golden NAME=...")
+
+
 def tile(seed: int, side: int = 96) -> np.ndarray:
     """A grey machined surface: stripes, a soft shade and noise; uint8 (side, side, 3)."""
     rng = np.random.default_rng(seed)
@@ -68,7 +72,7 @@ def other_bundle(product, tmp_path_factory):
 
 
 def _fitted(product, out, seed):
-    from components.fit import FitRequest, fit_folder
+    from components.pipeline.fit import FitRequest, fit_folder
 
     request = FitRequest("patchcore", product, preset="tiny", seed=seed, alpha=0.2)
     return fit_folder(request, out / "run") / "bundle"

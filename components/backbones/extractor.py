@@ -9,9 +9,9 @@ import torch
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from components.artefacts import values_hash
 from components.backbones.weights import entry, load_into
-from components.imaging import resize
+from components.core.artefacts import values_hash
+from components.pictures.imaging import resize
 
 
 @dataclass(frozen=True)

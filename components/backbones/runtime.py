@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from components.backbones.extractor import Backbone
-from components.runtime import session
+from components.core.runtime import session
 
 
 class FastBackbone:

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from components.artefacts import atomic_dir, file_hash, locked, read_json, values_hash, write_json
 from components.backbones.extractor import Backbone
 from components.backbones.runtime import FastBackbone
-from components.cache import size_of
-from components.errors import PlaceError
-from components.places import writing
-from components.progress import progress
+from components.core.artefacts import atomic_dir, file_hash, locked, read_json, values_hash, write_json
+from components.core.cache import size_of
+from components.core.errors import PlaceError
+from components.core.places import writing
+from components.core.progress import progress
 
 log = logging.getLogger("loupe")
 BATCH = 16

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.artefacts import file_hash, read_json
-from components.errors import WeightsError
+from components.core.artefacts import file_hash, read_json
+from components.core.errors import WeightsError
 
 PACKAGED = Path(__file__).parent / "manifest.json"
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from components.core.errors import DataError, SettingsError
 from components.datasets.folders import note_lines, read_folder
 from components.datasets.rows import DEFAULT, Listed, Naming, Row
-from components.errors import DataError, SettingsError
 
 log = logging.getLogger("loupe")
 

@@ -6,20 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from components.core.errors import DataError
+from components.core.filenames import hidden, normal, printable
 from components.datasets.names import sounds_bad, sounds_good
 from components.datasets.rows import DEFAULT, Listed, Naming, Row
-from components.datasets.truth import (
-    TABLE,
-    Index,
-    Matches,
-    beside,
-    from_table,
-    is_truth,
-    match,
-    truth_folders,
-)
-from components.errors import DataError
-from components.listing import AGAIN, BROKEN, UNREADABLE, UNSEEN, hidden, normal, pictures, printable
+from components.datasets.truth import TABLE, Index, Matches, beside, from_table, is_truth, match, truth_folders
+from components.pictures.listing import AGAIN, BROKEN, UNREADABLE, UNSEEN, pictures
 
 log = logging.getLogger("loupe")
 HOW = "`--good {0}` or `--defect {0}` (data.good and data.defect in params.yaml)"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from components.artefacts import read_json
-from components.decoding import Decoding
-from components.settings import build
+from components.core.artefacts import read_json
+from components.core.settings import build
+from components.pictures.decoding import Decoding
 
 LISTING = "listing.json"  # beside the manifest: what was taken from the folder, and the size of what masks mark
 DECODING = "decoding.json"  # beside the tables of manifest, validation, split and run: how their pictures are read

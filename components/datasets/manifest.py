@@ -2,52 +2,29 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from scipy.fft import dctn
 
-from components.artefacts import file_hash, recorded, write_json
+from components.core.artefacts import file_hash, recorded, write_json
+from components.core.errors import DataError, SettingsError
+from components.core.filenames import printable
+from components.core.progress import progress
+from components.core.records import MANIFEST_COLUMNS
 from components.datasets.adapters import listed
 from components.datasets.loading import DECODING, LISTING
-from components.datasets.rows import GOOD, Naming, Row
-from components.decoding import MAX_PIXELS, Decoding, Picture, full_scale, largest, picture
-from components.errors import DataError, SettingsError
-from components.listing import printable
-from components.masks import AS_IS, Judged, Masks, MaskTurn, Region, judge, mask_paths, sizes
-from components.measuring import grey, statistics
-from components.progress import progress
-from components.records import MANIFEST_COLUMNS
+from components.datasets.rows import Row
+from components.datasets.settings import DataSettings
+from components.pictures.decoding import Decoding, Picture, full_scale, largest, picture
+from components.pictures.masks import AS_IS, Judged, Region, judge, mask_paths, sizes
+from components.pictures.measuring import grey, statistics
 
 log = logging.getLogger("loupe")
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """Which adapter reads the data set called *name*; larger images than *max_pixels* are never decoded.
-
-    *white* is the value of files with more than 8 bits that is shown as white; None: what the files themselves show.
-    *good* and *defect* declare names of folders, *groups* makes the first folder below them a group. *masks* says what
-    the masks mark, *mask_turn* whether they are turned as pictures are stored or as they are shown.
-    """
-
-    adapter: str
-    name: str
-    max_pixels: int = MAX_PIXELS
-    white: float | None = None
-    good: tuple[str, ...] = (GOOD,)
-    defect: tuple[str, ...] = ()
-    groups: Literal["none", "folder"] = "none"
-    masks: Masks = "auto"
-    mask_turn: MaskTurn = "auto"
-
-    @property
-    def naming(self) -> Naming:
-        return Naming(self.good, self.defect, self.groups)
 
 
 def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:

@@ -10,7 +10,7 @@ GOOD = "good"
 class Row:
     """One image as its data set describes it; paths are POSIX, below the data set's folder.
 
-    *mask* and *mask_rule* are as in ``components.masks``; an adapter leaves the rule to the manifest.
+    *mask* and *mask_rule* are as in ``components.pictures.masks``; an adapter leaves the rule to the manifest.
     """
 
     image_id: str

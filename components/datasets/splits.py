@@ -4,34 +4,24 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from components.artefacts import recorded, values_hash, write_json
+from components.core.artefacts import recorded, values_hash, write_json
+from components.core.errors import DataError
+from components.core.records import SPLIT_COLUMNS
 from components.datasets.copies import copied, leave_out, told
 from components.datasets.duplicates import Pictures, find_copies
 from components.datasets.loading import DECODING, hand_on, read_decoding, read_split
+from components.datasets.settings import SplitSettings
 from components.datasets.shift import shifts
-from components.decoding import Decoding
-from components.errors import DataError
-from components.masks import SEPARATOR, is_known, load, mask_paths
-from components.records import SPLIT_COLUMNS
+from components.pictures.decoding import Decoding
+from components.pictures.masks import SEPARATOR, is_known, load, mask_paths
 
 log = logging.getLogger("loupe")
-
-
-@dataclass(frozen=True)
-class SplitSettings:
-    """*calibrate_share* of the training normals is held out; *likeness* says when two pictures are one exposure."""
-
-    groups: tuple[str, ...] | None = None
-    calibrate_share: float = 0.2
-    likeness: float = 0.25  # correlation of the noise from which two pictures may be one exposure; docs/data.md
-    labelled: int = 0  # anomalous images with a mask that move from test to fit, for detectors that learn from some
 
 
 def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Path:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from components.errors import DataError
-from components.listing import normal, printable
-from components.masks import SEPARATOR
+from components.core.errors import DataError
+from components.core.filenames import normal, printable
+from components.pictures.masks import SEPARATOR
 
 # What folders of masks are called, in any case; the last ones are names of defects too and count beside ``test`` only.
 FOLDERS = frozenset({

@@ -9,11 +9,12 @@ import os
 import shutil
 from pathlib import Path
 
-from components.artefacts import atomic_dir
+from components.core.artefacts import atomic_dir
+from components.core.errors import DataError
+from components.core.filenames import printable
 from components.datasets.adapters import ADAPTERS, adapter, listed
 from components.datasets.rows import DEFAULT, Naming
-from components.errors import DataError
-from components.listing import AGAIN, BROKEN, HIDDEN, SPECIAL, UNREADABLE, UNSEEN, pictures, printable
+from components.pictures.listing import AGAIN, BROKEN, HIDDEN, SPECIAL, UNREADABLE, UNSEEN, pictures
 
 log = logging.getLogger("loupe")
 NO_FILES = {HIDDEN, BROKEN, UNREADABLE, AGAIN, SPECIAL, UNSEEN}  # what the listing passes over that is not copied

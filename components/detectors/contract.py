@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from components.backbones import Backbone
-from components.imaging import resize
+from components.backbones.extractor import Backbone
+from components.pictures.imaging import resize
 
 
 class Scores(NamedTuple):
@@ -168,6 +168,17 @@ class Optimise:
 
 
 Stage = Fit | Optimise
+
+
+def scratch(module: nn.Module, name: str, value: Tensor) -> None:
+    """Register *value* as running state of closed-form stages: it is in checkpoints and not in the finished model."""
+    module.register_buffer(name, value)
+    module.__dict__.setdefault("_scratch", set()).add(name)
+
+
+def scratch_keys(module: nn.Module) -> set[str]:
+    """The keys of ``module.state_dict()`` that ``scratch`` registered."""
+    return {f"{at}.{name}".lstrip(".") for at, part in module.named_modules() for name in getattr(part, "_scratch", ())}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,1 @@
 """Evaluation: metrics, curves, galleries and the leaderboard."""
-
-from components.evaluation.settings import EvaluationSettings
-
-__all__ = ["EvaluationSettings"]

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from components.artefacts import read_json
-from components.decoding import DEFAULT, Decoding, decode
+from components.core.artefacts import read_json
+from components.pictures.decoding import DEFAULT, Decoding, decode
 
 mpl.use("Agg")
 PLAIN = {"Software": None}  # no version in the file: same picture, same bytes

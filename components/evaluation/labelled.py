@@ -8,13 +8,14 @@ from typing import Any
 
 import pandas as pd
 
+from components.core.errors import DataError
+from components.core.progress import progress
 from components.datasets.folders import note_lines, read_labelled
 from components.datasets.loading import read_decoding, read_split
-from components.datasets.manifest import DataSettings, read_rows
+from components.datasets.manifest import read_rows
 from components.datasets.rows import DEFAULT, Naming
-from components.errors import DataError
-from components.masks import Masks, MaskTurn
-from components.progress import progress
+from components.datasets.settings import DataSettings
+from components.pictures.masks import Masks, MaskTurn
 
 log = logging.getLogger("loupe")
 SPLIT = "labelled"
@@ -62,7 +63,7 @@ def _some(names: list[str], sign: str = ", ", most: int = 10) -> str:
 
 def require_same(run: Path, data: Path) -> None:
     """Raise DataError unless *data* holds the very pictures of the run's test split."""
-    from components.artefacts import file_hash, tree_hash
+    from components.core.artefacts import file_hash, tree_hash
 
     table = read_split(run)
     test = table[table["split"] == "test"]

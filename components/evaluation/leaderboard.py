@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from components.artefacts import atomic_dir, read_json
+from components.core.artefacts import atomic_dir, read_json
 
 NONE = "not available"
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.decoding import Decoding
-from components.masks import EMPTY, Region, at_size, mask_paths, reason, regions, sizes, tiny_defects, truth
+from components.pictures.decoding import Decoding
+from components.pictures.masks import EMPTY, Region, at_size, mask_paths, reason, regions, sizes, tiny_defects, truth
 
 log = logging.getLogger("loupe")
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from components.backbones.weights import entry
+from components.core.settings import plain
 from components.detectors.contract import Detector
-from components.settings import plain
 
 
 def model_card(detector: Detector, identity: dict[str, Any], known: dict[str, Any], parity: dict[str, Any]) -> str:

@@ -8,16 +8,18 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from components.artefacts import write_json
-from components.calibration.cascade import CascadeSettings, Scored, early, exits
-from components.calibration.conformal import judge, of_group
+from components.calibration.exits import Scored, exits
+from components.calibration.settings import CascadeSettings
+from components.core.artefacts import write_json
+from components.core.progress import progress
+from components.core.runtime import session
 from components.datasets.loading import read_decoding, rows
-from components.decoding import DEFAULT, Decoding, decode
+from components.decision.batch import tensor
+from components.decision.cascade import early
+from components.decision.conformal import judge, of_group
 from components.detectors.contract import Detector, Scores
 from components.export.embedding import described
-from components.progress import progress
-from components.runtime import session
-from components.scoring.batch import tensor
+from components.pictures.decoding import DEFAULT, Decoding, decode
 
 log = logging.getLogger("loupe")
 

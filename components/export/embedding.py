@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.decoding import DEFAULT, Decoding
+from components.core.progress import progress
 from components.detectors.contract import Detector, Early, Scores
-from components.imaging import load
-from components.progress import progress
+from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.imaging import load
 
 SIZE = 16
 GRID = 8  # side of the pooled picture that describes images to a detector without a backbone

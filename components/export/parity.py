@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.calibration.conformal import span
-from components.decoding import DEFAULT, Decoding, decode
+from components.core.progress import progress
+from components.core.runtime import session
+from components.decision.conformal import span
 from components.detectors.contract import Scores
-from components.imaging import to_tensor
-from components.progress import progress
-from components.runtime import session
+from components.pictures.decoding import DEFAULT, Decoding, decode
+from components.pictures.imaging import to_tensor
 
 
 def compare(

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.records import SCORE_COLUMNS
-from components.scoring.batch import record, write_records
-from components.scoring.bundle import Bundle
+from components.core.records import SCORE_COLUMNS
+from components.decision.batch import record, write_records
+from components.decision.bundle import Bundle
 
 
 def write_reference(bundle: Bundle, data: Path, names: Sequence[str], out: Path) -> Path:

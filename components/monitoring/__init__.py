@@ -1,5 +1,1 @@
 """Drift: windows of the score log against the reference frozen with the champion, and a verdict that is a record."""
-
-from components.monitoring.settings import MonitorSettings
-
-__all__ = ["MonitorSettings"]

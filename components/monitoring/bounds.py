@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from components.errors import MonitorError
+from components.core.errors import MonitorError
 from components.monitoring.settings import MonitorSettings
 
 LEAST_ROWS = 5

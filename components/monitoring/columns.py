@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from components.errors import MonitorError
+from components.core.errors import MonitorError
 
 PLAIN = ("score", "p_value", "brightness", "contrast", "sharpness")
 EMBEDDING = tuple(f"embedding_{i:02d}" for i in range(16))

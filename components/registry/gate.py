@@ -3,19 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from components.calibration.conformal import needed
-
-
-@dataclass(frozen=True)
-class GateSettings:
-    """How much worse a challenger may be, and what it must not exceed."""
-
-    auroc_loss: float = 0.02  # on synthetic anomalies
-    recall_loss: float = 0.10  # of synthetic anomalies and of reviewed defects, each at the model's own threshold
-    frozen_margin: float = 2.0  # binomial standard deviations above alpha that false alarms on frozen normals may lie
-    latency_factor: float = 1.5
-    latency_ms: float = 1000.0
-    max_contamination: float = 0.05  # share of defects in the candidate pool, by estimate and by the window's alarms
+from components.decision.conformal import needed
+from components.registry.settings import GateSettings
 
 
 @dataclass(frozen=True)

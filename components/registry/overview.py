@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from components.registry.store import Registry
-from components.settings import plain
+from components.core.settings import plain
+from components.registry.mlflow import Registry
 
 
 def describe_models(registry: Registry, name: str | None) -> dict[str, Any]:

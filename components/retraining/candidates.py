@@ -8,19 +8,19 @@ from typing import Any
 
 import pandas as pd
 
-from components.artefacts import recorded, values_hash, write_json
-from components.backbones import FeatureStore
-from components.cache import features_folder
-from components.decoding import DEFAULT, Decoding, decode
-from components.errors import DataError
-from components.monitoring.component import verdicts
+from components.backbones.store import FeatureStore
+from components.core.artefacts import recorded, values_hash, write_json
+from components.core.cache import features_folder
+from components.core.errors import DataError
+from components.core.progress import progress
+from components.monitoring.monitor import verdicts
 from components.monitoring.verdict import Verdict
-from components.progress import progress
+from components.pictures.decoding import DEFAULT, Decoding, decode
 from components.retraining import contamination
 from components.retraining.settings import RetrainSettings
-from components.scoring import table
-from components.scoring.labels import read_labels
-from components.scoring.shipper import image_key
+from components.scorelog import table
+from components.scorelog.labels import read_labels
+from components.scorelog.shipper import image_key
 from components.storage import Store
 
 log = logging.getLogger("loupe")

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from components.artefacts import read_json, write_json
+from components.core.artefacts import read_json, write_json
+from components.core.progress import progress
+from components.core.settings import plain
 from components.datasets.loading import read_split
-from components.progress import progress
+from components.decision.batch import record
+from components.decision.bundle import Bundle
 from components.registry.gate import Figures
-from components.scoring.batch import record
-from components.scoring.bundle import Bundle
-from components.settings import plain
 
 
 def compare(champion: Path, challenger: Path, split: Path, synthetic: Path, data: Path, source: str,

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.backbones import Features, FeatureStore
-from components.decoding import DEFAULT, Decoding
-from components.detectors import create, settings_for
-from components.progress import progress
+from components.backbones.store import Features, FeatureStore
+from components.core.progress import progress
+from components.detectors.catalogue import create, settings_for
+from components.pictures.decoding import DEFAULT, Decoding
 from components.retraining.settings import RetrainSettings
 from components.training.data import FileImages
 

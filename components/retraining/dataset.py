@@ -9,13 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from components.artefacts import atomic_dir
+from components.core.artefacts import atomic_dir
 from components.datasets.adapters import COLLECTED_COLUMNS, COLLECTED_TABLE, listed
-from components.datasets.manifest import DataSettings, mask_rule
+from components.datasets.manifest import mask_rule
 from components.datasets.rows import Row
+from components.datasets.settings import DataSettings
 from components.datasets.versions import pin, restore
-from components.decoding import Decoding
-from components.masks import mask_paths
+from components.pictures.decoding import Decoding
+from components.pictures.masks import mask_paths
 
 __all__ = ["base_rows", "live_name", "restore", "write_version"]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.registry.gate import GateSettings
+from components.registry.settings import GateSettings
 
 
 @dataclass(frozen=True)
@@ -17,5 +17,4 @@ class RetrainSettings:
     clean_tail: float = 0.03  # share beyond trim_at that clean pools show too
     contamination_bank: int = 1000  # patches of the memory banks that score the pool
     per_day: int = 4  # retrainings of one model in 24 hours
-    stage_seconds: float = 7200.0  # a stage that takes longer is killed
     gate: GateSettings = GateSettings()

@@ -1,7 +1,7 @@
 """The object store: a local folder or S3 behind one small interface of keys and bytes."""
 
+from components.storage.base import Store
 from components.storage.local import LocalStore
-from components.storage.store import Store
 
 __all__ = ["LocalStore", "Store", "open_store"]
 

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from components.artefacts import file_hash, write_flushed
-from components.errors import ObjectError, StorageError
+from components.core.artefacts import file_hash, write_flushed
+from components.core.errors import ObjectError, StorageError
 from components.storage.settling import settled
 
 log = logging.getLogger("loupe")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from components.errors import ObjectError, StorageError
+from components.core.errors import ObjectError, StorageError
 
 T = TypeVar("T")
 TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}

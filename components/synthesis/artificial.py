@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import find_objects, gaussian_filter, label
 
 from components.synthesis import masks, sources
-from components.synthesis.blending import SynthesisSettings, Synthetic, dissolve, folder_of, made
+from components.synthesis.blending import Synthetic, dissolve, folder_of, made
+from components.synthesis.settings import SynthesisSettings
 
 COUNT = (1, 5)  # defects per image
 WIDTH, LENGTH = (1, 8), (20, 150)  # of a stroke

@@ -3,7 +3,8 @@
 import numpy as np
 
 from components.synthesis import masks
-from components.synthesis.blending import SynthesisSettings, Synthetic, made, strength_of
+from components.synthesis.blending import Synthetic, made, strength_of
+from components.synthesis.settings import SynthesisSettings
 
 
 def confetti(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from components.synthesis import masks, sources
-from components.synthesis.blending import SynthesisSettings, Synthetic, blend, foreign, strength_of
+from components.synthesis.blending import Synthetic, blend, foreign, strength_of
+from components.synthesis.settings import SynthesisSettings
 
 
 def perlin_texture(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:

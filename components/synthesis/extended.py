@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import find_objects, label, map_coordinates
 
-from components.errors import DataError
-from components.synthesis.blending import SynthesisSettings, Synthetic, made
+from components.core.errors import DataError
+from components.synthesis.blending import Synthetic, made
 from components.synthesis.foreground import foreground
+from components.synthesis.settings import SynthesisSettings
 
 CHANGES = 3  # of the ten below, without replacement
 INSIDE = 2 / 3  # a region with this share of it on the product stays where it is

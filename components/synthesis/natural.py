@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from components.synthesis import masks, sources
-from components.synthesis.blending import SynthesisSettings, Synthetic, blend, folder_of, strength_of, unchanged
+from components.synthesis.blending import Synthetic, blend, folder_of, strength_of, unchanged
+from components.synthesis.settings import SynthesisSettings
 
 OWN = 0.5  # share of blended anomalies made of the image's own tiles
 

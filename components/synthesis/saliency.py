@@ -7,8 +7,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from components.synthesis import masks
-from components.synthesis.blending import SynthesisSettings, Synthetic, blend, foreign, unchanged
+from components.synthesis.blending import Synthetic, blend, foreign, unchanged
 from components.synthesis.foreground import grown, standing_out
+from components.synthesis.settings import SynthesisSettings
 
 ALPHA = (0.1, 1.0)  # weight of the texture
 BASE, SLOPE = 0.4, 0.2  # threshold of the noise at no salient area, and how it grows with its share

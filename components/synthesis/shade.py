@@ -9,8 +9,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from components.synthesis import masks, sources
-from components.synthesis.blending import SynthesisSettings, Synthetic, dissolve, made, unchanged
+from components.synthesis.blending import Synthetic, dissolve, made, unchanged
 from components.synthesis.foreground import foreground
+from components.synthesis.settings import SynthesisSettings
 
 AREA = (0.01, 0.5)  # share of the image: what is left on the product of the highest ...
 SHARE = (0.03, 0.5)  # ... of coarse noise, or of a rectangle twice as large, which reaches over the border

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from components.synthesis import masks, sources
-from components.synthesis.blending import SynthesisSettings, Synthetic, blend, foreign, strength_of, unchanged
+from components.synthesis.blending import Synthetic, blend, foreign, strength_of, unchanged
 from components.synthesis.foreground import foreground
+from components.synthesis.settings import SynthesisSettings
 
 
 def heterologous(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from components.synthesis import masks
-from components.synthesis.blending import SynthesisSettings, Synthetic, blend, strength_of
+from components.synthesis.blending import Synthetic, blend, strength_of
+from components.synthesis.settings import SynthesisSettings
 
 
 def smudge(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:

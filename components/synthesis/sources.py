@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from components.errors import DataError
+from components.core.errors import DataError
 from components.synthesis.masks import perlin_noise
 
 

@@ -1,12 +1,13 @@
 """Every strategy by its name. Each makes an anomaly of a mask, a source and a blend; the mask is what changed."""
 
 from components.synthesis.artificial import line_defect, spot_defect, texture_defect
-from components.synthesis.blending import Strategy, SynthesisSettings, Synthetic, blend
+from components.synthesis.blending import Strategy, Synthetic, blend
 from components.synthesis.confetti import confetti
 from components.synthesis.cutpaste import cutpaste, scar
 from components.synthesis.draem import perlin_self, perlin_texture
 from components.synthesis.natural import natural, natural_blended
 from components.synthesis.saliency import saliency
+from components.synthesis.settings import SynthesisSettings
 from components.synthesis.shade import AREA, shade
 from components.synthesis.simulated import heterologous, homologous
 from components.synthesis.smudge import smudge

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from components.artefacts import atomic_dir, read_json, write_json
-from components.backbones import Backbone
+from components.backbones.extractor import Backbone
+from components.core.artefacts import atomic_dir, read_json, write_json
 
 
 class Checkpoint:

@@ -11,19 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components import measuring
-from components.artefacts import values_hash
-from components.backbones import Backbone, Features, FeatureStore
-from components.backbones.store import Images
-from components.decoding import DEFAULT, Decoding
+from components.backbones.extractor import Backbone
+from components.backbones.store import Features, FeatureStore, Images
+from components.core.artefacts import values_hash
+from components.core.errors import SettingsError
+from components.core.progress import progress
 from components.detectors.contract import Labelled, Repeated
-from components.errors import SettingsError
-from components.imaging import load, resize, to_tensor
-from components.masks import Mask
-from components.progress import progress
-from components.synthesis import SynthesisSettings, Synthetic, identity, make
+from components.pictures import measuring
+from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.imaging import load, resize, to_tensor
+from components.pictures.masks import Mask
+from components.synthesis.blending import Synthetic
 from components.synthesis.extended import extended
+from components.synthesis.settings import SynthesisSettings
 from components.synthesis.sources import texture
+from components.synthesis.synthesise import identity, make
 
 
 @dataclass(frozen=True)

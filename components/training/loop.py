@@ -15,16 +15,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from components.core.progress import progress
 from components.detectors.contract import Detector, Fit, Optimise, Player, Stage, TrainingData
-from components.progress import progress
-from components.training.checkpoint import (
-    Checkpoint,
-    learned,
-    optimiser_tensors,
-    part,
-    prefixed,
-    restore_optimiser,
-)
+from components.training.checkpoint import Checkpoint, learned, optimiser_tensors, part, prefixed, restore_optimiser
 
 log = logging.getLogger("loupe")
 Select = Callable[[Detector], float]

@@ -8,20 +8,21 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from components.artefacts import read_json, write_json
-from components.decoding import DEFAULT, Decoding
-from components.detectors import create, detector_class
-from components.detectors.contract import Detector
-from components.errors import BundleError
-from components.imaging import load
-from components.progress import progress
-from components.runtime import keep_freed_memory
-from components.settings import build
+from components.core.artefacts import read_json, write_json
+from components.core.errors import BundleError
+from components.core.progress import progress
+from components.core.runtime import keep_freed_memory
+from components.core.settings import build
+from components.detectors.catalogue import create, detector_class
+from components.detectors.contract import Detector, scratch_keys
+from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.imaging import load
 
 
 def save_model(detector: Detector, out: Path) -> None:
-    """Write model.safetensors and settings.json into the existing folder *out*."""
-    state = {key: value.detach().cpu().contiguous() for key, value in detector.state_dict().items()}
+    """Write model.safetensors and settings.json into the existing folder *out*; scratch state is left out."""
+    left = scratch_keys(detector)
+    state = {k: v.detach().cpu().contiguous() for k, v in detector.state_dict().items() if k not in left}
     save_file(state, out / "model.safetensors")
     write_json(out / "settings.json", {"detector": detector.name, "settings": detector.settings})
 
@@ -35,10 +36,13 @@ def load_model(folder: Path) -> Detector:
     kind = detector_class(saved["detector"])
     settings: Any = build(kind.settings_type, saved["settings"], str(folder / "settings.json"))
     detector = create(saved["detector"], settings, pretrained=False)
+    state, scratch = load_file(folder / "model.safetensors"), scratch_keys(detector)
+    what = f"{folder}: its weights do not fit {detector.name} as it is in this version of Loupe; train it again"
+    if (state.keys() ^ detector.state_dict().keys()) - scratch:  # models of older versions hold scratch state too
+        raise BundleError(what)
     try:
-        detector.load_state_dict(load_file(folder / "model.safetensors"))
-    except RuntimeError as error:  # torch names every key that is missing or too much
-        what = f"{folder}: its weights do not fit {detector.name} as it is in this version of Loupe; train it again"
+        detector.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # the same names with other shapes
         raise BundleError(what) from error
     return detector.eval()
 

@@ -11,21 +11,23 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 
-from components.backbones import Backbone, FeatureStore
-from components.detectors import CATALOGUE, create, describe, detector_class, settings_for
+from components.backbones.extractor import Backbone
+from components.backbones.store import FeatureStore
+from components.core.errors import BundleError
+from components.core.runtime import session
+from components.core.settings import build, plain
+from components.detectors.catalogue import CATALOGUE, create, describe, settings_for
 from components.detectors.contract import Fit, Optimise
-from components.errors import BundleError
 from components.export.embedding import Described, descriptor
 from components.export.graph import write_graph
-from components.imaging import to_tensor
-from components.runtime import session
-from components.settings import build, plain
+from components.pictures.imaging import to_tensor
 from components.training.checkpoint import Checkpoint
 from components.training.data import FileImages, FitImages
 from components.training.loop import Loop
 from components.training.model import load_model, save_model
 
 NAMES = sorted(CATALOGUE)
+GOLDEN = Path(__file__).parent / "golden"
 # What is tested whole: every detector, and settings under which one takes other inputs.
 CASES = {name: (name, {}) for name in NAMES} | {
     f"sgsf by {kind}": ("sgsf", {"guidance": kind, "backbone.taps": [4]}) for kind in ("contrast", "self")
@@ -71,11 +73,12 @@ def batch(tiles) -> torch.Tensor:
     return torch.stack([to_tensor(t) for t in tiles[20:]])
 
 
-def test_every_file_of_the_folder_is_in_the_catalogue_or_shared():
-    folder = Path(detector_class(NAMES[0]).__module__.replace(".", "/")).parent
-    shared = {"__init__", "contract", "blocks", "convolutions", "coreset", "transformers", "memory", "similarity",
-              "quantiser", "nln_autoencoders", "gallery"}  # fmt: skip
-    assert {p.stem for p in folder.glob("*.py")} - shared == set(NAMES)
+def test_every_method_is_in_the_catalogue_and_has_its_own_test_golden_numbers_and_page():
+    methods = {p.stem for p in Path("components/detectors/methods").glob("*.py")} - {"__init__"}
+    assert methods == set(NAMES)
+    assert methods - {p.stem.removeprefix("test_") for p in Path("tests/unit/detectors/methods").glob("*.py")} == set()
+    assert methods == {p.stem for p in GOLDEN.glob("*.json")}, "make golden NAME=... writes the numbers"
+    assert methods == {p.stem for p in Path("docs/methods").glob("*.md")}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -118,7 +121,7 @@ def test_batch_size_does_not_change_scores(fitted, batch):
 
 
 def test_an_image_resized_before_scores_the_same(fitted, batch):
-    from components.imaging import resize
+    from components.pictures.imaging import resize
 
     with torch.inference_mode():
         torch.testing.assert_close(fitted(batch).image, fitted(resize(batch, fitted.size)).image, rtol=1e-4, atol=1e-4)
@@ -137,8 +140,16 @@ def a_few_steps(case: str) -> dict:
     return changes
 
 
-def test_golden_numbers(case, images, store, batch, tmp_path):
+def golden(case: str) -> dict:
+    """The stored numbers of a case's method; none of a new one."""
+    path = GOLDEN / f"{CASES[case][0]}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def test_golden_numbers(case, images, store, batch, tmp_path, pytestconfig):
     """Stored scores of the tiny model behind a few steps; a change that moves them carries a table in CHANGELOG.md.
+
+    `make golden NAME=patchcore` stores those of today.
 
     Training multiplies what processors round differently: a whole one ends elsewhere on each kind. To be another kind:
     ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 pytest tests/contract -k golden
@@ -147,7 +158,13 @@ def test_golden_numbers(case, images, store, batch, tmp_path):
     with torch.inference_mode():
         scores = detector(batch)
     found = {"image": scores.image.tolist(), "map_mean": scores.map.mean((1, 2, 3)).tolist()}
-    stored = json.loads((Path(__file__).parent / "golden.json").read_text())[case]
+    known = golden(case)
+    if pytestconfig.getoption("--golden"):
+        path = GOLDEN / f"{CASES[case][0]}.json"
+        path.write_text(json.dumps(known | {case: found}, indent=1) + "\n")
+        return
+    assert case in known, f"run `make golden NAME={CASES[case][0]}` once the method is as it should be"
+    stored = known[case]
     for key, values in found.items():
         tolerance = 0.01 * max(map(abs, stored[key]))
         assert values == pytest.approx(stored[key], rel=0, abs=tolerance), json.dumps({case: found})

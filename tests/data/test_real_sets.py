@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.core.errors import DataError
 from components.datasets.adapters import adapter
 from components.datasets.duplicates import Pictures, find_copies
 from components.datasets.manifest import measure
-from components.datasets.splits import SplitSettings
+from components.datasets.settings import SplitSettings
 from components.datasets.versions import checkout, verify, version
-from components.decoding import decode
-from components.errors import DataError
-from components.params import load_params
+from components.pictures.decoding import decode
+from components.pipeline.params import load_params
 
 COUNTS = {
     "elpv": {("mono", "normal", "train"): 470, ("mono", "normal", "test"): 118, ("mono", "anomalous", "test"): 313,

@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from components.artefacts import file_hash, read_json, tree_hash
 from components.cli import app
-from components.errors import BundleError, DataError, ParityError, PartlyScoredError
-from components.export.component import ExportSettings, _gate
-from components.scoring.batch import score
-from components.scoring.bundle import Bundle
+from components.core.artefacts import file_hash, read_json, tree_hash
+from components.core.errors import BundleError, DataError, ParityError, PartlyScoredError
+from components.decision.batch import score
+from components.decision.bundle import Bundle
+from components.export.export import _gate
+from components.export.settings import ExportSettings
 
 
 def loupe(*arguments):
@@ -101,7 +102,7 @@ def test_runner_of_the_bundle_agrees(run, images, tmp_path):
 
 def test_scoring_never_loads_torch(run, images, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from components.scoring.batch import score;"
+        "import sys; from pathlib import Path; from components.decision.batch import score;"
         f"score(Path({str(run / 'bundle')!r}), [Path({str(images[0])!r})], Path({str(tmp_path / 's.parquet')!r}));"
         "sys.exit('torch' in sys.modules)"
     )

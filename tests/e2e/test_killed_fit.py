@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from components.artefacts import tree_hash
+from components.core.artefacts import tree_hash
 
 EPOCHS = 12
 

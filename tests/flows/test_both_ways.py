@@ -12,8 +12,9 @@ import yaml
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
-from components.artefacts import read_json
-from components.registry import Registry, RegistrySettings
+from components.core.artefacts import read_json
+from components.registry.mlflow import Registry
+from components.registry.settings import RegistrySettings
 from flows.slot import LIMIT
 from flows.train import train
 

@@ -10,11 +10,12 @@ import pytest
 import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from components.monitoring import component, operation
+from components.core.settings import plain
+from components.monitoring import monitor as component
 from components.monitoring.settings import MonitorSettings
 from components.monitoring.verdict import Verdict
-from components.params import Params
-from components.settings import plain
+from components.pipeline import monitoring as operation
+from components.pipeline.params import Params
 from components.storage import LocalStore
 from flows.events import EVENT, send
 

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from components.errors import DataError
+from components.core.errors import DataError
 from flows.terminal import OneSentence
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from components.artefacts import locked
+from components.core.artefacts import locked
 from flows import slot
 from tests.service.conftest import free_port
 

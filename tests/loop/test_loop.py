@@ -15,11 +15,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from components.monitoring.component import VERDICTS, unsent
-from components.params import load_params
-from components.registry import Registry
-from components.retraining.component import decisions
-from components.scoring import table
+from components.monitoring.monitor import VERDICTS, unsent
+from components.pipeline.params import load_params
+from components.pipeline.retraining import decisions
+from components.registry.mlflow import Registry
+from components.scorelog import table
 from components.storage import open_store
 from infra.stack import Stack
 from tests.conftest import tile
@@ -188,7 +188,7 @@ def test_a_second_request_for_the_window_changes_nothing(clean, project):
 
 
 def test_the_next_retraining_learns_on_from_the_new_version(clean, project):
-    from components.retraining.component import Retraining
+    from components.pipeline.retraining import Retraining
 
     job = Retraining.of(load_params(project / "params.yaml"), clean.verdict, project / "data")
     assert job.decided() == clean

@@ -10,8 +10,8 @@ import uuid
 
 import pytest
 
-from components.errors import StorageError
-from components.scoring import table
+from components.core.errors import StorageError
+from components.scorelog import table
 from components.storage import open_store
 from tests.service.conftest import free_port, png
 from tests.service.test_scoring import until

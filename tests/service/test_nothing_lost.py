@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from components.scoring import table
+from components.scorelog import table
 from components.storage import open_store
 from tests.service.conftest import BIN, free_port, png
 

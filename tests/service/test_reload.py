@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from components.cli import app
-from components.registry import Registry, RegistrySettings
-from components.scoring import table
-from components.scoring.bundle import Bundle
+from components.decision.bundle import Bundle
+from components.registry.mlflow import Registry
+from components.registry.settings import RegistrySettings
+from components.scorelog import table
 from components.storage import LocalStore
 from tests.service.conftest import png
 

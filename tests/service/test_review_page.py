@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from components.scoring.labels import read_labels
+from components.scorelog.labels import read_labels
 from components.storage import LocalStore
 from tests.service.conftest import ENDED, png
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.scoring import table
-from components.scoring.batch import record
-from components.scoring.bundle import Bundle
+from components.decision.batch import record
+from components.decision.bundle import Bundle
+from components.scorelog import table
 from components.storage import LocalStore
 from tests.service.conftest import ENDED, png
 

@@ -11,9 +11,9 @@ import torch
 from benchmarks import accelerator, defects, floor, labelled, mechanisms, methods, more, table
 from benchmarks.studies import STUDIES, Mechanism, label, studied
 from benchmarks.variant import trained
-from components.backbones import FeatureStore
-from components.detectors import create, settings_for
-from components.settings import plain
+from components.backbones.store import FeatureStore
+from components.core.settings import plain
+from components.detectors.catalogue import create, settings_for
 from components.training.data import FileImages, FitImages
 
 STUDIED = sorted(studied())

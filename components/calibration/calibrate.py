@@ -1,0 +1,91 @@
+"""The calibration component: scores of the calibrate normals -> calibration.json."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.calibration.settings import CalibrationSettings
+from components.core.artefacts import recorded, tree_hash, write_json
+from components.core.errors import CalibrationError
+from components.decision.conformal import needed, span, threshold
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+RESOLUTION = 1e-4  # of the span of scores; a tenth of what the parity gate lets pass, far above rounding
+MAP_QUANTILES = (0.5, 0.99, 0.999, 1.0)
+
+
+def calibrate(model: Path, split: Path, data: Path, out: Path, settings: CalibrationSettings) -> Path:
+    """Write calibration.json and scores.parquet. Raises CalibrationError when there are too few normals for alpha."""
+
+    from components.datasets.loading import read_decoding, rows
+    from components.training.model import load_model, score_files
+
+    table = rows(split, "calibrate", "normal")
+    require_enough(len(table), settings.alpha, split)
+    inputs = {"model": model / "model.safetensors", "split": split / "split.parquet"}
+    with recorded(out, "calibrate", settings, inputs) as scratch:
+        paths = [data / i for i in table["image_id"]]
+        scored = list(score_files(load_model(model), paths, rules=read_decoding(split)))
+        scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
+        maps = np.concatenate([np.quantile(m.reshape(len(m), -1), MAP_QUANTILES, axis=1).T for _, m in scored])
+        result = {
+            "model": tree_hash(model / "model.safetensors"),
+            **summary(scores, settings),
+            "groups": _groups(scores, table["group"].to_numpy(), settings),
+            # Heat maps are drawn on this scale: from the typical to the largest value seen on normal images.
+            "map": dict(zip(map(str, MAP_QUANTILES), [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())],
+                            strict=True)),
+        }  # fmt: skip
+        write_json(scratch / "calibration.json", result)
+        table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
+    return out
+
+
+def require_enough(n: int, alpha: float, where: Path, share: float | None = None) -> None:
+    """Raises CalibrationError when *n* calibrate normals are too few for *alpha*; *share* of the good ones they are."""
+    if n >= needed(alpha):
+        return
+    total = f" (about {math.ceil(needed(alpha) / share)} good training images)" if share else ""
+    raise CalibrationError(
+        f"{where}: {n} calibrate normals are too few for a false-alarm rate of {alpha}; {needed(alpha)} are needed"
+        f"{total}: add good images, raise split.calibrate_share, or raise alpha"
+    )
+
+
+def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    """Threshold, p-value table and the interval of the false-alarm rate that this many normals allow."""
+    from scipy.stats import beta
+
+    n, alpha = len(scores), settings.alpha
+    beyond = int(alpha * (n + 1) + 1e-9)  # the true rate at this threshold is Beta(beyond, n + 1 - beyond)
+    resolution = RESOLUTION * span(scores)
+    tails = (1 - settings.confidence) / 2
+    low, high = beta.ppf([tails, 1 - tails], beyond, n + 1 - beyond)
+    return {
+        "rule": "split conformal: anomalous when p <= alpha",
+        "alpha": alpha,
+        "n": n,
+        "threshold": threshold(scores, alpha, resolution),
+        "resolution": resolution,
+        "false_alarm_interval": [float(low), float(high)],
+        "confidence": settings.confidence,
+        "quantiles": {str(q): float(np.quantile(scores, q)) for q in QUANTILES},
+        "scores": [float(s) for s in np.sort(scores)],
+    }
+
+
+def _groups(scores: np.ndarray, groups: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    """Per group its own table where there are several and it has enough normals; the overall one decides the rest."""
+    names = sorted(set(groups))
+    return {str(g): _group(scores[groups == g], settings, len(names) > 1) for g in names}
+
+
+def _group(scores: np.ndarray, settings: CalibrationSettings, apart: bool) -> dict[str, Any]:
+    if len(scores) < needed(settings.alpha):
+        return {"n": len(scores), "threshold": None, "reason": f"fewer than {needed(settings.alpha)} normals"}
+    if apart:
+        table = summary(scores, settings)
+        return {k: table[k] for k in ("n", "threshold", "resolution", "false_alarm_interval", "quantiles", "scores")}
+    return {"n": len(scores), "threshold": threshold(scores, settings.alpha, RESOLUTION * span(scores))}

@@ -1,0 +1,31 @@
+"""The knobs of the operating point."""
+
+from dataclasses import dataclass
+
+from components.core.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """*alpha* is the false-alarm rate asked for on normal images; *confidence* that of the interval around it."""
+
+    alpha: float = 0.05
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name, value in (("alpha", self.alpha), ("confidence", self.confidence)):
+            if not 0 < value < 1:  # not a number fails too
+                raise SettingsError(f"calibration.{name} is {value}; give a number between 0 and 1, without these")
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    """*normal* is the edge graph's p-value from which an image is normal at once: 0.5 lets half of the normals out.
+
+    *share* of alpha is the edge graph's to call an image anomalous at once; 0: it only ever says normal. Of the
+    synthetic anomalies that the full graph finds at most the share *missed* may leave as normal; 1: any number.
+    """
+
+    normal: float = 0.5
+    share: float = 0.2
+    missed: float = 0.05

@@ -1,0 +1,1 @@
+"""What every room may use: errors, settings, artefacts and places to write them, records, progress."""

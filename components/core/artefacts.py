@@ -1,0 +1,231 @@
+"""Artefact directories: written aside and renamed, each with the record of what made it.
+
+``run.json`` holds what determines the bytes (inputs by hash, settings, seed, versions); ``timing.json`` holds what
+varies from run to run and is therefore no hashed output of a DVC stage.
+"""
+
+import errno
+import fcntl
+import glob
+import hashlib
+import importlib.metadata
+import json
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from components.core.errors import PlaceError
+from components.core.places import writing
+from components.core.settings import plain
+
+VOLATILE = "timing.json"
+TRIES = 100  # at renaming, where other processes write the same folder
+VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
+
+
+@contextmanager
+def atomic_dir(out: Path) -> Iterator[Path]:
+    """A scratch directory beside *out* that takes its place when the block ends well, and else is removed.
+
+    After a power cut *out* is the old or the new one, whole; what killed processes left beside it is cleared away.
+    """
+    out = Path(out)
+    scratch = out.parent / f".{out.name}.{os.getpid()}.part"
+    with writing(out):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            _clear(out)
+            scratch.mkdir()
+            yield scratch
+            os.sync()  # one call: hundreds of small files would wait for the disk one by one
+            _put(scratch, out)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put(scratch: Path, out: Path) -> None:
+    replaced = out.parent / f".{out.name}.{os.getpid()}.old"
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError):
+            out.rename(replaced)
+        try:
+            scratch.rename(out)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                with suppress(FileNotFoundError):
+                    replaced.rename(out)
+                raise
+        else:
+            shutil.rmtree(replaced, ignore_errors=True)
+            return
+        # Another process put its own there between the two renames: that is the old one now. There may have been none.
+        shutil.rmtree(replaced, ignore_errors=True)
+    raise PlaceError(f"{out}: other processes write there all the time; end them or give another folder")
+
+
+def _clear(out: Path) -> None:
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
+        number, _, kind = left.name.removeprefix(f".{out.name}.").partition(".")
+        if kind not in ("part", "old") or not number.isdigit() or lives(int(number)):
+            continue
+        if kind == "old" and not out.exists():  # killed between the two renames
+            with suppress(OSError):  # another process clears as well
+                left.rename(out)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def lives(pid: int) -> bool:
+    """Another process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid != os.getpid()
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True, what: str = "") -> Iterator[None]:
+    """Hold the lock of *path* among all processes of this machine; it ends with the process that holds it.
+
+    Without *wait* a PlaceError says who holds it; *what* is then what the lock protects.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise PlaceError(
+                f"{what or path}: {_holder(path)} writes there; wait for its end or give another"
+            ) from None
+        stream.truncate(0)
+        stream.write(f"{os.getpid()} {socket.gethostname()}\n")
+        stream.flush()
+        yield
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Keep others from taking the lock of *path* while something that it protects is read; PlaceError if one has it.
+
+    Where there is no lock, nobody writes, and none is made: the place may be read-only.
+    """
+    try:
+        stream = path.open()
+    except OSError:
+        yield
+        return
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlaceError(f"{what}: {_holder(path)} writes there; wait for its end") from None
+        yield
+
+
+def _holder(path: Path) -> str:
+    """Who holds a lock, by what it wrote into it; who only reads writes nothing, so the note may be of the dead."""
+    pid, _, host = path.read_text().strip().partition(" ")
+    known = pid.isdigit() and (host != socket.gethostname() or lives(int(pid)))
+    return f"process {pid} on {host}" if known else "another process"
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write *value* (settings classes welcome) as sorted, indented JSON, aside and renamed."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path):
+        try:
+            write_flushed(
+                scratch, (json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+            )
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    return path
+
+
+def write_flushed(path: Path, content: bytes) -> None:
+    """Return when *content* is on the disk, so that a rename that follows never brings an empty file to light."""
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(Path(path).read_text())
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_hash(path: Path) -> str:
+    """SHA-256 over the names and contents below *path*, without ``timing.json``; of a file, its ``file_hash``."""
+    path = Path(path)
+    if path.is_file():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != VOLATILE):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def values_hash(value: Any) -> str:
+    """SHA-256 of settings or any JSON value: the identity of a configuration."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def recorded(
+    out: Path, stage: str, settings: Any, inputs: Mapping[str, Path], seed: int | None = None
+) -> Iterator[Path]:
+    """``atomic_dir`` plus the ``run.json`` and ``timing.json`` of *stage*: the frame of every component."""
+    started = time.perf_counter()
+    with atomic_dir(out) as scratch:
+        yield scratch
+        record = {
+            "stage": stage,
+            "settings": plain(settings),
+            "inputs": {name: tree_hash(path) for name, path in sorted(inputs.items())},
+            "seed": seed,
+            "versions": versions(),
+        }
+        write_json(scratch / "run.json", record)
+        timing = {
+            "seconds": round(time.perf_counter() - started, 3),
+            "peak_memory_mb": peak_memory_mb(),
+            "git_commit": git_commit(),
+        }
+        earlier = read_json(scratch / VOLATILE) if (scratch / VOLATILE).exists() else {}
+        write_json(scratch / VOLATILE, {**timing, **earlier})
+
+
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in VERSIONED}
+
+
+def peak_memory_mb() -> int:
+    """The largest resident set this process has had so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def git_commit() -> str | None:
+    """The commit of the working tree, with ``+`` behind it when there are changes; None without git or a repository."""
+    if shutil.which("git") is None:
+        return None
+    done = subprocess.run(["git", "describe", "--always", "--dirty=+", "--abbrev=40"], capture_output=True, text=True)
+    return done.stdout.strip() or None

@@ -1,0 +1,82 @@
+"""The place for what can be computed again: the user's cache folder, or the folder that LOUPE_CACHE names."""
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "LOUPE_CACHE"
+AUTO = "auto"  # train.store: the features lie in the cache folder
+SCRATCH = re.compile(r".+\.(?P<pid>\d+)\.(part|old)")
+
+
+def cache_folder() -> Path:
+    """Where this user's computed features and logs of broken runs lie."""
+    if given := os.environ.get(VARIABLE):
+        return Path(given).expanduser().absolute()
+    try:
+        import platformdirs
+    except ImportError:  # a line computer scores without it
+        return Path(tempfile.gettempdir()) / "loupe"
+    return Path(platformdirs.user_cache_dir("loupe"))
+
+
+def features_folder(store: str | None) -> Path | None:
+    """The folder of features that the setting ``train.store`` means; None where they are not kept."""
+    if store is None:
+        return None
+    return cache_folder() / "features" if store == AUTO else Path(store)
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """How many entries a feature store holds, and the bytes of all its files."""
+    entries = sum((path / "manifest.json").exists() for path in _listed(folder))
+    return {"entries": entries, "bytes": sum(size_of(path) for path in _listed(folder))}
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all files below a folder, as far as they are still there."""
+    total = 0
+    for file in [path] if path.is_file() else path.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
+
+
+def clear(folder: Path) -> None:
+    """Remove the features and graphs of a store; what a running training has mapped stays readable to it.
+
+    What another process is writing stays, and so does what is no part of a store.
+    """
+    for path in _listed(folder):
+        if (path / "manifest.json").exists() or (path.is_dir() and _left_over(path)):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name.startswith("backbone-") and (path.suffix == ".onnx" or _left_over(path)):
+            path.unlink(missing_ok=True)
+        elif path.suffix == ".lock":
+            _remove_free(path)
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _left_over(path: Path) -> bool:
+    """Whether *path* is what a process that is no more was writing."""
+    from components.core.artefacts import lives
+
+    found = SCRATCH.fullmatch(path.name)
+    return found is not None and not lives(int(found["pid"]))
+
+
+def _remove_free(path: Path) -> None:
+    try:
+        with path.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError:  # held: somebody waits for features
+        return

@@ -1,0 +1,47 @@
+"""Checks of settings that do not stand alone: each says which key, what it is and what it may be."""
+
+import difflib
+import re
+from collections.abc import Collection
+
+from components.core.errors import SettingsError
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")  # of Lightning Fabric
+LARGEST_SEED = 2**32 - 1  # that of numpy and scikit-learn
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def check_seed(seed: int) -> None:
+    """Raises SettingsError for a seed that a random generator would refuse in the middle of a run."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise SettingsError(f"seed is {seed}; give a whole number from 0 to {LARGEST_SEED}")
+
+
+def check_training(precision: str, checkpoint_every: float, store_limit_gb: float) -> None:
+    """Raises SettingsError for what would stop a training only once it runs."""
+    if precision not in PRECISIONS:
+        raise SettingsError(f"train.precision is {precision}; choose one of {', '.join(PRECISIONS)}")
+    if not checkpoint_every > 0:
+        raise SettingsError(f"train.checkpoint_every is {checkpoint_every:g}; give seconds above 0")
+    if not store_limit_gb >= 0:
+        raise SettingsError(f"train.store_limit_gb is {store_limit_gb:g}; give gigabytes, 0 or more")
+
+
+def check_name(name: str, where: str, taken: Collection[str] = ()) -> None:
+    """Raises SettingsError for a name that cannot be that of a folder and of a model; *taken* are those of others."""
+    if not NAME.fullmatch(name) or name.endswith("."):
+        raise SettingsError(
+            f"{where}: {name!r} would name a folder and a model; write it with at most 100 of A to Z, a to z, 0 to 9, "
+            "dot, dash and underscore, a letter or digit first"
+        )
+    if name in taken:
+        raise SettingsError(f"{where}: {name} is the name of a folder that is not a view's; choose another")
+
+
+def check_known(name: str, known: Collection[str], where: str) -> None:
+    """Raises SettingsError for a name that is none of *known*, with the nearest one."""
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    raise SettingsError(f"{where}: {name} does not exist; {hint}")

@@ -1,0 +1,93 @@
+"""Typed, frozen settings from plain mappings: unknown keys and wrong types fail with a suggestion.
+
+Every settings class of the project is a frozen dataclass; ``build`` is the one way from YAML, JSON or ``--set`` to it.
+"""
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from components.core.errors import SettingsError
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build the settings class *cls*; keys that are absent keep their defaults.
+
+    *where* prefixes each message, for example ``params.yaml: split``. Raises SettingsError.
+    """
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    for key in values:
+        if key not in known:
+            raise SettingsError(f"{where}.{key} is not a setting{_suggest(key, known)}")
+    for name, field in known.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise SettingsError(f"{where}.{name} is missing; add it")
+    return cls(**{k: convert(v, hints[k], f"{where}.{k}") for k, v in values.items()})
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """Check *value* against the annotation *hint*, turning lists into tuples and mappings into settings classes."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, get_args(hint), where)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise SettingsError(f"{where} is {value!r}; choose one of {', '.join(map(repr, get_args(hint)))}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, get_args(hint), where)
+    if origin is dict and isinstance(value, Mapping):
+        return {k: convert(v, get_args(hint)[1], f"{where}.{k}") for k, v in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return build(hint, value, where)  # type: ignore[arg-type]
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is Any or type(value) is hint or (origin is dict and type(value) is dict):
+        return value
+    raise SettingsError(f"{where} is {value!r}, a {type(value).__name__}; give a {getattr(hint, '__name__', hint)}")
+
+
+def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    errors = []
+    for option in options:
+        if option is type(None):
+            continue
+        try:
+            return convert(value, option, where)
+        except SettingsError as error:
+            errors.append(str(error))
+    raise SettingsError(errors[-1])
+
+
+def _convert_tuple(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise SettingsError(f"{where} is {value!r}; give a list")
+    if len(args) == 2 and args[1] is Ellipsis:
+        return tuple(convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
+    if len(value) != len(args):
+        raise SettingsError(f"{where} has {len(value)} values; give {len(args)}")
+    return tuple(convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
+
+
+def plain(settings: Any) -> Any:
+    """Settings as JSON-ready mappings and lists: the inverse of ``build``."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return {f.name: plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
+    if isinstance(settings, Mapping):
+        return {k: plain(v) for k, v in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [plain(v) for v in settings]
+    return settings
+
+
+def _suggest(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

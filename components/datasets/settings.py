@@ -1,0 +1,59 @@
+"""The knobs of a data set: how it is read, its contract, how it is split."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from components.datasets.rows import GOOD, Naming
+from components.pictures.decoding import MAX_PIXELS
+from components.pictures.masks import Masks, MaskTurn
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which adapter reads the data set called *name*; larger images than *max_pixels* are never decoded.
+
+    *white* is the value of files with more than 8 bits that is shown as white; None: what the files themselves show.
+    *good* and *defect* declare names of folders, *groups* makes the first folder below them a group. *masks* says what
+    the masks mark, *mask_turn* whether they are turned as pictures are stored or as they are shown.
+    """
+
+    adapter: str
+    name: str
+    max_pixels: int = MAX_PIXELS
+    white: float | None = None
+    good: tuple[str, ...] = (GOOD,)
+    defect: tuple[str, ...] = ()
+    groups: Literal["none", "folder"] = "none"
+    masks: Masks = "auto"
+    mask_turn: MaskTurn = "auto"
+
+    @property
+    def naming(self) -> Naming:
+        return Naming(self.good, self.defect, self.groups)
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """The data contract. Sizes in pixels, brightness in [0, 1]; *expect_masks* True: anomalous images need a mask.
+
+    *min_contrast* is the least standard deviation of a picture that is nearly black or white: less shows nothing.
+    """
+
+    modes: tuple[str, ...] = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")
+    min_side: int = 32
+    max_side: int = 20_000
+    brightness: tuple[float, float] = (0.0, 1.0)
+    min_contrast: float = 0.01
+    min_train_normals: int = 20
+    expect_masks: bool = False
+    max_quarantined_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """*calibrate_share* of the training normals is held out; *likeness* says when two pictures are one exposure."""
+
+    groups: tuple[str, ...] | None = None
+    calibrate_share: float = 0.2
+    likeness: float = 0.25  # correlation of the noise from which two pictures may be one exposure; docs/data.md
+    labelled: int = 0  # anomalous images with a mask that move from test to fit, for detectors that learn from some

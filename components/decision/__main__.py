@@ -1,0 +1,26 @@
+"""``python -m components.decision BUNDLE IMAGE... --out FILE``: ``loupe score`` where typer is not installed."""
+
+import argparse
+from pathlib import Path
+
+from components.core.boundary import boundary
+from components.core.progress import show_logs
+from components.decision.batch import score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m components.decision", description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("images", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--maps", type=Path)
+    parser.add_argument("--group")
+    parser.add_argument("--cascade", action="store_true")
+    asked = parser.parse_args()
+    show_logs()
+    with boundary():
+        score(asked.bundle, asked.images, asked.out, asked.maps, asked.group, asked.cascade)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One file per method: its settings and presets, how it learns, how it scores."""

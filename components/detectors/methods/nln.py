@@ -1,0 +1,229 @@
+"""NLN: novelty by the reconstructions of nearest neighbours (Mesarcik et al., Array 14, 2022, arXiv 2111.06150).
+
+An autoencoder of patches; a patch is compared not with its own reconstruction, which may have learned to show the
+anomaly, but with those of the normal patches nearest to it in latent space. The distance to these joins in.
+Five kinds of autoencoder (``nln_autoencoders.py``) behind one interface; ``scoring`` autoencoder is the plain baseline.
+Differs from the released code: the number of neighbours is fixed, and both terms are standardised on the fit normals
+(each against the patches of other images), not by what the test images turn out to be.
+Memory after fit: bank_size x latent float32; neighbours are decoded anew from it, no image is kept.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from components.core.errors import SettingsError
+from components.detectors.contract import Fit, MethodInfo, Optimise, PixelDetector, Scores, Stage, TrainingData
+from components.detectors.parts.autoencoders import KINDS, Kind
+from components.detectors.parts.blocks import GaussianBlur, Positions, Standardise, largest, squared_distances, upsample
+from components.detectors.parts.coreset import FAR
+
+
+@dataclass(frozen=True)
+class NLNSettings:
+    """Settings; *neighbours* is K, *share* alpha of the paper."""
+
+    size: int = 1024
+    patch: int = 128  # side, 8 times a power of two
+    stride: int = 128  # of the patches; below their side they overlap and are averaged (ours: the paper has none of it)
+    kind: Kind = "ae"
+    width: int = 32
+    latent: int = 128
+    neighbours: int = 5
+    share: float = 0.6  # of the error in the image score, the rest is the distance
+    map_share: float = 0.25  # of the error in the map
+    blur: float = 0.0  # sigma in pixels over the map of errors, 0: none; ours
+    top: float = 1.0  # share of the map of errors whose mean is the image's; ours, 1: the mean of all as published
+    positions: bool = False  # ours: each position of both terms by its mean and deviation on the fit normals
+    scoring: Literal["nln", "autoencoder"] = "nln"  # autoencoder: error of an image's own reconstruction
+    bank_size: int = 20_000  # latents at most, thinned evenly; ours
+    turned: bool = True  # patches are turned by random quarters in training
+    crops: int = 64  # random patches per image beside the grid, from its central 80 %
+    epochs: int = 50
+    batch_size: int = 16  # images; the paper has 1024 patches
+    learning_rate: float | None = None  # of the autoencoder; none: the published one of its kind
+    adversary_rate: float | None = None  # of the adversarial steps; none: the published one of the kind
+
+    def __post_init__(self) -> None:
+        ratio = self.patch // 8
+        if self.patch % 8 or ratio < 2 or ratio & (ratio - 1):
+            raise SettingsError(f"patch is {self.patch}: give 8 times a power of two, at least 16")
+        if (self.size - self.patch) % self.stride or self.stride > self.patch:
+            raise SettingsError(f"stride is {self.stride}: patches of {self.patch} must cover size {self.size} exactly")
+
+
+class NLN(PixelDetector):
+    """Map and image score: error against the neighbours' reconstructions and latent distance, standardised, weighed."""
+
+    name = "nln"
+    settings_type = NLNSettings
+    presets = {
+        "paper": NLNSettings(),
+        "cpu": NLNSettings(
+            size=128, patch=32, stride=16, width=16, latent=32, neighbours=5, bank_size=5000, turned=False, crops=0,
+            share=0.8, blur=1.0, top=1e-3, positions=True, epochs=15, batch_size=8,
+        ),
+        "tiny": NLNSettings(
+            size=64, patch=16, stride=16, kind="aae", width=8, latent=8, neighbours=2, bank_size=128, turned=False,
+            crops=0, epochs=4, batch_size=4, learning_rate=1e-2, adversary_rate=1e-3,
+        ),
+    }  # fmt: skip
+    info = MethodInfo(
+        title="NLN",
+        paper="Mesarcik, Ranguelova, Boonstra, van Nieuwpoort: Improving novelty detection using the reconstructions "
+        "of nearest neighbours",
+        year=2022,
+        venue="Array 14; arXiv 2111.06150",
+        family="reconstruction, nearest neighbours in latent space",
+        needs=("pixels",),
+        reconstructed=(
+            "cap on the latents that are searched",
+            "scale of the two terms from fit normals",
+            "where in a patch the errors of kinds dae_disc and ganomaly lie",
+        ),
+    )
+    settings: NLNSettings
+    bank: Tensor
+    centre: Tensor
+    owner: Tensor
+    count: Tensor
+    seen: Tensor
+    overlap: Tensor
+
+    def __init__(self, settings: NLNSettings, pretrained: bool = True) -> None:
+        super().__init__(settings, pretrained)
+        s = settings
+        self.autoencoder = KINDS[s.kind](s.patch, s.width, s.latent)
+        self.steps = range(0, s.size - s.patch + 1, s.stride)
+        self.blur = GaussianBlur(s.blur) if s.blur else torch.nn.Identity()
+        self.positions = Positions(2 * s.size**2, s.positions)
+        self.map_terms, self.image_terms = Standardise(2, True), Standardise(2, True)  # error, distance
+        self.register_buffer("bank", torch.full((s.bank_size, s.latent), FAR))
+        self.register_buffer("centre", torch.zeros(s.latent))  # of the latents, see neighbours
+        self.register_buffer("owner", torch.full((s.bank_size,), -1))  # number of the image behind a latent
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, by stage
+        ones = torch.ones(len(self.steps) ** 2, 1, s.patch, s.patch)
+        self.register_buffer("overlap", self._sum(ones), persistent=False)
+
+    def stages(self, data: TrainingData) -> Iterable[Stage]:
+        s, table = self.settings, data.pixels(self.size)
+        first, *rivals = self.autoencoder.players(self.training_patches, s.learning_rate, s.adversary_rate)
+        yield Optimise(
+            s.kind, table, first.loss, first.parameters, first.optimiser, epochs=s.epochs, batch_size=s.batch_size,
+            select=False, rivals=tuple(rivals),
+        )  # fmt: skip
+        every = -(-len(table) * len(self.steps) ** 2 // s.bank_size)  # latents are thinned evenly
+        yield Fit("latents", table, lambda images: self._add_latents(images, every), self._find_centre)
+        # Not undone by itself: what the score would be without it is open until the stage behind.
+        yield from self.positions.stages(table, lambda images: self._as_new(images, 2), optional=False)
+        yield Fit("scale", table, self._add_terms, self._finish_terms)
+
+    def patches(self, images: Tensor, steps: range | None = None) -> Tensor:
+        """(B, C, size, size) -> (B * n * n, C, patch, patch), row by row; *steps* replaces those of ``stride``."""
+        side, steps = self.settings.patch, steps or self.steps
+        rows = torch.stack([images[:, :, y : y + side] for y in steps], 1)
+        return torch.stack([rows[..., x : x + side] for x in steps], 2).flatten(0, 2)
+
+    def stitch(self, patches: Tensor) -> Tensor:
+        """The way back, mean where patches overlap: (B * n * n, 1, patch, patch) -> (B, 1, size, size)."""
+        return self._sum(patches) / self.overlap
+
+    def _sum(self, patches: Tensor) -> Tensor:
+        count, room = len(self.steps), self.settings.size - self.settings.patch
+        grid = patches.view(-1, count, count, *patches.shape[1:])
+        rows = sum(F.pad(grid[:, :, i], (x, room - x)) for i, x in enumerate(self.steps))
+        return sum(F.pad(rows[:, i], (0, 0, y, room - y)) for i, y in enumerate(self.steps))  # type: ignore
+
+    def training_patches(self, images: Tensor) -> Tensor:
+        """Patches side by side, and with them random crops; turned by random quarters, one turn per batch."""
+        s = self.settings
+        apart = range(0, s.size - s.patch + 1, s.patch)  # what overlaps would be learned several times
+        found = [self.patches(images, apart), *(self._crop(images) for _ in range(s.crops))]
+        quarters = int(torch.randint(4, ())) if s.turned else 0
+        return torch.rot90(torch.cat(found), quarters, (2, 3))
+
+    def _crop(self, images: Tensor) -> Tensor:
+        """One patch per image from the central 80 %, at a place that the batch shares."""
+        low = min(self.size // 10, (self.size - self.settings.patch) // 2)
+        y, x = (int(v) for v in torch.randint(low, self.size - low - self.settings.patch + 1, (2,)))
+        return images[:, :, y : y + self.settings.patch, x : x + self.settings.patch]
+
+    def neighbours(self, latents: Tensor, barred: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The K nearest latents of the bank (N, K, D) and their distances (N, K).
+
+        *barred* (N,) are numbers of images whose latents do not count.
+        """
+        # About the centre: the matmul form would lose the digits of distances that are small beside the latents.
+        far = squared_distances(latents - self.centre, self.bank - self.centre)
+        if barred is not None:
+            far = far + 1e12 * (barred[:, None] == self.owner)
+        chosen = far.topk(self.settings.neighbours, dim=1, largest=False).indices
+        found = self.bank[chosen]
+        return found, (latents[:, None] - found).square().sum(2).sqrt()
+
+    def terms(self, images: Tensor, barred: Tensor | None = None) -> Tensor:
+        """Error against the neighbours' reconstructions, and latent distance: maps (B, 2, size, size)."""
+        patches = self.patches(images)
+        latents = self.autoencoder.encode(patches)
+        found, distances = self.neighbours(latents, barred)
+        rebuilt = self.autoencoder.decode(found.flatten(0, 1)).unflatten(0, found.shape[:2])
+        errors = [self.autoencoder.error(patches, latents, rebuilt[:, k]) for k in range(self.settings.neighbours)]
+        constant = distances.mean(1).view(-1, 1, 1, 1).expand_as(errors[0])  # all of a patch is equally far
+        return torch.cat([self.blur(self.stitch(torch.stack(errors).mean(0))), self.stitch(constant)], 1)
+
+    def own_error(self, images: Tensor) -> Tensor:
+        """The plain autoencoder's: error of the image's own reconstruction, (B, 1, size, size)."""
+        patches = self.patches(images)
+        latents = self.autoencoder.encode(patches)
+        return self.stitch(self.autoencoder.error(patches, latents, self.autoencoder.decode(latents)))
+
+    def _add_latents(self, images: Tensor, every: int) -> None:
+        patches, first = self.patches(images), int(self.seen[0])
+        per_image = len(self.steps) ** 2
+        numbers = first * per_image + torch.arange(len(patches), device=images.device)
+        chosen = (numbers % every == 0).nonzero()[:, 0]
+        at = int(self.count)
+        self.bank[at : at + len(chosen)] = self.autoencoder.encode(patches[chosen])
+        self.owner[at : at + len(chosen)] = numbers[chosen] // per_image
+        self.count += len(chosen)
+        self.seen[0] += len(images)
+
+    def _find_centre(self) -> None:
+        self.centre.copy_(self.bank[: int(self.count)].mean(0))
+
+    def _add_terms(self, images: Tensor) -> None:
+        maps = self.positions(self._as_new(images, 1))
+        self.map_terms.add(maps)
+        self.image_terms.add(self._image_terms(maps))
+
+    def _as_new(self, images: Tensor, stage: int) -> Tensor:
+        """Terms of normals as new images would meet the bank: without the latents of their own."""
+        numbers = self.seen[stage] + torch.arange(len(images), device=images.device)
+        self.seen[stage] += len(images)
+        return self.terms(images, numbers.repeat_interleave(len(self.steps) ** 2))
+
+    def _finish_terms(self) -> None:
+        self.map_terms.finish()
+        self.image_terms.finish()
+
+    def score(self, images: Tensor, size: tuple[int, int]) -> Scores:
+        if self.settings.scoring == "autoencoder":
+            own = self.own_error(images)
+            return Scores(own.mean((1, 2, 3)), upsample(own, size))
+        maps = self.positions(self.terms(images))
+        whole = _weigh(self.image_terms(self._image_terms(maps)), self.settings.share)
+        return Scores(whole[:, 0, 0, 0], upsample(_weigh(self.map_terms(maps), self.settings.map_share), size))
+
+    def _image_terms(self, maps: Tensor) -> Tensor:
+        """The error of an image and its largest distance: (B, 2, H, W) -> (B, 2, 1, 1)."""
+        found = [largest(maps[:, :1], self.settings.top), maps[:, 1:].amax((1, 2, 3))]
+        return torch.stack(found, 1)[:, :, None, None]
+
+
+def _weigh(terms: Tensor, share: float) -> Tensor:
+    return share * terms[:, :1] + (1 - share) * terms[:, 1:]

@@ -1,0 +1,103 @@
+"""PatchCore: nearest neighbours in a coreset of normal patch features (Roth et al., CVPR 2022); the reference baseline.
+
+Differs from the paper: the coreset is built while streaming, under an absolute cap (``coreset.py``), so memory and time
+are known before training.
+Memory after fit: bank_size x channels float32, e.g. 10,000 x 152 x 4 B = 6 MB; while fitting, one block of
+chunk x bank_size distances more.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from components.backbones.extractor import BackboneSettings
+from components.detectors.contract import FeatureDetector, Fit, MethodInfo, Scores, Stage, TrainingData
+from components.detectors.parts.blocks import GaussianBlur, nearest, squared_distances, upsample
+from components.detectors.parts.coreset import Coreset
+
+
+@dataclass(frozen=True)
+class PatchCoreSettings:
+    """Settings; *reweighting* is the number of neighbours b of the paper's eq. 7 (0: the plain maximum)."""
+
+    backbone: BackboneSettings = BackboneSettings(taps=(2, 3))
+    bank_size: int = 10_000
+    patch: int = 3  # side of the neighbourhood that is averaged (paper, section 3.1)
+    reweighting: int = 9
+    growth: float = 1.08  # factor on the radius when the bank is full; smaller keeps the bank fuller and fits slower
+    blur: float = 4.0  # sigma in input pixels (paper, section 3.3)
+
+
+class PatchCore(FeatureDetector):
+    """Raw image score: distance of the farthest patch, re-weighted; map: the distances of all patches."""
+
+    name = "patchcore"
+    settings_type = PatchCoreSettings
+    presets = {
+        "paper": PatchCoreSettings(BackboneSettings("wide_resnet50_2", (2, 3), 224), bank_size=100_000),
+        "cpu": PatchCoreSettings(),
+        "tiny": PatchCoreSettings(BackboneSettings(taps=(2, 3), size=64), bank_size=128, blur=1.0),
+    }
+    info = MethodInfo(
+        title="PatchCore",
+        paper="Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler: Towards Total Recall in Industrial Anomaly Detection",
+        year=2022,
+        venue="CVPR",
+        family="memory bank",
+        needs=("frozen backbone",),
+        reconstructed=("streaming coreset under an absolute cap in place of greedy selection over all patches",),
+    )
+    neighbours: Tensor
+    settings: PatchCoreSettings
+
+    def __init__(self, settings: PatchCoreSettings, pretrained: bool = True) -> None:
+        super().__init__(settings, pretrained)
+        depth = max(1, settings.reweighting)
+        self.blur = GaussianBlur(settings.blur)
+        self.coreset = Coreset(settings.bank_size, sum(self.backbone.channels), settings.growth)
+        self.register_buffer("neighbours", torch.zeros((settings.bank_size, depth), dtype=torch.int64))
+
+    def stages(self, data: TrainingData) -> Iterable[Stage]:
+        yield Fit("coreset", data.features(self.backbone), self._offer_features, self._link)
+
+    def embed(self, features: list[Tensor]) -> Tensor:
+        """Locally averaged features of all taps on the finest grid: (B, C, h, w)."""
+        pooled = [F.avg_pool2d(f, self.settings.patch, 1, self.settings.patch // 2) for f in features]
+        h, w = pooled[0].shape[-2:]
+        return torch.cat([pooled[0], *(upsample(p, (h, w)) for p in pooled[1:])], 1)
+
+    def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
+        embedded = self.embed(features)
+        b, c, h, w = embedded.shape
+        rows = embedded.permute(0, 2, 3, 1).reshape(-1, c)
+        distances = nearest(rows, self.coreset.bank)[0].reshape(b, h * w)
+        maps = self.blur(upsample(distances.reshape(b, 1, h, w), size))
+        return Scores(self._image_score(rows.reshape(b, h * w, c), distances), maps)
+
+    def _image_score(self, rows: Tensor, distances: Tensor) -> Tensor:
+        worst, at = distances.max(1)
+        if self.settings.reweighting < 2:
+            return worst
+        patch = rows.gather(1, at[:, None, None].expand(-1, 1, rows.shape[2]))  # (B, 1, C)
+        index = nearest(patch[:, 0], self.coreset.bank)[1]  # of one patch: ArgMin over all costs a lot
+        around = self.coreset.bank[self.neighbours[index]]  # (B, b, C)
+        spread = (patch - around).square().sum(2).sqrt()
+        # Eq. 7: 1 - exp(s*) / sum exp(distances to the neighbours), in the form that cannot overflow.
+        return worst * (1 - 1 / torch.exp(spread - worst[:, None]).sum(1).clamp_min(1.0))
+
+    def _offer_features(self, features: list[Tensor]) -> None:
+        embedded = self.embed(features)
+        self.coreset.offer(embedded.permute(0, 2, 3, 1).reshape(-1, embedded.shape[1]))
+
+    def _link(self) -> None:
+        """The neighbours of each kept patch within the bank, for the image score."""
+        known = self.coreset.known()
+        depth = min(self.neighbours.shape[1], len(known))
+        for start in range(0, len(known), 1024):
+            block = squared_distances(known[start : start + 1024], known)
+            found = block.topk(depth, dim=1, largest=False).indices
+            self.neighbours[start : start + len(found), :depth] = found
+            self.neighbours[start : start + len(found), depth:] = found[:, :1]

@@ -1,0 +1,142 @@
+"""Small exportable pieces that several detectors share."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.detectors.contract import Fit, Stage, Table, scratch
+
+
+class GaussianBlur(nn.Module):
+    """Separable Gaussian over maps (B, 1, H, W), truncated at four sigma, edges replicated (the same in ONNX)."""
+
+    kernel: Tensor
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        radius = int(4 * sigma + 0.5)
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        self.radius = radius
+        self.register_buffer("kernel", (kernel / kernel.sum()).view(1, 1, 1, -1), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        r = self.radius
+        maps = F.conv2d(F.pad(maps, (r, r, 0, 0), mode="replicate"), self.kernel)
+        return F.conv2d(F.pad(maps, (0, 0, r, r), mode="replicate"), self.kernel.transpose(2, 3))
+
+
+class Standardise(nn.Module):
+    """Per-channel standardisation of maps (B, C, h, w) by the mean and deviation of the fit normals; off: identity.
+
+    A closed-form stage calls ``add`` with every batch and ``finish`` once. Maps of several kinds, stacked as
+    channels, are brought to one scale for their fusion in the same way.
+    """
+
+    mean: Tensor
+    std: Tensor
+    sums: Tensor
+
+    def __init__(self, channels: int, active: bool) -> None:
+        super().__init__()
+        self.active = active
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, channels, 1, 1))
+        scratch(self, "sums", torch.zeros(3, channels, dtype=torch.float64))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return (maps - self.mean) / self.std if self.active else maps
+
+    def add(self, maps: Tensor) -> None:
+        rows = maps.double()
+        count = torch.full_like(self.sums[0], rows[:, 0].numel())
+        self.sums += torch.stack([count, rows.sum((0, 2, 3)), rows.square().sum((0, 2, 3))])
+
+    def finish(self) -> None:
+        mean = self.sums[1] / self.sums[0]
+        spread = (self.sums[2] / self.sums[0] - mean.square()).clamp_min(0).sqrt()
+        self.mean.copy_(mean.view(1, -1, 1, 1))
+        self.std.copy_(spread.clamp_min(1e-3 * float(spread.max()) + 1e-12).view(1, -1, 1, 1))
+
+
+class Positions(Standardise):
+    """Each position of maps (B, C, side, side) by its own mean and deviation on the fit normals; off: identity.
+
+    What always differs at a place, such as an edge of the part, then counts for little there. Assumes parts that lie
+    where they lay.
+    """
+
+    def __init__(self, positions: int, active: bool) -> None:
+        super().__init__(positions if active else 1, active)  # off, it would be megabytes of zeros in every model
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return super().forward(_by_position(maps)).view_as(maps) if self.active else maps
+
+    def add(self, maps: Tensor) -> None:
+        super().add(_by_position(maps))
+
+    def stages(self, table: Table, maps: Callable[[Any], Tensor], optional: bool = True) -> Iterable[Stage]:
+        """The stage that measures *maps* of every batch of the fit normals, if it is asked for."""
+        if self.active:
+            yield Fit("standardised positions", table, lambda batch: self.add(maps(batch)), self.finish, 16, optional)
+
+
+def _by_position(maps: Tensor) -> Tensor:
+    return maps.flatten(1)[..., None, None]
+
+
+def upsample(maps: Tensor, size: tuple[int, int], corners: bool = False) -> Tensor:
+    """Bilinear; (B, C, h, w) -> (B, C, *size). Half-pixel centres, or with *corners* the corner pixels aligned."""
+    if (maps.shape[2], maps.shape[3]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=corners)
+
+
+def box_mean(maps: Tensor, side: int, margin: int = 0) -> Tensor:
+    """Mean over every box of *side* x *side*, zeros beyond a border of *margin*: (B, C, H, W) -> (B, C, H', W').
+
+    Rows, then columns: ONNX Runtime's pooling visits the whole box for every pixel.
+    """
+    rows = F.avg_pool2d(maps, (side, 1), 1, (margin, 0))
+    return F.avg_pool2d(rows, (1, side), 1, (0, margin))
+
+
+def largest(maps: Tensor, share: float) -> Tensor:
+    """Mean of the largest *share* of each map, at least of one position: (B, C, H, W) -> (B,)."""
+    values = maps.flatten(1)
+    if share >= 1:
+        return values.mean(1)  # no graph needs to sort for it
+    return values.topk(max(1, round(share * values.shape[1])), dim=1).values.mean(1)
+
+
+def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
+    """Focal loss of a binary map, averaged (Lin et al., ICCV 2017); *alpha* is the weight of the anomalous class."""
+    plain = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    weight = 1.0 if alpha is None else alpha * target + (1 - alpha) * (1 - target)
+    return (weight * plain * (1 - torch.exp(-plain)) ** gamma).mean()
+
+
+def anomaly_head(inputs: int, outputs: int = 1) -> nn.Conv2d:
+    """Logits of anomaly by a 3 x 3 convolution whose first ones are -3: they are rare (Lin et al., section 3.3)."""
+    head = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.constant_(head.bias, -3.0)  # type: ignore[arg-type]
+    return head
+
+
+def squared_distances(queries: Tensor, bank: Tensor) -> Tensor:
+    """(N, D), (M, D) -> (N, M); the matmul form, because cdist does not export."""
+    return (_partial(queries, bank) + queries.square().sum(1, keepdim=True)).clamp_min(0)  # rounding: just below zero
+
+
+def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to and index of the nearest row of *bank* (M, D) for each query (N, D): (N,), (N,)."""
+    # What is constant per query is added behind the minimum: one pass over the (N, M) block in place of three.
+    least, index = _partial(queries, bank).min(1)
+    return (least + queries.square().sum(1)).clamp_min(0).sqrt(), index
+
+
+def _partial(queries: Tensor, bank: Tensor) -> Tensor:
+    return torch.addmm(bank.square().sum(1), queries, bank.T, alpha=-2)

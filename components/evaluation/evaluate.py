@@ -1,0 +1,175 @@
+"""The evaluation component: labelled pictures scored, measured and drawn. Its labels report and never choose."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.core.artefacts import read_json, recorded, tree_hash, write_json
+from components.core.records import SCORE_COLUMNS
+from components.datasets.loading import read_decoding, rows
+from components.decision.conformal import judge
+from components.evaluation import drawing
+from components.evaluation.metrics import (
+    METRIC_VERSION,
+    bootstrap,
+    fixed_f1,
+    image_metrics,
+    pixel_metrics,
+    share_interval,
+)
+from components.evaluation.settings import EvaluationSettings
+from components.evaluation.truths import read_truths
+from components.pictures.decoding import Decoding
+
+log = logging.getLogger("loupe")
+SPLIT = "test"
+
+
+def evaluate(
+    model: Path, calibration: Path, split: Path, data: Path, out: Path, settings: EvaluationSettings, seed: int
+) -> Path:
+    """Write scores.parquet, metrics.json, curves and the gallery of the test split."""
+    return evaluate_rows(rows(split, SPLIT), {"split": SPLIT}, model, calibration, split, data, out, settings, seed)
+
+
+def evaluate_rows(
+    table: pd.DataFrame, said: dict[str, Any], model: Path, calibration: Path, split: Path, data: Path, out: Path,
+    settings: EvaluationSettings, seed: int,
+) -> Path:  # fmt: skip
+    """``evaluate`` of the pictures in *table*; what *said* says of them, their split first, goes to metrics.json."""
+    known, rules = read_json(calibration / "calibration.json"), read_decoding(split)
+    inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
+              "split": split / "split.parquet"}  # fmt: skip
+    with recorded(out, "evaluate", settings, inputs, seed) as scratch:
+        scores, maps = _scored(model, [data / i for i in table["image_id"]], settings.map_size, rules)
+        result = _score_table(table, scores, known, model)
+        result.to_parquet(scratch / "scores.parquet", index=False)
+        truths = read_truths(table, data, settings.map_size, rules)
+        metrics = measure(result, truths.masks, maps, known["alpha"], settings, seed, said["split"])
+        curve = metrics["overall"]["pixel"].pop("curve", None)
+        more = {
+            "masks": truths.said,
+            "defects": truths.defects(_seen(model, settings)),
+            **_without_labels(model, known),
+        }
+        about = {**metrics, **said, **more, "split_hash": tree_hash(split / "split.parquet")}
+        write_json(scratch / "metrics.json", about)
+        drawing.curves(scratch, result, curve, model / "history.json", known["threshold"])
+        drawing.gallery(scratch / "gallery", data, table, result, maps, truths.masks, known["map"], settings.gallery,
+                        rules, said["split"])  # fmt: skip
+    log.info("%s: image AUROC %s", out, metrics["overall"]["image"].get("auroc", "not available"))
+    return out
+
+
+def _without_labels(model: Path, known: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a model without a labelled picture."""
+    history = read_json(model / "history.json") if (model / "history.json").exists() else []
+    judged = [record for record in history if "synthetic_auroc" in record]
+    best = [r["synthetic_auroc"] for r in judged if r["stage"] == judged[-1]["stage"]]
+    shown = ("n", "alpha", "threshold", "false_alarm_interval", "confidence")
+    return {"calibration": {key: known.get(key) for key in shown}, "synthetic_auroc": max(best, default=None)}
+
+
+def _seen(model: Path, settings: EvaluationSettings) -> int:
+    """The side at which defects are seen: that of the detector, or of the maps where they are smaller."""
+    known = read_json(model / "settings.json")["settings"]
+    size = known.get("size") or known.get("backbone", {}).get("size")
+    return min(size, settings.map_size) if isinstance(size, int) else settings.map_size
+
+
+def _scored(model: Path, paths: list[Path], size: int, rules: Decoding) -> tuple[np.ndarray, np.ndarray]:
+    from PIL import Image
+
+    from components.training.model import load_model, score_files
+
+    if not paths:
+        return np.zeros(0), np.zeros((0, size, size), np.float32)
+    scored = list(score_files(load_model(model), paths, rules=rules))
+    maps = np.concatenate([m for _, m in scored])
+    if maps.shape[1] != size:
+        maps = np.stack([np.asarray(Image.fromarray(m).resize((size, size), Image.Resampling.BILINEAR)) for m in maps])
+    return np.concatenate([s for s, _ in scored]).astype(np.float64), maps
+
+
+def _score_table(table: pd.DataFrame, scores: np.ndarray, known: dict[str, Any], model: Path) -> pd.DataFrame:
+    p_value, decision, threshold = judge(known, scores, list(table["group"]))
+    result = table.assign(
+        score=scores,
+        p_value=p_value,
+        decision=decision,
+        threshold=threshold,
+        model=read_json(model / "settings.json")["detector"],
+        model_version=tree_hash(model / "model.safetensors")[:12],
+        source="evaluation",
+    )
+    return result.reindex(columns=list(SCORE_COLUMNS))
+
+
+def measure(
+    result: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, alpha: float, settings: EvaluationSettings,
+    seed: int, split: str = SPLIT,
+) -> dict[str, Any]:  # fmt: skip
+    """All figures, overall and per group; uncertain images stand apart and enter no headline figure."""
+    headline = result[result["label"] != "uncertain"]
+    groups = {str(g): part for g, part in headline.groupby("group")}
+    overall = _figures(headline, masks, maps, settings, seed, split)
+    return {
+        "metric_version": METRIC_VERSION,
+        "split": split,
+        "seed": seed,
+        "alpha": alpha,
+        "overall": overall,
+        "groups": {
+            g: overall if len(part) == len(headline) else _figures(part, masks, maps, settings, seed, split)
+            for g, part in groups.items()
+        },
+        "uncertain": _uncertain(result[result["label"] == "uncertain"]),
+    }
+
+
+def _figures(
+    part: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, settings: EvaluationSettings, seed: int,
+    split: str,
+) -> dict[str, Any]:  # fmt: skip
+    labels, scores = (part["label"] == "anomalous").to_numpy(), part["score"].to_numpy()
+    lacking = [name for name, there in (("normal", (~labels).any()), ("anomalous", labels.any())) if not there]
+    image: dict[str, Any] = {"not_available": f"the {split} split has no {' and no '.join(lacking)} images"}
+    if not lacking:
+        image = {**image_metrics(labels, scores), "interval": bootstrap(labels, scores, settings.bootstrap, seed)}
+    return {
+        "n": {"normal": int((~labels).sum()), "anomalous": int(labels.sum())},
+        "image": image,
+        "pixel": _pixel(part, masks, maps, settings, split),
+        **_rates(part, labels),
+    }
+
+
+def _rates(part: pd.DataFrame, labels: np.ndarray) -> dict[str, Any]:
+    """False-alarm and miss rate at the calibrated threshold, with 95 % intervals."""
+    alarm = (part["decision"] == "anomalous").to_numpy()
+    rates: dict[str, Any] = {}
+    for name, chosen, hit in (("false_alarm_rate", ~labels, alarm), ("miss_rate", labels, ~alarm)):
+        n, hits = int(chosen.sum()), int((hit & chosen).sum())
+        rates[name] = {"rate": hits / n, "interval": share_interval(hits, n)} if n else {"not_available": "no images"}
+    return rates
+
+
+def _pixel(
+    part: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, settings: EvaluationSettings, split: str
+) -> dict[str, Any]:
+    chosen = [i for i in part.index if i in masks]
+    stack = np.stack([masks[i] for i in chosen]) if chosen else np.zeros((0, 1, 1), bool)
+    if not stack.any():
+        return {"not_available": f"the {split} split has no masks of anomalies"}
+    figures = pixel_metrics(stack, maps[chosen], settings.aupro_limit)
+    return {**figures, "f1_fixed": fixed_f1(stack, maps[chosen]), "images": len(chosen), "size": settings.map_size}
+
+
+def _uncertain(part: pd.DataFrame) -> dict[str, Any]:
+    if part.empty:
+        return {"n": 0}
+    share = float((part["decision"] == "anomalous").mean())
+    return {"n": len(part), "share_anomalous": share, "mean_p_value": float(part["p_value"].mean())}

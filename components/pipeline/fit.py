@@ -1,0 +1,174 @@
+"""``loupe fit`` and ``loupe evaluate``: the stages on one folder, without DVC, Prefect or a registry."""
+
+import logging
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from components.calibration.settings import CalibrationSettings
+from components.core.artefacts import atomic_dir, locked, read_json, reading, tree_hash, values_hash, write_json
+from components.core.checks import check_seed
+from components.core.errors import DataError, SettingsError
+from components.core.places import check_folder
+from components.core.settings import convert, plain
+from components.datasets.loading import hand_on, rows
+from components.datasets.rows import DEFAULT, Naming
+from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
+from components.detectors.catalogue import detector_class, settings_for
+from components.evaluation.settings import EvaluationSettings
+from components.export.settings import ExportSettings
+from components.pictures.masks import Masks, MaskTurn
+from components.pipeline.params import Params, View
+from components.pipeline.sections import built
+from components.pipeline.stages import Stages
+from components.synthesis.settings import SynthesisSettings
+from components.training.settings import TrainSettings
+
+log = logging.getLogger("loupe")
+LOCK = ".lock"  # in the run's folder: held by the process that writes it
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What the user asked ``loupe fit`` for; *sections* are those of params.yaml, what is None is left to them."""
+
+    detector: str
+    data: Path
+    adapter: str = "folder"
+    groups: tuple[str, ...] | None = None
+    preset: str | None = None
+    seed: int = 0
+    alpha: float | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    checkpoint_every: float | None = None
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def fit_folder(request: FitRequest, out: Path) -> Path:
+    """Validate, split, synthesise, train, calibrate and export; *out* then holds model, calibration.json, bundle."""
+    if not request.data.is_dir():
+        raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
+    detector_class(request.detector)
+    stages = _stages(request, out / "work")  # a slip in the settings is told before anything is written
+    settings_for(request.detector, stages.params.train.preset, request.overrides)
+    check_folder(out, request.data, _begun, "a run of `loupe fit`")
+    with locked(out / LOCK, wait=False, what=str(out)):
+        return _fitted(request, stages, out)
+
+
+def _begun(out: Path) -> bool:
+    """A run of ours, finished or not: the same command goes on with it."""
+    return any((out / name).exists() for name in ("run.json", "work"))
+
+
+def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
+    """All stages in order, under the lock of *out*."""
+    steps = [stages.manifest, stages.validate, stages.split, stages.synthesise]
+    for step in steps:
+        log.info("%s: %s", out, step.__name__)
+        step()
+    for name in ("train", "calibrate", "export"):
+        log.info("%s: %s", out, name)
+        getattr(stages, name)(request.detector)
+    return _present(request, stages, out)
+
+
+def _stages(request: FitRequest, work: Path) -> Stages:
+    name, sections = request.data.name, request.sections
+    every = request.checkpoint_every
+    params = Params(
+        data={name: built(DataSettings, sections, "data", adapter=request.adapter, name=name)},
+        views={"run": View(name, request.groups)},
+        seed=request.seed,
+        artefacts=str(work),
+        validation={name: built(ValidationSettings, sections, "validation")},
+        split=built(SplitSettings, sections, "split"),
+        synthesis=built(SynthesisSettings, sections, "synthesis"),
+        train=replace(
+            built(TrainSettings, sections, "train", preset=request.preset, checkpoint_every=every),
+            detectors={request.detector: request.overrides},
+        ),
+        calibration=built(CalibrationSettings, sections, "calibration", alpha=request.alpha),
+        evaluation=built(EvaluationSettings, sections, "evaluation"),
+        export=built(ExportSettings, sections, "export"),
+    )
+    return Stages(params, "run", request.data.parent)
+
+
+def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
+    """Put what a user looks for at the top of *out*; the stages' own artefacts stay below ``work``."""
+    made = stages.of(request.detector)
+    for name in ("model", "bundle"):
+        with atomic_dir(out / name) as scratch:
+            shutil.copytree(made / name, scratch, dirs_exist_ok=True)
+    shutil.copy2(made / "calibration" / "calibration.json", out / "calibration.json")
+    shutil.copy2(stages.folder / "split" / "split.parquet", out / "split.parquet")
+    hand_on(stages.folder / "split", out)
+    asked = {k: v for k, v in plain(request).items() if k != "checkpoint_every"} | {"data": request.data.name}
+    record = {
+        "request": asked,
+        "configuration": values_hash(asked),
+        "outputs": {name: tree_hash(out / name) for name in ("model", "bundle", "calibration.json", "split.parquet")},
+        "stages": {name: read_json(made / name / "run.json") for name in ("model", "calibration", "bundle")},
+    }
+    write_json(out / "run.json", record)
+    return out
+
+
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """What the user asked ``loupe evaluate`` for: the run's own test split in *data*, or any folder *labelled*."""
+
+    run: Path
+    data: Path | None = None
+    labelled: Path | None = None
+    naming: Naming = DEFAULT
+    masks: Masks = "auto"
+    mask_turn: MaskTurn = "auto"
+    seed: int = 0
+
+
+def mask_options(masks: str, mask_turn: str) -> tuple[Masks, MaskTurn]:
+    """What the options --masks and --mask-turn say. Raises SettingsError."""
+    return convert(masks, Masks, "--masks"), convert(mask_turn, MaskTurn, "--mask-turn")
+
+
+def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
+    """Evaluate what ``fit_folder`` wrote, on the test split it made or on other labelled pictures."""
+    run, data = request.run, request.labelled or request.data
+    if not (run / "run.json").exists():
+        raise DataError(f"{run}: holds no run.json; give a folder that `loupe fit` wrote")
+    test = rows(run, "test")
+    if (data is None and len(test)) or (request.labelled and request.data):
+        raise SettingsError("give the data set of the run with --data, or another labelled folder with --labelled")
+    data = data or run  # nothing is read of it where there are no test images
+    if not data.is_dir():
+        raise DataError(f"{data}: is not a folder; give the folder of the pictures")
+    check_seed(request.seed)
+    pictures = request.labelled or request.data  # not the run itself, below which the evaluation lies
+    check_folder(out, pictures, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
+    with reading(run / LOCK, str(run)):
+        return _evaluated(request, test, data, out)
+
+
+def _evaluated(request: EvaluateRequest, test: pd.DataFrame, data: Path, out: Path) -> Path:
+    from components.evaluation.evaluate import evaluate_rows
+    from components.evaluation.labelled import SPLIT, labelled_rows, require_same
+
+    run = request.run
+    sections = read_json(run / "run.json").get("request", {}).get("sections", {})
+    settings = built(EvaluationSettings, sections, "evaluation")
+    if request.labelled:
+        table, said = labelled_rows(run, data, request.naming, request.masks, request.mask_turn)
+        log.info("%s: split %s, metrics in %s", data, SPLIT, out)
+    else:
+        if request.naming != DEFAULT:
+            raise SettingsError("--good, --defect and --groups go with --labelled; the labels of --data are the run's")
+        require_same(run, data)
+        table, said = test, {"split": "test"}
+        if table.empty:
+            log.warning("%s: has no test images; labelled ones can be given with --labelled DIR", run)
+    return evaluate_rows(table, said, run / "model", run, run, data, out, settings, request.seed)

@@ -1,0 +1,45 @@
+"""Monitoring as the flow and the command line run it: the champion's bundle, the store and the time from outside."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.core.errors import RegistryError
+from components.decision.bundle import Bundle
+from components.monitoring.monitor import mark_sent, monitor, unanswered, unsent
+from components.monitoring.verdict import Verdict
+from components.pipeline.params import Params
+from components.registry.mlflow import Registry
+from components.storage import open_store
+
+
+def champion_bundle(params: Params, model: str) -> Path:
+    """The champion's bundle on local disk. Raises RegistryError when there is no champion."""
+    registry = Registry(params.registry)
+    version = registry.champion(model)
+    if version is None:
+        raise RegistryError(f"{model}: has no champion; train one with `loupe pipeline`, or see `loupe models`")
+    at = Path(params.monitor.workspace).parent / "champions" / model / version
+    return registry.fetch(model, version, at)
+
+
+def open_champion(params: Params, model: str) -> Bundle:
+    """The champion, ready to score. Raises RegistryError when there is none."""
+    return Bundle.open(champion_bundle(params, model))
+
+
+def judge_windows(params: Params, model: str, at: datetime | None = None) -> list[Verdict]:
+    """Judge all new windows of a model's sources."""
+    bundle = champion_bundle(params, model)
+    return monitor(open_store(params.store), bundle, model, params.monitor, at or datetime.now(UTC))
+
+
+def announce(params: Params, send: Callable[[Verdict], str | None], at: datetime | None = None) -> list[str]:
+    """Send the events that have not arrived yet or led to nothing; returns the verdicts announced."""
+    store, now, done = open_store(params.store), at or datetime.now(UTC), []
+    for verdict in [*unsent(store), *unanswered(store, params.monitor, now)]:
+        event = send(verdict)
+        if event:
+            mark_sent(store, verdict, event, now)
+            done.append(verdict.id)
+    return done

@@ -1,0 +1,159 @@
+"""params.yaml: every knob, loaded once into frozen typed records."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.calibration.settings import CalibrationSettings
+from components.core.checks import check_known, check_name, check_seed
+from components.core.errors import SettingsError
+from components.core.settings import build
+from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
+from components.detectors.catalogue import CATALOGUE
+from components.evaluation.settings import EvaluationSettings
+from components.export.settings import ExportSettings
+from components.monitoring.settings import MonitorSettings
+from components.registry.settings import RegistrySettings
+from components.retraining.settings import RetrainSettings
+from components.service.settings import InboxSettings, ServiceSettings
+from components.synthesis.settings import SynthesisSettings
+from components.training.settings import TrainSettings
+
+STORE_VARIABLE = "LOUPE_STORE"
+FOLDERS = ("leaderboard", "retrain")  # below artefacts, beside those of the views
+
+
+@dataclass(frozen=True)
+class View:
+    """What a detector is trained on: a data set, some of its groups, or other views joined."""
+
+    data: str = ""
+    groups: tuple[str, ...] | None = None
+    views: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A matrix of views and detectors."""
+
+    views: tuple[str, ...] = ("elpv-mono",)
+    detectors: tuple[str, ...] = ("fastflow", "patchcore")
+
+
+@dataclass(frozen=True)
+class Benchmark(Selection):
+    """The matrix of dvc.yaml, with the data set of each view and one view of each data set."""
+
+    sources: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    data: dict[str, DataSettings]
+    views: dict[str, View]
+    seed: int = 0
+    artefacts: str = "artefacts"
+    store: str = "store"
+    pipeline: Selection = Selection()
+    benchmark: Benchmark = Benchmark()
+    validation: dict[str, ValidationSettings] = field(default_factory=dict)
+    split: SplitSettings = SplitSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
+    train: TrainSettings = TrainSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    export: ExportSettings = ExportSettings()
+    registry: RegistrySettings = RegistrySettings()
+    service: ServiceSettings = ServiceSettings()
+    inbox: InboxSettings = InboxSettings()
+    monitor: MonitorSettings = MonitorSettings()
+    retrain: RetrainSettings = RetrainSettings()
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name in self.views:
+            check_name(name, "views", FOLDERS)
+        chosen = {"pipeline": self.pipeline.detectors, "benchmark": self.benchmark.detectors,
+                  "retrain": self.retrain.detectors}  # fmt: skip
+        for part, names in chosen.items():
+            for name in names:
+                check_known(name, CATALOGUE, f"{part}.detectors")
+
+    def settings_of(self, detector: str) -> Any:
+        """The settings that *detector* would be trained with. Raises SettingsError."""
+        from components.detectors.catalogue import settings_for
+
+        return settings_for(detector, self.train.preset, self.train.detectors.get(detector, {}))
+
+    def view(self, name: str) -> View:
+        """Raises SettingsError when there is no such view, or none that can be built."""
+        if name not in self.views:
+            raise SettingsError(f"params.yaml: views.{name} does not exist; known are {', '.join(self.views)}")
+        view, where = self.views[name], f"params.yaml: views.{name}"
+        if bool(view.data) == bool(view.views) or (view.views and view.groups):
+            raise SettingsError(f"{where}: give data (with or without groups), or views to join")
+        for part in view.views:
+            if part not in self.views or self.views[part].views:
+                raise SettingsError(f"{where}.views: {part} is no view of a data set; name those that it joins")
+        return view
+
+
+def _check_given(params: Params, values: Mapping[str, Any]) -> None:
+    """What the parts that a file gives say of its own views and data sets; defaults are not meant for every file."""
+    for name in params.views:
+        for data in filter(None, [params.view(name).data]):
+            check_known(data, params.data, f"views.{name}.data")
+    if "pipeline" in values:
+        for name in params.pipeline.views:
+            check_known(name, params.views, "pipeline.views")
+    if "benchmark" in values:
+        _check_benchmark(params)
+
+
+def _check_benchmark(params: Params) -> None:
+    given = params.benchmark
+    for view in (*given.views, *given.sources, *given.data.values()):
+        check_known(view, params.views, "benchmark")
+    for data in (*given.sources.values(), *given.data):
+        check_known(data, params.data, "benchmark")
+    for view in given.views:
+        check_known(view, given.sources, "benchmark.sources")
+    for view, data in (*given.sources.items(), *((view, data) for data, view in given.data.items())):
+        if params.views[view].data != data:
+            raise SettingsError(
+                f"benchmark: view {view} is of data set {params.views[view].data}, not of {data}; mend it"
+            )
+
+
+def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
+    """Read params.yaml; LOUPE_STORE replaces ``store``, *overrides* top-level keys. Raises SettingsError."""
+    if not path.exists():
+        raise SettingsError(f"{path}: not found; run from the project's folder or name the file with --params")
+    given = {"store": os.environ[STORE_VARIABLE]} if os.environ.get(STORE_VARIABLE) else {}
+    values = {**_read(path), **given, **(overrides or {})}
+    params = build(Params, values, str(path))
+    _check_given(params, values)
+    return params
+
+
+def train_settings(path: Path) -> TrainSettings:
+    """The knobs of training in *path*; the defaults where there is no such file."""
+    return load_params(path).train if path.exists() else TrainSettings()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
+        raise SettingsError(f"{path}{where}: is no YAML; mend it there") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: holds no keys; begin with data and views")
+    return values

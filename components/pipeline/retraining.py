@@ -1,0 +1,221 @@
+"""One retraining, step by step; the flow calls the steps, and each can be repeated after a crash."""
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from components.core.artefacts import locked, read_json
+from components.core.errors import SettingsError
+from components.core.settings import build, plain
+from components.datasets.settings import DataSettings
+from components.datasets.versions import version
+from components.monitoring.monitor import DECISIONS, find
+from components.monitoring.verdict import Verdict
+from components.pictures.decoding import Decoding
+from components.pipeline.params import Params, View, load_params
+from components.pipeline.stages import Stages
+from components.registry.gate import Gate, gate
+from components.registry.mlflow import Registry
+from components.registry.register import DATA_PIN, register_run, synthetic_score
+from components.retraining import dataset
+from components.retraining.candidates import gather
+from components.retraining.compare import compare
+from components.storage import Store, open_store
+
+log = logging.getLogger("loupe")
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """How a retraining ended; stored once under its verdict's id, never edited."""
+
+    action: Literal["promote", "refuse"]
+    verdict: str
+    model: str
+    source: str
+    champion: str
+    challenger: str | None
+    reasons: tuple[str, ...]
+    pool: str | None
+    contamination: float | None
+    data_version: str | None
+    evidence: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """The retraining that one verdict asks for."""
+
+    params: Params
+    verdict: Verdict
+    data_root: Path = Path("data")
+
+    @classmethod
+    def of(cls, params: Params, verdict_id: str, data_root: Path = Path("data")) -> "Retraining":
+        return cls(params, find(open_store(params.store), verdict_id), data_root)
+
+    @property
+    def store(self) -> Store:
+        return open_store(self.params.store)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.params.artefacts) / "retrain" / self.verdict.id
+
+    @property
+    def live(self) -> str:
+        return dataset.live_name(self.verdict.model)
+
+    @property
+    def derived(self) -> Path:
+        """The params file of the challenger's stages."""
+        return self.folder / "params.yaml"
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the lock of all retrainings on this machine."""
+        return locked(self.folder.parent / "lock")
+
+    def decided(self) -> Retrained | None:
+        """The stored outcome, when this window was retrained on already."""
+        key = f"{DECISIONS}/{self.verdict.id}.json"
+        return build(Retrained, json.loads(self.store.get(key)), key) if self.store.exists(key) else None
+
+    def hindrance(self, at: datetime) -> str | None:
+        """Why not to begin: another champion meanwhile, or the budget of a day is spent."""
+        registry = Registry(self.params.registry)
+        champion = registry.champion(self.verdict.model)
+        if champion is None or self._bundle(registry, champion)[1] != self.verdict.model_version:
+            return f"the champion is no longer {self.verdict.model_version}, which the verdict is about"
+        recent = [d for d in decisions(self.store, self.verdict.model)
+                  if d.challenger and at - datetime.fromisoformat(d.at) < timedelta(days=1)]  # fmt: skip
+        limit = self.params.retrain.per_day
+        return f"{len(recent)} retrainings in 24 hours; retrain.per_day is {limit}" if len(recent) >= limit else None
+
+    def _bundle(self, registry: Registry, champion: str) -> tuple[Path, str]:
+        from components.decision.bundle import Bundle
+
+        at = self.folder / "champion" / champion
+        bundle = registry.fetch(self.verdict.model, champion, at)
+        return bundle, Bundle.identify(bundle)["model"][:12]
+
+    def _decoding(self) -> Decoding:
+        """How the champion decodes pictures: the candidates were seen so, and the challenger goes on with it."""
+        from components.decision.bundle import Bundle
+
+        registry = Registry(self.params.registry)
+        bundle, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
+        return Bundle.rules_of(bundle)
+
+    def gather(self) -> Path:
+        """The candidates, frozen by the first call."""
+        out = self.folder / "candidates"
+        if not (out / "candidates.json").exists():
+            settings, features = self.params.retrain, self.params.train.store
+            gather(self.store, self.verdict, out, settings, self.params.seed, features, self._decoding())
+        return out
+
+    def refused_before(self) -> str | None:
+        """The refusal of this very pool, which would end the same way."""
+        pool = read_json(self.folder / "candidates" / "candidates.json")["pool"]
+        same = [d for d in decisions(self.store, self.verdict.model) if d.action == "refuse" and d.pool == pool]
+        return f"these candidates were refused before, see {same[-1].verdict}" if same else None
+
+    def write_version(self) -> Path:
+        """The new data version, pinned, and the params file of its stages; returns the copy of the pin."""
+        registry = Registry(self.params.registry)
+        champion = str(registry.champion(self.verdict.model))
+        earlier = registry.tags(self.verdict.model, champion).get(DATA_PIN)
+        view = View(self.live) if earlier else self.params.view(self.verdict.model)
+        if view.views:
+            raise SettingsError(f"{self.verdict.model} joins views; retraining is for a view of one data set")
+        base = DataSettings("collected", self.live) if earlier else self.params.data[view.data]
+        if earlier:
+            dataset.restore(Path(earlier), self.data_root / self.live)
+        source = self.data_root / view.data
+        rows = dataset.base_rows(source, base, view.groups)
+        pinned = dataset.write_version(source, rows, self.folder / "candidates", self.data_root / self.live)
+        self._write_params()
+        return Path(shutil.copyfile(pinned, self.folder / "data.dvc"))
+
+    def _write_params(self) -> None:
+        known = self.params
+        values: dict[str, Any] = plain(known)
+        base = known.view(self.verdict.model).data if self.verdict.model in known.views else self.live
+        contract = dict(values["validation"].get(base, {}), expect_masks=False)
+        values["artefacts"] = str(self.folder)
+        rules = plain(self._decoding())
+        values["data"] = {self.live: {"adapter": "collected", "name": self.live, **rules}}
+        values["views"] = {self.live: {"data": self.live}}
+        values["validation"] = {self.live: contract}
+        values["pipeline"]["views"] = [self.live]
+        del values["benchmark"]  # of views that this file does not have
+        self.derived.write_text(yaml.safe_dump(values))
+
+    @property
+    def stages(self) -> Stages:
+        return Stages(load_params(self.derived), self.live, self.data_root)
+
+    def compare(self, detectors: Sequence[str]) -> tuple[str, Gate]:
+        """The best challenger by synthetic anomalies, and what the gate says of it."""
+        stages, registry = self.stages, Registry(self.params.registry)
+        best = max(detectors, key=lambda name: synthetic_score(stages.of(name)))
+        champion, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
+        figures = compare(champion, stages.of(best) / "bundle", stages.folder / "split", stages.folder / "synthetic",
+                          stages.data, self.verdict.source, self.folder / "figures.json")  # fmt: skip
+        summary = read_json(self.folder / "candidates" / "candidates.json")
+        settings = self.params.retrain.gate
+        return best, gate(figures["champion"], figures["challenger"], summary["contamination"], settings)
+
+    def conclude(self, detector: str, outcome: Gate, at: datetime) -> Retrained:
+        """Register the challenger, move the alias or record the refusal, and store the decision."""
+        registry, name = Registry(self.params.registry), self.verdict.model
+        champion, pin = str(registry.champion(name)), self.folder / "data.dvc"
+        summary = read_json(self.folder / "candidates" / "candidates.json")
+        tags = {DATA_PIN: str(pin.resolve()), "data_version": version(pin), "verdict": self.verdict.id}
+        challenger = self._registered(registry) or register_run(
+            registry, name, detector, self.stages.of(detector), tags
+        )
+        evidence = {"figures": self.folder / "figures.json", "pin": pin}
+        act = registry.promote if outcome.action == "promote" else registry.refuse
+        act(name, challenger, outcome.reasons, evidence, at)
+        return self._store(
+            Retrained(outcome.action, self.verdict.id, name, self.verdict.source, champion, challenger, outcome.reasons,
+                      summary["pool"], summary["contamination"], version(pin), str(self.folder), at.isoformat())
+        )  # fmt: skip
+
+    def _registered(self, registry: Registry) -> str | None:
+        """The version an interrupted attempt has registered already."""
+        name = self.verdict.model
+        found = [v for v in registry.versions(name) if registry.tags(name, v).get("verdict") == self.verdict.id]
+        return found[-1] if found else None
+
+    def refuse(self, reason: str, at: datetime) -> Retrained:
+        """Store that nothing was trained, and why."""
+        path = self.folder / "candidates" / "candidates.json"
+        summary = read_json(path) if path.exists() else {}
+        champion = Registry(self.params.registry).champion(self.verdict.model)
+        return self._store(
+            Retrained("refuse", self.verdict.id, self.verdict.model, self.verdict.source, str(champion), None,
+                      (reason,), summary.get("pool"), summary.get("contamination"), None, str(self.folder),
+                      at.isoformat())
+        )  # fmt: skip
+
+    def _store(self, outcome: Retrained) -> Retrained:
+        self.store.put_new(f"{DECISIONS}/{self.verdict.id}.json", json.dumps(plain(outcome), indent=1).encode())
+        log.info("%s: %s (%s)", self.verdict.id, outcome.action, outcome.reasons[0])
+        return outcome
+
+
+def decisions(store: Store, model: str) -> list[Retrained]:
+    """All stored outcomes for a model, oldest first."""
+    found = [build(Retrained, json.loads(store.get(key)), key) for key in store.keys(f"{DECISIONS}/")]
+    return sorted((d for d in found if d.model == model), key=lambda d: d.at)

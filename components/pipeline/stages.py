@@ -1,0 +1,146 @@
+"""The components in order, over one layout of artefacts: what DVC, the Prefect flows and ``loupe fit`` all call.
+
+artefacts/<data>/{manifest,validation}
+artefacts/<view>/{split,synthetic}                      (a joined view: from the splits of its members)
+artefacts/<view>/<detector>/{model,calibration,evaluation,bundle}
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from components.core.boundary import boundary
+from components.core.errors import SettingsError
+from components.pipeline.params import Params, load_params
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one view under *params*; *data_root* holds the data sets."""
+
+    params: Params
+    view: str
+    data_root: Path = Path("data")
+
+    @property
+    def data(self) -> Path:
+        """What image ids lie below: the data set's folder, the common root for a joined view."""
+        return self.data_root / self.params.view(self.view).data
+
+    @property
+    def members(self) -> tuple["Stages", ...]:
+        """The stages of the views that this one joins; empty for a view of one data set."""
+        return tuple(replace(self, view=name) for name in self.params.view(self.view).views)
+
+    @property
+    def sources(self) -> tuple["Stages", ...]:
+        """Stages of one view per data set: where manifest and validation are made."""
+        return tuple({part.shared: part for part in self.members or (self,)}.values())
+
+    @property
+    def shared(self) -> Path:
+        """Where what belongs to the data set lies, whatever the view."""
+        view = self.params.view(self.view)
+        if view.views:
+            raise SettingsError(f"{self.view} joins views; manifest and validation are those of its members")
+        return Path(self.params.artefacts) / view.data
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.params.artefacts) / self.view
+
+    def of(self, detector: str) -> Path:
+        """The folder of one detector's artefacts."""
+        return self.folder / detector
+
+    def manifest(self) -> Path:
+        from components.datasets.manifest import make_manifest
+
+        return make_manifest(self.data, self.shared / "manifest", self.params.data[self.data.name])
+
+    def validate(self) -> Path:
+        from components.datasets.settings import ValidationSettings
+        from components.datasets.validation.validate import validate
+
+        settings = self.params.validation.get(self.data.name, ValidationSettings())
+        size = self.params.evaluation.map_size
+        return validate(self.shared / "manifest", self.data, self.shared / "validation", settings, size)
+
+    def split(self) -> Path:
+        from components.datasets.splits import join, split
+
+        if self.members:
+            parts = {m.view: (m.folder / "split", m.data.relative_to(self.data)) for m in self.members}
+            return join(parts, self.folder / "split", self.view)
+        settings = replace(self.params.split, groups=self.params.view(self.view).groups)
+        return split(self.shared / "validation", self.data, self.folder / "split", settings)
+
+    def synthesise(self) -> Path:
+        from components.synthesis.synthesise import synthesise
+
+        self._require_normals()
+        out = self.folder / "synthetic"
+        return synthesise(self.folder / "split", self.data, out, self.params.synthesis, self.params.seed)
+
+    def _require_normals(self) -> None:
+        """Before anything is made from the split: no training ends with too few good images to calibrate on."""
+        from components.calibration.calibrate import require_enough
+        from components.datasets.loading import rows
+
+        share = None if self.members else self.params.split.calibrate_share
+        n = len(rows(self.folder / "split", "calibrate", "normal"))
+        require_enough(n, self.params.calibration.alpha, self.folder / "split", share)
+
+    def train(self, detector: str) -> Path:
+        from components.training.train import train
+
+        split, synthetic, out = self.folder / "split", self.folder / "synthetic", self.of(detector) / "model"
+        return train(detector, split, synthetic, self.data, out, self.params.train, self.params.seed)
+
+    def calibrate(self, detector: str) -> Path:
+        from components.calibration.calibrate import calibrate
+
+        at = self.of(detector)
+        return calibrate(at / "model", self.folder / "split", self.data, at / "calibration", self.params.calibration)
+
+    def can_evaluate(self) -> bool:
+        """Whether the test split has labelled images."""
+        from components.datasets.loading import rows
+
+        return bool(rows(self.folder / "split", "test")["label"].isin(["normal", "anomalous"]).any())
+
+    def evaluate(self, detector: str) -> Path:
+        from components.evaluation.evaluate import evaluate
+
+        at, settings = self.of(detector), self.params.evaluation
+        return evaluate(at / "model", at / "calibration", self.folder / "split", self.data, at / "evaluation", settings,
+                        self.params.seed)  # fmt: skip
+
+    def export(self, detector: str) -> Path:
+        from components.export.export import export
+
+        at, settings = self.of(detector), self.params.export
+        split, synthetic = self.folder / "split", self.folder / "synthetic"
+        return export(at / "model", at / "calibration", split, synthetic, self.data, at / "bundle", settings)
+
+
+def main(arguments: list[str]) -> None:
+    """``python -m components.pipeline.stages STAGE VIEW [DETECTOR] [--params FILE]``: as dvc.yaml calls it."""
+    import argparse
+
+    from components.core.progress import show_logs
+
+    parser = argparse.ArgumentParser(prog="components.pipeline.stages")
+    for name, count in (("stage", None), ("view", None), ("detector", "?")):
+        parser.add_argument(name, nargs=count)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    asked = parser.parse_args(arguments)
+    show_logs()
+    with boundary(""):
+        stages = Stages(load_params(asked.params), asked.view, asked.data)
+        getattr(stages, asked.stage)(*([asked.detector] if asked.detector else []))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,61 @@
+"""Register the detectors of one view and make the best one champion; test labels have no part in the choice."""
+
+from pathlib import Path
+from typing import Any
+
+from components.core.artefacts import read_json
+from components.registry.mlflow import Registry
+from components.registry.settings import RegistrySettings
+
+DATA_PIN = "data_pin"  # tag of a version that a retraining made: the pin file of the data it learned from
+
+
+def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Path]) -> str:
+    """Register each detector's bundle under *name* and promote the best by synthetic AUROC; returns one sentence.
+
+    A champion that has learned from production since stays: what is trained here knows only the older data.
+    """
+    registry = Registry(settings)
+    scores = {detector: synthetic_score(at) for detector, at in detectors.items()}
+    versions = {detector: register_run(registry, name, detector, at, {}) for detector, at in detectors.items()}
+    best = max(scores, key=lambda detector: scores[detector])
+    reasons = tuple(f"{d}: image AUROC on synthetic anomalies {s:.4f}" for d, s in sorted(scores.items()))
+    evidence = {d: at / "model" / "history.json" for d, at in detectors.items()}
+    champion = registry.champion(name)
+    if champion and registry.tags(name, champion).get(DATA_PIN):
+        said = f"champion {champion} has learned from production since; `loupe promote` replaces it all the same"
+        registry.refuse(name, versions[best], (said, *reasons), evidence)
+        return f"version {versions[best]} is registered and not promoted: {said}"
+    registry.promote(name, versions[best], (f"{best} is best", *reasons), evidence)
+    return f"{best}, version {versions[best]} ({'; '.join(reasons)})"
+
+
+def synthetic_score(at: Path) -> float:
+    """AUROC on synthetic anomalies of the model that the training at *at* ended with.
+
+    Of the last stage that was judged, the best epoch, which the loop brings back; stages before it judged half a model.
+    """
+    judged = [record for record in read_json(at / "model" / "history.json") if "synthetic_auroc" in record]
+    return max((r["synthetic_auroc"] for r in judged if r["stage"] == judged[-1]["stage"]), default=0.0)
+
+
+def register_run(registry: Registry, name: str, detector: str, at: Path, tags: dict[str, str]) -> str:
+    """Register the bundle below *at* with its figures; returns the version."""
+    run = read_json(at / "model" / "run.json")
+    params: dict[str, Any] = {
+        "detector": detector,
+        "seed": run["seed"],
+        "settings": str(run["settings"]["settings"])[:500],
+    }
+    known = {"detector": detector, "split": run["inputs"]["split"], **tags}
+    figures = {**_test_figures(at / "evaluation" / "metrics.json"), "synthetic_auroc": synthetic_score(at)}
+    return registry.register(name, at / "bundle", params, figures, known)
+
+
+def _test_figures(path: Path) -> dict[str, float]:
+    """Figures of the test split; none where there are no test images."""
+    if not path.exists():
+        return {}
+    metrics = read_json(path)["overall"]
+    figures = {f"test_image_{k}": v for k, v in metrics["image"].items() if isinstance(v, float)}
+    return figures | {k: metrics[k]["rate"] for k in ("false_alarm_rate", "miss_rate") if "rate" in metrics[k]}

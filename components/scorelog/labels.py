@@ -1,0 +1,18 @@
+"""What reviewers said of images: the last word counts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from components.scorelog import table
+from components.storage import Store
+
+VERDICTS = ("defect", "false_alarm", "withdrawn")
+Record = dict[str, Any]
+
+
+def read_labels(store: Store, pending: Sequence[Record] = ()) -> dict[str, Record]:
+    """The last label of each record, from the store and from what is *pending* on local disk."""
+    found = list(pending)
+    for source in table.sources(store, table.LABELS):
+        found += table.newest_first(store, table.LABELS, source)
+    return {label["record_id"]: label for label in sorted(found, key=lambda label: label["labelled_at"])}

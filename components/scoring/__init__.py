@@ -1,1 +1,0 @@
-"""Scoring with a bundle: ONNX Runtime, numpy, Pillow and pyarrow; never torch."""

@@ -1,0 +1,114 @@
+"""What the routes share, and how they answer: decode, score in micro-batches, record, reply."""
+
+import asyncio
+import base64
+import io
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from starlette.concurrency import run_in_threadpool
+
+from components.core.errors import LoupeError, RequestError
+from components.decision.batch import judged
+from components.pictures.decoding import Decoding, decode
+from components.scorelog.shipper import image_key
+from components.service import documents
+from components.service.batcher import Batcher, Scored
+from components.service.champion import Champion
+from components.service.heat import overlay
+from components.service.measures import Measures
+from components.service.recorder import Recorder
+from components.service.settings import ServiceSettings
+from components.service.uploads import Upload
+
+log = logging.getLogger("loupe")
+LIMIT = "service.max_pixels"
+Clock = Callable[[], datetime]
+
+
+@dataclass
+class Service:
+    """What the routes share; kept on ``app.state.service``."""
+
+    champion: Champion
+    recorder: Recorder
+    settings: ServiceSettings
+    clock: Clock
+    batcher: Batcher
+    measures: Measures
+    draining: bool = False
+
+    @property
+    def rules(self) -> Decoding:
+        """How uploads are decoded: as the served model learned, and bounded by the service's own limit."""
+        return replace(self.champion.served.bundle.decoding, max_pixels=self.settings.max_pixels)
+
+
+async def score_uploads(
+    service: Service, uploads: list[Upload], source: str, heatmap: str, group: str | None = None
+) -> dict[str, Any]:
+    """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
+    rules = service.rules
+    try:
+        pictures = [await run_in_threadpool(decode, u.content, u.name, rules, LIMIT) for u in uploads]
+        scored = await asyncio.gather(*service.batcher.submit(pictures))
+        records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
+    except LoupeError as error:
+        service.measures.refused(error)
+        raise
+    except Exception as error:
+        broken = unexpected(error)
+        service.measures.refused(broken)
+        raise broken from error
+    service.measures.scored(records)
+    served = service.champion.served
+    return {"model": {"name": served.name, "version": served.version}, "results": results}
+
+
+def _record(
+    service: Service, uploads: list[Upload], pictures: list[np.ndarray], scored: list[Scored], source: str,
+    heatmap: str, group: str | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
+    at = service.clock().isoformat()
+    records, results = [], []
+    for upload, pixels, one in zip(uploads, pictures, scored, strict=True):
+        sha256 = service.recorder.keep_image(upload.content)
+        record = {
+            "record_id": uuid.uuid4().hex, "scored_at": at,
+            **judged(one.bundle, pixels, one.score, one.embedding, group), "image_id": upload.name, "source": source,
+            "latency_ms": one.latency_ms, "sha256": sha256, "image_uri": image_key(sha256),
+        }  # fmt: skip
+        records.append(record)
+        results.append({k: record[k] for k in documents.RESULT} | _heat(pixels, one, heatmap))
+    service.recorder.append(records)
+    return records, results
+
+
+def _heat(pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
+    if heatmap == "overlay":
+        return {"overlay_png": base64.b64encode(overlay(pixels, one.heat, one.bundle.calibration["map"])).decode()}
+    if heatmap == "map":
+        stream = io.BytesIO()
+        np.save(stream, one.heat.astype(np.float32))
+        return {"map_npy": base64.b64encode(stream.getvalue()).decode()}
+    return {}
+
+
+async def overlay_of(service: Service, record_id: str) -> bytes:
+    """The heat map of a recent image under the present model, drawn over it; nothing is recorded."""
+    content = await run_in_threadpool(service.recorder.image, record_id)
+    pixels = await run_in_threadpool(decode, content, record_id, service.rules, LIMIT)
+    (one,) = await asyncio.gather(*service.batcher.submit([pixels]))
+    return await run_in_threadpool(overlay, pixels, one.heat, one.bundle.calibration["map"])
+
+
+def unexpected(error: Exception) -> RequestError:
+    """What a client reads when something failed that nobody foresaw; the log has it, too."""
+    log.error("a request failed: %s: %s", type(error).__name__, error, exc_info=error)
+    said = f"the service failed on this request ({type(error).__name__}); the others go on: see its log"
+    return RequestError(500, said)

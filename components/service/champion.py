@@ -1,0 +1,104 @@
+"""Which bundle is served: a folder, or the registry's champion, watched and swapped without dropping a request."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from components.core.errors import BundleError
+from components.decision.bundle import Bundle
+
+log = logging.getLogger("loupe")
+
+
+class Registered(Protocol):
+    """What of the registry is needed here."""
+
+    def champion(self, name: str) -> str | None: ...
+
+    def fetch(self, name: str, version: str, out: Path) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Served:
+    """An opened, warmed bundle; *version* is the registry's, None for a folder."""
+
+    bundle: Bundle
+    name: str
+    version: str | None
+
+
+class Champion:
+    """Holds the served bundle; ``watch`` polls the registry in a thread."""
+
+    def __init__(self, name: str, registry: Registered | None, cache: Path, threads: int | None = None) -> None:
+        self.name, self.registry, self.cache, self.threads = name, registry, cache, threads
+        self._stop = threading.Event()
+        self._served = self._open()
+        self.reloads = 0
+
+    @property
+    def served(self) -> Served:
+        return self._served
+
+    def current(self) -> Bundle:
+        return self._served.bundle
+
+    def _open(self) -> Served:
+        if self.registry is None:
+            return Served(_warmed(Path(self.name), self.threads), Path(self.name).resolve().name, None)
+        version = self.registry.champion(self.name)
+        if version is None:
+            raise BundleError(f"{self.name}: the registry has no champion of this name; run `loupe models {self.name}`")
+        return self._fetched(version)
+
+    def _fetched(self, version: str) -> Served:
+        folder = self.registry.fetch(self.name, version, self.cache / self.name / version)  # type: ignore[union-attr]
+        return Served(_warmed(folder, self.threads), self.name, version)
+
+    def refresh(self) -> bool:
+        """Swap to the registry's champion if it has moved; one that cannot be opened leaves the old one serving."""
+        if self.registry is None:
+            return False
+        try:
+            version = self.registry.champion(self.name)
+            if version is None or version == self._served.version:
+                return False
+            self._served = self._fetched(version)
+        except Exception as error:
+            log.error("%s: the champion stays version %s: %s", self.name, self._served.version, error)
+            return False
+        self.reloads += 1
+        log.info("%s: now serving version %s", self.name, self._served.version)
+        return True
+
+    def watch(self, every: float) -> None:
+        """Poll in the background until ``stop``."""
+
+        def poll() -> None:
+            while not self._stop.wait(every):
+                self.refresh()
+
+        if self.registry is not None:
+            threading.Thread(target=poll, name="champion", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def identity(self) -> dict[str, Any]:
+        """What ``GET /v1/models/current`` says."""
+        bundle = self._served.bundle
+        known = {k: bundle.manifest[k] for k in ("detector", "dataset", "groups", "data")}
+        calibration = {k: bundle.calibration[k] for k in ("alpha", "threshold", "n", "false_alarm_interval")}
+        return {"name": self.name if self.registry else self._served.name, "version": self._served.version,
+                "model_version": bundle.version, **known, "calibration": calibration}  # fmt: skip
+
+
+def _warmed(folder: Path, threads: int | None) -> Bundle:
+    bundle = Bundle.open(folder, threads)
+    for narrow in (False, True):  # the first run of a session allocates; no client waits for it
+        bundle.score(np.zeros((1, 3, 64, 64), np.float32), narrow)
+    return bundle

@@ -1,0 +1,140 @@
+"""The HTTP interface: scoring, identity, health, metrics. The review page's part is in ``review``."""
+
+import hmac
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.concurrency import run_in_threadpool
+
+from components.core.errors import DataError, LoupeError, RequestError, StorageError
+from components.service import documents
+from components.service.answers import Clock, Service, score_uploads, unexpected
+from components.service.batcher import Batcher
+from components.service.champion import Champion
+from components.service.filing import DEFAULT_SOURCE
+from components.service.measures import Measures
+from components.service.recorder import Recorder
+from components.service.review import add_review
+from components.service.settings import ServiceSettings
+from components.service.uploads import BoundedHeaders, checked_source, read_uploads
+
+log = logging.getLogger("loupe")
+Source = Annotated[str, Query(description="The line or camera.", examples=["line-1"], pattern=documents.SOURCE)]
+HeatMap = Annotated[Literal["none", "overlay", "map"], Query(description="A PNG overlay or the raw map.")]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings, clock: Clock = now) -> FastAPI:
+    """The application; *clock* gives the time that records are stamped with."""
+    service = Service(champion, recorder, settings, clock, Batcher(champion.current, settings), Measures())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        _start(service)
+        yield
+        await run_in_threadpool(_stop, service)
+
+    app = FastAPI(title="Loupe", description=documents.DESCRIPTION, version="1", lifespan=lifespan,
+                  docs_url=None, redoc_url=None)  # fmt: skip
+    app.state.service = service
+    app.add_middleware(BoundedHeaders)
+    for kind in (LoupeError, StorageError):
+        app.add_exception_handler(kind, _refuse)
+    app.add_exception_handler(Exception, _broken)
+    _add_routes(app, service)
+    add_review(app, service, allowed(settings))
+    return app
+
+
+def _start(service: Service) -> None:
+    service.batcher.start()
+    service.recorder.shipper.start()
+    service.champion.watch(service.settings.reload_seconds)
+    # Beside the answers: a store that hangs must not keep the line waiting.
+    threading.Thread(target=_remember, args=(service,), name="memory", daemon=True).start()
+
+
+def _remember(service: Service) -> None:
+    try:
+        service.recorder.load()
+    except Exception as error:
+        log.error("the review page starts empty: %s: %s", type(error).__name__, error)
+
+
+def _stop(service: Service) -> None:
+    service.draining = True
+    service.champion.stop()
+    service.batcher.stop(service.settings.drain_seconds)
+    service.recorder.shipper.stop(service.settings.drain_seconds)
+
+
+async def _refuse(_: Request, error: Exception) -> JSONResponse:
+    status = error.status if isinstance(error, RequestError) else 422 if isinstance(error, DataError) else 503
+    headers = {"Retry-After": "1"} if status == 503 else {}
+    if status in (408, 413):
+        headers["Connection"] = "close"  # the rest of the body is not wanted
+    return JSONResponse({"detail": str(error)}, status, headers)
+
+
+async def _broken(_: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(unexpected(error))}, 500)
+
+
+def allowed(settings: ServiceSettings) -> Callable[[Request], None]:
+    """The check of the bearer token, when the environment sets one."""
+    token = os.environ.get(settings.token_variable, "")
+
+    def check(request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        if token and not hmac.compare_digest(given.encode("latin-1", "replace"), f"Bearer {token}".encode()):
+            raise RequestError(401, "the bearer token is missing or wrong; send Authorization: Bearer TOKEN")
+
+    return check
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    guard = [Depends(allowed(service.settings))]
+
+    @app.post("/v1/score", dependencies=guard, **documents.SCORE)
+    async def score(
+        request: Request, source: Source = DEFAULT_SOURCE, heatmap: HeatMap = "none", group: str | None = None
+    ) -> JSONResponse:
+        """Score one or many images: raw score, p-value, decision; all in the score log before the answer leaves.
+
+        *group* says what they show, where the model knows several; without it the overall calibration decides.
+        """
+        service.champion.served.bundle.require_group(group)
+        uploads = await read_uploads(request, service.settings)
+        return JSONResponse(await score_uploads(service, uploads, checked_source(source), heatmap, group))
+
+    @app.get("/v1/models/current", dependencies=guard, responses=documents.MODEL_RESPONSES)
+    async def current() -> dict[str, Any]:
+        """The served model: its version, data and calibration."""
+        return service.champion.identity()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses={503: documents.error("The service shuts down or its queue is full.")})
+    async def readyz() -> dict[str, Any]:
+        """A model is loaded and there is room in the queue. An unreachable store is told and no reason to stop."""
+        if service.draining or service.batcher.waiting >= service.settings.queue:
+            raise RequestError(503, "not ready: shutting down or the queue is full; try again in a second")
+        return {"status": "ready", "store": "waiting" if service.recorder.shipper.failing else "ok"}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Prometheus text format."""
+        return Response(service.measures.render(service), media_type="text/plain; version=0.0.4")

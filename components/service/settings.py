@@ -1,0 +1,34 @@
+"""The knobs of the service and of the inbox."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """Limits and pace; the bearer token comes from the environment variable *token_variable*, never from a file."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_upload_mb: float = 20.0  # of a whole request
+    max_pixels: int = 50_000_000
+    max_files: int = 32
+    body_seconds: float = 10.0  # a slower upload is refused
+    batch: int = 8
+    wait_ms: float = 0.0  # how long the first image of a batch waits for company; 0: it takes what waits already
+    queue: int = 64  # images waiting; beyond it the answer is 503 with Retry-After
+    threads: int | None = None  # of ONNX Runtime; all cores unless named
+    reload_seconds: float = 2.0  # how often the registry is asked for its champion
+    ship_seconds: float = 2.0
+    drain_seconds: float = 10.0  # how long a shutdown waits for requests and the object store
+    spool: str = "spool"
+    segment_rows: int = 500
+    recent: int = 1000  # records the review page can show
+    token_variable: str = "LOUPE_TOKEN"
+
+
+@dataclass(frozen=True)
+class InboxSettings:
+    """When a file is taken, and when it is given up."""
+
+    settle_seconds: float = 2.0  # a file that changed since then is still being written
+    attempts: int = 3  # runs that try a file before it goes to quarantine

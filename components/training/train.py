@@ -1,0 +1,92 @@
+"""The training component: one detector on the fit normals of one split."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from components.backbones.store import FeatureStore
+from components.core.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
+from components.core.cache import features_folder
+from components.core.errors import DataError
+from components.core.runtime import keep_freed_memory
+from components.core.settings import plain
+from components.datasets.loading import read_decoding, read_split, rows
+from components.detectors.catalogue import create, settings_for
+from components.pictures.decoding import Decoding
+from components.pictures.masks import Mask
+from components.training.checkpoint import Checkpoint
+from components.training.data import CheckImages, FileImages, FitImages, StoredImages
+from components.training.loop import Loop
+from components.training.model import save_model
+from components.training.select import SyntheticAUROC
+from components.training.settings import TrainSettings
+
+log = logging.getLogger("loupe")
+
+
+def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settings: TrainSettings, seed: int) -> Path:
+    """Train detector *name*; writes model.safetensors, settings.json and history.json to *out*.
+
+    An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same.
+    """
+    method = settings_for(name, settings.preset, settings.detectors.get(name))
+    inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
+    what = [name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
+    fingerprint = values_hash([*what, *([rules.white] if rules.white else [])])
+    checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
+    keep_freed_memory()
+    torch.manual_seed(seed)
+    detector = create(name, method)
+    with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
+        store = FeatureStore(features_folder(settings.store), settings.store_limit_gb)
+        select = SyntheticAUROC(_check_images(split, synthetic, data, store))
+        loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
+        anomalous, masks = _labelled(data, split)
+        images = FitImages(_images(data, _rows(split, "fit"), rules), store, seed, anomalous=anomalous, masks=masks)
+        loop.run(images)
+        save_model(detector, scratch)
+        write_json(scratch / "history.json", loop.history)
+        spent = {**loop.spent, **images.spent}
+        write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage), "spent": spent})
+    checkpoint.discard()
+    log.info("%s: trained, in %s", name, out)
+    return out
+
+
+def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore[no-untyped-def]
+    from lightning_fabric import Fabric
+
+    fabric = Fabric(accelerator="auto", devices=1, precision=settings.precision)  # type: ignore[arg-type]
+    fabric.to_device(detector)
+    return fabric
+
+
+def _rows(split: Path, side: str) -> pd.DataFrame:
+    table = read_split(split)
+    found = table[(table["split"] == side) & (table["label"] == "normal")]
+    if found.empty:
+        raise DataError(f"{split}: no normal images on the {side} side; add good images or lower calibrate_share")
+    return found
+
+
+def _images(data: Path, rows: pd.DataFrame, rules: Decoding) -> FileImages:
+    return FileImages(tuple(data / i for i in rows["image_id"]), tuple(rows["sha256"]), rules)
+
+
+def _labelled(data: Path, split: Path) -> tuple[FileImages | None, tuple[Mask, ...]]:
+    """The anomalous images on the fit side (``split.labelled``) with their masks."""
+    found = rows(split, "fit", "anomalous")
+    rules = read_decoding(split)
+    masks = (Mask(data, row["mask"], row.get("mask_rule"), rules) for row in found.to_dict("records"))
+    return (_images(data, found, rules) if len(found) else None), tuple(masks)
+
+
+def _check_images(split: Path, synthetic: Path, data: Path, store: FeatureStore) -> CheckImages:
+    normal = _images(data, _rows(split, "calibrate"), read_decoding(split))
+    made = [synthetic / i for i in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]]
+    images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(p) for p in made)), normal.rules)
+    return CheckImages(StoredImages(images, store), np.arange(len(images)) >= len(normal))

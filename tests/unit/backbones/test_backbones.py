@@ -1,0 +1,196 @@
+"""Weights, frozen features, and the store."""
+
+import json
+import multiprocessing
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from components.backbones.extractor import Backbone, BackboneSettings
+from components.backbones.store import FeatureStore
+from components.backbones.weights import entry, load_into
+from components.core.errors import WeightsError
+from components.training.data import FileImages
+
+SETTINGS = BackboneSettings(taps=(2, 3), size=64)
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return Backbone(SETTINGS)
+
+
+@pytest.fixture
+def images(product):
+    paths = tuple(sorted((product / "train/good").glob("*.png"))[:10])
+    return FileImages(paths, tuple(p.name for p in paths))
+
+
+def test_packaged_weights_say_where_they_come_from():
+    item = entry("tf_efficientnet_lite0")
+    assert {"source", "licence", "sha256", "trained_on"} <= set(item)
+
+
+def test_weights_map_one_to_one_onto_timm():
+    model = timm.create_model("tf_efficientnet_lite0")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    load_into(model, "tf_efficientnet_lite0")
+    changed = [k for k, v in model.state_dict().items() if v.is_floating_point() and not torch.equal(v, before[k])]
+    assert len(changed) == sum(v.is_floating_point() for v in before.values())
+    assert all("running_var" not in k or (v >= 0).all() for k, v in model.state_dict().items())
+
+
+def test_unknown_backbone_and_changed_file_are_named(tmp_path, monkeypatch):
+    with pytest.raises(WeightsError, match="no weights in the manifest"):
+        entry("resnet18")
+    monkeypatch.setenv("LOUPE_WEIGHTS", str(tmp_path))
+    (tmp_path / "resnet18.pth").write_bytes(b"other bytes")
+    item = {"file": "resnet18.pth", "sha256": "0" * 64, "mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "manifest.json").write_text(json.dumps({"resnet18": item}))
+    with pytest.raises(WeightsError, match="the manifest says 0000"):
+        load_into(timm.create_model("resnet18"), "resnet18")
+
+
+def test_a_site_brings_its_own_weights(tmp_path, monkeypatch):
+    from components.core.artefacts import file_hash
+
+    torch.manual_seed(3)
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
+    item = {"file": "resnet18.pth", "sha256": file_hash(tmp_path / "resnet18.pth"), "mean": [0.4] * 3, "std": [0.2] * 3}
+    (tmp_path / "manifest.json").write_text(json.dumps({"resnet18": item}))
+    monkeypatch.setenv("LOUPE_WEIGHTS", str(tmp_path))
+    taps = Backbone(BackboneSettings("resnet18", (1, 2), 64))(torch.rand(1, 3, 80, 70))
+    assert [tuple(t.shape) for t in taps] == [(1, 64, 16, 16), (1, 128, 8, 8)]
+
+
+def test_store_gives_the_features_of_the_backbone(backbone, images, tmp_path):
+    table = FeatureStore(tmp_path).features(backbone, images)
+    with torch.inference_mode():
+        direct = backbone(images.pixels(range(10), 64))
+    for stored, tap in zip(table.take(range(10)), direct, strict=True):
+        assert float((stored - tap).abs().max()) < 2e-3 * float(tap.abs().max())  # float16
+
+
+def test_store_computes_once_and_repairs_itself(backbone, images, tmp_path, monkeypatch):
+    calls = []
+    compute = FeatureStore._compute
+    monkeypatch.setattr(FeatureStore, "_compute", lambda self, *a: (calls.append(1), compute(self, *a)))
+    store = FeatureStore(tmp_path)
+    first = [tap.copy() for tap in store.features(backbone, images).taps]
+    store.features(backbone, images)
+    assert len(calls) == 1
+    array = sorted(tmp_path.glob("*/tap.npy"))[0]
+    content = bytearray(array.read_bytes())
+    content[-1] ^= 255
+    array.write_bytes(bytes(content))
+    for found, known in zip(store.features(backbone, images).taps, first, strict=True):
+        np.testing.assert_array_equal(found, known)
+    assert len(calls) == 2
+    assert (store.usage.hits, store.usage.misses) == (2 + 1, 2 + 1)
+    assert store.usage.seconds_saved > 0
+
+
+def test_taps_are_shared_by_detectors_that_read_different_ones(backbone, images, tmp_path):
+    store = FeatureStore(tmp_path)
+    store.features(backbone, images)
+    before = {p: p.stat().st_ino for p in tmp_path.glob("*/tap.npy")}
+    one, two = backbone.settings.taps
+    for taps in ((two,), (one, two, two + 1)):
+        other = Backbone(BackboneSettings(taps=taps, size=64))
+        assert [len(t) for t in store.features(other, images).take([0])] == [1] * len(taps)
+    assert (store.usage.hits, store.usage.misses) == (1 + 2, 2 + 1)
+    assert {p: p.stat().st_ino for p in before} == before
+    assert len(list(tmp_path.glob("*/tap.npy"))) == 3
+
+
+def _ask(root, paths, hashes, size, done):
+    store = FeatureStore(root)
+    store.features(Backbone(BackboneSettings(taps=(2, 3), size=size)), FileImages(paths, hashes))
+    done.put((store.usage.hits, store.usage.misses))
+
+
+def test_two_processes_that_ask_for_the_same_features_compute_them_once(images, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    done = context.Queue()
+    asking = [context.Process(target=_ask, args=(tmp_path, images.paths, images.hashes, 64, done)) for _ in range(2)]
+    for process in asking:
+        process.start()
+    usages = sorted(done.get(timeout=500) for _ in asking)
+    for process in asking:
+        process.join()
+    assert usages == [(0, 2), (2, 0)]
+
+
+def test_the_store_can_be_off(backbone, images, tmp_path):
+    kept, live = FeatureStore(tmp_path).features(backbone, images), FeatureStore(None).features(backbone, images)
+    assert len(live) == len(kept)
+    for a, b in zip(live.take([3, 1]), kept.take([3, 1]), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-3 * float(b.abs().max()))
+
+
+def test_the_least_recently_used_goes_beyond_the_limit(backbone, images, tmp_path):
+    parts = [FileImages(images.paths[i : i + 3], images.hashes[i : i + 3]) for i in (0, 3, 6)]
+    size = 3 * sum(c * g * g for c, g in zip(backbone.channels, backbone.grids, strict=True)) * 2
+    store = FeatureStore(tmp_path, limit_gb=1.5 * size / 1e9)
+    for part in (parts[0], parts[1], parts[0], parts[2], parts[0]):
+        store.features(backbone, part)
+    # parts[1] was used least recently when parts[2] came, so that parts[0] was still there at the end
+    assert store.usage.hits == 2 * 2
+    assert len(list(tmp_path.glob("*/tap.npy"))) < 2 * 3
+
+
+@pytest.fixture
+def in_torch(monkeypatch):
+    """Features by torch: exporting the graph takes longer than these tests."""
+
+    def extractor(backbone, _):
+        return torch.inference_mode()(lambda pixels: [tap.numpy() for tap in backbone(pixels)])
+
+    monkeypatch.setattr("components.backbones.store._extractor", extractor)
+
+
+@pytest.mark.usefixtures("in_torch")
+def test_what_is_asked_for_stays_whatever_the_limit(backbone, images, tmp_path):
+    store = FeatureStore(tmp_path, limit_gb=0.0)
+    first = store.features(backbone, images)
+    assert (store.usage.hits, store.usage.misses) == (0, 2)
+    other = FileImages(images.paths[:3], images.hashes[:3])
+    store.features(backbone, other)  # evicts the two entries above; who has them mapped keeps reading
+    assert len(first.take([0, 9])) == 2
+    assert sorted(np.load(p, mmap_mode="r").shape[0] for p in tmp_path.glob("*/tap.npy")) == [3, 3]
+    store.features(backbone, other)
+    assert (store.usage.hits, store.usage.misses) == (2, 4)
+
+
+@pytest.mark.usefixtures("in_torch")
+def test_a_changed_picture_has_features_of_its_own(backbone, images, tmp_path):
+    store = FeatureStore(tmp_path)
+    store.features(backbone, images)
+    store.features(backbone, FileImages(images.paths, (*images.hashes[:-1], "other bytes under the same name")))
+    assert (store.usage.hits, store.usage.misses) == (0, 4)
+
+
+def test_an_off_store_writes_and_counts_nothing(backbone, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = FeatureStore(None)
+    store.features(backbone, images).take([0])
+    assert list(tmp_path.iterdir()) == []
+    assert (store.usage.hits, store.usage.misses) == (0, 0)
+
+
+def test_the_benchmark_sums_what_the_store_saved(tmp_path):
+    from benchmarks.features import trainings
+
+    usages = {"a": {"hits": 3, "misses": 1, "seconds_spent": 2.0, "seconds_saved": 30.0},
+              "b": {"hits": 0, "misses": 4, "seconds_spent": 40.0, "seconds_saved": 0.0},
+              "pixels": {"hits": 0, "misses": 0, "seconds_spent": 0.0, "seconds_saved": 0.0}}  # fmt: skip
+    for name, usage in usages.items():
+        folder = tmp_path / "view" / name / "model"
+        folder.mkdir(parents=True)
+        (folder / "timing.json").write_text(json.dumps({"features": usage}))
+    found = trainings(tmp_path)
+    assert [line[0] for line in found] == ["view/a", "view/b", "all 2"]
+    assert found[-1][1:] == ["3", "5", "38%", "42", "30"]
+    assert trainings(tmp_path / "view")[0][0] == "not measured"

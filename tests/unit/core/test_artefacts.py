@@ -1,0 +1,90 @@
+"""Artefact directories are whole or absent: after an error, after a kill, after a power cut."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from components.core.artefacts import atomic_dir, git_commit, read_json, tree_hash, write_json
+from components.service.recorder import Recorder
+from components.service.settings import ServiceSettings
+from components.storage import open_store
+
+
+def test_failed_block_leaves_the_earlier_artefact(tmp_path):
+    out = tmp_path / "artefact"
+    with atomic_dir(out) as scratch:
+        (scratch / "a").write_text("one")
+    before = tree_hash(out)
+    with pytest.raises(ZeroDivisionError), atomic_dir(out) as scratch:
+        (scratch / "a").write_text(str(1 / 0))
+    assert tree_hash(out) == before
+    assert [p.name for p in tmp_path.iterdir()] == ["artefact"]
+
+
+@pytest.fixture
+def dead():
+    """The number of a process that is no more."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    return gone.pid
+
+
+def aside(out, pid, kind):
+    path = out.parent / f".{out.name}.{pid}.{kind}"
+    path.mkdir()
+    (path / "a").write_text(kind)
+    return path
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path, dead):
+    out = tmp_path / "artefact"
+    out.mkdir()
+    aside(out, dead, "part")
+    aside(out, dead, "old")
+    living = aside(out, os.getppid(), "part")
+    other = aside(tmp_path / "artefact.checkpoint", dead, "part")
+    with atomic_dir(out) as scratch:
+        (scratch / "a").write_text("new")
+    assert (out / "a").read_text() == "new"
+    assert {p.name for p in tmp_path.iterdir()} == {"artefact", living.name, other.name}
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path, dead):
+    out = tmp_path / "artefact"
+    aside(out, dead, "old")
+    with pytest.raises(ZeroDivisionError), atomic_dir(out):
+        raise ZeroDivisionError
+    assert (out / "a").read_text() == "old"
+
+
+def test_a_directory_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    out, seen = tmp_path / "artefact", []
+    monkeypatch.setattr(os, "sync", lambda: seen.append(out.exists()))
+    with atomic_dir(out) as scratch:
+        (scratch / "a").write_text("new")
+    assert seen == [False]
+
+
+def test_a_note_and_a_picture_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    seen, flush = [], os.fsync
+    places = tmp_path / "note.json", tmp_path / "spool" / "images"
+    recorder = Recorder(open_store(str(tmp_path / "store")), ServiceSettings(spool=str(tmp_path / "spool")))
+
+    def look(handle):
+        size = os.fstat(handle).st_size
+        seen.append((size, places[0].exists(), [p.name for p in places[1].iterdir() if not p.name.startswith(".")]))
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_json(places[0], {"a": 1})
+    sha256 = recorder.keep_image(b"picture")
+    assert seen == [(12, False, []), (7, True, [])]
+    assert read_json(places[0]) == {"a": 1}
+    assert (places[1] / sha256).read_bytes() == b"picture"
+
+
+def test_a_machine_without_git_names_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert git_commit() is None

@@ -1,0 +1,50 @@
+"""Settings, params.yaml and artefacts."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from components.core.errors import SettingsError
+from components.core.settings import build, plain
+from components.pipeline.params import load_params
+
+
+@dataclass(frozen=True)
+class Knobs:
+    bank_size: int = 10
+    sizes: tuple[int, ...] = (1, 2)
+    rate: float = 0.5
+
+
+def test_misspelt_key_is_named_with_a_suggestion():
+    with pytest.raises(SettingsError, match=r"params\.bank_sise is not a setting; did you mean bank_size\?"):
+        build(Knobs, {"bank_sise": 3}, "params")
+
+
+def test_wrong_type_is_refused_and_whole_numbers_serve_as_floats():
+    with pytest.raises(SettingsError, match="bank_size"):
+        build(Knobs, {"bank_size": "many"}, "params")
+    assert build(Knobs, {"rate": 1}, "params").rate == 1.0
+
+
+def test_plain_is_the_inverse_of_build():
+    knobs = Knobs(3, (4, 5, 6), 0.1)
+    assert build(Knobs, plain(knobs), "x") == knobs
+
+
+def test_params_yaml_of_the_project_loads():
+    params = load_params()
+    assert set(params.pipeline.views) <= set(params.views)
+    parts = {part for name in params.views for part in params.view(name).views or (name,)}
+    assert {params.view(part).data for part in parts} <= set(params.data)
+
+
+@pytest.mark.parametrize("module", ["components.pipeline.stages", "flows.train", "flows.batch", "flows.monitor"])
+def test_reading_the_parameters_loads_nothing_heavy(module):
+    """Commands that only look, and stages that neither train nor draw, do not wait for what they do not use."""
+    heavy = {"torch", "timm", "sklearn", "matplotlib", "mlflow", "great_expectations", "evidently"}
+    code = f"import sys, {module}; sys.exit(', '.join({heavy!r} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

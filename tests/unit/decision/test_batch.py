@@ -1,0 +1,110 @@
+"""Batch scoring: a row for every file, whatever becomes of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from components.core.errors import DataError, PartlyScoredError
+from components.decision import batch
+from components.decision.batch import score
+from tests.conftest import tile
+
+
+@pytest.fixture
+def today(tmp_path):
+    """Three pictures, one of them in a sub-folder, and files that are none."""
+    root = tmp_path / "today"
+    (root / "cam 1").mkdir(parents=True)
+    for name, seed in (("a.png", 1), ("b.png", 2), ("cam 1/c.png", 3)):
+        Image.fromarray(tile(seed)).save(root / name)
+    return root
+
+
+def test_a_folder_is_searched_and_the_table_has_no_problem(bundle, today, tmp_path):
+    table = pd.read_parquet(score(bundle, [today], tmp_path / "out.parquet"))
+    assert [Path(name).name for name in table["image_id"]] == ["a.png", "b.png", "c.png"]
+    assert table["problem"].isna().all()
+    assert set(table["decision"]) <= {"normal", "anomalous"}
+
+
+def test_every_failed_file_has_a_row_and_the_rest_is_delivered(bundle, today, tmp_path):
+    (today / "half.png").write_bytes((today / "a.png").read_bytes()[:2000])
+    (today / "text.png").write_text("good part, trust me")
+    out = tmp_path / "out.parquet"
+    with pytest.raises(PartlyScoredError, match=r"3 of 6 files were not scored: see column problem of .*out\.parquet"):
+        score(bundle, [today, tmp_path / "absent.png"], out)
+    table = pd.read_parquet(out).set_index("image_id")
+    failed = table[table["problem"].notna()]
+    assert sorted(Path(name).name for name in failed.index) == ["absent.png", "half.png", "text.png"]
+    assert failed["score"].isna().all()
+    assert failed["decision"].isna().all()
+    assert table["score"].notna().sum() == 3
+
+
+def test_an_unexpected_failure_of_one_file_stops_no_other(bundle, today, tmp_path, monkeypatch):
+    inner = batch.record
+
+    def fails(opened, path, *rest):
+        if Path(path).name == "b.png":
+            raise ZeroDivisionError("odd")
+        return inner(opened, path, *rest)
+
+    monkeypatch.setattr(batch, "record", fails)
+    with pytest.raises(PartlyScoredError):
+        score(bundle, [today], tmp_path / "out.parquet")
+    problems = pd.read_parquet(tmp_path / "out.parquet")["problem"].dropna()
+    assert len(problems) == 1
+    assert "b.png: cannot be scored (ZeroDivisionError: odd)" in problems.iloc[0]
+
+
+def test_odd_and_long_names_are_scored(bundle, today, tmp_path):
+    content = (today / "a.png").read_bytes()
+    Path(os.fsdecode(os.fsencode(today) + b"/bild \xfc.png")).write_bytes(content)
+    (today / ("x" * 250 + ".png")).write_bytes(content)
+    table = pd.read_parquet(score(bundle, [today], tmp_path / "out.parquet", tmp_path / "maps"))
+    assert table["problem"].isna().all()
+    assert len(set(table["map_uri"])) == 5
+    assert all(Path(uri).exists() for uri in table["map_uri"])
+
+
+def test_what_cannot_be_written_is_said_before_the_work(bundle, today, tmp_path):
+    with pytest.raises(DataError, match="is a folder; give --out the name of a file"):
+        score(bundle, [today], tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no pictures in there"):
+        score(bundle, [tmp_path / "empty"], tmp_path / "out.parquet")
+
+
+def ran(command, **options):
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_exit_status_says_what_was_not_scored(bundle, today, tmp_path):
+    (today / "text.png").write_text("no picture")
+    base = [sys.executable, "-m", "components.scoring", str(bundle)]
+    partly = ran([*base, str(today), "--out", str(tmp_path / "one.parquet")])
+    none = ran([*base, str(today / "text.png"), "--out", str(tmp_path / "two.parquet")])
+    assert (partly.returncode, none.returncode) == (3, 1)
+    assert "Traceback" not in partly.stderr + none.stderr
+    assert "1 of 4 files were not scored" in partly.stderr
+
+
+def test_the_runner_of_a_bundle_scores_as_the_service_does(bundle, today, tmp_path):
+    deep = tile(5)[..., 0].astype("uint16") * 257
+    Image.fromarray(deep).save(today / "deep.png")
+    (today / "text.png").write_text("no picture")
+    files = sorted(path for path in today.iterdir() if path.is_file())
+    done = ran([sys.executable, str(bundle / "runner.py"), *map(str, files)])
+    assert done.returncode == 3
+    told = {line["image"]: line["score"] for line in map(json.loads, done.stdout.splitlines())}
+    with pytest.raises(PartlyScoredError):
+        score(bundle, files, tmp_path / "out.parquet")
+    table = pd.read_parquet(tmp_path / "out.parquet").set_index("image_id")["score"].dropna()
+    assert set(told) == set(table.index)
+    assert all(told[name] == pytest.approx(value, rel=1e-5) for name, value in table.items())

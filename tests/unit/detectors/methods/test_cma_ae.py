@@ -1,0 +1,212 @@
+"""What must be present for a detector to be CMA-AE; each point fails without it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from components.backbones.extractor import BackboneSettings
+from components.core.errors import SettingsError
+from components.detectors.catalogue import settings_for
+from components.detectors.contract import Fit, Optimise
+from components.detectors.methods.cma_ae import CMAAE, ClearMemory, forgetting
+from tests.given import Named
+
+TINY = settings_for("cma_ae", "tiny")
+OUTER = {"residual_features": "backbone", "backbone": BackboneSettings(taps=(0, 1, 2), size=64)}
+
+
+def made(**changes) -> CMAAE:
+    torch.manual_seed(0)
+    return CMAAE(dataclasses.replace(TINY, **changes), pretrained=False).eval()
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(1)
+    return torch.rand(4, 3, 64, 64)
+
+
+@pytest.fixture
+def encoded():
+    torch.manual_seed(2)
+    return torch.randn(2, 16, 8, 8)
+
+
+@pytest.fixture
+def clear():
+    torch.manual_seed(3)
+    return ClearMemory(16, TINY)
+
+
+def opened(layer: torch.nn.Conv2d, value: float) -> None:
+    """Fix a gate: far above zero it is open, far below closed."""
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.constant_(layer.bias, value)
+
+
+def test_the_encoding_passes_the_forget_gate_alone(clear, encoded):
+    opened(clear.forget, 50.0)
+    opened(clear.write, -50.0)
+    torch.testing.assert_close(clear(encoded)[0], encoded)
+
+
+def test_the_memory_passes_the_input_gate_alone(clear, encoded):
+    opened(clear.forget, -50.0)
+    opened(clear.write, 50.0)
+    mixed, _, weights = clear(encoded)
+    rows = (weights @ clear.memory.slots).view(2, 8, 8, 16).permute(0, 3, 1, 2)
+    torch.testing.assert_close(mixed, rows)
+    torch.testing.assert_close(weights.sum(2), torch.ones(1, 128))
+
+
+def test_both_gates_see_the_encoding_and_the_memory(clear, encoded):
+    for gate in (clear.forget, clear.write):
+        gate.weight.grad = None
+    clear(encoded)[0].square().sum().backward()
+    for gate in (clear.forget, clear.write):
+        assert gate.weight.grad[:, :16].any()
+        assert gate.weight.grad[:, 16:].any()
+    with torch.no_grad():
+        before = clear(encoded)[1]
+        assert not torch.allclose(clear(torch.flip(encoded, (1,)))[1], before)
+
+
+def test_at_first_more_is_kept_than_forgotten(clear, encoded):
+    assert float(clear(encoded)[1].mean()) > 0.6
+
+
+def test_nothing_reaches_the_decoder_beside_the_gates(images):
+    detector = made(gated=1)
+    for gate in detector.restorer.gates:
+        opened(gate.forget, -50.0)
+        opened(gate.write, -50.0)
+    repaired = detector.restorer(images)[0]
+    torch.testing.assert_close(repaired, repaired[:1].expand_as(repaired))
+
+
+def test_finer_levels_can_be_gated_too(images):
+    detector = made(gated=2)
+    repaired, kept, _ = detector.restorer(images)
+    assert [gate.shape[2] for gate in kept] == [8, 16]
+    before = repaired.detach()
+    opened(detector.restorer.gates[1].forget, -50.0)
+    assert not torch.allclose(detector.restorer(images)[0], before)
+    with pytest.raises(SettingsError, match="gated"):
+        made(gated=4)
+
+
+def test_anomalous_images_are_learned_from_with_the_clean_ones_as_the_target():
+    given, detector = Named(), made(strategies=("natural", "natural_blended"), copies=3)
+    restoration, standardise = detector.stages(given)
+    assert [type(restoration), type(standardise)] == [Optimise, Fit]
+    assert [t[0] for t in restoration.table.tables] == ["pixels 64", "clean 64", "masks 64"]
+    assert given.asked == [(("natural", "natural_blended"), 64, 3)]
+    assert standardise.table == ["pixels 64"]
+
+
+def test_the_target_is_the_clean_image(images, monkeypatch):
+    detector, clean = made(clean_share=0.0, entropy=0.0), torch.rand(4, 3, 64, 64)
+    weights = [torch.full((1, 4, 2), 0.5)]
+    monkeypatch.setattr(detector.restorer, "forward", lambda given: (clean, [given[:, :1]], weights))
+    assert float(detector.loss((images, clean, images[:, :1]))) == pytest.approx(0, abs=1e-3)
+    assert float(detector.loss((images, images, images[:, :1]))) > 0.1
+
+
+def test_a_share_of_the_pairs_is_clean(images):
+    torch.manual_seed(0)
+    many, masks = images.repeat(100, 1, 1, 1), torch.ones(400, 1, 64, 64)
+    given, target, left = made(clean_share=0.3).mixed((many + 1, many, masks))
+    clean = (given == target).flatten(1).all(1)
+    assert float(clean.float().mean()) == pytest.approx(0.3, abs=0.07)
+    assert torch.equal(clean, ~left.flatten(1).any(1))  # what is clean has no mask
+    for share, expected in ((0.0, False), (1.0, True)):
+        given, target, _ = made(clean_share=share).mixed((images + 1, images, masks[:4]))
+        assert bool((given == target).all()) == expected
+
+
+def test_training_learns_to_forget_where_the_anomaly_is(images):
+    detector = made(forgetting=1.0, clean_share=0.0).train()
+    masks = torch.zeros(4, 1, 64, 64)
+    masks[:, :, 16:40, 16:40] = 1
+    stained = torch.where(masks > 0, torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), 0.2 * images)
+    optimiser = torch.optim.Adam(detector.restorer.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimiser.zero_grad()
+        detector.loss((stained, 0.2 * images, masks)).backward()
+        optimiser.step()
+    kept = detector.eval().restorer(stained)[1][0].mean((0, 1))
+    assert float(kept[3:4, 3:4].mean()) < float(kept[6:, 6:].mean()) - 0.2
+
+
+def test_the_helping_loss_wants_the_gate_shut_on_the_mask():
+    masks = torch.zeros(1, 1, 64, 64)
+    masks[:, :, :32] = 1
+    kept = torch.full((1, 5, 8, 8), 0.01)
+    kept[:, :, 4:] = 0.99
+    assert float(forgetting([kept], masks)) < 0.05
+    assert float(forgetting([1 - kept], masks)) > 4
+
+
+@pytest.mark.parametrize("outer", [{}, OUTER], ids=["encoder", "backbone"])
+def test_the_map_is_a_residual_of_features_on_three_scales(images, outer, monkeypatch):
+    detector = made(**outer)
+    monkeypatch.setattr(detector.restorer, "forward", lambda given: (given, [], []))
+    assert float(detector.residuals(images).abs().max()) < 1e-4  # a perfect repair leaves nothing
+    monkeypatch.setattr(detector.restorer, "forward", lambda given: (1 - given, [], []))
+    residuals = detector.residuals(images)
+    assert residuals.shape == (4, 3, 64, 64)
+    assert (residuals.amax((0, 2, 3)) > 1e-3).all()  # every scale takes part
+    assert float(residuals.max()) <= 4 + 1e-4  # unit vectors are at most 2 apart
+
+
+def test_features_are_compared_and_not_pixels(images, monkeypatch):
+    detector = made()
+    monkeypatch.setattr(detector.restorer, "forward", lambda given: (1 - given, [], []))
+    monkeypatch.setattr(detector.restorer, "encode", lambda _: [torch.ones(4, 4, 8, 8)] * 3)
+    assert not detector.residuals(images).any()
+
+
+def test_fewer_than_three_scales_are_refused():
+    with pytest.raises(SettingsError, match="at least 3"):
+        made(widths=(8, 16))
+    with pytest.raises(SettingsError, match="at least 3"):
+        made(residual_features="backbone", backbone=BackboneSettings(taps=(1, 2)))
+
+
+def test_only_the_chosen_network_is_there():
+    assert made().backbone is None
+    outer = made(**OUTER)
+    assert outer.backbone is not None
+    trained = {id(p) for p in next(iter(outer.stages(Named()))).parameters}
+    assert not trained & {id(p) for p in outer.backbone.parameters()}
+
+
+def test_scales_weigh_the_same_on_the_normals(images):
+    detector = made(standardise="scale")
+    detector.fuse.add(detector.residuals(images))
+    detector.fuse.finish()
+    scaled = detector.fuse(detector.residuals(images))
+    torch.testing.assert_close(scaled.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-3)
+    torch.testing.assert_close(scaled.std((0, 2, 3), correction=0), torch.ones(3), rtol=1e-3, atol=0)
+
+
+def test_positions_can_be_standardised_one_by_one(images):
+    detector = made(standardise="position")
+    detector.fuse.add(detector.residuals(images))
+    detector.fuse.finish()
+    maps = detector.score(images, (64, 64)).map
+    torch.testing.assert_close(maps.mean(0), torch.zeros(1, 64, 64), rtol=0, atol=1e-3)
+
+
+def test_the_image_score_is_the_maximum_or_the_deviation(images):
+    for image, expected in (("maximum", lambda m: m.amax((1, 2, 3))), ("deviation", lambda m: m.std((1, 2, 3)))):
+        scores = made(image=image).score(images, (64, 64))
+        torch.testing.assert_close(scores.image, expected(scores.map), rtol=1e-3, atol=1e-5)
+
+
+def test_without_mixing_only_memory_speaks(encoded):
+    torch.manual_seed(3)
+    plain = ClearMemory(16, dataclasses.replace(TINY, mixing=False))
+    rows, _ = plain.memory(encoded.permute(0, 2, 3, 1).reshape(1, -1, 16))
+    torch.testing.assert_close(plain(encoded)[0].permute(0, 2, 3, 1).reshape(1, -1, 16), rows)

@@ -1,0 +1,155 @@
+"""What must be present for a detector to be FastFlow; each point fails without it."""
+
+import dataclasses
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from components.backbones.extractor import Backbone, BackboneSettings
+from components.core.artefacts import file_hash
+from components.detectors.methods.fastflow import BACKBONES, Coupling, FastFlow, FastFlowSettings, Flow
+
+RESNET18 = BackboneSettings("resnet18", (1, 2, 3), 256)
+
+
+def coupling(channels=4, kernel=3, clamp=2.0):
+    torch.manual_seed(0)
+    step = Coupling(channels, kernel, 1.0, clamp)
+    with torch.no_grad():
+        for parameter in step.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    return step.double()
+
+
+def kernels(flow):
+    return [step.subnet[0].kernel_size[0] for step in flow.steps]
+
+
+def test_subnets_are_convolutions_on_the_maps_of_any_size():
+    step = coupling()
+    assert not any(isinstance(m, nn.Linear) for m in step.modules())
+    for size in ((5, 5), (3, 8)):
+        assert step(torch.randn(2, 4, *size, dtype=torch.double)).shape == (2, 4, *size)
+
+
+def test_a_position_sees_its_neighbourhood_and_no_more():
+    x = torch.randn(1, 4, 16, 16, dtype=torch.double)
+    moved = x.clone()
+    moved[..., 8, 8] += 1
+    changed = (coupling()(x) - coupling()(moved)).abs().sum(1)[0] > 1e-12
+    rows, columns = changed.nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (6, 10, 6, 10)  # two 3 x 3 convolutions
+
+
+def test_kernels_alternate_or_are_all_three():
+    alternating = Flow(8, 4, FastFlowSettings(steps=4))
+    assert kernels(alternating) == [3, 1, 3, 1]
+    assert kernels(Flow(8, 4, FastFlowSettings(steps=3, kernels=(3,)))) == [3, 3, 3]
+
+
+def test_log_determinant_is_exact():
+    step = coupling()
+    x = torch.randn(1, 4, 3, 3, dtype=torch.double)
+    jacobian = torch.autograd.functional.jacobian(lambda v: step(v.view(1, 4, 3, 3)).flatten(), x.flatten())
+    torch.testing.assert_close(step.step(x)[1][0], torch.linalg.slogdet(jacobian).logabsdet)
+
+
+def test_likelihood_is_half_the_square_less_the_log_determinants():
+    flow = Flow(4, 3, FastFlowSettings(steps=3)).double()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.double)
+    flat = flow.norm(x)
+    total = torch.zeros(2, dtype=torch.double)
+    for step in flow.steps:
+        flat, log_det = step.step(flat)
+        total += log_det
+    torch.testing.assert_close(flow.likelihood(x), 0.5 * flow(x).square().sum((1, 2, 3)) - total)
+
+
+def test_training_lowers_the_loss_of_the_likelihood():
+    torch.manual_seed(0)
+    flow = Flow(8, 4, FastFlowSettings(steps=4))
+    x = torch.randn(32, 8, 4, 4) @ torch.randn(4, 4)
+    optimiser = torch.optim.Adam(flow.parameters(), 1e-2)
+    losses = []
+    for _ in range(30):
+        loss = flow.likelihood(x).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 10
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kernels", "millions"),
+    [("resnet18", (3,), 4.66), ("resnet18", (3, 1), 2.59), ("wide_resnet50_2", (3, 1), 41.3)],
+)
+def test_parameter_count_is_that_of_the_publication(backbone, kernels, millions):
+    detector = FastFlow(FastFlowSettings(BackboneSettings(backbone), kernels=kernels), pretrained=False)
+    weights = sum(m.weight.numel() for f in detector.flows for m in f.modules() if isinstance(m, nn.Conv2d))
+    assert weights / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "backbone", [RESNET18, BackboneSettings("deit_tiny_patch16_224", (7,), 224)], ids=lambda b: b.name
+)
+def test_backbone_is_a_setting_and_frozen(backbone):
+    detector = FastFlow(FastFlowSettings(backbone, steps=2, hidden_ratio=0.16), pretrained=False).eval()
+    learned = {name for name, p in detector.named_parameters() if p.requires_grad}
+    assert all(name.startswith("flows.") for name in learned)
+    scores = detector(torch.rand(1, 3, 100, 120))
+    assert scores.map.shape == (1, 1, 100, 120)
+
+
+def test_map_is_the_mean_over_taps_of_the_likelihood_at_each_position():
+    detector = FastFlow(FastFlowSettings(dataclasses.replace(RESNET18, size=64), steps=1), pretrained=False).eval()
+    values = (0.0, 1.0, 3.0)
+    features = [
+        torch.zeros(1, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
+    ]
+    for flow, value in zip(detector.flows, values, strict=True):
+        flow.forward = lambda f, value=value: torch.full_like(f, value)
+    expected = -torch.tensor([0.5 * v * v for v in values]).neg().exp().mean()
+    scores = detector.score(features, (64, 64))
+    torch.testing.assert_close(scores.map, expected.expand(1, 1, 64, 64))
+    torch.testing.assert_close(scores.image, expected[None])
+
+
+def test_permutation_is_saved_with_the_weights():
+    assert "permutation" in Coupling(8, 3, 1.0, 2.0).state_dict()
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_published_backbones_are_presets_that_timm_knows(name):
+    assert timm.is_model(name)
+    assert FastFlow.presets[name].backbone.name == name
+
+
+@pytest.mark.parametrize(("name", "block"), [("deit_tiny_distilled_patch16_224", 7), ("cait_xxs24_224", 20)])
+def test_a_transformer_gives_one_normed_map_to_one_flow(name, block):
+    settings = FastFlowSettings(BackboneSettings(name, (block,), 224), steps=2, hidden_ratio=0.16, layer_norm=False)
+    detector = FastFlow(settings, pretrained=False).eval()
+    with torch.inference_mode():
+        (tokens,) = detector.backbone(torch.rand(1, 3, 224, 224))
+        scores = detector(torch.rand(1, 3, 100, 90))
+    assert tokens.shape == (1, 192, 14, 14)
+    torch.testing.assert_close(tokens.mean(1), torch.zeros(1, 14, 14), rtol=0, atol=1e-4)  # the network's own norm
+    assert isinstance(detector.flows[0].norm, nn.Identity)
+    assert scores.map.shape == (1, 1, 100, 90)
+
+
+def test_weights_of_a_transformer_reach_its_blocks_and_its_norm(tmp_path, monkeypatch):
+    torch.manual_seed(4)
+    name = "deit_tiny_distilled_patch16_224"
+    full = timm.create_model(name)
+    torch.nn.init.normal_(full.norm.weight)
+    torch.save(full.state_dict(), tmp_path / f"{name}.pth")
+    item = {"file": f"{name}.pth", "sha256": file_hash(tmp_path / f"{name}.pth"), "mean": [0.5] * 3, "std": [0.5] * 3}
+    (tmp_path / "manifest.json").write_text(json.dumps({name: item}))
+    monkeypatch.setenv("LOUPE_WEIGHTS", str(tmp_path))
+    backbone = Backbone(BackboneSettings(name, (7,), 224))
+    torch.testing.assert_close(backbone.norm.weight, full.norm.weight)
+    torch.testing.assert_close(backbone.net.model.blocks[7].mlp.fc1.weight, full.blocks[7].mlp.fc1.weight)

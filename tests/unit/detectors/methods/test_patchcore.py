@@ -1,0 +1,104 @@
+"""What must be present for a detector to be PatchCore with a streaming coreset."""
+
+import numpy as np
+import pytest
+import torch
+
+from components.backbones.extractor import BackboneSettings
+from components.detectors.methods.patchcore import PatchCore, PatchCoreSettings
+
+SMALL = BackboneSettings(taps=(2, 3), size=64)
+
+
+@pytest.fixture
+def detector():
+    return PatchCore(PatchCoreSettings(SMALL, bank_size=64, blur=1.0), pretrained=False)
+
+
+@pytest.fixture
+def rows(detector):
+    torch.manual_seed(0)
+    dense = torch.randn(5000, detector.coreset.bank.shape[1]) * 0.1
+    rare = torch.randn(30, detector.coreset.bank.shape[1]) * 3
+    return torch.cat([dense[:2500], rare, dense[2500:]])
+
+
+def reach(rows, bank):
+    return float(torch.cdist(rows, bank).min(1).values.max())
+
+
+def test_bank_never_outgrows_its_cap(detector, rows):
+    for chunk in rows.split(100):
+        detector.coreset.offer(chunk)
+        assert 0 < int(detector.coreset.count) <= 64
+    assert (detector.coreset.bank[int(detector.coreset.count) :] == 1e4).all()
+
+
+def test_coreset_covers_better_than_a_random_bank(detector, rows):
+    detector.coreset.offer(rows)
+    bank = detector.coreset.bank[: int(detector.coreset.count)]
+    random = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))[: len(bank)]]
+    assert reach(rows, bank) < 0.5 * reach(rows, random)
+
+
+def test_kept_patches_are_apart_and_the_rest_is_near(detector, rows):
+    detector.coreset.offer(rows)
+    bank, radius = detector.coreset.bank[: int(detector.coreset.count)], float(detector.coreset.radius)
+    between = torch.cdist(bank, bank) + torch.eye(len(bank)) * 1e9
+    assert float(between.min()) >= radius * 0.999
+    # A patch that left the bank when the radius grew is within the sum of all later radii of a kept one.
+    growth = detector.settings.growth
+    assert reach(rows, bank) <= radius / (1 - 1 / growth)
+
+
+def test_order_of_batches_is_the_only_state(detector, rows):
+    detector.coreset.offer(rows)
+    other = PatchCore(detector.settings, pretrained=False)
+    for chunk in rows.split(1024):  # the same chunks in several calls
+        other.coreset.offer(chunk)
+    torch.testing.assert_close(detector.coreset.bank, other.coreset.bank, rtol=0, atol=0)
+
+
+def test_patches_are_local_averages_on_the_finest_grid(detector):
+    features = [
+        torch.zeros(1, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
+    ]
+    features[0][0, 0, 4, 4] = 9.0
+    embedded = detector.embed(features)
+    assert embedded.shape == (1, sum(detector.backbone.channels), 8, 8)
+    torch.testing.assert_close(embedded[0, 0, 3:6, 3:6], torch.ones(3, 3))
+    assert float(embedded[0, 0].sum()) == pytest.approx(9.0)
+
+
+def test_image_score_is_the_reweighted_distance_of_the_farthest_patch(detector, rows):
+    detector.coreset.offer(rows)
+    detector._link()
+    features = [
+        torch.randn(2, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
+    ]
+    got = detector.score(features, (64, 64)).image
+    bank = detector.coreset.bank[: int(detector.coreset.count)].double()
+    queries = detector.embed(features).permute(0, 2, 3, 1).flatten(1, 2).double()
+    for image, patches in zip(got, queries, strict=True):
+        distances = torch.cdist(patches, bank)
+        at = int(distances.min(1).values.argmax())
+        worst, nearest = distances[at].min(0)
+        around = torch.cdist(bank[nearest][None], bank)[0].topk(9, largest=False).indices
+        weights = np.exp(np.r_[float(worst), distances[at][around].numpy()] - float(worst))
+        # Roth et al., eq. 6 and 7: (1 - exp(s*) / sum of exp over the neighbours of the nearest patch) s*
+        expected = (1 - weights[0] / max(weights[1:].sum(), 1.0)) * float(worst)
+        assert float(image) == pytest.approx(expected, rel=1e-3)
+
+
+def test_map_holds_the_distance_of_every_patch(detector):
+    detector.coreset.offer(torch.zeros(1, detector.coreset.bank.shape[1]))
+    detector._link()
+    features = [
+        torch.zeros(1, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
+    ]
+    features[0][0, :, 4, 5] = 5.0
+    heat = detector.score(features, (64, 64)).map[0, 0]
+    y, x = divmod(int(heat.argmax()), 64)
+    assert abs(y - 36) <= 5
+    assert abs(x - 44) <= 5
+    assert float(heat[:16, :16].max()) < 1e-3

@@ -1,0 +1,167 @@
+"""What must be present for a detector to be PNI; each point fails without it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from components.detectors.catalogue import settings_for
+from components.detectors.methods.pni import PNI, Neighbourhood
+from components.detectors.parts.coreset import farthest_first
+
+TINY = settings_for("pni", "tiny")
+
+
+def made(**changes) -> PNI:
+    torch.manual_seed(0)
+    return PNI(dataclasses.replace(TINY, **changes), pretrained=False).eval()
+
+
+def features(seed=1, count=2):
+    torch.manual_seed(seed)
+    return [torch.randn(count, 40, 8, 8), torch.randn(count, 112, 4, 4)]
+
+
+@pytest.fixture
+def detector():
+    found = made(refine=False)
+    found._offer(features())
+    found._represent()
+    found._count(features())
+    found._smooth()
+    return found
+
+
+@pytest.mark.parametrize(("released", "seen"), [(False, False), (True, True)])
+def test_the_classifier_does_not_see_the_centre(released, seen):
+    torch.manual_seed(0)
+    classifier = Neighbourhood(8, dataclasses.replace(TINY, released_centre=released)).eval()
+    x = torch.randn(1, 8, 8, 8, requires_grad=True)
+    classifier(x)[0, :, 4, 4].square().sum().backward()
+    reached = x.grad[0].abs().sum(0) > 0
+    assert bool(reached[4, 4]) is seen
+    rows, columns = reached.nonzero().T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 6, 2, 6)  # the window of 5
+    assert int(reached.sum()) == 24
+
+
+def test_the_classifier_is_the_perceptron_over_flattened_windows():
+    torch.manual_seed(0)
+    classifier = Neighbourhood(8, TINY).eval()
+    x = torch.randn(1, 8, 8, 8)
+    windows = torch.nn.functional.unfold(x, 5, padding=2)  # (1, 8 * 25, 64)
+    weight = (classifier.first.weight * classifier.hidden_centre).flatten(1)
+    hidden = (weight @ windows[0] + classifier.first.bias[:, None]).view(1, -1, 8, 8)
+    torch.testing.assert_close(classifier(x), classifier.rest(hidden), rtol=1e-4, atol=1e-5)
+
+
+def test_the_histogram_counts_positions_and_those_around_them():
+    detector = made(refine=False)
+    detector._offer(features())
+    detector._represent()
+    detector._count([f[:1] for f in features()])
+    raw = detector.plausible.clone()
+    assert float(raw.sum()) == 64
+    detector._smooth()
+    index = int(raw[:, 4, 4].argmax())
+    assert (detector.plausible[index, 3:6, 3:6] > 0).all()
+    torch.testing.assert_close(detector.plausible.sum(0), torch.ones(8, 8))
+
+
+def test_an_entry_counts_only_where_it_is_allowed(detector):
+    """Literal form of the score: nearest entry c with p(c) > 1 / (2 |C|)."""
+    detector.settings = dataclasses.replace(detector.settings, temperature=1e-3)  # a sure classifier allows few
+    given = features(seed=3)
+    embedded = detector.embed(given)
+    likely = detector.plausibility(embedded)
+    count, found = int(detector.coreset.count), detector.distance(given)
+    bank, of = detector.coreset.known(), detector.representative_of[:count]
+    restricted = 0
+    for y, x in ((0, 0), (3, 5), (7, 2)):
+        allowed = likely[1, :, y, x][of] > 1 / (2 * count)
+        distances = (embedded[1, :, y, x] - bank).norm(dim=1)
+        expected = distances[allowed].min() if allowed.any() else distances.max()
+        assert float(found[1, 0, y, x]) == pytest.approx(float(expected), rel=1e-3)
+        restricted += int(expected > distances.min() * 1.001)
+    assert restricted
+
+
+def test_position_and_neighbourhood_are_averaged_and_can_be_off(detector):
+    embedded = detector.embed(features())
+    both = detector.plausibility(embedded)
+    parts = []
+    for change in ({"neighbourhood": False}, {"position": False}):
+        detector.settings = dataclasses.replace(detector.settings, neighbourhood=True, position=True)
+        detector.settings = dataclasses.replace(detector.settings, **change)
+        parts.append(detector.plausibility(embedded))
+    torch.testing.assert_close(both, (parts[0] + parts[1]) / 2)
+    detector.settings = dataclasses.replace(detector.settings, neighbourhood=False, position=False)
+    assert (detector.plausibility(embedded) == 1).all()  # plain nearest neighbour
+
+
+def test_every_entry_belongs_to_its_nearest_representative(detector):
+    known = detector.coreset.known()
+    filled = detector.representative[: len(farthest_first(known, TINY.representatives))]
+    expected = torch.cdist(known, filled).argmin(1)
+    assert torch.equal(detector.representative_of[: len(known)], expected)
+
+
+def test_features_are_the_closed_form_of_the_published_pooling():
+    detector = made(patch=5)
+    given = [torch.zeros(1, 40, 8, 8), torch.zeros(1, 112, 4, 4)]
+    given[0][0, 0, 4, 4] = 26.0
+    embedded = detector.embed(given)[0, 0]
+    assert float(embedded[4, 4]) == pytest.approx(2)
+    assert float(embedded[2, 6]) == pytest.approx(1)
+    assert float(embedded.sum()) == pytest.approx(26)
+
+
+def test_principal_directions_are_white(detector):
+    reduced = detector._reduced(detector.embed(features()))
+    rows = reduced.permute(1, 0, 2, 3).flatten(1)
+    torch.testing.assert_close(torch.cov(rows, correction=0), torch.eye(8), rtol=0, atol=0.02)
+
+
+class Given:
+    """Training data whose tables are their names."""
+
+    def features(self, _):
+        return ["features"]
+
+    def pixels(self, size):
+        return [f"pixels {size}"]
+
+    def masks(self, side):
+        return [f"masks {side}"]
+
+    def anomalies(self, *_):
+        return self
+
+
+def test_refinement_is_trained_on_synthetic_defects_and_can_be_off():
+    assert [s.name for s in made().stages(Given())] == ["coreset", "positions", "neighbourhood", "scale", "refinement"]
+    assert [s.name for s in made(refine=False).stages(Given())][-1] == "neighbourhood"
+    *_, stage = made().stages(Given())
+    assert stage.table.tables[1] == ["masks 32"]
+
+
+def test_refinement_is_a_tenth_of_the_map(detector, monkeypatch):
+    given = (features(), torch.rand(2, 3, 32, 32))
+    plain = detector.score(given, (64, 64)).map
+    detector.settings = dataclasses.replace(detector.settings, refine=True)
+    monkeypatch.setattr(detector, "_residual", lambda _, maps: torch.ones_like(maps))
+    torch.testing.assert_close(detector.score(given, (64, 64)).map, plain + 0.1)
+
+
+def test_refinement_learns_the_mask_and_its_edges(detector, monkeypatch):
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[:, :, 8:16, 8:16] = 1
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        coarse = detector._coarse(features(), (32, 32)) / detector.scale
+    monkeypatch.setattr(detector.refiner, "forward", lambda *_: masks - coarse)
+    assert float(detector.refine_loss(((features(), images), masks))) == pytest.approx(0, abs=1e-9)
+    monkeypatch.setattr(detector.refiner, "forward", lambda *_: -coarse)
+    edges = 2 * 2 * 8 / (2 * 31 * 32)
+    expected = 0.5 * 64 / 1024 + 0.25 * 2 * edges / 1
+    assert float(detector.refine_loss(((features(), images), masks))) == pytest.approx(expected, rel=0.02)

@@ -1,0 +1,96 @@
+"""What must be present for a detector to be SAP2; each point fails without it."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from components.detectors.catalogue import settings_for
+from components.detectors.methods.sap2 import SAP2
+
+TINY = settings_for("sap2", "tiny")
+WIDTH = 112
+
+
+@pytest.fixture
+def detector():
+    torch.manual_seed(0)
+    made = SAP2(TINY, pretrained=False).eval()
+    made._add(torch.randn(20, WIDTH), 1)
+    return made
+
+
+@pytest.fixture
+def features():
+    torch.manual_seed(1)
+    return [torch.randn(3, WIDTH, 4, 4)]
+
+
+def literal(detector, z, skip):
+    """The paper's equations, one image at a time."""
+    found = []
+    for image in z:
+        bank = detector.bank[:20]
+        order = F.cosine_similarity(image[None], bank).argsort(descending=True)[skip : skip + 4]
+        x = bank[order] @ detector.project.weight.T
+        a = torch.softmax((x @ detector.query.weight.T) @ (x @ detector.key.weight.T).T / WIDTH**0.5, 1)
+        found.append((a @ x + x).mean(0))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("skip", [0, 1])
+def test_the_nearest_normals_are_projected_attended_and_averaged(detector, features, skip):
+    z = detector.vectors(features)
+    torch.testing.assert_close(detector.normal(z, skip), literal(detector, z, skip))
+
+
+def test_attention_is_part_of_it(detector, features):
+    z = detector.vectors(features)
+    with_it = detector.normal(z)
+    detector.settings = dataclasses.replace(TINY, attention=False)
+    assert not torch.allclose(detector.normal(z), with_it, atol=1e-3)
+
+
+def test_training_leaves_the_image_itself_out(detector):
+    itself = detector.bank[5][None]
+    other = detector.normal(itself, skip=1)
+    detector.bank[5] = 100 * itself  # same direction: still the nearest, and very visible if it is used
+    torch.testing.assert_close(detector.normal(itself, skip=1), other)
+    assert not torch.allclose(detector.normal(itself), other, atol=1.0)
+
+
+def test_score_is_the_cosine_disagreement(detector, features):
+    z = detector.vectors(features)
+    expected = 1 - F.cosine_similarity(detector.normal(z), z @ detector.project.weight.T)
+    torch.testing.assert_close(detector.score(features, (64, 64)).image, expected)
+
+
+def test_loss_is_disagreement_and_constraint(detector, features):
+    z = detector.vectors(features)
+    v = z @ detector.project.weight.T
+    apart = (1 - F.cosine_similarity(detector.normal(z, 1), v)).mean()
+    tie = (z - v).square().mean() + (1 - F.cosine_similarity(z, v)).mean()
+    torch.testing.assert_close(detector.loss(features), apart + 2 * tie)
+    detector.settings = dataclasses.replace(TINY, constraint=0.0)
+    torch.testing.assert_close(detector.loss(features), apart)
+
+
+def test_the_map_is_the_score_by_position(detector, features):
+    scores = detector.score(features, (4, 4))
+    torch.testing.assert_close(scores.map.mean((1, 2, 3)), scores.image)
+    assert float(scores.map.std()) > 0
+
+
+def test_a_large_set_is_thinned_evenly():
+    detector = SAP2(dataclasses.replace(TINY, bank_size=8), pretrained=False)
+    rows = torch.arange(1, 21.0)[:, None].expand(-1, WIDTH)
+    for chunk in rows.split(7):
+        detector._add(chunk, 3)
+    assert detector.bank[:, 0].tolist() == [1, 4, 7, 10, 13, 16, 19, 0]
+    assert detector.unused.tolist() == [0] * 7 + [-10]
+
+
+def test_only_the_three_matrices_learn(detector):
+    names = {name for name, p in detector.named_parameters() if p.requires_grad}
+    assert names == {"project.weight", "query.weight", "key.weight"}

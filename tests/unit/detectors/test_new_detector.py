@@ -1,0 +1,65 @@
+"""The newcomer's path: what CONTRIBUTING.md tells them to type, in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import SettingsError
+from components.detectors.skeleton import new_detector
+
+PARTS = ("benchmarks", "components", "docs", "flows", "tests")
+FILES = ("CONTRIBUTING.md", "Makefile", "README.md", "params.yaml", "pyproject.toml", "requirements.lock")
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    for part in PARTS:
+        shutil.copytree(part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in FILES:
+        shutil.copy2(file, tmp_path / file)
+    return tmp_path
+
+
+def run(command: str, project: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(project), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(command, shell=True, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_of_contributing_end_green(project):
+    text = (project / "CONTRIBUTING.md").read_text()
+    path = re.search(r"(?:^    .*padim.*\n|^    python -m benchmarks.methods\n)+", text, re.MULTILINE)
+    commands = [line.strip() for line in path[0].splitlines()]
+    assert [c.split()[0] for c in commands] == ["loupe", "make", "python", "pytest"]
+    for command in commands:
+        said = run(command.replace("make ", f"make -o .venv/.ready BIN={BIN} "), project)
+    assert " passed" in said
+    assert "skipped" not in said.replace("2 skipped", "")  # the two that need a GPU
+    run("pytest tests/contract tests/unit/test_documents.py -k 'padim or every_method or preset'", project)
+    assert "[Padim](docs/methods/padim.md)" in (project / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("PaDiM", "a letter first"), ("patchcore", "in the catalogue already"), ("../x", "a letter first")],
+)
+def test_a_name_that_cannot_be_is_refused(name, said, project):
+    with pytest.raises(SettingsError, match=said):
+        new_detector(name, project, 2026)
+
+
+def test_nothing_of_a_user_is_overwritten(project, tmp_path_factory):
+    (project / "docs/methods/padim.md").write_text("mine")
+    with pytest.raises(SettingsError, match="exists already"):
+        new_detector("padim", project, 2026)
+    assert not (project / "components/detectors/methods/padim.py").exists()
+    with pytest.raises(SettingsError, match="no checkout"):
+        new_detector("padim", tmp_path_factory.mktemp("empty"), 2026)

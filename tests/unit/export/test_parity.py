@@ -1,0 +1,174 @@
+"""The parity gate on hard products: flat film, good pictures only; and the parts of a bundle are of one model."""
+
+import shutil
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from onnx import numpy_helper
+from PIL import Image
+
+from components.calibration.calibrate import summary
+from components.calibration.settings import CalibrationSettings
+from components.core.artefacts import file_hash, read_json, write_json
+from components.core.errors import BundleError, ParityError
+from components.decision.bundle import Bundle
+from components.decision.conformal import decide, span
+from components.detectors.contract import Scores
+from components.export.export import _gate, _sample, export
+from components.export.parity import compare
+from components.export.settings import ExportSettings
+from components.pipeline.fit import FitRequest, fit_folder
+from tests.conftest import tile
+
+
+def film(seed, side=100):
+    """Clean film: one grey and a noise of less than one step."""
+    rng = np.random.default_rng(seed)
+    return np.clip(rng.normal(180 + rng.normal(0, 2), 0.8, (side, side)), 0, 255).round().astype(np.uint8)
+
+
+def good_only(root, make, count=60):
+    (root / "train/good").mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(make(i)).save(root / "train/good" / f"{i:03d}.png")
+    return root
+
+
+@pytest.mark.parametrize("make", [film, tile])
+def test_flat_film_and_good_pictures_alone_pass_the_gate(make, tmp_path):
+    run = fit_folder(
+        FitRequest("patchcore", good_only(tmp_path / "part", make), preset="tiny", alpha=0.2), tmp_path / "run"
+    )
+    parity = read_json(run / "bundle" / "parity.json")
+    assert parity["decision_agreement"] == 1.0
+    calibrate = int((pd.read_parquet(run / "split.parquet")["split"] == "calibrate").sum())
+    assert parity["sides"] == {"calibrate": calibrate, "synthetic": min(calibrate, 32 - calibrate)}
+    assert parity["span"]["score"] > 0
+    said = (run / "bundle" / "MODEL_CARD.md").read_text()
+    assert f"on {calibrate} calibrate and {parity['sides']['synthetic']} synthetic images" in said
+
+
+def test_nothing_that_was_learned_is_compared(bundle, tmp_path):
+    work = bundle.parent / "work" / "run"
+    table = pd.read_parquet(work / "split" / "split.parquet").set_index("image_id")
+    chosen = _sample(work / "split", tmp_path, work / "synthetic", 10**6)
+    held = chosen[chosen["split"] != "synthetic"]
+    assert set(table.loc[held["image_id"], "split"]) == {"calibrate", "test"}
+    assert all(path.exists() for path in chosen[chosen["split"] == "synthetic"]["path"])
+    assert "synthetic" not in set(_sample(work / "split", tmp_path, work / "synthetic", len(held))["split"])
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """A graph that answers the mean and the picture itself, times *factor*."""
+
+    def written(factor):
+        class Mean(torch.nn.Module):
+            def forward(self, image):
+                return factor * image.mean((1, 2, 3)), factor * image.mean(1, keepdim=True)
+
+        path = tmp_path / "model.onnx"
+        dims = {0: torch.export.Dim("batch", min=1, max=8)}
+        torch.onnx.export(Mean(), (torch.rand(2, 3, 32, 32),), dynamo=True, verbose=False, external_data=False,
+                          input_names=["image"], output_names=["score", "map"],
+                          dynamic_shapes=(dims,)).save(path)  # fmt: skip
+        return path
+
+    return written
+
+
+def answer(images):
+    return Scores(images.mean((1, 2, 3)), images.mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize(("factor", "passes"), [(1 + 1e-6, True), (1.001, False)])
+def test_pictures_of_one_grey_pass_with_rounding_and_fail_with_another_graph(graph, factor, passes, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        Image.fromarray(np.full((32, 32), 180, np.uint8)).save(path)
+    names, groups = [path.name for path in paths], [""] * 3
+    parity = compare(answer, graph(factor), paths, names, lambda s, _: ["normal"] * len(s), groups, 1e-3)
+    assert parity["span"]["score"] == pytest.approx(0.01 * 180 / 255, rel=1e-3)
+    if passes:
+        _gate(parity, ExportSettings(), tmp_path / "bundle")
+    else:
+        with pytest.raises(ParityError, match="differs from the detector"):
+            _gate(parity, ExportSettings(), tmp_path / "bundle")
+
+
+def test_the_floor_binds_for_flat_products_only():
+    scores = np.random.default_rng(0).normal(23, 1, 106)  # as those of PatchCore on solar cells: 20 to 26
+    assert span(scores) == np.ptp(scores)
+    flat = 5 + 1e-7 * np.arange(30)
+    known = summary(flat, CalibrationSettings(0.1))
+    assert known["resolution"] == pytest.approx(1e-4 * 0.01 * flat.max())
+    assert decide(known, flat * (1 + 5e-7)) == ["normal"] * 30
+
+
+def parts(bundle):
+    work = bundle.parent / "work" / "run"
+    return work / "patchcore", [work / "split", work / "synthetic"]
+
+
+def of_another_model(source, target):
+    """A copy of calibration.json or of a graph that says it is of another model."""
+    if source.suffix == ".json":
+        write_json(target, {**read_json(source), "model": "f" * 64})
+        return
+    changed = onnx.load(source)
+    next(entry for entry in changed.metadata_props if entry.key == "model").value = "f" * 64
+    onnx.save(changed, target)
+
+
+def test_a_calibration_of_another_model_is_not_exported(bundle, product, tmp_path):
+    made, given = parts(bundle)
+    other = tmp_path / "calibration"
+    other.mkdir()
+    of_another_model(made / "calibration" / "calibration.json", other / "calibration.json")
+    with pytest.raises(BundleError, match="is of another model"):
+        export(made / "model", other, *given, product, tmp_path / "bundle", ExportSettings())
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration"]
+
+
+def altered(bundle, name, change, tmp_path):
+    """A copy of *bundle* with one part changed, and a manifest that knows its bytes."""
+    folder = shutil.copytree(bundle, tmp_path / "altered")
+    change(bundle / name, folder / name)
+    manifest = read_json(folder / "manifest.json")
+    manifest["files"][name] = file_hash(folder / name)
+    write_json(folder / "manifest.json", manifest)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["calibration.json", "model.onnx"])
+def test_a_bundle_of_two_models_is_refused(bundle, name, tmp_path):
+    with pytest.raises(BundleError, match=f"{name}: is of model ffffffffffff, manifest.json of"):
+        Bundle.open(altered(bundle, name, of_another_model, tmp_path))
+
+
+def test_a_bundle_whose_parts_do_not_say_their_model_opens(bundle, tmp_path):
+    def silent(source, target):
+        write_json(target, {key: value for key, value in read_json(source).items() if key != "model"})
+
+    Bundle.open(altered(bundle, "calibration.json", silent, tmp_path))
+
+
+def test_a_changed_weight_fails_the_gate(bundle, product, tmp_path, monkeypatch):
+    from components.export import graph as graphs
+
+    made, given = parts(bundle)
+    plain = graphs.write_graph
+
+    def damaged(model, path, opset, metadata):
+        plain(model, path, opset, metadata)
+        changed = onnx.load(path)
+        bank = max(changed.graph.initializer, key=lambda weights: int(np.prod(weights.dims)))
+        bank.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bank) * 1.01, bank.name))
+        onnx.save(changed, path)
+
+    monkeypatch.setattr(graphs, "write_graph", damaged)
+    with pytest.raises(ParityError, match="differs from the detector"):
+        export(made / "model", made / "calibration", *given, product, tmp_path / "bundle", ExportSettings())

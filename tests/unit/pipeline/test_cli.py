@@ -1,0 +1,106 @@
+"""The command line: help with examples, and one clear sentence on error."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from components.cli import app
+from components.core.errors import SettingsError
+from components.pipeline.params import load_params
+
+COMMANDS = [
+    ["doctor"],
+    ["cache"],
+    ["detectors"],
+    ["data", "add"],
+    ["data", "check"],
+    ["fit"],
+    ["evaluate"],
+    ["score"],
+    ["pipeline"],
+    ["serve"],
+    ["monitor"],
+    ["dashboard"],
+    ["retrain"],
+    ["models"],
+    ["promote"],
+    ["rollback"],
+    ["inbox"],
+]
+
+
+def loupe(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "components.cli", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_with_an_example(command):
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert f"Example: loupe {' '.join(command)}" in result.output
+
+
+def test_the_list_above_is_complete():
+    root = get_command(app)
+    names = [[n] for n, c in root.commands.items() if not hasattr(c, "commands")]
+    names += [[n, m] for n, c in root.commands.items() if hasattr(c, "commands") for m in c.commands]
+    assert sorted(names) == sorted(COMMANDS)
+
+
+def test_doctor_is_content_here():
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    assert all(finding["ok"] for finding in json.loads(result.output))
+
+
+def test_detectors_as_json():
+    entries = json.loads(CliRunner().invoke(app, ["detectors", "--json"]).output)
+    assert {entry["name"] for entry in entries} >= {"fastflow", "patchcore"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("fit", "patchcor", "--data", ".", "--out", "x"), "did you mean patchcore?"),
+        (("fit", "patchcore", "--data", "nowhere", "--out", "x"), "nowhere: is not a folder"),
+        (("fit", "patchcore", "--data", ".", "--out", "x", "--set", "bank"), "write key=value"),
+        (("fit", "patchcore", "--data", ".", "--out", "x", "--set", "bank_sise=3"), "did you mean bank_size?"),
+        (
+            ("fit", "patchcore", "--data", ".", "--out", "x", "--set", "split.calibrate_shar=1"),
+            "did you mean calibrate_s",
+        ),
+        (("fit", "patchcore", "--data", ".", "--out", "x", "--groups", "day"), "data.groups is 'day'; choose one of"),
+        (("fit", "patchcore", "--data", ".", "--out", "x", "--params", "none.yaml"), "none.yaml: not found"),
+        (("evaluate", ".", "--data", "."), "holds no run.json"),
+        (
+            ("evaluate", ".", "--labelled", ".", "--masks", "black"),
+            "--masks is 'black'; choose one of 'auto', 'marked'",
+        ),
+        (("score", "nowhere", "a.png", "--out", "x.parquet"), "holds no manifest.json"),
+        (("data", "add", "x", "--adapter", "mvtec"), "choose one of elpv, mtd, folder"),
+    ],
+)
+def test_errors_are_one_sentence_and_leave_nothing(arguments, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(pytest.importorskip("components").__path__[0] + "/.."))
+    result = loupe(*arguments)
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_misspelt_key_of_params_gets_a_suggestion(tmp_path):
+    file = tmp_path / "params.yaml"
+    values = yaml.safe_load(open("params.yaml")) | {"calibration": {"alhpa": 0.1}}  # noqa: PTH123, SIM115
+    file.write_text(yaml.safe_dump(values))
+    with pytest.raises(SettingsError, match="alhpa is not a setting; did you mean alpha"):
+        load_params(file)

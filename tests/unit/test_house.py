@@ -1,0 +1,78 @@
+"""The floor plan of docs/architecture.md: how many rooms, floors and arrows, and that the page shows each room."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+HOUSES = ("components", "flows", "benchmarks", "infra")
+ALIAS = "components.scoring"  # an old command's name, which imports nothing
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for house in HOUSES:
+        for path in sorted((PROJECT / house).rglob("*.py")):
+            yield ".".join(path.relative_to(PROJECT).with_suffix("").parts), path
+
+
+def room(module: str) -> str | None:
+    """components.decision.batch -> decision; the faces of the packages themselves are no room."""
+    if module.startswith(ALIAS):
+        return None
+    first, *rest = module.removesuffix(".__init__").split(".")
+    if first != "components":
+        return first
+    return rest[0] if rest else None
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def plan() -> dict[str, set[str]]:
+    """For each room those that it imports."""
+    found: dict[str, set[str]] = {}
+    for module, path in modules():
+        if own := room(module):
+            others = {room(name) for name in imported(path) if name.split(".")[0] in HOUSES}
+            found.setdefault(own, set()).update(others - {own, None})
+    return found
+
+
+def floors(plan: dict[str, set[str]]) -> dict[str, int]:
+    """The floor of each room: one above the highest that it imports. Fails on a circle."""
+    known: dict[str, int] = {}
+    while len(known) < len(plan):
+        free = [r for r in plan if r not in known and plan[r] <= known.keys()]
+        assert free, f"a circle among {sorted(plan.keys() - known.keys())}"
+        known |= {r: 1 + max((known[other] for other in plan[r]), default=0) for r in free}
+    return known
+
+
+def test_the_house_stays_small(plan):
+    assert len(plan) <= 22, sorted(plan)
+    assert max(floors(plan).values()) <= 11
+    assert sum(map(len, plan.values())) <= 115
+
+
+def test_the_page_shows_every_room(plan):
+    page = (PROJECT / "docs" / "architecture.md").read_text()
+    assert [r for r in plan if f"{r}/" not in page and f"{r}.py" not in page] == []
+    for module, path in modules():
+        if module.startswith("components.") and path.name not in ("__init__.py", "__main__.py"):
+            assert path.stem in page or "methods" in module or "synthesis" in module, f"{module} is not on the page"
+
+
+def test_a_room_keeps_its_knobs_in_one_file():
+    """Settings of params.yaml are in settings.py; those of a method in its own file."""
+    elsewhere = [module for module, path in modules() if module.startswith("components.") and path.name != "settings.py"
+                 and "methods" not in module and "class " in (text := path.read_text())
+                 and any(line.startswith("class ") and "Settings:" in line for line in text.splitlines())]  # fmt: skip
+    assert elsewhere == ["components.backbones.extractor"]  # which a method's own settings hold
