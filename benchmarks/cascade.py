@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
 def measured(bundle: Path, split: Path, data: Path, limit: int | None = None) -> dict[str, Any]:
     """Everything of one bundle on the labelled test images of *split*, whose ids lie below *data*."""
     opened = Bundle.open(bundle, threads=1)
-    if opened.manifest["data"] != tree_hash(split / "split.parquet"):
+    if opened.manifest.data != tree_hash(split / "split.parquet"):
         raise DataError(f"{bundle}: was made of another split than {split}; its test images may be others")
     table = rows(split, "test")
     table = table[table["label"].isin(["normal", "anomalous"])]
@@ -63,7 +63,7 @@ def measured(bundle: Path, split: Path, data: Path, limit: int | None = None) ->
     let_out = early & ~normal & (cascade["decision"] == "normal")
     saved = 1 - cascade["ms"].mean() / plain["ms"].mean()
     return {
-        "detector": opened.manifest["detector"],
+        "detector": opened.manifest.detector,
         "images": {"normal": int(normal.sum()), "anomalous": int((~normal).sum())},
         "exits": {k: v for k, v in opened.edge[1].items() if k in ("n", "share", "low", "high", "normal", "alpha")},
         "early": {
@@ -94,7 +94,7 @@ def scored(bundle: Bundle, table: pd.DataFrame, data: Path) -> tuple[pd.DataFram
         bundle.session.run(None, {"image": first})
         bundle.edge[0].run(None, {"image": first})
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
-    known = set(bundle.calibration.get("groups", {}))
+    known = set(bundle.calibration.groups)
     for name, group in progress(list(zip(table["image_id"], table["group"], strict=True)), "test images"):
         image = tensor(decode(data / name, rules=bundle.decoding))[None]
         for kind, records in zip((False, True), found, strict=True):

@@ -90,7 +90,7 @@ def child(folder: str, at: str, *names: str) -> None:
     import dataclasses
 
     from components.backbones.extractor import Backbone, BackboneSettings
-    from components.backbones.store import FeatureStore
+    from components.backbones.features import FeatureStore
     from components.training.data import FileImages
 
     paths = tuple(map(Path, names))

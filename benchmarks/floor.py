@@ -25,7 +25,7 @@ from benchmarks.variant import KEPT, SIDE, View, apart, figures
 from components.core.artefacts import git_commit, read_json, write_json
 from components.core.runtime import keep_freed_memory
 from components.detectors.catalogue import CATALOGUE, create, settings_for
-from components.detectors.contract import Detector, Fit, Table, TrainingData
+from components.detectors.contract import Detector, OnePass, Table, TrainingData
 from components.evaluation.metrics import image_metrics
 
 RESULTS = Path(__file__).parent / "results"
@@ -95,13 +95,13 @@ def untrained(name: str) -> None:
 
 @torch.inference_mode()
 def closed_form(detector: Detector, data: TrainingData) -> None:
-    """Every stage of *detector* that takes no gradient step."""
+    """Every phase of *detector* that takes no gradient step."""
     detector.eval()
-    for stage in detector.stages(data):
-        if isinstance(stage, Fit):
-            for start in range(0, len(stage.table), stage.batch_size):
-                stage.update(stage.table.take(range(start, min(start + stage.batch_size, len(stage.table)))))
-            stage.finish()
+    for phase in detector.phases(data):
+        if isinstance(phase, OnePass):
+            for start in range(0, len(phase.table), phase.batch_size):
+                phase.update(phase.table.take(range(start, min(start + phase.batch_size, len(phase.table)))))
+            phase.finish()
 
 
 def compared(name: str) -> dict[str, Any]:

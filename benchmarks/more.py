@@ -22,6 +22,7 @@ from benchmarks.studies import Overrides, label
 from benchmarks.table import markdown
 from benchmarks.variant import KEPT, View, apart, figures, trained
 from components.core.artefacts import git_commit, read_json, values_hash, write_json
+from components.core.records import kept_score
 from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.detectors.catalogue import create, settings_for
@@ -156,8 +157,7 @@ def quality(entry: dict[str, Any]) -> tuple[str, str, str]:
     """Image AUROC with its interval, pixel AP and the synthetic AUROC of the epoch that was kept."""
     test = entry["test"]
     low, high = test["interval"]
-    judged = [record for record in entry["history"] if "synthetic_auroc" in record]
-    best = max(r["synthetic_auroc"] for r in judged if r["stage"] == judged[-1]["stage"])
+    best = kept_score(entry["history"]) or 0.0
     return (
         f"{test['auroc']:.3f} ({low:.3f} to {high:.3f})",
         "no masks" if test["pixel_ap"] is None else f"{test['pixel_ap']:.3f}",

@@ -17,13 +17,13 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 
 from benchmarks.fit import VIEWS, params_file, prepare, stored
-from components.backbones.store import FeatureStore
+from components.backbones.features import FeatureStore
 from components.core.artefacts import file_hash, values_hash, write_json
 from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import rows
 from components.detectors.catalogue import settings_for
-from components.detectors.contract import Stage, TrainingData
+from components.detectors.contract import Phase, TrainingData
 from components.detectors.methods.dsr import DSR, decibels
 from components.pipeline.params import load_params
 from components.pipeline.stages import Stages
@@ -39,8 +39,8 @@ SEED = 0
 class Quantiser(DSR):
     """DSR that stops behind its first stage."""
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
-        yield next(iter(super().stages(data)))
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
+        yield next(iter(super().phases(data)))
 
 
 def main(arguments: list[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from matplotlib import pyplot as plt
 
 from components.core.artefacts import read_json
+from components.core.records import phase_of
 from components.detectors.catalogue import CATALOGUE, detector_class
 
 RESULTS = Path(__file__).parent / "results"
@@ -144,20 +145,20 @@ def _panel(axis: Any, name: str, family: str, views: dict[str, list[dict[str, An
         epochs = range(1, 1 + len(steps))
         checked = [(e, step["synthetic_auroc"]) for e, step in enumerate(steps, 1) if "synthetic_auroc" in step]
         axis.plot(*zip(*checked, strict=True), color=colours[view], marker=".", markersize=3, linewidth=1.2)
-        losses.plot(epochs, _by_stage(steps), color=colours[view], linestyle=":", linewidth=0.8)
+        losses.plot(epochs, _by_phase(steps), color=colours[view], linestyle=":", linewidth=0.8)
     longest = max(views.values(), key=len)
     for i, (one, two) in enumerate(pairwise(longest)):
-        if one["stage"] != two["stage"]:
+        if phase_of(one) != phase_of(two):
             axis.axvline(i + 1.5, color="lightgrey", linewidth=0.8)
     axis.set_title(f"{name}\n{family.split(';')[0]}", fontsize=8)
     axis.tick_params(labelsize=7)
 
 
-def _by_stage(steps: list[dict[str, Any]]) -> list[float]:
-    """Losses from 0 to 1, each stage in a range of its own."""
+def _by_phase(steps: list[dict[str, Any]]) -> list[float]:
+    """Losses from 0 to 1, each phase in a range of its own."""
     found = []
     for step in steps:
-        same = [s["loss"] for s in steps if s["stage"] == step["stage"]]
+        same = [s["loss"] for s in steps if phase_of(s) == phase_of(step)]
         found.append((step["loss"] - min(same)) / ((max(same) - min(same)) or 1.0))
     return found
 

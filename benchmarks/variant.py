@@ -18,11 +18,11 @@ import torch
 from lightning_fabric import Fabric
 
 from benchmarks.fit import WORK
-from components.backbones.store import FeatureStore, Images
+from components.backbones.features import FeatureStore, ImageSource
 from components.core.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
 from components.core.cache import cache_folder
 from components.datasets.loading import read_decoding, rows
-from components.detectors.contract import Detector, Stage, TrainingData
+from components.detectors.contract import Detector, Phase, TrainingData
 from components.evaluation.metrics import bootstrap, image_metrics, pixel_metrics
 from components.pictures.masks import at_size, load, truth
 from components.pipeline.params import load_params
@@ -56,7 +56,7 @@ class Kept(FitImages):
 class Drawn(MadeImages):
     """Made images read back from disk."""
 
-    def __init__(self, images: Images, copies: int, at: Path) -> None:
+    def __init__(self, images: ImageSource, copies: int, at: Path) -> None:
         self.images, self.copies, self.seconds = images, copies, 0.0
         self.key = read_json(at / "made.json")["key"]
         self._pixels, self._masks = (np.load(at / f"{what}.npy", "r") for what in ("pixels", "masks"))
@@ -166,15 +166,15 @@ def apart(module: str, option: str, name: str) -> bool:
 def trained(
     detector: Detector, data: TrainingData, seed: int, select: Select, behind: Callable[[str], None] = lambda _: None
 ) -> Loop:
-    """Train *detector*, on a GPU where there is one; *behind* is called with the name of every stage that has ended."""
-    stages = detector.stages
+    """Train *detector*, on a GPU where there is one; *behind* is called with the name of every phase that has ended."""
+    phases = detector.phases
 
-    def watched(given: TrainingData) -> Iterator[Stage]:
-        for stage in stages(given):
-            yield stage
-            behind(stage.name)
+    def watched(given: TrainingData) -> Iterator[Phase]:
+        for phase in phases(given):
+            yield phase
+            behind(phase.name)
 
-    detector.stages = watched  # type: ignore[method-assign]
+    detector.phases = watched  # type: ignore[method-assign]
     fabric = Fabric(accelerator="auto", devices=1)
     fabric.to_device(detector)
     loop = Loop(detector, select, Nowhere(), seed, float("inf"), fabric)

@@ -11,7 +11,7 @@ from flows.events import send
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
-def judge(params: Params, model: str) -> list[str]:
+def look(params: Params, model: str) -> list[str]:
     return [f"{v.id}: {v.action}" for v in judge_windows(params, model)]
 
 
@@ -25,7 +25,7 @@ def monitor(params_file: Path = Path("params.yaml"), models: list[str] | None = 
     """Watch the champions of *models*; by default those of the pipeline's views."""
     show_logs()
     params, logger = load_params(params_file), get_run_logger()
-    said = [line for model in models or params.pipeline.views for line in judge(params, model)]
+    said = [line for model in models or params.pipeline.views for line in look(params, model)]
     for line in said:
         logger.info(line)
     for verdict in tell(params):

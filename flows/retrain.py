@@ -48,7 +48,7 @@ def challenge(job: Retraining, detector: str) -> Path:
 
 
 @task
-def judge(job: Retraining, detectors: list[str]) -> tuple[str, Gate]:
+def compare(job: Retraining, detectors: list[str]) -> tuple[str, Gate]:
     return job.compare(detectors)
 
 
@@ -91,5 +91,5 @@ def _challenged(job: Retraining) -> Retrained:
     prepare(job)
     for name in detectors:
         challenge(job, name)
-    best, outcome = judge(job, detectors)
+    best, outcome = compare(job, detectors)
     return conclude(job, best, outcome)

@@ -49,7 +49,7 @@ def fit(stages: Stages, detector: str, params_file: Path) -> Path:
 
 
 @task
-def judge(stages: Stages, detector: str) -> Path | None:
+def evaluate(stages: Stages, detector: str) -> Path | None:
     """None where the data set has no labelled test images: a plant with good images only is served all the same."""
     stages.calibrate(detector)
     stages.export(detector)
@@ -95,7 +95,7 @@ def train(params_file: Path = Path("params.yaml"), views: list[str] | None = Non
         prepare(stages)
         for name in names:
             fit(stages, name, params_file)
-            if evaluation := judge(stages, name):
+            if evaluation := evaluate(stages, name):
                 evaluations[f"{view}/{name}"] = evaluation
         logger.info("%s: %s", view, register(params, stages, names))
     return rank(evaluations, Path(params.artefacts) / "leaderboard")

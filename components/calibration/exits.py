@@ -8,6 +8,7 @@ import numpy as np
 from components.calibration.calibrate import RESOLUTION
 from components.calibration.settings import CascadeSettings
 from components.core.errors import SettingsError
+from components.decision.calibration import Calibration
 from components.decision.conformal import needed, span, threshold
 
 
@@ -22,25 +23,24 @@ class Scored(NamedTuple):
         return self.scores[self.groups == group]
 
 
-def exits(normals: Scored, made: Scored, calibration: dict[str, Any], settings: CascadeSettings) -> dict[str, Any]:
+def exits(normals: Scored, made: Scored, calibration: Calibration, settings: CascadeSettings) -> dict[str, Any]:
     """What cascade.json holds, from the calibrate normals and the synthetic anomalies that the full graph finds.
 
     A group has an edge table of its own exactly where *calibration*, the full graph's, has one for it.
     """
-    alpha = calibration["alpha"]
+    alpha = calibration.alpha
     if not (alpha < settings.normal <= 1 and 0 <= settings.share <= 0.5 and 0 <= settings.missed <= 1):
         raise SettingsError(
             f"export.cascade: normal is {settings.normal}, share {settings.share}, missed {settings.missed}; give "
             f"normal in ({alpha}, 1], share in [0, 0.5] and missed in [0, 1]"
         )
-    own = [name for name, table in calibration.get("groups", {}).items() if "scores" in table]
     return {
         "rule": "normal at once when the edge score <= low, anomalous at once when > high, else the full graph; "
         "p = p of the graph that answers / its share of alpha",
         "alpha": alpha,
         "normal": settings.normal,
         **_table(normals.scores, made.scores, alpha, settings),
-        "groups": {name: _table(normals.of(name), made.of(name), alpha, settings) for name in own},
+        "groups": {name: _table(normals.of(name), made.of(name), alpha, settings) for name in calibration.own},
     }
 
 

@@ -1,6 +1,7 @@
 """The tables that rooms hand to each other, named once."""
 
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypedDict
 
 Label = Literal["normal", "anomalous", "uncertain"]
 Split = Literal["fit", "calibrate", "test", "excluded"]
@@ -19,6 +20,42 @@ SCORE_COLUMNS = (
     "model_version", "taken_at", "source", "width", "height", "brightness", "contrast", "sharpness", "embedding",
     "latency_ms", "map_uri",
 )  # fmt: skip
+
+
+class Measured(TypedDict):
+    """Of a picture: sides in pixels, mean and deviation of its grey in [0, 1], variance of its Laplacian."""
+
+    width: int
+    height: int
+    brightness: float
+    contrast: float
+    sharpness: float
+
+
+class Scored(Measured):
+    """What a bundle says of a picture; *embedding* has 16 numbers."""
+
+    dataset: str
+    group: str | None
+    model: str
+    model_version: str
+    score: float
+    p_value: float
+    decision: str
+    threshold: float
+    embedding: list[float]
+
+
+class ScoreRecord(Scored):
+    """What is known of one scored picture, SCORE_COLUMNS; *graph* says which graph answered."""
+
+    graph: str
+    image_id: str
+    source: str
+    latency_ms: float
+    map_uri: str | None
+
+
 # One row per answered request of the service or file of the inbox. `taken_at` is the camera's time if it was told,
 # `scored_at` the service's; `image_uri` is the image's key in the object store.
 LOG_COLUMNS = ("record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri")
@@ -26,3 +63,17 @@ LOG_COLUMNS = ("record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri")
 LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "verdict", "reviewer")
 # One row per synthetic anomaly; `image_id` and `mask` are paths below the synthesis artefact.
 SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area", "seed")
+
+
+def phase_of(record: Mapping[str, Any]) -> str:
+    """The phase that an entry of history.json is about."""
+    return str(record.get("phase") or record["stage"])  # the word of older versions
+
+
+def kept_score(history: Iterable[Mapping[str, Any]]) -> float | None:
+    """AUROC on synthetic anomalies of the model that a training ended with; None where it was never judged.
+
+    Of the last phase that was judged, the best epoch, which the loop brings back; phases before it judged half a model.
+    """
+    judged = [record for record in history if "synthetic_auroc" in record]
+    return max((r["synthetic_auroc"] for r in judged if phase_of(r) == phase_of(judged[-1])), default=None)

@@ -21,7 +21,7 @@ from components.datasets.loading import DECODING, LISTING
 from components.datasets.rows import Row
 from components.datasets.settings import DataSettings
 from components.pictures.decoding import Decoding, Picture, full_scale, largest, picture
-from components.pictures.masks import AS_IS, Judged, Region, judge, mask_paths, sizes
+from components.pictures.masks import AS_IS, Reading, Region, mask_paths, read_as, sizes
 from components.pictures.measuring import grey, statistics
 
 log = logging.getLogger("loupe")
@@ -90,9 +90,9 @@ def _record(data: Path, row: Row, settings: DataSettings, rules: Decoding, regio
     try:
         record["sha256"] = file_hash(path)
         found = picture(path, row.image_id, rules)
-        judged = _judged(data, row, settings, rules, found)
-        regions += judged.regions
-        return {**record, "mask_rule": judged.rule, "mode": found.mode, **measure(found.pixels)}
+        reading = _reading(data, row, settings, rules, found)
+        regions += reading.regions
+        return {**record, "mask_rule": reading.rule, "mode": found.mode, **measure(found.pixels)}
     except DataError as error:
         return {**record, "problem": str(error)}
     except Exception as error:
@@ -107,15 +107,15 @@ def mask_rule(data: Path, row: Row, settings: DataSettings, rules: Decoding) -> 
         found = picture(data / row.image_id, row.image_id, rules)
     except DataError:
         return None  # the manifest says so of the picture
-    return _judged(data, row, settings, rules, found).rule or AS_IS
+    return _reading(data, row, settings, rules, found).rule or AS_IS
 
 
-def _judged(data: Path, row: Row, settings: DataSettings, rules: Decoding, found: Picture) -> Judged:
+def _reading(data: Path, row: Row, settings: DataSettings, rules: Decoding, found: Picture) -> Reading:
     if row.label == "normal" or not row.mask or row.mask_rule:
-        return Judged(row.mask_rule)
+        return Reading(row.mask_rule)
     height, width = found.pixels.shape[:2]
     paths = [data / path for path in mask_paths(row.mask)]
-    return judge(paths, (width, height), found.turn, settings.masks, settings.mask_turn, rules)
+    return read_as(paths, (width, height), found.turn, settings.masks, settings.mask_turn, rules)
 
 
 def measure(pixels: np.ndarray) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import logging
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from components.core.errors import DataError, LoupeError, PartlyScoredError
 from components.core.filenames import printable
 from components.core.places import check_file, writing
 from components.core.progress import progress
-from components.core.records import SCORE_COLUMNS
+from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
 from components.decision.bundle import Bundle
+from components.decision.conformal import Decided
 from components.pictures.decoding import decode
 from components.pictures.listing import BROKEN, UNREADABLE, pictures
 from components.pictures.measuring import grey, statistics
@@ -119,14 +120,14 @@ def tensor(pixels: np.ndarray) -> np.ndarray:
 def record(
     bundle: Bundle, image: Path | bytes, name: str, source: str, maps: Path | None = None, group: str | None = None,
     cascade: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> ScoreRecord:  # fmt: skip
     """The score record of one image, and which graph answered. Raises DataError when it is none."""
     pixels = decode(image, name, bundle.decoding)
     started = time.perf_counter()
     answer = bundle.answer(tensor(pixels)[None], group, cascade)
     latency = 1000 * (time.perf_counter() - started)
     return {
-        **_entry(bundle, pixels, answer.score, answer.embedding, group, answer.verdict),
+        **_said(bundle, pixels, answer.score, answer.embedding, group, answer.decided),
         "graph": answer.graph,
         "image_id": name,
         "source": source,
@@ -135,34 +136,33 @@ def record(
     }
 
 
-def judged(
-    bundle: Bundle, pixels: np.ndarray, score: float, embedding: np.ndarray, group: str | None = None
-) -> dict[str, Any]:
+def entry(bundle: Bundle, pixels: np.ndarray, score: float, embedding: np.ndarray, group: str | None = None) -> Scored:
     """What a score record says of a scored picture, whoever scored it."""
-    return _entry(bundle, pixels, score, embedding, group, bundle.judge(score, group))
+    return _said(bundle, pixels, score, embedding, group, bundle.decide(score, group))
 
 
-def _entry(
+def _said(
     bundle: Bundle, pixels: np.ndarray, score: float, embedding: np.ndarray, group: str | None,
-    verdict: tuple[float, str, float],
-) -> dict[str, Any]:  # fmt: skip
-    p, decision, threshold = verdict
+    decided: Decided,
+) -> Scored:  # fmt: skip
+    known = bundle.manifest
     return {
-        **_origin(bundle, group),
+        "dataset": known.dataset,
+        "group": group,
+        "model": known.detector,
+        "model_version": known.version,
         "score": score,
-        "p_value": p,
-        "decision": decision,
-        "threshold": threshold,
+        "p_value": decided.p_value,
+        "decision": decided.decision,
+        "threshold": decided.threshold,
         "embedding": [float(value) for value in embedding],
         **statistics(grey(pixels)),
     }
 
 
 def _origin(bundle: Bundle, group: str | None) -> dict[str, Any]:
-    manifest = bundle.manifest
-    return {
-        "dataset": manifest["dataset"], "group": group, "model": manifest["detector"], "model_version": bundle.version,
-    }  # fmt: skip
+    known = bundle.manifest
+    return {"dataset": known.dataset, "group": group, "model": known.detector, "model_version": known.version}
 
 
 def _write_map(folder: Path, name: str, heat: np.ndarray) -> str:
@@ -176,7 +176,7 @@ def _write_map(folder: Path, name: str, heat: np.ndarray) -> str:
     return str(target)
 
 
-def write_records(records: Sequence[dict[str, Any]], out: Path, columns: Sequence[str] = SCORE_COLUMNS) -> Path:
+def write_records(records: Sequence[Mapping[str, Any]], out: Path, columns: Sequence[str] = SCORE_COLUMNS) -> Path:
     """Records as one parquet file, written aside and renamed; absent values are null."""
     import pyarrow as pa
     import pyarrow.parquet as pq

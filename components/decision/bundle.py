@@ -1,5 +1,6 @@
 """A bundle opened for scoring: only an ONNX graph whose files match the bundle's manifest is ever loaded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,9 @@ from components.core.artefacts import file_hash, read_json
 from components.core.errors import BundleError, DataError
 from components.core.runtime import session
 from components.core.settings import build
-from components.decision.cascade import early, edge_verdict, full_verdict
-from components.decision.conformal import judge, of_group
+from components.decision.calibration import Calibration
+from components.decision.cascade import Exits, early, edge_decision, full_decision
+from components.decision.conformal import Decided
 from components.pictures.decoding import Decoding
 
 OUTPUTS = ["score", "map", "embedding"]
@@ -26,15 +28,51 @@ class Answer:
     score: float
     map: np.ndarray  # (H, W)
     embedding: np.ndarray  # (16,)
-    verdict: tuple[float, str, float]  # p-value, decision, threshold
+    decided: Decided
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json of a bundle: what was trained on what, and the hash of each *file*.
+
+    *model* and *data* are hashes; *groups* are joined by commas.
+    """
+
+    detector: str
+    dataset: str
+    groups: str
+    model: str
+    data: str
+    decoding: Decoding
+    files: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """That of the bundle *folder*, without opening the session. Raises BundleError."""
+        path = folder / "manifest.json"
+        if not path.exists():
+            raise BundleError(f"{folder}: holds no manifest.json; give the bundle folder of a run")
+        values = read_json(path)
+        try:
+            known = {key: values[key] for key in ("detector", "dataset", "groups", "model", "data")}
+        except KeyError as error:
+            raise BundleError(f"{path}: says nothing of {error}; export the bundle again") from None
+        # Bundles of older versions say nothing of decoding.
+        rules = build(Decoding, values.get("decoding", {}), f"{path}: decoding")
+        return cls(**known, decoding=rules, files=values.get("files", {}))
+
+    @property
+    def version(self) -> str:
+        """The model's identity as it stands in score records."""
+        return self.model[:12]
 
 
 class Bundle:
     """Session, calibration and identity of one exported detector."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], threads: int | None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, threads: int | None) -> None:
         self.folder, self.manifest = folder, manifest
-        self.calibration: dict[str, Any] = read_json(folder / "calibration.json")
+        self.calibration = Calibration.read(folder / "calibration.json")
         self.session = session(folder / "model.onnx", threads)
         self.threads = threads
 
@@ -43,25 +81,25 @@ class Bundle:
         """A session on one thread, for callers that run side by side."""
         return session(self.folder / "model.onnx", 1)
 
-    @cached_property
+    @property
     def decoding(self) -> Decoding:
-        """How pictures are decoded for this model; the default where the bundle is older than such rules."""
-        return _decoding(self.manifest, self.folder)
+        """How pictures are decoded for this model."""
+        return self.manifest.decoding
 
     @cached_property
-    def edge(self) -> tuple[Any, dict[str, Any]]:
-        """The session of the edge graph and cascade.json. Raises BundleError where the detector has none."""
+    def edge(self) -> tuple[Any, Exits]:
+        """The session of the edge graph and its ways out. Raises BundleError where the detector has none."""
         if not (self.folder / "edge.onnx").exists():
-            raise BundleError(f"{self.folder}: {self.manifest['detector']} has no edge graph; score without --cascade")
+            raise BundleError(f"{self.folder}: {self.manifest.detector} has no edge graph; score without --cascade")
         opened = session(self.folder / "edge.onnx", self.threads)
         self._require_one_model(opened, "edge.onnx")
-        return opened, read_json(self.folder / "cascade.json")
+        return opened, Exits.read(self.folder / "cascade.json")
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
         """Raises BundleError when a file is missing or has other bytes than the manifest says."""
-        manifest = cls.identify(folder)
-        for name, digest in manifest["files"].items():
+        manifest = Manifest.read(folder)
+        for name, digest in manifest.files.items():
             if not (folder / name).exists() or file_hash(folder / name) != digest:
                 raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
         opened = cls(folder, manifest, threads)
@@ -71,25 +109,13 @@ class Bundle:
     def _require_one_model(self, graph: Any, name: str) -> None:
         """Each part says which model it is of; a bundle put together from two runs would decide by the wrong table."""
         said = {
-            "calibration.json": self.calibration.get("model"),
+            "calibration.json": self.calibration.model,
             name: graph.get_modelmeta().custom_metadata_map.get("model"),
         }
         for part, model in said.items():
-            if model not in (None, self.manifest["model"]):  # None: not said
-                what = f"{self.folder / part}: is of model {model[:12]}, manifest.json of {self.manifest['model'][:12]}"
+            if model not in (None, self.manifest.model):  # None: not said
+                what = f"{self.folder / part}: is of model {model[:12]}, manifest.json of {self.manifest.version}"
                 raise BundleError(f"{what}; export the bundle again")
-
-    @staticmethod
-    def identify(folder: Path) -> dict[str, Any]:
-        """The manifest alone, without opening the session. Raises BundleError."""
-        if not (folder / "manifest.json").exists():
-            raise BundleError(f"{folder}: holds no manifest.json; give the bundle folder of a run")
-        return dict(read_json(folder / "manifest.json"))
-
-    @classmethod
-    def rules_of(cls, folder: Path) -> Decoding:
-        """How pictures are decoded for the model of *folder*, without opening the session."""
-        return _decoding(cls.identify(folder), folder)
 
     def score(self, images: np.ndarray, narrow: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16)."""
@@ -103,30 +129,26 @@ class Bundle:
         if cascade:
             opened, exits = self.edge
             score, heat, embedding = opened.run(OUTPUTS, {"image": image})
-            left = of_group(exits, group)
+            left = exits.exit_of(group)
             if decision := early(left, float(score[0])):
-                verdict = edge_verdict(left, float(score[0]), decision)
-                return Answer("edge", float(score[0]), heat[0, 0], embedding[0], verdict)
+                decided = edge_decision(left, float(score[0]), decision)
+                return Answer("edge", float(score[0]), heat[0, 0], embedding[0], decided)
         score, heat, embedding = self.score(image)
-        known = of_group(self.calibration, group)
-        verdict = full_verdict(left, known, float(score[0])) if left else self.judge(float(score[0]), group)
-        return Answer("full", float(score[0]), heat[0, 0], embedding[0], verdict)
+        table, value = self.calibration.table_of(group), float(score[0])
+        decided = full_decision(left, table, value) if left else self.decide(value, group)
+        return Answer("full", value, heat[0, 0], embedding[0], decided)
 
     @property
     def version(self) -> str:
         """The model's identity as it stands in score records."""
-        return str(self.manifest["model"])[:12]
+        return self.manifest.version
 
-    def judge(self, score: float, group: str | None = None) -> tuple[float, str, float]:
-        """p-value, decision and threshold of a raw score: by the group's own table where there is one."""
-        p, decision, threshold = judge(self.calibration, np.array([score]), [group])
-        return float(p[0]), decision[0], float(threshold[0])
+    def decide(self, score: float, group: str | None = None) -> Decided:
+        """What a raw score means: by the group's own table where there is one."""
+        p, decision, threshold = self.calibration.decide(np.array([score]), [group])
+        return Decided(float(p[0]), decision[0], float(threshold[0]))
 
     def require_group(self, group: str | None) -> None:
         """Raises DataError for a group that the calibration does not know: a slip would pick the overall table."""
-        if group is not None and group not in (known := self.calibration.get("groups", {})):
+        if group is not None and group not in (known := self.calibration.groups):
             raise DataError(f"group {group!r} is none of this model's; known are {', '.join(known)}")
-
-
-def _decoding(manifest: dict[str, Any], folder: Path) -> Decoding:
-    return build(Decoding, manifest.get("decoding", {}), f"{folder / 'manifest.json'}: decoding")

@@ -5,32 +5,80 @@ reported is the p-value of the graph that answered, divided by its share (a weig
 decides which graph answers, P(p <= t) <= t holds for a normal image, and it is anomalous when p <= alpha, as anywhere.
 """
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.decision.conformal import p_values, threshold
+from components.core.artefacts import read_json
+from components.decision.conformal import Decided, Table, called, p_values, threshold
 
 
-def early(table: dict[str, Any], score: float) -> str | None:
-    """The decision that the edge graph takes alone by *table* (the group's: ``conformal.of_group``), None if none."""
-    if score <= table["low"]:
+@dataclass(frozen=True)
+class Exit:
+    """The edge graph's *table* for one group, or for all; *share* of alpha is its own to spend.
+
+    It says normal at once up to *low*, and anomalous above *high*; None: never.
+    """
+
+    table: Table
+    share: float
+    low: float
+    high: float | None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Exit":
+        """From what cascade.json holds of all, or of one group."""
+        high = values["high"]
+        return cls(Table.of({**values, "threshold": math.inf if high is None else high}), values["share"],
+                   values["low"], high)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exits:
+    """cascade.json: the ways out past the full graph."""
+
+    overall: Exit
+    own: Mapping[str, Exit]
+
+    @classmethod
+    def read(cls, path: Path) -> "Exits":
+        """The record of a file cascade.json."""
+        return cls.of(read_json(path))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Exits":
+        """The record of what cascade.json holds."""
+        own = {name: Exit.of({**values, **one}) for name, one in values.get("groups", {}).items()}
+        return cls(Exit.of(values), own)
+
+    def exit_of(self, group: str | None) -> Exit:
+        """That of *group* where it has one, otherwise that of all."""
+        return self.own.get(group, self.overall) if group is not None else self.overall
+
+
+def early(way: Exit, score: float) -> str | None:
+    """The decision that the edge graph takes alone, None if none."""
+    if score <= way.low:
         return "normal"
-    return "anomalous" if table["high"] is not None and score > table["high"] else None
+    return "anomalous" if way.high is not None and score > way.high else None
 
 
-def edge_verdict(table: dict[str, Any], score: float, decision: str) -> tuple[float, str, float]:
-    """p-value, decision and the threshold it stands on, where the edge graph has decided."""
-    p = shared(float(p_values(table, np.array([score]))[0]), table["share"])
-    return p, decision, float(table["low"] if decision == "normal" else table["high"])
+def edge_decision(way: Exit, score: float, decision: str) -> Decided:
+    """What is reported where the edge graph has taken *decision*."""
+    p = shared(float(p_values(way.table, np.array([score]))[0]), way.share)
+    limit = way.low if decision == "normal" or way.high is None else way.high
+    return Decided(p, decision, float(limit))
 
 
-def full_verdict(table: dict[str, Any], known: dict[str, Any], score: float) -> tuple[float, str, float]:
-    """The same where the full graph had to answer, by its own table *known* and what the edge graph left of alpha."""
-    left = 1 - table["share"]
-    p = shared(float(p_values(known, np.array([score]))[0]), left)
-    limit = threshold(np.asarray(known["scores"]), left * known["alpha"], known.get("resolution", 0.0))
-    return p, "anomalous" if p <= known["alpha"] + 1e-12 else "normal", limit
+def full_decision(way: Exit, table: Table, score: float) -> Decided:
+    """What is reported where the full graph had to answer: by its own *table*, with what was left to it of alpha."""
+    left = 1 - way.share
+    p = shared(float(p_values(table, np.array([score]))[0]), left)
+    return Decided(p, called(p, table.alpha), threshold(table.scores, left * table.alpha, table.resolution))
 
 
 def shared(p: float, share: float) -> float:

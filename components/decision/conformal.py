@@ -6,8 +6,9 @@ same as score > threshold.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,36 +32,46 @@ def threshold(scores: np.ndarray, alpha: float, resolution: float = 0.0) -> floa
     return float(np.sort(scores)[n - math.floor(alpha * (n + 1) + 1e-9)]) + resolution
 
 
-def p_values(calibration: dict[str, Any], scores: np.ndarray) -> np.ndarray:
-    """(1 + number of calibration scores >= s) / (n + 1) for each score s; higher = more normal.
+@dataclass(frozen=True)
+class Table:
+    """What decides for pictures of one kind: the sorted *scores* (n,) of calibrate normals and the limit from them.
 
-    Scores closer than ``resolution`` count as ties: two runtimes differ by rounding, and the image that sets the
+    Scores closer than *resolution* count as ties: two runtimes differ by rounding, and the image that sets the
     threshold must get the same decision from both. Ties make p larger, so the bound on false alarms holds.
     """
-    known = np.asarray(calibration["scores"], np.float64)  # sorted
-    least = np.asarray(scores, np.float64) - calibration.get("resolution", 0.0)
-    above = len(known) - np.searchsorted(known, least, side="left")
-    return (1 + above) / (len(known) + 1)
+
+    scores: np.ndarray
+    alpha: float
+    threshold: float
+    resolution: float = 0.0
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Table":
+        """From what calibration.json holds of all, or of one group."""
+        scores = np.asarray(values["scores"], np.float64)
+        return cls(scores, values["alpha"], values["threshold"], values.get("resolution", 0.0))
 
 
-def of_group(calibration: dict[str, Any], group: str | None) -> dict[str, Any]:
-    """The table that decides for *group*: its own where calibration.json holds one, otherwise the overall one."""
-    own = calibration.get("groups", {}).get(group, {})
-    return {**calibration, **own} if "scores" in own else calibration
+class Decided(NamedTuple):
+    """What is decided of one picture, and the threshold that it stands on."""
+
+    p_value: float
+    decision: str
+    threshold: float
 
 
-def judge(
-    calibration: dict[str, Any], scores: np.ndarray, groups: Sequence[str | None]
-) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """p-values, decisions and thresholds of *scores* (N,), each by the table of its group."""
-    p, limits, decisions = np.empty(len(scores)), np.empty(len(scores)), np.empty(len(scores), object)
-    for group in set(groups):
-        at, known = np.array([g == group for g in groups]), of_group(calibration, group)
-        p[at], decisions[at], limits[at] = p_values(known, scores[at]), decide(known, scores[at]), known["threshold"]
-    return p, list(decisions), limits
+def p_values(table: Table, scores: np.ndarray) -> np.ndarray:
+    """(1 + number of calibration scores >= s) / (n + 1) for each score s; higher = more normal."""
+    least = np.asarray(scores, np.float64) - table.resolution
+    above = len(table.scores) - np.searchsorted(table.scores, least, side="left")
+    return (1 + above) / (len(table.scores) + 1)
 
 
-def decide(calibration: dict[str, Any], scores: np.ndarray) -> list[str]:
+def decide(table: Table, scores: np.ndarray) -> list[str]:
     """``anomalous`` where p <= alpha, else ``normal``."""
-    anomalous = p_values(calibration, scores) <= calibration["alpha"] + 1e-12
-    return ["anomalous" if a else "normal" for a in anomalous]
+    return [called(p, table.alpha) for p in p_values(table, scores)]
+
+
+def called(p: float, alpha: float) -> str:
+    """The decision that a p-value stands for."""
+    return "anomalous" if p <= alpha + 1e-12 else "normal"

@@ -1,4 +1,4 @@
-"""What a detector is: a torch module with stages to learn by and one forward path that returns raw scores.
+"""What a detector is: a torch module with phases to learn by and one forward path that returns raw scores.
 
 A detector knows nothing of files, flows, registries or metrics. Learned state is parameters and buffers only.
 """
@@ -113,10 +113,10 @@ class TrainingData(Images, Protocol):
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A closed-form stage: one pass over *table* in order; its running state lives in the detector's buffers.
+class OnePass:
+    """A closed-form phase: one pass over *table* in order; its running state lives in the detector's buffers.
 
-    *update* gets each batch; *finish* is called once behind the last. An *optional* stage is undone if it lowers the
+    *update* gets each batch; *finish* is called once behind the last. An *optional* phase is undone if it lowers the
     AUROC on synthetic anomalies.
     """
 
@@ -130,7 +130,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Player:
-    """One side of a gradient stage: its own loss of a batch, minimised by its own optimiser over *parameters*."""
+    """One side of a gradient phase: its own loss of a batch, minimised by its own optimiser over *parameters*."""
 
     loss: Callable[[Any], Tensor]
     parameters: Sequence[nn.Parameter]
@@ -140,7 +140,7 @@ class Player:
 
 @dataclass(frozen=True)
 class Optimise:
-    """A gradient stage: *loss* of a batch, minimised over *parameters*.
+    """A gradient phase: *loss* of a batch, minimised over *parameters*.
 
     *schedule* maps the done share of all steps (0..1) to a factor on the learning rate. *average* is the decay of an
     exponential moving average of the weights (0: none). With *select* the epoch with the best synthetic score is kept.
@@ -167,11 +167,11 @@ class Optimise:
         return (Player(self.loss, self.parameters, self.optimiser, self.clip), *self.rivals)
 
 
-Stage = Fit | Optimise
+Phase = OnePass | Optimise
 
 
 def scratch(module: nn.Module, name: str, value: Tensor) -> None:
-    """Register *value* as running state of closed-form stages: it is in checkpoints and not in the finished model."""
+    """Register *value* as running state of closed-form phases: it is in checkpoints and not in the finished model."""
     module.register_buffer(name, value)
     module.__dict__.setdefault("_scratch", set()).add(name)
 
@@ -210,7 +210,7 @@ class Detector(nn.Module, ABC):
         """Side in pixels of the square the images are resized to."""
 
     @abstractmethod
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         """How the detector learns, in order."""
 
     def inputs(self, data: Images) -> Table:

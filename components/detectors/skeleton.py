@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from components.backbones.extractor import BackboneSettings
-from components.detectors.contract import FeatureDetector, Fit, MethodInfo, Scores, Stage, TrainingData, scratch
+from components.detectors.contract import FeatureDetector, OnePass, MethodInfo, Scores, Phase, TrainingData, scratch
 from components.detectors.parts.blocks import GaussianBlur, upsample
 
 
@@ -33,7 +33,7 @@ class ${title}Settings:
 
 
 class $title(FeatureDetector):
-    """Raw image score: the largest value of the map; map: deviations from the mean feature of each position."""
+    """Raw image score: the largest deviation; map: deviations from the mean feature of each position."""
 
     name = "$name"
     settings_type = ${title}Settings
@@ -66,13 +66,13 @@ class $title(FeatureDetector):
         scratch(self, "seen", torch.zeros((), dtype=torch.int64))
         self.blur = GaussianBlur(settings.blur)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
-        yield Fit("statistics", data.features(self.backbone), self._add, self._finish)
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
+        yield OnePass("statistics", data.features(self.backbone), self._add, self._finish)
 
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
         deviation = ((features[0] - self.mean) / self.spread).square().mean(1, keepdim=True).sqrt()
         maps = self.blur(upsample(deviation, size))
-        return Scores(maps.amax((1, 2, 3)), maps)
+        return Scores(deviation.flatten(1).amax(1), maps)
 
     def _add(self, features: list[Tensor]) -> None:
         rows = features[0].double()

@@ -1,6 +1,7 @@
 """Curves, histograms and the gallery of heat maps, drawn on the calibrated scale (never per image)."""
 
 import html
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _history(out: Path, history: list[dict[str, Any]]) -> None:
 
 def gallery(
     out: Path, data: Path, table: pd.DataFrame, result: pd.DataFrame, maps: np.ndarray, masks: dict[int, np.ndarray],
-    scale: dict[str, float], count: int, rules: Decoding = DEFAULT, split: str = "test",
+    scale: Mapping[str, float], count: int, rules: Decoding = DEFAULT, split: str = "test",
 ) -> None:  # fmt: skip
     """gallery.png and index.html: four rows of images, each with its heat map below."""
     out.mkdir()

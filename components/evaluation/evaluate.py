@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from components.core.artefacts import read_json, recorded, tree_hash, write_json
-from components.core.records import SCORE_COLUMNS
+from components.core.records import SCORE_COLUMNS, kept_score
 from components.datasets.loading import read_decoding, rows
-from components.decision.conformal import judge
+from components.decision.calibration import Calibration
 from components.evaluation import drawing
 from components.evaluation.metrics import (
     METRIC_VERSION,
@@ -40,7 +40,7 @@ def evaluate_rows(
     settings: EvaluationSettings, seed: int,
 ) -> Path:  # fmt: skip
     """``evaluate`` of the pictures in *table*; what *said* says of them, their split first, goes to metrics.json."""
-    known, rules = read_json(calibration / "calibration.json"), read_decoding(split)
+    known, rules = Calibration.read(calibration / "calibration.json"), read_decoding(split)
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
               "split": split / "split.parquet"}  # fmt: skip
     with recorded(out, "evaluate", settings, inputs, seed) as scratch:
@@ -48,7 +48,7 @@ def evaluate_rows(
         result = _score_table(table, scores, known, model)
         result.to_parquet(scratch / "scores.parquet", index=False)
         truths = read_truths(table, data, settings.map_size, rules)
-        metrics = measure(result, truths.masks, maps, known["alpha"], settings, seed, said["split"])
+        metrics = measure(result, truths.masks, maps, known.alpha, settings, seed, said["split"])
         curve = metrics["overall"]["pixel"].pop("curve", None)
         more = {
             "masks": truths.said,
@@ -57,20 +57,19 @@ def evaluate_rows(
         }
         about = {**metrics, **said, **more, "split_hash": tree_hash(split / "split.parquet")}
         write_json(scratch / "metrics.json", about)
-        drawing.curves(scratch, result, curve, model / "history.json", known["threshold"])
-        drawing.gallery(scratch / "gallery", data, table, result, maps, truths.masks, known["map"], settings.gallery,
+        drawing.curves(scratch, result, curve, model / "history.json", known.threshold)
+        drawing.gallery(scratch / "gallery", data, table, result, maps, truths.masks, known.scale, settings.gallery,
                         rules, said["split"])  # fmt: skip
     log.info("%s: image AUROC %s", out, metrics["overall"]["image"].get("auroc", "not available"))
     return out
 
 
-def _without_labels(model: Path, known: dict[str, Any]) -> dict[str, Any]:
+def _without_labels(model: Path, known: Calibration) -> dict[str, Any]:
     """What is known of a model without a labelled picture."""
     history = read_json(model / "history.json") if (model / "history.json").exists() else []
-    judged = [record for record in history if "synthetic_auroc" in record]
-    best = [r["synthetic_auroc"] for r in judged if r["stage"] == judged[-1]["stage"]]
-    shown = ("n", "alpha", "threshold", "false_alarm_interval", "confidence")
-    return {"calibration": {key: known.get(key) for key in shown}, "synthetic_auroc": max(best, default=None)}
+    point = {"n": known.n, "alpha": known.alpha, "threshold": known.threshold,
+             "false_alarm_interval": list(known.interval), "confidence": known.confidence}  # fmt: skip
+    return {"calibration": point, "synthetic_auroc": kept_score(history)}
 
 
 def _seen(model: Path, settings: EvaluationSettings) -> int:
@@ -94,8 +93,8 @@ def _scored(model: Path, paths: list[Path], size: int, rules: Decoding) -> tuple
     return np.concatenate([s for s, _ in scored]).astype(np.float64), maps
 
 
-def _score_table(table: pd.DataFrame, scores: np.ndarray, known: dict[str, Any], model: Path) -> pd.DataFrame:
-    p_value, decision, threshold = judge(known, scores, list(table["group"]))
+def _score_table(table: pd.DataFrame, scores: np.ndarray, known: Calibration, model: Path) -> pd.DataFrame:
+    p_value, decision, threshold = known.decide(scores, list(table["group"]))
     result = table.assign(
         score=scores,
         p_value=p_value,

@@ -4,17 +4,19 @@ from typing import Any
 
 from components.backbones.weights import entry
 from components.core.settings import plain
+from components.decision.bundle import Manifest
+from components.decision.calibration import Calibration
 from components.detectors.contract import Detector
 
 
-def model_card(detector: Detector, identity: dict[str, Any], known: dict[str, Any], parity: dict[str, Any]) -> str:
+def model_card(detector: Detector, manifest: Manifest, known: Calibration, parity: dict[str, Any]) -> str:
     """Markdown: use, data, calibration, parity, licences, limits."""
-    info, low_high = detector.info, known["false_alarm_interval"]
+    info, low_high = detector.info, known.interval
     backbone = plain(detector.settings).get("backbone", {}).get("name")
     weights = (
         entry(backbone) if backbone else {"licence": "own", "trained_on": "this data set", "source": "trained here"}
     )
-    return f"""# {info.title} on {identity["dataset"]} ({identity["groups"]})
+    return f"""# {info.title} on {manifest.dataset} ({manifest.groups})
 
 **Use.** Finds what differs from the good images it was trained on. Raw score and heat map; higher = more anomalous.
 It does not name the kind of defect and knows nothing of products it has not seen.
@@ -23,11 +25,11 @@ It does not name the kind of defect and knows nothing of products it has not see
 |---|---|
 | method | {info.paper} ({info.venue} {info.year}) |
 | ours where the paper is silent | {"; ".join(info.reconstructed) or "nothing"} |
-| model | `{identity["model"]}` |
-| data (split table) | `{identity["data"]}` |
-| calibration | {known["n"]} held-out good images, false-alarm rate asked for: {known["alpha"]} |
-| threshold (raw score) | {known["threshold"]:.6g} |{_of_groups(known)}
-| true false-alarm rate, {known["confidence"]:.0%} interval | {low_high[0]:.3f} to {low_high[1]:.3f} |
+| model | `{manifest.model}` |
+| data (split table) | `{manifest.data}` |
+| calibration | {known.n} held-out good images, false-alarm rate asked for: {known.alpha} |
+| threshold (raw score) | {known.threshold:.6g} |{_of_groups(known)}
+| true false-alarm rate, {known.confidence:.0%} interval | {low_high[0]:.3f} to {low_high[1]:.3f} |
 | parity with torch, of the span | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e}, on \
 {" and ".join(f"{n} {side}" for side, n in parity["sides"].items())} images |{_of_edge(parity)}
 | backbone weights | {weights["source"]}; {weights["licence"]}; trained on {weights["trained_on"]} |
@@ -40,11 +42,10 @@ pixels of that picture cannot be seen.
 """
 
 
-def _of_groups(known: dict[str, Any]) -> str:
+def _of_groups(known: Calibration) -> str:
     """Rows of the groups that have a table of their own; with none, nothing."""
-    own = {name: group for name, group in known["groups"].items() if "scores" in group}
-    rows = (f"\n| threshold of group {n} | {g['threshold']:.6g}, from {g['n']} good images |" for n, g in own.items())
-    return "".join(rows)
+    said = "\n| threshold of group {} | {:.6g}, from {} good images |"
+    return "".join(said.format(name, group.threshold, group.n) for name, group in known.own.items())
 
 
 def _of_edge(parity: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ from components.core.progress import progress
 from components.core.runtime import session
 from components.datasets.loading import read_decoding, rows
 from components.decision.batch import tensor
-from components.decision.cascade import early
-from components.decision.conformal import judge, of_group
+from components.decision.calibration import Calibration
+from components.decision.cascade import Exits, early
 from components.detectors.contract import Detector, Scores
 from components.export.embedding import described
 from components.pictures.decoding import DEFAULT, Decoding, decode
@@ -43,11 +43,11 @@ def calibrating(split: Path, data: Path, synthetic: Path) -> tuple[Grouped, Grou
 
 
 def write_exits(
-    out: Path, known: dict[str, Any], settings: CascadeSettings, normals: Grouped, made: Grouped
+    out: Path, known: Calibration, settings: CascadeSettings, normals: Grouped, made: Grouped
 ) -> dict[str, Any]:
     """Write cascade.json beside the two graphs in *out*, by whose own scores it is; returns what it holds."""
     edge = [_scores(out / "edge.onnx", given, "edge graph") for given in (normals, made)]
-    decisions = judge(known, _scores(out / "model.onnx", made, "full graph"), list(made.groups))[1]
+    decisions = known.decide(_scores(out / "model.onnx", made, "full graph"), list(made.groups))[1]
     seen = np.array([decision == "anomalous" for decision in decisions], bool)
     stands = exits(Scored(edge[0], normals.groups), Scored(edge[1][seen], made.groups[seen]), known, settings)
     write_json(out / "cascade.json", stands)
@@ -64,9 +64,9 @@ def early_answer(detector: Detector, images: Tensor) -> Scores:
     return described(detector, images, early=True)[0]
 
 
-def exit_of(stands: dict[str, Any], scores: np.ndarray, groups: list[str]) -> list[str | None]:
+def exit_of(exits: Exits, scores: np.ndarray, groups: list[str]) -> list[str | None]:
     """Which way out each edge score takes, None where the full graph has to answer."""
-    return [early(of_group(stands, group), float(score)) for score, group in zip(scores, groups, strict=True)]
+    return [early(exits.exit_of(group), float(score)) for score, group in zip(scores, groups, strict=True)]
 
 
 def _scores(graph: Path, given: Grouped, what: str) -> np.ndarray:

@@ -2,19 +2,30 @@
 
 import logging
 import shutil
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from components.core.artefacts import file_hash, read_json, recorded, tree_hash, write_json
 from components.core.errors import BundleError, ParityError
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
-from components.decision.conformal import judge
+from components.decision.bundle import Bundle, Manifest
+from components.decision.calibration import Calibration
+from components.decision.cascade import Exits
+from components.detectors.contract import Detector, Early
+from components.export.card import model_card
+from components.export.edge import Grouped, calibrating, early_answer, exit_of, write_exits
+from components.export.embedding import Described, descriptors
+from components.export.graph import write_graph
+from components.export.parity import Decide, Scorer, compare
+from components.export.reference import write_reference
 from components.export.settings import ExportSettings
+from components.training.model import load_model
 
 log = logging.getLogger("loupe")
 T = TypeVar("T")
@@ -29,61 +40,71 @@ def export(
 
     Raises ParityError, with parity.json beside *out*, when the graph scores otherwise.
     """
-    from components.decision.bundle import Bundle
-    from components.detectors.contract import Early
-    from components.export.card import model_card
-    from components.export.edge import calibrating, early_answer, exit_of, write_exits
-    from components.export.embedding import Described, descriptors
-    from components.export.graph import write_graph
-    from components.export.parity import compare
-    from components.export.reference import write_reference
-    from components.training.model import load_model
-
-    detector, known = load_model(model), read_json(calibration / "calibration.json")
-    rules = read_decoding(split)
-    identity = _identity(model, split, known)
-    if known["model"] != identity["model"]:
+    known, manifest = Calibration.read(calibration / "calibration.json"), _manifest(model, split)
+    if known.model != manifest.model:
         raise BundleError(f"{calibration}: is of another model than {model}; calibrate again, then export")
-    compared = _sample(split, data, synthetic, settings.parity_images)
-    names, groups, paths = (list(compared[column]) for column in ("image_id", "group", "path"))
+    detector, compared = load_model(model), _sample(split, data, synthetic, settings.parity_images)
     inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
               "split": split / "split.parquet"}  # fmt: skip
     if isinstance(detector, Early) or "synthetic" in set(compared["split"]):
         inputs["synthetic"] = synthetic / "synthetic.parquet"
+    good, normals = (list(rows(split, side, "normal")["image_id"]) for side in ("fit", "calibrate"))
     with recorded(out, "export", settings, inputs) as scratch:
-        good = [data / n for n in _evenly(list(rows(split, "fit", "normal")["image_id"]), settings.described_images)]
-        seen, metadata = descriptors(detector, good, rules), {k: str(v) for k, v in identity.items()}
-        write_graph(Described(detector, seen).eval(), scratch / "model.onnx", settings.opset, metadata)
-        decisions = partial(_decisions, known)
-        parity = compare(detector, scratch / "model.onnx", paths, names, decisions, groups, settings.tolerance, rules)
-        parity["sides"] = {str(side): int(n) for side, n in compared["split"].value_counts().sort_index().items()}
-        _gate(parity, settings, out)
-        if isinstance(detector, Early):
-            quick = Described(detector, seen, early=True).eval()
-            write_graph(quick, scratch / "edge.onnx", settings.opset, {**metadata, "graph": "edge"})
-            stands = write_exits(scratch, known, settings.cascade, *calibrating(split, data, synthetic))
-            exits, quick_answer = partial(exit_of, stands), partial(early_answer, detector)
-            parity["edge"] = compare(
-                quick_answer, scratch / "edge.onnx", paths, names, exits, groups, settings.tolerance, rules
-            )
-            _gate(parity["edge"], settings, out, "edge graph")
-            parity["edge"]["leave"] = stands["leave"]
-        write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
+        seen = descriptors(detector, [data / n for n in _evenly(good, settings.described_images)], manifest.decoding)
+        graphs = Graphs(scratch, detector, seen, known, manifest, compared, settings)
+        parity = graphs.full(out)
+        if isinstance(detector, Early):
+            parity["edge"] = graphs.edge(out, *calibrating(split, data, synthetic))
+        write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
         write_runner(scratch)
-        bundle = Bundle(scratch, {**identity, "decoding": plain(rules)}, None)
-        write_reference(
-            bundle, data, list(rows(split, "calibrate", "normal")["image_id"]), scratch / "reference.parquet"
-        )
-        (scratch / "MODEL_CARD.md").write_text(model_card(detector, identity, known, parity))
+        write_reference(Bundle(scratch, manifest, None), data, normals, scratch / "reference.parquet")
+        (scratch / "MODEL_CARD.md").write_text(model_card(detector, manifest, known, parity))
         files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
-        write_json(scratch / "manifest.json", {**identity, "decoding": plain(rules), "files": files})
+        described = {**_identity(manifest, known), "decoding": plain(manifest.decoding), "files": files}
+        write_json(scratch / "manifest.json", described)
     log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
     return out
 
 
-def _decisions(known: dict[str, Any], scores: np.ndarray, groups: list[str]) -> list[str]:
-    return judge(known, scores, groups)[1]
+@dataclass(frozen=True)
+class Graphs:
+    """Writes the graphs of one detector to *folder*, each held against it on the pictures *compared*."""
+
+    folder: Path
+    detector: Detector
+    seen: Tensor  # descriptors of fit normals
+    known: Calibration
+    manifest: Manifest
+    compared: pd.DataFrame
+    settings: ExportSettings
+
+    def full(self, out: Path) -> dict[str, Any]:
+        """model.onnx and its parity. Raises ParityError."""
+        self._write("model.onnx", Described(self.detector, self.seen), {})
+        parity = self._parity(self.detector, "model.onnx", lambda scores, groups: self.known.decide(scores, groups)[1])
+        counts = self.compared["split"].value_counts().sort_index()
+        parity["sides"] = {str(side): int(n) for side, n in counts.items()}
+        return _gate(parity, self.settings, out)
+
+    def edge(self, out: Path, normals: Grouped, made: Grouped) -> dict[str, Any]:
+        """edge.onnx, cascade.json and the parity of the early answer. Raises ParityError."""
+        self._write("edge.onnx", Described(self.detector, self.seen, early=True), {"graph": "edge"})
+        stands = write_exits(self.folder, self.known, self.settings.cascade, normals, made)
+        ways = partial(exit_of, Exits.of(stands))
+        parity = _gate(
+            self._parity(partial(early_answer, self.detector), "edge.onnx", ways), self.settings, out, "edge graph"
+        )
+        return {**parity, "leave": stands["leave"]}
+
+    def _write(self, name: str, described: Described, more: dict[str, str]) -> None:
+        metadata = {k: str(v) for k, v in _identity(self.manifest, self.known).items()} | more
+        write_graph(described.eval(), self.folder / name, self.settings.opset, metadata)
+
+    def _parity(self, answer: Scorer, graph: str, decisions: Decide) -> dict[str, Any]:
+        names, groups, paths = (list(self.compared[column]) for column in ("image_id", "group", "path"))
+        tolerance, rules = self.settings.tolerance, self.manifest.decoding
+        return compare(answer, self.folder / graph, paths, names, decisions, groups, tolerance, rules)
 
 
 def write_runner(out: Path) -> None:
@@ -95,17 +116,19 @@ def write_runner(out: Path) -> None:
     (out / "decoding.py").write_text(f"{head}\n{alone}\n{tail}")
 
 
-def _identity(model: Path, split: Path, known: dict[str, Any]) -> dict[str, Any]:
+def _manifest(model: Path, split: Path) -> Manifest:
     table = read_split(split)
-    return {
-        "detector": read_json(model / "settings.json")["detector"],
-        "dataset": str(table["dataset"].iloc[0]),
-        "groups": ",".join(sorted(set(table["group"]))),
-        "model": tree_hash(model / "model.safetensors"),
-        "data": tree_hash(split / "split.parquet"),
-        "alpha": known["alpha"],
-        "threshold": known["threshold"],
-    }
+    return Manifest(
+        read_json(model / "settings.json")["detector"], str(table["dataset"].iloc[0]),
+        ",".join(sorted(set(table["group"]))), tree_hash(model / "model.safetensors"),
+        tree_hash(split / "split.parquet"), read_decoding(split), {},
+    )  # fmt: skip
+
+
+def _identity(manifest: Manifest, known: Calibration) -> dict[str, Any]:
+    """What a graph and manifest.json say of themselves, in this order."""
+    said = {key: getattr(manifest, key) for key in ("detector", "dataset", "groups", "model", "data")}
+    return {**said, "alpha": known.alpha, "threshold": known.threshold}
 
 
 def _sample(split: Path, data: Path, synthetic: Path, count: int) -> pd.DataFrame:
@@ -132,10 +155,11 @@ def _evenly(names: list[T], count: int) -> list[T]:
     return [names[i * len(names) // take] for i in range(take)]
 
 
-def _gate(parity: dict[str, Any], settings: ExportSettings, out: Path, graph: str = "graph") -> None:
+def _gate(parity: dict[str, Any], settings: ExportSettings, out: Path, graph: str = "graph") -> dict[str, Any]:
+    """*parity*, if it passes."""
     worst = max(parity["score_error"], parity["map_error"])
     if worst <= settings.tolerance and parity["decision_agreement"] == 1.0:
-        return
+        return parity
     report = write_json(out.parent / f"{out.name}.parity.json", parity)
     raise ParityError(
         f"the exported {graph} differs from the detector by {worst:.2e} (limit {settings.tolerance}), decisions "

@@ -14,11 +14,13 @@ from components.detectors.contract import Scores
 from components.pictures.decoding import DEFAULT, Decoding, decode
 from components.pictures.imaging import to_tensor
 
+Scorer = Callable[[torch.Tensor], Scores]
+Decide = Callable[[np.ndarray, list[str]], list[Any]]
+
 
 def compare(
-    answer: Callable[[torch.Tensor], Scores], graph: Path, paths: list[Path], names: list[str],
-    decisions: Callable[[np.ndarray, list[str]], list[Any]], groups: list[str], tolerance: float,
-    rules: Decoding = DEFAULT,
+    answer: Scorer, graph: Path, paths: list[Path], names: list[str], decisions: Decide, groups: list[str],
+    tolerance: float, rules: Decoding = DEFAULT,
 ) -> dict[str, Any]:  # fmt: skip
     """Scores, maps and decisions of both on whole files and one batch; differences relative to the span of values.
 
@@ -51,9 +53,7 @@ def compare(
 
 
 @torch.inference_mode()
-def _both(
-    answer: Callable[[torch.Tensor], Scores], opened: Any, images: torch.Tensor
-) -> tuple[np.ndarray, np.ndarray, float, float, float]:
+def _both(answer: Scorer, opened: Any, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray, float, float, float]:
     mine = answer(images)
     score, heat = opened.run(["score", "map"], {"image": images.numpy()})
     own = mine.map.numpy()

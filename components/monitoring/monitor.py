@@ -9,18 +9,18 @@ from typing import Any
 
 from components.core.artefacts import file_hash, values_hash
 from components.core.settings import build, plain
-from components.decision.bundle import Bundle
+from components.decision.bundle import Manifest
 from components.monitoring.bounds import bounds
 from components.monitoring.columns import frame, read_reference, standardised
 from components.monitoring.settings import MonitorSettings
 from components.monitoring.verdict import Verdict, decide, drifted
 from components.scorelog import table
+from components.scorelog.table import Record
 from components.storage import Store
 
 log = logging.getLogger("loupe")
 VERDICTS, SENT = "monitoring/verdicts", "monitoring/sent"
 DECISIONS = "retrain/decisions"  # the answers, of components.retraining
-Record = dict[str, Any]
 
 
 def monitor(
@@ -38,7 +38,7 @@ def monitor(
 def _monitor_source(
     store: Store, bundle: Path, model: str, source: str, settings: MonitorSettings, at: datetime
 ) -> Iterator[Verdict]:
-    version = Bundle.identify(bundle)["model"][:12]
+    version = Manifest.read(bundle).version
     earlier = verdicts(store, source, version)
     since = earlier[-1].window["last"] if earlier else ["", ""]
     records = _records(store, source, version, since, settings, at)

@@ -55,7 +55,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Reading:
     """How the masks of one picture are to be read, and the regions they mark."""
 
     rule: str | None
@@ -131,25 +131,25 @@ def _cells(mask: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(found)
 
 
-def judge(
+def read_as(
     paths: Sequence[Path], shown: tuple[int, int], turn: int, masks: Masks, mask_turn: MaskTurn, rules: Decoding
-) -> Judged:
+) -> Reading:
     """How the masks of a picture are read that is *shown* (width, height) large, after its EXIF *turn*."""
     try:
         read = [_read(path, rules) for path in paths]
     except DataError as error:
-        return Judged(f"{UNKNOWN}{UNREADABLE} ({error})")
+        return Reading(f"{UNKNOWN}{UNREADABLE} ({error})")
     found = [_shown(marked, own, masks == "inverted") for marked, own in read]
     if len({mask.shape for mask in found}) > 1:
-        return Judged(f"{UNKNOWN}{OTHER_SIZE} (its masks differ in size)")
+        return Reading(f"{UNKNOWN}{OTHER_SIZE} (its masks differ in size)")
     needed = _turn_of(found[0].shape[::-1], shown, turn, any(own != 1 for _, own in read), mask_turn)
     if isinstance(needed, str):
-        return Judged(UNKNOWN + needed)
+        return Reading(UNKNOWN + needed)
     problem = _implausible(found, masks)
     if problem:
-        return Judged(UNKNOWN + problem)
+        return Reading(UNKNOWN + problem)
     words = [*([f"turn={needed}"] if needed != 1 else []), *(["inverted"] if masks == "inverted" else [])]
-    return Judged(" ".join(words) or None, regions(upright(_united(found), needed)))
+    return Reading(" ".join(words) or None, regions(upright(_united(found), needed)))
 
 
 def _turn_of(size: tuple[int, ...], shown: tuple[int, int], turn: int, own: bool, said: MaskTurn) -> int | str:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from components.core.records import Measured
+
 WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601
 
 
@@ -10,7 +12,7 @@ def grey(pixels: np.ndarray) -> np.ndarray:
     return (pixels.astype(np.float32) @ WEIGHTS) / 255
 
 
-def statistics(shade: np.ndarray) -> dict[str, float]:
+def statistics(shade: np.ndarray) -> Measured:
     """Of a grey picture: mean and standard deviation in [0, 1], and the variance of its Laplacian."""
     return {
         "width": shade.shape[1],

@@ -17,6 +17,7 @@ from components.core.errors import SettingsError
 from components.core.settings import build, plain
 from components.datasets.settings import DataSettings
 from components.datasets.versions import version
+from components.decision.bundle import Manifest
 from components.monitoring.monitor import DECISIONS, find
 from components.monitoring.verdict import Verdict
 from components.pictures.decoding import Decoding
@@ -101,19 +102,15 @@ class Retraining:
         return f"{len(recent)} retrainings in 24 hours; retrain.per_day is {limit}" if len(recent) >= limit else None
 
     def _bundle(self, registry: Registry, champion: str) -> tuple[Path, str]:
-        from components.decision.bundle import Bundle
-
         at = self.folder / "champion" / champion
         bundle = registry.fetch(self.verdict.model, champion, at)
-        return bundle, Bundle.identify(bundle)["model"][:12]
+        return bundle, Manifest.read(bundle).version
 
     def _decoding(self) -> Decoding:
         """How the champion decodes pictures: the candidates were seen so, and the challenger goes on with it."""
-        from components.decision.bundle import Bundle
-
         registry = Registry(self.params.registry)
         bundle, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
-        return Bundle.rules_of(bundle)
+        return Manifest.read(bundle).decoding
 
     def gather(self) -> Path:
         """The candidates, frozen by the first call."""

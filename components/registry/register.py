@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artefacts import read_json
+from components.core.records import kept_score
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 
@@ -31,12 +32,8 @@ def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Pa
 
 
 def synthetic_score(at: Path) -> float:
-    """AUROC on synthetic anomalies of the model that the training at *at* ended with.
-
-    Of the last stage that was judged, the best epoch, which the loop brings back; stages before it judged half a model.
-    """
-    judged = [record for record in read_json(at / "model" / "history.json") if "synthetic_auroc" in record]
-    return max((r["synthetic_auroc"] for r in judged if r["stage"] == judged[-1]["stage"]), default=0.0)
+    """AUROC on synthetic anomalies of the model that the training at *at* ended with."""
+    return kept_score(read_json(at / "model" / "history.json")) or 0.0
 
 
 def register_run(registry: Registry, name: str, detector: str, at: Path, tags: dict[str, str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from components.backbones.store import FeatureStore
+from components.backbones.features import FeatureStore
 from components.core.artefacts import recorded, values_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import DataError
@@ -21,11 +21,11 @@ from components.retraining.settings import RetrainSettings
 from components.scorelog import table
 from components.scorelog.labels import read_labels
 from components.scorelog.shipper import image_key
+from components.scorelog.table import Record
 from components.storage import Store
 
 log = logging.getLogger("loupe")
 COLUMNS = ("file", "sha256", "source", "review", "part", "score", "deviation")
-Record = dict[str, Any]
 
 
 def gather(store: Store, verdict: Verdict, out: Path, settings: RetrainSettings, seed: int,

@@ -7,7 +7,6 @@ there are any.
 
 import statistics
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from components.core.artefacts import read_json, write_json
 from components.core.progress import progress
+from components.core.records import ScoreRecord
 from components.core.settings import plain
 from components.datasets.loading import read_split
 from components.decision.batch import record
@@ -47,9 +47,9 @@ def _sets(split: Path, synthetic: Path, data: Path, source: str) -> dict[str, li
     return parts
 
 
-def _scored(bundles: dict[str, Bundle], sets: dict[str, list[Path]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _scored(bundles: dict[str, Bundle], sets: dict[str, list[Path]]) -> dict[str, dict[str, list[ScoreRecord]]]:
     """Records by bundle and part. The bundles take turns picture by picture, so that a busy moment slows both."""
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {part: [] for part in sets} for name in bundles}
+    found: dict[str, dict[str, list[ScoreRecord]]] = {name: {part: [] for part in sets} for name in bundles}
     for part, paths in sets.items():
         for path in progress(paths, f"champion and challenger: {part}"):
             for name, bundle in bundles.items():
@@ -57,7 +57,7 @@ def _scored(bundles: dict[str, Bundle], sets: dict[str, list[Path]]) -> dict[str
     return found
 
 
-def _figures(bundle: Bundle, scored: dict[str, list[dict[str, Any]]]) -> Figures:
+def _figures(bundle: Bundle, scored: dict[str, list[ScoreRecord]]) -> Figures:
     normal, made = scored["frozen"], scored["synthetic"]
     labels = np.r_[np.zeros(len(normal)), np.ones(len(made))]
     auroc = roc_auc_score(labels, [r["score"] for r in (*normal, *made)]) if made and normal else 0.0
@@ -72,12 +72,12 @@ def _figures(bundle: Bundle, scored: dict[str, list[dict[str, Any]]]) -> Figures
         reviewed=len(scored["reviewed"]),
         latency_ms=statistics.median(r["latency_ms"] for r in (*normal, *made, *scored["window"])),
         parity_error=_parity(bundle.folder),
-        alpha=bundle.calibration["alpha"],
-        calibration_n=bundle.calibration["n"],
+        alpha=bundle.calibration.alpha,
+        calibration_n=bundle.calibration.n,
     )
 
 
-def _alarms(records: list[dict[str, Any]]) -> float:
+def _alarms(records: list[ScoreRecord]) -> float:
     return sum(r["decision"] == "anomalous" for r in records) / len(records) if records else 0.0
 
 

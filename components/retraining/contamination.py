@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.backbones.store import Features, FeatureStore
+from components.backbones.features import Features, FeatureStore
 from components.core.progress import progress
 from components.detectors.catalogue import create, settings_for
 from components.pictures.decoding import DEFAULT, Decoding
@@ -43,10 +43,10 @@ def _pass(table: Features, method: object, trusted: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def _scores(table: Features, method: object, fit: np.ndarray, asked: np.ndarray) -> np.ndarray:
     detector = create("patchcore", method)
-    (stage,) = detector.stages(_Given(table))  # type: ignore[arg-type]
+    (phase,) = detector.phases(_Given(table))  # type: ignore[arg-type]
     for rows in np.array_split(fit, max(1, len(fit) // BATCH)):
-        stage.update(table.take(list(rows)))  # type: ignore[union-attr]
-    stage.finish()  # type: ignore[union-attr]
+        phase.update(table.take(list(rows)))  # type: ignore[union-attr]
+    phase.finish()  # type: ignore[union-attr]
     size = (detector.size, detector.size)
     parts = np.array_split(asked, max(1, len(asked) // BATCH))
     return torch.cat([detector.score(table.take(list(rows)), size).image for rows in parts]).numpy()  # type: ignore[operator]

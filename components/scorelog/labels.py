@@ -1,13 +1,12 @@
 """What reviewers said of images: the last word counts."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from components.scorelog import table
+from components.scorelog.table import Record
 from components.storage import Store
 
 VERDICTS = ("defect", "false_alarm", "withdrawn")
-Record = dict[str, Any]
 
 
 def read_labels(store: Store, pending: Sequence[Record] = ()) -> dict[str, Record]:

@@ -32,7 +32,7 @@ TYPES = {
     "score": pa.float64(), "p_value": pa.float64(), "threshold": pa.float64(), "latency_ms": pa.float64(),
     "brightness": pa.float64(), "contrast": pa.float64(), "sharpness": pa.float64(),
 }  # fmt: skip
-Record = dict[str, Any]
+Record = dict[str, Any]  # a row, of LOG_COLUMNS or LABEL_COLUMNS
 
 
 def _schema(table: str) -> pa.Schema:

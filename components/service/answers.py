@@ -14,7 +14,7 @@ import numpy as np
 from starlette.concurrency import run_in_threadpool
 
 from components.core.errors import LoupeError, RequestError
-from components.decision.batch import judged
+from components.decision.batch import entry
 from components.pictures.decoding import Decoding, decode
 from components.scorelog.shipper import image_key
 from components.service import documents
@@ -80,7 +80,7 @@ def _record(
         sha256 = service.recorder.keep_image(upload.content)
         record = {
             "record_id": uuid.uuid4().hex, "scored_at": at,
-            **judged(one.bundle, pixels, one.score, one.embedding, group), "image_id": upload.name, "source": source,
+            **entry(one.bundle, pixels, one.score, one.embedding, group), "image_id": upload.name, "source": source,
             "latency_ms": one.latency_ms, "sha256": sha256, "image_uri": image_key(sha256),
         }  # fmt: skip
         records.append(record)
@@ -91,7 +91,7 @@ def _record(
 
 def _heat(pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
     if heatmap == "overlay":
-        return {"overlay_png": base64.b64encode(overlay(pixels, one.heat, one.bundle.calibration["map"])).decode()}
+        return {"overlay_png": base64.b64encode(overlay(pixels, one.heat, one.bundle.calibration.scale)).decode()}
     if heatmap == "map":
         stream = io.BytesIO()
         np.save(stream, one.heat.astype(np.float32))
@@ -104,7 +104,7 @@ async def overlay_of(service: Service, record_id: str) -> bytes:
     content = await run_in_threadpool(service.recorder.image, record_id)
     pixels = await run_in_threadpool(decode, content, record_id, service.rules, LIMIT)
     (one,) = await asyncio.gather(*service.batcher.submit([pixels]))
-    return await run_in_threadpool(overlay, pixels, one.heat, one.bundle.calibration["map"])
+    return await run_in_threadpool(overlay, pixels, one.heat, one.bundle.calibration.scale)
 
 
 def unexpected(error: Exception) -> RequestError:

@@ -91,8 +91,10 @@ class Champion:
     def identity(self) -> dict[str, Any]:
         """What ``GET /v1/models/current`` says."""
         bundle = self._served.bundle
-        known = {k: bundle.manifest[k] for k in ("detector", "dataset", "groups", "data")}
-        calibration = {k: bundle.calibration[k] for k in ("alpha", "threshold", "n", "false_alarm_interval")}
+        known = {k: getattr(bundle.manifest, k) for k in ("detector", "dataset", "groups", "data")}
+        point = bundle.calibration
+        calibration = {"alpha": point.alpha, "threshold": point.threshold, "n": point.n,
+                       "false_alarm_interval": list(point.interval)}  # fmt: skip
         return {"name": self.name if self.registry else self._served.name, "version": self._served.version,
                 "model_version": bundle.version, **known, "calibration": calibration}  # fmt: skip
 

@@ -1,13 +1,13 @@
 """Heat maps drawn over their image, on the scale of normal images; numpy and Pillow only."""
 
 import io
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 
 
-def overlay(pixels: np.ndarray, heat: np.ndarray, scale: dict[str, Any]) -> bytes:
+def overlay(pixels: np.ndarray, heat: np.ndarray, scale: Mapping[str, float]) -> bytes:
     """PNG of (H, W, 3) uint8 with *heat* (H, W) in red and yellow where it exceeds what normal images show.
 
     *scale* is ``map`` of calibration.json: nothing is drawn below its 0.99 quantile, full colour from twice its

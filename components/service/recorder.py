@@ -6,7 +6,6 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from components.core.artefacts import write_flushed
 from components.core.errors import RequestError, StorageError
@@ -14,10 +13,10 @@ from components.scorelog import table
 from components.scorelog.labels import VERDICTS, read_labels
 from components.scorelog.shipper import Shipper, image_key
 from components.scorelog.spool import Spool
+from components.scorelog.table import Record
 from components.service.settings import ServiceSettings
 from components.storage import Store
 
-Record = dict[str, Any]
 KNOWN_IMAGES = 20_000
 
 

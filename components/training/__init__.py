@@ -1,1 +1,1 @@
-"""Training: one loop for every detector's stages, with progress, checkpoints and exact resume."""
+"""Training: one loop for every detector's phases, with progress, checkpoints and exact resume."""

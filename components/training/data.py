@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.backbones.extractor import Backbone
-from components.backbones.store import Features, FeatureStore, Images
+from components.backbones.features import Features, FeatureStore, ImageSource
 from components.core.artefacts import values_hash
 from components.core.errors import SettingsError
 from components.core.progress import progress
@@ -52,7 +52,7 @@ class FileImages:
 class Defects:
     """Labelled anomalies in memory at one size, the material of ``components.synthesis.extended``."""
 
-    def __init__(self, images: Images, masks: Sequence[Mask], size: int) -> None:
+    def __init__(self, images: ImageSource, masks: Sequence[Mask], size: int) -> None:
         self.key = values_hash([images.key, [mask.key for mask in masks]])
         pixels = images.pixels(range(len(images)), size)
         self.labelled = Labelled(pixels, torch.stack([torch.from_numpy(m.load(size))[None] for m in masks]))
@@ -67,7 +67,7 @@ class Defects:
 class MadeImages:
     """*copies* synthetic anomalies on each of *images*, in memory as uint8: number i is a function of (seed, i)."""
 
-    def __init__(self, images: Images, settings: SynthesisSettings, seed: int, copies: int = 1, grey: bool = False,
+    def __init__(self, images: ImageSource, settings: SynthesisSettings, seed: int, copies: int = 1, grey: bool = False,
                  defects: Defects | None = None) -> None:  # fmt: skip
         more = {"grey": grey, "defects": defects.key if defects else None} if grey or defects else None
         self.key = values_hash([identity(), images.key, settings, seed, copies, *([more] if more else [])])
@@ -138,7 +138,7 @@ class NaturalImages:
 class PixelTable:
     """Images resized once and kept in memory as uint8, 0.2 MB each at 256 pixels."""
 
-    def __init__(self, images: Images, size: int) -> None:
+    def __init__(self, images: ImageSource, size: int) -> None:
         self._pixels = torch.empty((len(images), 3, size, size), dtype=torch.uint8)
         for i in range(len(images)):
             self._pixels[i] = (images.pixels([i], size)[0] * 255).round().byte()
@@ -168,7 +168,7 @@ class MaskTable:
 class StoredImages:
     """Images with their features from the store: ``detectors.contract.Images``."""
 
-    images: Images
+    images: ImageSource
     store: FeatureStore
 
     def features(self, backbone: Backbone) -> Features:
@@ -198,7 +198,7 @@ class FitImages(StoredImages):
     seed: int = 0
     synthesis: SynthesisSettings = SynthesisSettings()
     spent: dict[str, float] = field(default_factory=dict, compare=False)  # seconds by what they went to
-    anomalous: Images | None = None  # labelled anomalies
+    anomalous: ImageSource | None = None  # labelled anomalies
     masks: tuple[Mask, ...] = ()  # theirs
 
     def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> MadeAnomalies:

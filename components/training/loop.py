@@ -1,6 +1,6 @@
-"""The one training loop: any detector's stages, exact resume, the epoch that synthetic anomalies prefer.
+"""The one training loop: any detector's phases, exact resume, the epoch that synthetic anomalies prefer.
 
-Randomness is a function of (seed, stage, epoch, step), never of what ran before, so a resumed run draws the same
+Randomness is a function of (seed, phase, epoch, step), never of what ran before, so a resumed run draws the same
 batches and the same noise as an unbroken one.
 """
 
@@ -16,16 +16,16 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from components.core.progress import progress
-from components.detectors.contract import Detector, Fit, Optimise, Player, Stage, TrainingData
+from components.detectors.contract import Detector, OnePass, Optimise, Phase, Player, TrainingData
 from components.training.checkpoint import Checkpoint, learned, optimiser_tensors, part, prefixed, restore_optimiser
 
 log = logging.getLogger("loupe")
 Select = Callable[[Detector], float]
-CHECKS = 6  # of a stage by synthetic anomalies, at most; a check may cost as much as half an epoch
+CHECKS = 6  # of a phase by synthetic anomalies, at most; a check may cost as much as half an epoch
 
 
 class Loop:
-    """Trains *detector* in place; ``history`` holds one record per epoch or fit stage."""
+    """Trains *detector* in place; ``history`` holds one record per epoch or fit phase."""
 
     def __init__(
         self, detector: Detector, select: Select, checkpoint: Checkpoint, seed: int, every: float, fabric: Fabric
@@ -36,26 +36,26 @@ class Loop:
         self.spent = {"drawing": 0.0, "steps": 0.0, "choosing": 0.0}  # seconds of this process
         self.saved_at = time.monotonic()
         self.tensors: dict[str, Tensor] = {}
-        self.position: dict[str, Any] = {"stage": 0, "epoch": 0, "step": 0}
+        self.position: dict[str, Any] = {"phase": 0, "epoch": 0, "step": 0}
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def run(self, data: TrainingData) -> None:
-        """Run all stages, from the checkpoint if there is one."""
+        """Run all phases, from the checkpoint if there is one."""
         self._resume()
-        for number, stage in enumerate(self.detector.stages(data)):
-            if number < self.position["stage"]:
+        for number, phase in enumerate(self.detector.phases(data)):
+            if number < self.position["phase"]:
                 continue
-            log.info("%s: stage %s on %d images", self.detector.name, stage.name, len(stage.table))
-            self._fit(stage) if isinstance(stage, Fit) else self._optimise(stage)
+            log.info("%s: phase %s on %d images", self.detector.name, phase.name, len(phase.table))
+            self._fit(phase) if isinstance(phase, OnePass) else self._optimise(phase)
             self.best, self.tensors = None, {}
-            self.position = {"stage": number + 1, "epoch": 0, "step": 0}
+            self.position = {"phase": number + 1, "epoch": 0, "step": 0}
             self._save()
         if self.history and "synthetic_auroc" not in self.history[-1]:
             self.history[-1]["synthetic_auroc"] = self._chosen()  # chooses nothing: what the model is worth as it ended
 
     def _resume(self) -> None:
         found = self.checkpoint.load()
-        if not found:
+        if not found or "phase" not in found[1]:  # a checkpoint of an older version says something else
             return
         self.tensors, position = found
         self.history, best = position.pop("history"), position.pop("best")
@@ -76,71 +76,71 @@ class Loop:
     def _due(self) -> bool:
         return time.monotonic() - self.saved_at >= self.every
 
-    def _fit(self, stage: Fit) -> None:
-        if stage.optional and not self.best:
+    def _fit(self, phase: OnePass) -> None:
+        if phase.optional and not self.best:
             self.best = (self._chosen(), _copied(self.detector))
-        starts = range(0, len(stage.table), stage.batch_size)
+        starts = range(0, len(phase.table), phase.batch_size)
         with torch.inference_mode():
-            for start in progress(starts, f"{self.detector.name}: {stage.name}"):
+            for start in progress(starts, f"{self.detector.name}: {phase.name}"):
                 if start < self.position["step"]:
                     continue
-                rows = range(start, min(start + stage.batch_size, len(stage.table)))
-                stage.update(self.fabric.to_device(stage.table.take(rows)))
-                self.position["step"] = start + stage.batch_size
+                rows = range(start, min(start + phase.batch_size, len(phase.table)))
+                phase.update(self.fabric.to_device(phase.table.take(rows)))
+                self.position["step"] = start + phase.batch_size
                 if self._due():
                     self._save()
-            stage.finish()
-        self.history.append({"stage": stage.name, "epoch": 0, **self._kept(stage)})
+            phase.finish()
+        self.history.append({"phase": phase.name, "epoch": 0, **self._kept(phase)})
 
-    def _kept(self, stage: Fit) -> dict[str, Any]:
-        """Of an optional stage: undo it where the model was better before; what it then is worth, and before."""
-        if not stage.optional or not self.best:
+    def _kept(self, phase: OnePass) -> dict[str, Any]:
+        """Of an optional phase: undo it where the model was better before; what it then is worth, and before."""
+        if not phase.optional or not self.best:
             return {}
         (before, state), after = self.best, self._chosen()
         if after < before:
             self.detector.load_state_dict(state, strict=False)
-        log.info("%s: %s %s, %.4g before, %.4g with it", self.detector.name, stage.name,
+        log.info("%s: %s %s, %.4g before, %.4g with it", self.detector.name, phase.name,
                  "undone" if after < before else "kept", before, after)  # fmt: skip
         return {"synthetic_auroc": max(before, after), "before": before, "kept": after >= before}
 
-    def _optimise(self, stage: Optimise) -> None:
-        optimisers = self._optimisers(stage)
-        average = self._average(stage)
-        for epoch in range(self.position["epoch"], stage.epochs):
-            losses = self._epoch(stage, optimisers, average, epoch)
-            self._finish_epoch(stage, average, epoch, losses, optimisers)
-        if stage.select and self.best:
+    def _optimise(self, phase: Optimise) -> None:
+        optimisers = self._optimisers(phase)
+        average = self._average(phase)
+        for epoch in range(self.position["epoch"], phase.epochs):
+            losses = self._epoch(phase, optimisers, average, epoch)
+            self._finish_epoch(phase, average, epoch, losses, optimisers)
+        if phase.select and self.best:
             self.detector.load_state_dict(self.best[1], strict=False)
         elif average:
-            _assign(stage.parameters, average)
+            _assign(phase.parameters, average)
 
-    def _optimisers(self, stage: Optimise) -> list[Any]:
+    def _optimisers(self, phase: Optimise) -> list[Any]:
         """One per player, as they were when the checkpoint was written."""
         found = []
-        for number, player in enumerate(stage.players):
+        for number, player in enumerate(phase.players):
             optimiser: Any = self.fabric.setup_optimizers(player.optimiser(player.parameters))
             restore_optimiser(optimiser, part(self.tensors, _prefix(number)))
             found.append(optimiser)
         return found
 
-    def _average(self, stage: Optimise) -> list[Tensor]:
-        if not stage.average:
+    def _average(self, phase: Optimise) -> list[Tensor]:
+        if not phase.average:
             return []
         saved = part(self.tensors, "average.")
-        return [saved[str(i)].to(p.device) if saved else p.detach().clone() for i, p in enumerate(stage.parameters)]
+        return [saved[str(i)].to(p.device) if saved else p.detach().clone() for i, p in enumerate(phase.parameters)]
 
-    def _epoch(self, stage: Optimise, optimisers: list[Any], average: list[Tensor], epoch: int) -> list[float]:
+    def _epoch(self, phase: Optimise, optimisers: list[Any], average: list[Tensor], epoch: int) -> list[float]:
         """One pass over the table; the mean loss of each player."""
-        order = torch.randperm(len(stage.table), generator=self._generator(stage, epoch)).tolist()
-        batches = [order[i : i + stage.batch_size] for i in range(0, len(order), stage.batch_size)]
+        order = torch.randperm(len(phase.table), generator=self._generator(phase, epoch)).tolist()
+        batches = [order[i : i + phase.batch_size] for i in range(0, len(order), phase.batch_size)]
         totals = self.position.pop("losses", [0.0] * len(optimisers))
         self.detector.train()
-        for step in progress(range(len(batches)), f"{self.detector.name}: {stage.name} {epoch + 1}/{stage.epochs}"):
+        for step in progress(range(len(batches)), f"{self.detector.name}: {phase.name} {epoch + 1}/{phase.epochs}"):
             if step < self.position["step"]:
                 continue
-            done = (epoch * len(batches) + step) / (stage.epochs * len(batches))
-            torch.manual_seed(self._number(stage, epoch, step))
-            losses = self._step(stage, optimisers, average, batches[step], done)
+            done = (epoch * len(batches) + step) / (phase.epochs * len(batches))
+            torch.manual_seed(self._number(phase, epoch, step))
+            losses = self._step(phase, optimisers, average, batches[step], done)
             totals = [total + loss for total, loss in zip(totals, losses, strict=True)]
             self.position.update(epoch=epoch, step=step + 1)
             if self._due():
@@ -151,19 +151,19 @@ class Loop:
         return [total / len(batches) for total in totals]
 
     def _step(
-        self, stage: Optimise, optimisers: list[Any], average: list[Tensor], rows: list[int], done: float
+        self, phase: Optimise, optimisers: list[Any], average: list[Tensor], rows: list[int], done: float
     ) -> list[float]:
         started = time.perf_counter()
-        batch = self.fabric.to_device(stage.table.take(rows))
+        batch = self.fabric.to_device(phase.table.take(rows))
         drawn = time.perf_counter()
         losses = []
-        for player, optimiser in zip(stage.players, optimisers, strict=True):
+        for player, optimiser in zip(phase.players, optimisers, strict=True):
             for group in optimiser.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * stage.schedule(done)
-            with _others_frozen(player, stage.players):
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * phase.schedule(done)
+            with _others_frozen(player, phase.players):
                 losses.append(self._move(player, optimiser, batch))
-        for mean, weight in zip(average, stage.parameters, strict=False):
-            mean.lerp_(weight.detach(), 1 - stage.average)
+        for mean, weight in zip(average, phase.parameters, strict=False):
+            mean.lerp_(weight.detach(), 1 - phase.average)
         values = [float(loss) for loss in losses]  # waits for the device, so that the clock below is right there too
         self.spent["drawing"] += drawn - started
         self.spent["steps"] += time.perf_counter() - drawn
@@ -181,20 +181,20 @@ class Loop:
         return loss.detach()
 
     def _finish_epoch(
-        self, stage: Optimise, average: list[Tensor], epoch: int, losses: list[float], optimisers: list[Any]
+        self, phase: Optimise, average: list[Tensor], epoch: int, losses: list[float], optimisers: list[Any]
     ) -> None:
         self.detector.eval()
-        record = {"stage": stage.name, "epoch": epoch, "loss": losses[0], "lr": optimisers[0].param_groups[0]["lr"]}
+        record = {"phase": phase.name, "epoch": epoch, "loss": losses[0], "lr": optimisers[0].param_groups[0]["lr"]}
         record |= {f"rival_{number}_loss": loss for number, loss in enumerate(losses[1:], 1)}
-        if stage.select and _checked(epoch, stage.epochs):
-            live = [p.detach().clone() for p in stage.parameters]
-            _assign(stage.parameters, average)
+        if phase.select and _checked(epoch, phase.epochs):
+            live = [p.detach().clone() for p in phase.parameters]
+            _assign(phase.parameters, average)
             record["synthetic_auroc"] = score = self._chosen()
             if self.best is None or score >= self.best[0]:
                 self.best = (score, _copied(self.detector))
-            _assign(stage.parameters, live if average else [])
+            _assign(phase.parameters, live if average else [])
         self.history.append(record)
-        log.info("%s: epoch %d/%d %s", self.detector.name, epoch + 1, stage.epochs, _figures(record))
+        log.info("%s: epoch %d/%d %s", self.detector.name, epoch + 1, phase.epochs, _figures(record))
         if self._due():
             self._save(_loop_state(optimisers, average))
 
@@ -204,12 +204,12 @@ class Loop:
         self.spent["choosing"] += time.perf_counter() - started
         return score
 
-    def _number(self, stage: Stage, epoch: int, step: int) -> int:
-        text = f"{self.seed}/{stage.name}/{epoch}/{step}"
+    def _number(self, phase: Phase, epoch: int, step: int) -> int:
+        text = f"{self.seed}/{phase.name}/{epoch}/{step}"
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
-    def _generator(self, stage: Stage, epoch: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self._number(stage, epoch, -1))
+    def _generator(self, phase: Phase, epoch: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self._number(phase, epoch, -1))
 
 
 def _copied(detector: Detector) -> dict[str, Tensor]:
@@ -217,7 +217,7 @@ def _copied(detector: Detector) -> dict[str, Tensor]:
 
 
 def _checked(epoch: int, epochs: int) -> bool:
-    """True for CHECKS epochs spread evenly, the last among them; for every epoch of a short stage."""
+    """True for CHECKS epochs spread evenly, the last among them; for every epoch of a short phase."""
     return (epoch + 1) * CHECKS // epochs > epoch * CHECKS // epochs
 
 

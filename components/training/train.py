@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from components.backbones.store import FeatureStore
+from components.backbones.features import FeatureStore
 from components.core.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import DataError

@@ -12,12 +12,12 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 
 from components.backbones.extractor import Backbone
-from components.backbones.store import FeatureStore
+from components.backbones.features import FeatureStore
 from components.core.errors import BundleError
 from components.core.runtime import session
 from components.core.settings import build, plain
 from components.detectors.catalogue import CATALOGUE, create, describe, settings_for
-from components.detectors.contract import Fit, Optimise
+from components.detectors.contract import OnePass, Optimise
 from components.export.embedding import Described, descriptor
 from components.export.graph import write_graph
 from components.pictures.imaging import to_tensor
@@ -128,7 +128,7 @@ def test_an_image_resized_before_scores_the_same(fitted, batch):
 
 
 def a_few_steps(case: str) -> dict:
-    """Settings of *case* with every gradient stage short and gentle; what would cut maps at a limit is off."""
+    """Settings of *case* with every gradient phase short and gentle; what would cut maps at a limit is off."""
     name, overrides = CASES[case]
     gentle = 1000 if name in TOUCHY else 10
     changes = {"threshold": 0.0} if name == "paedid" else {}
@@ -271,16 +271,16 @@ def test_killed_training_resumes_on_a_gpu_and_scores_as_on_the_cpu(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stages_are_of_the_two_kinds(name, images, store):
-    stages = list(create(name, settings_for(name, "tiny")).stages(FitImages(images, store)))
-    assert stages
-    assert all(isinstance(s, Fit | Optimise) for s in stages)
+    phases = list(create(name, settings_for(name, "tiny")).phases(FitImages(images, store)))
+    assert phases
+    assert all(isinstance(s, OnePass | Optimise) for s in phases)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if hasattr(settings_for(n, "cpu"), "draws")])
 def test_few_images_get_more_epochs(name, images, store):
     def longest(draws: int) -> int:
         made = create(name, settings_for(name, "tiny", {"draws": draws}))
-        return max(s.epochs for s in made.stages(FitImages(images, store)) if isinstance(s, Optimise))
+        return max(s.epochs for s in made.phases(FitImages(images, store)) if isinstance(s, Optimise))
 
     assert settings_for(name, "cpu").draws == 600 * settings_for(name, "cpu").epochs
     assert longest(0) == settings_for(name, "tiny").epochs

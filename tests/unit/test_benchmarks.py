@@ -11,7 +11,7 @@ import torch
 from benchmarks import accelerator, defects, floor, labelled, mechanisms, methods, more, table
 from benchmarks.studies import STUDIES, Mechanism, label, studied
 from benchmarks.variant import trained
-from components.backbones.store import FeatureStore
+from components.backbones.features import FeatureStore
 from components.core.settings import plain
 from components.detectors.catalogue import create, settings_for
 from components.training.data import FileImages, FitImages
@@ -27,8 +27,8 @@ def overall(auroc: float, masks: bool = True) -> dict:
 
 def entry(auroc: float = 0.8, **more: object) -> dict:
     """As benchmarks.fit writes it now."""
-    history = [{"stage": "one", "epoch": i, "loss": 2.0 - i, "synthetic_auroc": 0.7} for i in range(2)]
-    history += [{"stage": "two", "epoch": 0, "loss": 5.0}, {"stage": "last", "epoch": 0, "synthetic_auroc": 0.7}]
+    history = [{"phase": "one", "epoch": i, "loss": 2.0 - i, "synthetic_auroc": 0.7} for i in range(2)]
+    history += [{"phase": "two", "epoch": 0, "loss": 5.0}, {"phase": "last", "epoch": 0, "synthetic_auroc": 0.7}]
     return {
         "overall": overall(auroc), "seconds": {"train": 80.0, "drawing": 8.0, "steps": 40.0, "choosing": 16.0},
         "features": {"seconds_spent": 8.0}, "peak_memory_mb": 1800, "parameters": {"learned": 0.56, "frozen": 3.0},
@@ -238,7 +238,7 @@ def test_page_says_where_the_method_does_not_beat_its_floors():
 def test_what_more_buys_is_told_beside_the_preset(monkeypatch, tmp_path):
     monkeypatch.setattr(more, "RESULTS", tmp_path)
     runs = {"full": 0.8, "epochs=36": 0.9}
-    history = [{"stage": "one", "epoch": 0, "loss": 1.0}, {"stage": "one", "epoch": 1, "loss": 0.5}]
+    history = [{"phase": "one", "epoch": 0, "loss": 1.0}, {"phase": "one", "epoch": 1, "loss": 0.5}]
     history[1]["synthetic_auroc"] = 0.85
     found = {
         what: {"test": {"auroc": v, "interval": [v - 0.1, v + 0.1], "pixel_ap": None}, "history": history, "seconds": 9}

@@ -1,7 +1,7 @@
 """ADTR: a transformer with auxiliary queries rebuilds frozen features (You et al., 2022, arXiv 2209.01816).
 
-With ``push_epochs`` a second stage follows (ADTR+): synthetic confetti anomalies push the reconstruction of what is
-anomalous away. Reconstructed where the paper is silent: the pooling of the image score, the rate of the second stage.
+With ``push_epochs`` a second phase follows (ADTR+): synthetic confetti anomalies push the reconstruction of what is
+anomalous away. Reconstructed where the paper is silent: the pooling of the image score, the rate of the second phase.
 Memory after fit: the transformer's weights, 8.1 million in the ``paper`` preset.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones.extractor import BackboneSettings
-from components.detectors.contract import MethodInfo, Optimise, Stage, Together, TrainingData, epochs_of
+from components.detectors.contract import MethodInfo, Optimise, Phase, Together, TrainingData, epochs_of
 from components.detectors.parts.transformers import DecoderLayer, EncoderLayer, TokenRebuilder, initialise
 
 
@@ -90,7 +90,7 @@ class ADTR(TokenRebuilder):
         for part in (self.enter, self.leave, self.encoder, self.decoder):
             initialise(part)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.features(self.backbone)
         yield from self.statistics(table)
         adamw = partial(torch.optim.AdamW, weight_decay=s.weight_decay)
@@ -106,7 +106,7 @@ class ADTR(TokenRebuilder):
                 "push-pull", both, self.apart_loss, learned, partial(adamw, lr=s.push_rate), s.push_epochs,
                 s.batch_size, schedule=_drop,
             )  # fmt: skip
-        yield from self.positions.stages(table, self.distance)
+        yield from self.positions.phases(table, self.distance)
 
     def rebuild(self, rows: Tensor) -> Tensor:
         """(B, L, C) -> (B, L, C)."""

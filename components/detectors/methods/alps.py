@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from components.detectors.contract import (
-    Fit,
     MethodInfo,
+    OnePass,
     Optimise,
+    Phase,
     PixelDetector,
     Player,
     Scores,
-    Stage,
     TrainingData,
     scratch,
 )
@@ -117,7 +117,7 @@ class ALPS(PixelDetector):
         self.register_buffer("ratio", torch.ones(()))
         scratch(self, "errors", torch.zeros(2, dtype=torch.float64))
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.pixels(self.size)
         adam = partial(torch.optim.Adam, betas=(0.5, 0.999))
         rivals: tuple[Player, ...] = ()
@@ -131,8 +131,8 @@ class ALPS(PixelDetector):
             epochs=s.epochs, batch_size=s.batch_size, clip=s.clip, rivals=rivals,
         )  # fmt: skip
         if self.distorter is not None:
-            yield Fit("ratio", table, self._add, self._finish)
-        yield from self.positions.stages(table, self._own)
+            yield OnePass("ratio", table, self._add, self._finish)
+        yield from self.positions.phases(table, self._own)
 
     def perturbation(self, images: Tensor, latent: Tensor) -> Tensor:
         """What the distorter adds to *latent* (B, C, h, w): at most ``bound`` times its root mean square."""

@@ -20,18 +20,18 @@ from torch import Tensor, nn
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.core.errors import SettingsError
 from components.detectors.contract import (
-    Fit,
     MethodInfo,
+    OnePass,
     Optimise,
+    Phase,
     PixelDetector,
     Scores,
-    Stage,
     Together,
     TrainingData,
 )
 from components.detectors.parts.blocks import GaussianBlur, Positions, Standardise, upsample
 from components.detectors.parts.convolutions import Decoder, convolution
-from components.detectors.parts.memory import Memory, at_positions, entropy, positions
+from components.detectors.parts.memory import Memory, as_maps, as_queries, entropy
 from components.detectors.parts.similarity import gradient_difference, structural_difference
 
 Pairs = tuple[Tensor, Tensor, Tensor]  # anomalous images, the clean ones, masks
@@ -91,8 +91,8 @@ class ClearMemory(nn.Module):
         nn.init.zeros_(self.write.bias)  # type: ignore[arg-type]
 
     def forward(self, encoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rows, weights = self.memory(positions(encoded))
-        remembered = at_positions(rows, encoded)
+        rows, weights = self.memory(as_queries(encoded))
+        remembered = as_maps(rows, encoded)
         both = torch.cat([encoded, remembered], 1)
         kept, written = self.forget(both).sigmoid(), self.write(both).sigmoid()
         return kept * encoded + written * remembered if self.mixing else remembered, kept, weights
@@ -169,9 +169,9 @@ class CMAAE(PixelDetector):
         self.fuse = Positions(scales * s.size**2, True) if s.standardise == "position" else Standardise(scales, True)
         self.blur = GaussianBlur(s.blur)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, pool = self.settings, data.anomalies(self.settings.strategies, self.settings.size, self.settings.copies)
-        # By position the map means little before the stage behind this one: the last epoch stands, at a rate of zero.
+        # By position the map means little before the phase behind this one: the last epoch stands, at a rate of zero.
         chosen = s.standardise == "scale"
         yield Optimise(
             "restoration",
@@ -185,7 +185,7 @@ class CMAAE(PixelDetector):
             select=chosen,
         )
         clean = data.pixels(self.size)
-        yield Fit("standardise", clean, lambda images: self.fuse.add(self.residuals(images)), self.fuse.finish)
+        yield OnePass("standardise", clean, lambda images: self.fuse.add(self.residuals(images)), self.fuse.finish)
 
     def loss(self, pairs: Pairs) -> Tensor:
         """Of the repair of anomalous images to the clean ones, squared, structural and by gradients."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from components.detectors.contract import (
     MethodInfo,
     Optimise,
+    Phase,
     PixelDetector,
     Scores,
-    Stage,
     Table,
     Together,
     TrainingData,
@@ -35,10 +35,10 @@ Loss = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class DSRSettings:
-    """Settings; tuples of three are of the stages: quantiser, decoder and detection, upsampling."""
+    """Settings; tuples of three are of the phases: quantiser, decoder and detection, upsampling."""
 
     size: int = 256
-    quantiser: str | None = None  # a file of `python -m benchmarks.quantiser`; then the first stage is left out
+    quantiser: str | None = None  # a file of `python -m benchmarks.quantiser`; then the first phase is left out
     quantiser_hash: str | None = None  # SHA-256 that this file must have; None: not checked
     width: int = 128  # of code words and hidden layers
     inner: int = 64
@@ -112,7 +112,7 @@ class DSR(PixelDetector):
         if s.quantiser and pretrained:
             restore(self.latent, Path(s.quantiser), s.quantiser_hash)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, normal = self.settings, data.pixels(self.size)
         if not s.quantiser:
             both = Together(normal, data.natural(self.size, len(normal)))
@@ -131,7 +131,7 @@ class DSR(PixelDetector):
         yield self._stage(2, "upsampling", smudged, self.upsampling_loss, self.upsampling)
 
     def _stage(self, number: int, name: str, table: Table, loss: Loss, learned: nn.Module) -> Optimise:
-        """The second stage alone chooses among its epochs: the others do not see, or not move, the image score."""
+        """The second phase alone chooses among its epochs: the others do not see, or not move, the image score."""
         s = self.settings
         adam = partial(torch.optim.Adam, lr=s.learning_rate[number])
         return Optimise(

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones.extractor import BackboneSettings
-from components.detectors.contract import FeatureDetector, MethodInfo, Optimise, Scores, Stage, TrainingData
+from components.detectors.contract import FeatureDetector, MethodInfo, Optimise, Phase, Scores, TrainingData
 from components.detectors.parts.blocks import upsample
 
 
@@ -142,7 +142,7 @@ class FastFlow(FeatureDetector):
         taps = zip(self.backbone.channels, self.backbone.grids, strict=True)
         self.flows = nn.ModuleList(Flow(channels, grid, settings) for channels, grid in taps)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s = self.settings
         yield Optimise(
             "flows",

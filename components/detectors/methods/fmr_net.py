@@ -17,18 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.detectors.contract import (
-    Fit,
     MethodInfo,
+    OnePass,
     Optimise,
+    Phase,
     PixelDetector,
     Scores,
-    Stage,
     Together,
     TrainingData,
 )
 from components.detectors.parts.blocks import GaussianBlur, Positions, Standardise, upsample
 from components.detectors.parts.convolutions import Decoder, convolution
-from components.detectors.parts.memory import Memory, at_positions, entropy, positions
+from components.detectors.parts.memory import Memory, as_maps, as_queries, entropy
 from components.detectors.parts.similarity import gradient_difference, structural_difference
 
 
@@ -142,22 +142,22 @@ class FMRNet(PixelDetector):
         self.blur = GaussianBlur(s.blur)
         self.positions = Positions(s.size**2, s.positions)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, clean = self.settings, data.pixels(self.size)
         yield Optimise(
             "background", clean, self.background_loss, list(self.parameters()),
             partial(torch.optim.Adam, lr=s.learning_rate), s.epochs, s.batch_size, select=False,
         )  # fmt: skip
         # Once before phase 2 too: its epochs are chosen by the fused map, whose parts must be of one scale.
-        yield Fit("scale", clean, self._add, self._standardise)
+        yield OnePass("scale", clean, self._add, self._standardise)
         pool = data.anomalies(s.strategies, self.size)
         table = Together(pool.pixels(self.size), pool.clean(self.size), pool.masks(self.size))
         yield Optimise(
             "restoration", table, self.restoration_loss, self.restoring(),
             partial(torch.optim.Adam, lr=s.restore_rate), s.restore_epochs, s.batch_size,
         )  # fmt: skip
-        yield Fit("standardise", clean, self._add, self._standardise)
-        yield from self.positions.stages(clean, self._fused)
+        yield OnePass("standardise", clean, self._add, self._standardise)
+        yield from self.positions.phases(clean, self._fused)
 
     def restoring(self) -> list[nn.Parameter]:
         """What phase 2 trains: never the encoder or the memory, which would learn the defects."""
@@ -181,14 +181,14 @@ class FMRNet(PixelDetector):
 
     def substituted(self, embedded: Tensor) -> Tensor:
         """Every embedded latent by the memory's answer to it; (B, D, h, w) -> the same."""
-        return at_positions(self.memory(positions(embedded))[0], embedded)
+        return as_maps(self.memory(as_queries(embedded))[0], embedded)
 
     def background_loss(self, images: Tensor) -> Tensor:
         """Phase 1: reconstruction, and a memory that each normal latent finds one slot in and that is used evenly."""
         s, features = self.settings, self.features(images)
         embedded = self.embed(features[-1])
         rebuilt = self.rebuilt(features, embedded)
-        cosine = self.memory.cosine(positions(embedded))[0]
+        cosine = self.memory.cosine(as_queries(embedded))[0]
         return (
             (rebuilt - images).square().mean()
             + structural_difference(rebuilt, images).mean()
@@ -217,7 +217,7 @@ class FMRNet(PixelDetector):
         s = self.settings
         cells = F.adaptive_max_pool2d(masks, (embedded.shape[2], embedded.shape[3]))
         clear = 1 - F.max_pool2d(cells, 3, 1, 1)  # a latent also sees the cells around its own
-        cosine = self.memory.cosine(positions(embedded))[0]
+        cosine = self.memory.cosine(as_queries(embedded))[0]
         pushed = F.relu(cosine.max(1).values - s.margin)
         return _mean(pushed, cells.flatten()) + _mean(contrast(cosine, s.temperature), clear.flatten())
 
@@ -248,8 +248,8 @@ class FMRNet(PixelDetector):
     def edge(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
         """The answer of the memory alone: 1 - cosine to the nearest slot, mean of 3 x 3 cells; no decoder runs."""
         embedded = self.embed(self.features(inputs)[-1])
-        far = 1 - self.memory.cosine(positions(embedded)).max(2, keepdim=True).values
-        coarse = F.avg_pool2d(at_positions(far, embedded), 3, 1, 1, count_include_pad=False)
+        far = 1 - self.memory.cosine(as_queries(embedded)).max(2, keepdim=True).values
+        coarse = F.avg_pool2d(as_maps(far, embedded), 3, 1, 1, count_include_pad=False)
         return Scores(coarse.flatten(1).max(1).values, upsample(coarse, size))
 
 

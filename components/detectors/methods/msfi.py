@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from components.backbones.extractor import BackboneSettings
 from components.detectors.contract import (
     BackboneDetector,
-    Fit,
     Images,
     MethodInfo,
+    OnePass,
     Optimise,
+    Phase,
     Scores,
-    Stage,
     Together,
     TrainingData,
     epochs_of,
@@ -58,7 +58,7 @@ class MSFISettings:
 
 
 class Block(nn.Module):
-    """A student of one stage: what the teacher's stage before gives -> an imitation of what the stage gives."""
+    """A student of one phase: what the teacher's phase before gives -> an imitation of what the phase gives."""
 
     def __init__(self, entering: int, leaving: int, width: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class MSFI(BackboneDetector):
     def prepare(self, images: Tensor) -> list[list[Tensor]]:
         return [self.backbone.at(size)(images) for size in self.sizes]
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, self.inputs(data)
         yield Optimise(
             "imitation",
@@ -148,7 +148,7 @@ class MSFI(BackboneDetector):
             epochs=epochs_of(table, s.epochs, s.draws),
             batch_size=s.batch_size,
         )
-        yield Fit("standardise", table, self._add, self._standardise)
+        yield OnePass("standardise", table, self._add, self._standardise)
         if s.search_epochs:
             pool = data.anomalies(s.strategies, self.size)
             normals = (table,) if s.search == "images" else ()
@@ -162,8 +162,8 @@ class MSFI(BackboneDetector):
                 batch_size=s.batch_size,
                 select=False,
             )
-            yield Fit("cut", table, lambda _: None, self._cut)
-        yield from self.positions.stages(table, self._own)
+            yield OnePass("cut", table, lambda _: None, self._cut)
+        yield from self.positions.phases(table, self._own)
 
     def distances(self, inputs: list[list[Tensor]]) -> dict[int, Tensor]:
         """1 - cosine of teacher and student for every block that is kept: (B, 1, h, w) each."""

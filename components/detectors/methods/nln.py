@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.core.errors import SettingsError
-from components.detectors.contract import Fit, MethodInfo, Optimise, PixelDetector, Scores, Stage, TrainingData
+from components.detectors.contract import MethodInfo, OnePass, Optimise, Phase, PixelDetector, Scores, TrainingData
 from components.detectors.parts.autoencoders import KINDS, Kind
 from components.detectors.parts.blocks import GaussianBlur, Positions, Standardise, largest, squared_distances, upsample
 from components.detectors.parts.coreset import FAR
@@ -106,11 +106,11 @@ class NLN(PixelDetector):
         self.register_buffer("centre", torch.zeros(s.latent))  # of the latents, see neighbours
         self.register_buffer("owner", torch.full((s.bank_size,), -1))  # number of the image behind a latent
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, by stage
+        self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, by phase
         ones = torch.ones(len(self.steps) ** 2, 1, s.patch, s.patch)
         self.register_buffer("overlap", self._sum(ones), persistent=False)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.pixels(self.size)
         first, *rivals = self.autoencoder.players(self.training_patches, s.learning_rate, s.adversary_rate)
         yield Optimise(
@@ -118,10 +118,10 @@ class NLN(PixelDetector):
             select=False, rivals=tuple(rivals),
         )  # fmt: skip
         every = -(-len(table) * len(self.steps) ** 2 // s.bank_size)  # latents are thinned evenly
-        yield Fit("latents", table, lambda images: self._add_latents(images, every), self._find_centre)
-        # Not undone by itself: what the score would be without it is open until the stage behind.
-        yield from self.positions.stages(table, lambda images: self._as_new(images, 2), optional=False)
-        yield Fit("scale", table, self._add_terms, self._finish_terms)
+        yield OnePass("latents", table, lambda images: self._add_latents(images, every), self._find_centre)
+        # Not undone by itself: what the score would be without it is open until the phase behind.
+        yield from self.positions.phases(table, lambda images: self._as_new(images, 2), optional=False)
+        yield OnePass("scale", table, self._add_terms, self._finish_terms)
 
     def patches(self, images: Tensor, steps: range | None = None) -> Tensor:
         """(B, C, size, size) -> (B * n * n, C, patch, patch), row by row; *steps* replaces those of ``stride``."""
@@ -201,10 +201,10 @@ class NLN(PixelDetector):
         self.map_terms.add(maps)
         self.image_terms.add(self._image_terms(maps))
 
-    def _as_new(self, images: Tensor, stage: int) -> Tensor:
+    def _as_new(self, images: Tensor, phase: int) -> Tensor:
         """Terms of normals as new images would meet the bank: without the latents of their own."""
-        numbers = self.seen[stage] + torch.arange(len(images), device=images.device)
-        self.seen[stage] += len(images)
+        numbers = self.seen[phase] + torch.arange(len(images), device=images.device)
+        self.seen[phase] += len(images)
         return self.terms(images, numbers.repeat_interleave(len(self.steps) ** 2))
 
     def _finish_terms(self) -> None:

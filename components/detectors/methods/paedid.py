@@ -19,7 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.core.errors import SettingsError
-from components.detectors.contract import Fit, MethodInfo, Optimise, PixelDetector, Scores, Stage, TrainingData, scratch
+from components.detectors.contract import (
+    MethodInfo,
+    OnePass,
+    Optimise,
+    Phase,
+    PixelDetector,
+    Scores,
+    TrainingData,
+    scratch,
+)
 from components.detectors.parts.blocks import largest, nearest, upsample
 from components.detectors.parts.convolutions import convolution, double
 from components.detectors.parts.coreset import Coreset
@@ -134,7 +143,7 @@ class PAEDID(PixelDetector):
         self.register_buffer("centre", torch.zeros(s.code))  # of the bank
         scratch(self, "gaps", torch.zeros(2, dtype=torch.float64))
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.pixels(self.size)
         yield Optimise(
             "background", table, self.loss, [*self.encoder.parameters(), *self.background.parameters()],
@@ -142,11 +151,11 @@ class PAEDID(PixelDetector):
             schedule=lambda done: 0.1**done, select=False,
         )  # fmt: skip
         if s.weights:
-            yield Fit(
+            yield OnePass(
                 "codes", table, lambda images: self.bank.offer(self._rows(self.encoder(images))), self._find_centre
             )
-            yield Fit("distances", table, self._add_gaps, self._finish_gaps)
-        yield Fit("noise", table, self._add_residuals, self._finish_residuals)
+            yield OnePass("distances", table, self._add_gaps, self._finish_gaps)
+        yield OnePass("noise", table, self._add_residuals, self._finish_residuals)
 
     def prior(self, images: Tensor) -> Tensor:
         """P: the background that the patch autoencoder sees, (B, 3, H, W)."""

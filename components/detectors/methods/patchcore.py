@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.backbones.extractor import BackboneSettings
-from components.detectors.contract import FeatureDetector, Fit, MethodInfo, Scores, Stage, TrainingData
+from components.detectors.contract import FeatureDetector, MethodInfo, OnePass, Phase, Scores, TrainingData
 from components.detectors.parts.blocks import GaussianBlur, nearest, squared_distances, upsample
 from components.detectors.parts.coreset import Coreset
 
@@ -60,8 +60,8 @@ class PatchCore(FeatureDetector):
         self.coreset = Coreset(settings.bank_size, sum(self.backbone.channels), settings.growth)
         self.register_buffer("neighbours", torch.zeros((settings.bank_size, depth), dtype=torch.int64))
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
-        yield Fit("coreset", data.features(self.backbone), self._offer_features, self._link)
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
+        yield OnePass("coreset", data.features(self.backbone), self._offer_features, self._link)
 
     def embed(self, features: list[Tensor]) -> Tensor:
         """Locally averaged features of all taps on the finest grid: (B, C, h, w)."""

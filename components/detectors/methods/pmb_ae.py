@@ -19,7 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.core.errors import SettingsError
-from components.detectors.contract import Fit, MethodInfo, Optimise, PixelDetector, Scores, Stage, TrainingData, scratch
+from components.detectors.contract import (
+    MethodInfo,
+    OnePass,
+    Optimise,
+    Phase,
+    PixelDetector,
+    Scores,
+    TrainingData,
+    scratch,
+)
 from components.detectors.parts.blocks import GaussianBlur, Positions, largest, upsample
 from components.detectors.parts.convolutions import Decoder, Encoder
 from components.detectors.parts.memory import Memory, entropy
@@ -174,7 +183,7 @@ class PMBAE(PixelDetector):
         self.positions = Positions(s.size**2, s.standardise)
         self.blur = GaussianBlur(s.blur)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.pixels(self.size)
         yield Optimise(
             "reconstruction",
@@ -185,10 +194,10 @@ class PMBAE(PixelDetector):
             epochs=s.epochs,
             batch_size=s.batch_size,
             schedule=_falling,
-            select=not s.standardise,  # the standardised map, which would choose, is there only behind its stage
+            select=not s.standardise,  # the standardised map, which would choose, is there only behind its phase
         )
-        yield Fit("error level", table, self._add_level, self.estimate.finish)
-        yield from self.positions.stages(table, self.errors, optional=False)
+        yield OnePass("error level", table, self._add_level, self.estimate.finish)
+        yield from self.positions.phases(table, self.errors, optional=False)
 
     def rebuild(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Images (B, 3, size, size) as the memories know them, and the address weights of each memory level."""

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from components.backbones.extractor import BackboneSettings
 from components.detectors.contract import (
     BackboneDetector,
-    Fit,
     Images,
     MethodInfo,
+    OnePass,
     Optimise,
+    Phase,
     Scores,
-    Stage,
     Together,
     TrainingData,
     scratch,
@@ -178,10 +178,10 @@ class PNI(BackboneDetector):
         average[s.patch // 2, s.patch // 2] *= 2  # the closed form of the published pooling of flattened patches
         self.register_buffer("average", average[None, None], persistent=False)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.features(self.backbone)
-        yield Fit("coreset", table, self._offer, self._represent)
-        yield Fit("positions", table, self._count, self._smooth)
+        yield OnePass("coreset", table, self._offer, self._represent)
+        yield OnePass("positions", table, self._count, self._smooth)
         if s.neighbourhood:
             yield Optimise(
                 "neighbourhood",
@@ -195,7 +195,7 @@ class PNI(BackboneDetector):
                 select=False,
             )
         if s.refine:
-            yield Fit("scale", table, self._raise_scale, lambda: None)
+            yield OnePass("scale", table, self._raise_scale, lambda: None)
             pool = data.anomalies(s.strategies, s.refine_size)
             yield Optimise(
                 "refinement",
@@ -207,7 +207,7 @@ class PNI(BackboneDetector):
                 batch_size=s.batch_size,
                 select=False,
             )
-        yield from self.positions.stages(self.inputs(data), self._refined)
+        yield from self.positions.phases(self.inputs(data), self._refined)
 
     def inputs(self, data: Images) -> Together:
         return Together(data.features(self.backbone), data.pixels(self.settings.refine_size))

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from components.backbones.extractor import BackboneSettings
 from components.detectors.contract import (
     FeatureDetector,
-    Fit,
     MethodInfo,
+    OnePass,
     Optimise,
+    Phase,
     Repeated,
     Scores,
-    Stage,
     Table,
     Together,
     TrainingData,
@@ -213,9 +213,9 @@ class PRN(FeatureDetector):
         self.last, self.head = nn.Sequential(*convolution(s.decoder[0], half)), anomaly_head(half)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, normals = self.settings, data.features(self.backbone)
-        yield Fit("prototypes", normals, lambda _: None, partial(self._cluster, normals))
+        yield OnePass("prototypes", normals, lambda _: None, partial(self._cluster, normals))
         pool = data.anomalies(self.kinds(data.labelled(self.size) is not None), self.size, s.copies, s.grey)
         yield Optimise(
             "segmentation",

@@ -24,8 +24,8 @@ from components.detectors.contract import (
     Images,
     MethodInfo,
     Optimise,
+    Phase,
     Scores,
-    Stage,
     Together,
     TrainingData,
     epochs_of,
@@ -142,10 +142,10 @@ class RSTPM(BackboneDetector):
         self.student = timm.create_model(s.backbone.name, features_only=True, out_indices=s.backbone.taps)
         self.decoder = Decoder(self.backbone.channels[-1], self.second.channels, s)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, self.inputs(data)
         optimiser = partial(torch.optim.SGD, momentum=0.9) if s.optimiser == "sgd" else torch.optim.Adam
-        # The pairs share no weights, so that one stage over both losses is the same as two.
+        # The pairs share no weights, so that one phase over both losses is the same as two.
         yield Optimise(
             "students",
             table,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones.extractor import BackboneSettings
-from components.detectors.contract import FeatureDetector, Fit, MethodInfo, Optimise, Scores, Stage, TrainingData
+from components.detectors.contract import FeatureDetector, MethodInfo, OnePass, Optimise, Phase, Scores, TrainingData
 from components.detectors.parts.blocks import upsample
 
 
@@ -71,10 +71,10 @@ class SAP2(FeatureDetector):
         self.register_buffer("unused", torch.full((settings.bank_size,), -10.0))  # added to the similarity
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.features(self.backbone)
         every = -(-len(table) // s.bank_size)  # a large set is thinned evenly
-        yield Fit("bank", table, lambda features: self._add(self.vectors(features), every), lambda: None)
+        yield OnePass("bank", table, lambda features: self._add(self.vectors(features), every), lambda: None)
         if s.adapt:
             yield Optimise(
                 "projection",

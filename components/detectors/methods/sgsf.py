@@ -23,14 +23,14 @@ from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.detectors.contract import (
-    Fit,
     Images,
     MethodInfo,
+    OnePass,
     Optimise,
+    Phase,
     PixelDetector,
     Repeated,
     Scores,
-    Stage,
     Table,
     Together,
     TrainingData,
@@ -215,7 +215,7 @@ class SGSF(PixelDetector):
         pixels = super().prepare(images)
         return (pixels, self.backbone(images)) if self.backbone else pixels
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s = self.settings
         pool = data.anomalies(s.strategies, s.size, s.copies, s.grey)
         table = Together(pool.pixels(s.size), pool.clean(s.size), pool.masks(s.size))
@@ -223,7 +223,7 @@ class SGSF(PixelDetector):
             features = data.features(self.backbone)
             if self.gallery:
                 self.gallery.expect(len(features))
-                yield Fit("gallery", Together(data.pixels(s.size), features), self.gallery.add, lambda: None)
+                yield OnePass("gallery", Together(data.pixels(s.size), features), self.gallery.add, lambda: None)
             forged = () if self.gallery else (pool.features(self.backbone),)
             table = Together(*table.tables, Repeated(features, s.copies), *forged)
         yield Optimise(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from components.backbones.extractor import BackboneSettings
 from components.core.errors import SettingsError
-from components.detectors.contract import MethodInfo, Optimise, Scores, Stage, TrainingData, epochs_of
+from components.detectors.contract import MethodInfo, Optimise, Phase, Scores, TrainingData, epochs_of
 from components.detectors.parts.blocks import GaussianBlur, Positions, upsample
 from components.detectors.parts.transformers import PreNormLayer, Rebuilder, initialise, waves
 
@@ -124,7 +124,7 @@ class SIVT(Rebuilder):
         number[torch.randperm(length)] = torch.arange(length) % self.settings.subsets
         return F.one_hot(number, self.settings.subsets).T.float().to(self.position.device)
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.features(self.backbone)
         yield from self.statistics(table)
         yield Optimise(
@@ -137,7 +137,7 @@ class SIVT(Rebuilder):
             batch_size=s.batch_size,
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
         )
-        yield from self.positions.stages(table, self.product)
+        yield from self.positions.phases(table, self.product)
 
     def loss(self, features: list[Tensor]) -> Tensor:
         """Per token: mean squared error and lambda * (1 - cosine), over the patch vector."""

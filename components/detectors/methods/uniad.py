@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones.extractor import BackboneSettings
-from components.detectors.contract import MethodInfo, Optimise, Stage, TrainingData, epochs_of
+from components.detectors.contract import MethodInfo, Optimise, Phase, TrainingData, epochs_of
 from components.detectors.parts.transformers import (
     DecoderLayer,
     EncoderLayer,
@@ -98,7 +98,7 @@ class UniAD(TokenRebuilder):
     def learned(self) -> nn.ModuleList:
         return nn.ModuleList([self.enter, self.leave, self.encoder, self.decoder, self.norm])
 
-    def stages(self, data: TrainingData) -> Iterable[Stage]:
+    def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.features(self.backbone)
         yield from self.statistics(table)
         yield Optimise(
@@ -112,7 +112,7 @@ class UniAD(TokenRebuilder):
             schedule=lambda done: 1.0 if done < s.drop_at else 0.1,
             clip=s.clip,
         )
-        yield from self.positions.stages(table, self.distance)
+        yield from self.positions.phases(table, self.distance)
 
     def loss(self, features: list[Tensor]) -> Tensor:
         """Mean squared error between the clean features and what comes back from jittered ones."""

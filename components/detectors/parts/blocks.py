@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.detectors.contract import Fit, Stage, Table, scratch
+from components.detectors.contract import OnePass, Phase, Table, scratch
 
 
 class GaussianBlur(nn.Module):
@@ -32,7 +32,7 @@ class GaussianBlur(nn.Module):
 class Standardise(nn.Module):
     """Per-channel standardisation of maps (B, C, h, w) by the mean and deviation of the fit normals; off: identity.
 
-    A closed-form stage calls ``add`` with every batch and ``finish`` once. Maps of several kinds, stacked as
+    A closed-form phase calls ``add`` with every batch and ``finish`` once. Maps of several kinds, stacked as
     channels, are brought to one scale for their fusion in the same way.
     """
 
@@ -78,10 +78,12 @@ class Positions(Standardise):
     def add(self, maps: Tensor) -> None:
         super().add(_by_position(maps))
 
-    def stages(self, table: Table, maps: Callable[[Any], Tensor], optional: bool = True) -> Iterable[Stage]:
-        """The stage that measures *maps* of every batch of the fit normals, if it is asked for."""
+    def phases(self, table: Table, maps: Callable[[Any], Tensor], optional: bool = True) -> Iterable[Phase]:
+        """The phase that measures *maps* of every batch of the fit normals, if it is asked for."""
         if self.active:
-            yield Fit("standardised positions", table, lambda batch: self.add(maps(batch)), self.finish, 16, optional)
+            yield OnePass(
+                "standardised positions", table, lambda batch: self.add(maps(batch)), self.finish, 16, optional
+            )
 
 
 def _by_position(maps: Tensor) -> Tensor:

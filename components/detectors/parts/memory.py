@@ -48,11 +48,11 @@ def entropy(weights: Tensor) -> Tensor:
     return -(weights * weights.clamp_min(1e-12).log()).sum(-1).mean()
 
 
-def positions(maps: Tensor) -> Tensor:
+def as_queries(maps: Tensor) -> Tensor:
     """Every position of maps (B, C, h, w) as a query of one memory: (1, B * h * w, C)."""
     return maps.permute(0, 2, 3, 1).reshape(1, -1, maps.shape[1])
 
 
-def at_positions(rows: Tensor, like: Tensor) -> Tensor:
-    """The inverse of ``positions``: (1, B * h * w, C) -> (B, C, h, w) in the grid of *like*."""
+def as_maps(rows: Tensor, like: Tensor) -> Tensor:
+    """The inverse of ``as_queries``: (1, B * h * w, C) -> (B, C, h, w) in the grid of *like*."""
     return rows.view(-1, like.shape[2], like.shape[3], rows.shape[2]).permute(0, 3, 1, 2)

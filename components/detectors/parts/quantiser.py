@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from components.core.artefacts import file_hash
 from components.core.errors import DataError
 from components.detectors.parts.blocks import squared_distances
-from components.detectors.parts.memory import at_positions, positions
+from components.detectors.parts.memory import as_maps, as_queries
 
 TIE = 3e-3  # at a third of it the map of real tiles came near the limit of the parity gate
 
@@ -40,7 +40,7 @@ class Quantiser(nn.Module):
     def _distances(self, maps: Tensor) -> Tensor:
         """Squared, (B * h * w, size); from the mean of the words, as large numbers would be rounded in difference."""
         words, centre = self._centred()
-        return squared_distances(positions(maps)[0] - centre, words)
+        return squared_distances(as_queries(maps)[0] - centre, words)
 
     def _centred(self) -> tuple[Tensor, Tensor]:
         centre = self.words.sum(0) / len(self.words)
@@ -63,7 +63,7 @@ class Quantiser(nn.Module):
         least = distances.amin(1, keepdim=True)
         extent = (self._centred()[0].square().sum() / len(self.words)).sqrt()
         weights = ((least - distances) / (TIE * extent * least.sqrt() + 1e-12)).softmax(1)
-        return at_positions((weights @ self.words)[None], maps)
+        return as_maps((weights @ self.words)[None], maps)
 
     @torch.no_grad()
     def revive(self, maps: Tensor, least: float = 0.1) -> None:
@@ -71,7 +71,7 @@ class Quantiser(nn.Module):
 
         Of a new codebook that is every word: it starts within the features, whatever their scale.
         """
-        rows, idle = positions(maps)[0], self.counts < least
+        rows, idle = as_queries(maps)[0], self.counts < least
         drawn = rows[torch.randint(len(rows), (len(self.words),), device=rows.device)].to(self.words.dtype)
         self.counts.masked_fill_(idle, 1)
         for kept in (self.words, self.sums):
@@ -80,7 +80,7 @@ class Quantiser(nn.Module):
     @torch.no_grad()
     def learn(self, maps: Tensor, codes: Tensor) -> None:
         """Move every word towards the mean of what it was chosen for; words that nothing chooses stay."""
-        rows = positions(maps)[0].to(self.words.dtype)
+        rows = as_queries(maps)[0].to(self.words.dtype)
         chosen = F.one_hot(codes.flatten(), len(self.words)).to(rows.dtype)
         with torch.autocast(maps.device.type, enabled=False):  # running means in bfloat16 would stand still
             self.counts.lerp_(chosen.sum(0), 1 - self.decay)

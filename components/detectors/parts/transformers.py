@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.core.errors import SettingsError
-from components.detectors.contract import FeatureDetector, Fit, Scores, Stage, Table
+from components.detectors.contract import FeatureDetector, OnePass, Phase, Scores, Table
 from components.detectors.parts.blocks import Positions, Standardise, box_mean, upsample
 
 
@@ -96,11 +96,11 @@ class Rebuilder(FeatureDetector):
         self.channels = sum(self.backbone.channels)
         self.standardise = Standardise(self.channels, settings.standardise)
 
-    def statistics(self, table: Table) -> Iterable[Stage]:
-        """The stage that standardised channels need, if they are."""
+    def statistics(self, table: Table) -> Iterable[Phase]:
+        """The phase that standardised channels need, if they are."""
         if self.settings.standardise:
             grid, standardise = self.settings.grid, self.standardise
-            yield Fit("channels", table, lambda f: standardise.add(together(f, grid)), standardise.finish)
+            yield OnePass("channels", table, lambda f: standardise.add(together(f, grid)), standardise.finish)
 
     def target(self, features: list[Tensor]) -> Tensor:
         """What is rebuilt, (B, C, grid, grid)."""

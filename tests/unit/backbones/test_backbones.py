@@ -9,7 +9,7 @@ import timm
 import torch
 
 from components.backbones.extractor import Backbone, BackboneSettings
-from components.backbones.store import FeatureStore
+from components.backbones.features import FeatureStore
 from components.backbones.weights import entry, load_into
 from components.core.errors import WeightsError
 from components.training.data import FileImages
@@ -148,7 +148,7 @@ def in_torch(monkeypatch):
     def extractor(backbone, _):
         return torch.inference_mode()(lambda pixels: [tap.numpy() for tap in backbone(pixels)])
 
-    monkeypatch.setattr("components.backbones.store._extractor", extractor)
+    monkeypatch.setattr("components.backbones.features._extractor", extractor)
 
 
 @pytest.mark.usefixtures("in_torch")

@@ -17,9 +17,10 @@ from components.core.artefacts import read_json
 from components.core.errors import BundleError, ParityError, SettingsError
 from components.datasets.loading import rows
 from components.decision.batch import score, tensor
-from components.decision.bundle import Bundle
-from components.decision.cascade import early, edge_verdict, full_verdict
-from components.decision.conformal import p_values
+from components.decision.bundle import Bundle, Manifest
+from components.decision.calibration import Calibration, Group
+from components.decision.cascade import Exit, early, edge_decision, full_decision
+from components.decision.conformal import Table, p_values
 from components.export.export import export
 from components.export.settings import ExportSettings
 from components.pictures.decoding import decode
@@ -53,15 +54,20 @@ def with_exits(run, folder, **changes) -> Bundle:
     shutil.copytree(run / "bundle", folder)
     known = read_json(folder / "cascade.json")
     (folder / "cascade.json").write_text(json.dumps({**known, "groups": {}, **changes}))
-    return Bundle(folder, read_json(folder / "manifest.json"), 1)
+    return Bundle(folder, Manifest.read(folder), 1)
 
 
 NONE = Scored(np.zeros(0), np.zeros(0, object))
 
 
+def calibrated(alpha: float = 0.05, **groups: Group) -> Calibration:
+    """The full graph's; of its scores nothing is asked here."""
+    return Calibration(Table(np.zeros(0), alpha, 0.0), 0, (0.0, 1.0), 0.95, groups, {})
+
+
 def table(scores: np.ndarray, made: Scored = NONE, **settings):
     normals = Scored(scores, np.array(["a"] * len(scores)))
-    return exits(normals, made, {"alpha": 0.05, "scores": []}, CascadeSettings(**settings))
+    return exits(normals, made, calibrated(), CascadeSettings(**settings))
 
 
 # The rule
@@ -69,30 +75,30 @@ def table(scores: np.ndarray, made: Scored = NONE, **settings):
 
 def test_the_exits_are_those_of_the_edge_graph_s_own_p_values():
     rng = np.random.default_rng(0)
-    known = table(rng.normal(size=150))
+    known = Exit.of(table(rng.normal(size=150)))
     for value in rng.normal(size=300):
-        p = float(p_values(known, np.array([value]))[0])
+        p = float(p_values(known.table, np.array([value]))[0])
         expected = "normal" if p >= 0.5 else "anomalous" if p <= 0.2 * 0.05 else None
         assert early(known, value) == expected
 
 
 def test_too_few_normals_leave_all_of_alpha_to_the_full_graph():
-    known = table(np.arange(60.0))  # 0.2 * 0.05 needs 99
-    assert known["high"] is None
-    assert known["share"] == 0
+    known = Exit.of(table(np.arange(60.0)))  # 0.2 * 0.05 needs 99
+    assert known.high is None
+    assert known.share == 0
     assert early(known, 1e9) is None
-    full = {"alpha": 0.05, "scores": np.arange(60.0), "threshold": 57.0}
-    assert full_verdict(known, full, 57.5) == (pytest.approx(3 / 61), "anomalous", 57.0)
-    assert edge_verdict(known, 0.0, "normal")[0] == 1.0
+    full = Table(np.arange(60.0), 0.05, 57.0)
+    assert full_decision(known, full, 57.5) == (pytest.approx(3 / 61), "anomalous", 57.0)
+    assert edge_decision(known, 0.0, "normal").p_value == 1.0
 
 
 def test_each_graph_is_held_against_its_share_of_alpha():
-    known = table(np.arange(199.0))
-    full = {"alpha": 0.05, "scores": np.arange(199.0)}
-    assert full_verdict(known, full, 191.5)[:2] == (pytest.approx(8 / 200 / 0.8), "anomalous")
-    assert full_verdict(known, full, 190.5)[:2] == (pytest.approx(9 / 200 / 0.8), "normal")  # alone: p = 0.045
-    assert full_verdict(known, full, 0)[2] == 191
-    assert edge_verdict(known, 500.0, "anomalous") == (pytest.approx(1 / 200 / 0.2), "anomalous", known["high"])
+    known = Exit.of(table(np.arange(199.0)))
+    full = Table(np.arange(199.0), 0.05, 0.0)
+    assert full_decision(known, full, 191.5)[:2] == (pytest.approx(8 / 200 / 0.8), "anomalous")
+    assert full_decision(known, full, 190.5)[:2] == (pytest.approx(9 / 200 / 0.8), "normal")  # alone: p = 0.045
+    assert full_decision(known, full, 0)[2] == 191
+    assert edge_decision(known, 500.0, "anomalous") == (pytest.approx(1 / 200 / 0.2), "anomalous", known.high)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, -0.9])
@@ -102,13 +108,13 @@ def test_no_more_false_alarms_than_asked_for_and_p_values_that_hold(correlation)
     for _ in range(1500):
         edge = rng.normal(size=200)
         full = correlation * edge + (1 - correlation**2) ** 0.5 * rng.normal(size=200)
-        known = table(edge[:199])
-        judged = {"alpha": 0.05, "scores": np.sort(full[:199])}
+        known = Exit.of(table(edge[:199]))
+        own = Table(np.sort(full[:199]), 0.05, 0.0)
         decision = early(known, edge[199])
-        verdict = edge_verdict(known, edge[199], decision) if decision else full_verdict(known, judged, full[199])
-        alarms.append(verdict[1] == "anomalous")
-        small.append(verdict[0] <= 0.3)
-        assert (verdict[0] <= 0.05 + 1e-12) == alarms[-1]
+        said = edge_decision(known, edge[199], decision) if decision else full_decision(known, own, full[199])
+        alarms.append(said.decision == "anomalous")
+        small.append(said.p_value <= 0.3)
+        assert (said.p_value <= 0.05 + 1e-12) == alarms[-1]
     assert np.mean(alarms) < 0.05 + 3 * (0.05 * 0.95 / 1500) ** 0.5
     assert np.mean(small) < 0.3 + 3 * (0.3 * 0.7 / 1500) ** 0.5
 
@@ -116,7 +122,7 @@ def test_no_more_false_alarms_than_asked_for_and_p_values_that_hold(correlation)
 def test_a_group_with_a_table_of_its_own_has_exits_of_its_own():
     scores, groups = np.arange(40.0), np.array(["a", "b"] * 20)
     scores[groups == "b"] += 100
-    own = {"alpha": 0.2, "groups": {"a": {"scores": []}, "b": {"n": 3}}}
+    own = calibrated(0.2, a=Group(20, 0.0, Table(np.zeros(0), 0.2, 0.0)), b=Group(3, None))
     known = exits(Scored(scores, groups), NONE, own, CascadeSettings())
     assert set(known["groups"]) == {"a"}
     assert known["groups"]["a"]["low"] < 40 < known["low"]
@@ -132,10 +138,10 @@ def test_few_of_the_anomalies_that_the_full_graph_finds_leave_as_normal(missed, 
     scores = np.arange(200.0)
     made = Scored(np.concatenate([10.0 * np.arange(10), 150.0 + np.arange(10)]), np.array(["a"] * 20))
     known = table(scores, made, missed=missed)
-    assert sum(early(known, value) == "normal" for value in made.scores) == let_out
+    assert sum(early(Exit.of(known), value) == "normal" for value in made.scores) == let_out
     assert known["leave"]["found_synthetic"] == let_out / 20
     assert known["leave"]["of"] == 20
-    assert known["leave"]["normals"] == np.mean([early(known, value) == "normal" for value in scores])
+    assert known["leave"]["normals"] == np.mean([early(Exit.of(known), value) == "normal" for value in scores])
     assert table(scores, missed=0.0)["low"] == table(scores, made, missed=1.0)["low"]
 
 
@@ -175,7 +181,7 @@ def test_the_edge_graph_has_no_decoder(run):
 
 
 def test_the_thresholds_are_from_the_calibrate_normals(run, opened, product):
-    _, known = opened.edge
+    known = read_json(run / "bundle/cascade.json")
     split = pd.read_parquet(run / "split.parquet")
     names = split[(split["split"] == "calibrate") & (split["label"] == "normal")]["image_id"]
     graph, _ = opened.edge
@@ -188,12 +194,12 @@ def test_the_thresholds_are_from_the_calibrate_normals(run, opened, product):
 
 
 def test_the_way_out_is_narrowed_by_anomalies_on_the_calibrate_normals(run, opened):
-    graph, known = opened.edge
+    graph, known = opened.edge[0], read_json(run / "bundle/cascade.json")
     synthetic = run / "work" / "run" / "synthetic"
     made = [
         tensor(decode(synthetic / name))[None] for name in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]
     ]
-    found = [image for image in made if opened.judge(float(opened.score(image)[0][0]))[1] == "anomalous"]
+    found = [image for image in made if opened.decide(float(opened.score(image)[0][0])).decision == "anomalous"]
     assert 0 < len(found) < len(made)
     scores = np.sort([float(graph.run(["score"], {"image": image})[0][0]) for image in found])
     assert known["leave"]["of"] == len(found)
@@ -239,7 +245,7 @@ def test_without_the_option_nothing_changes(opened, run, images, tmp_path):
     for path, row in zip(images, found.to_dict("records"), strict=True):
         value = float(opened.score(tensor(decode(path))[None])[0][0])
         assert row["score"] == value
-        assert (row["p_value"], row["decision"], row["threshold"]) == opened.judge(value)
+        assert (row["p_value"], row["decision"], row["threshold"]) == opened.decide(value)
 
 
 def test_a_bundle_with_one_graph_refuses_the_cascade(bundle, images, tmp_path):

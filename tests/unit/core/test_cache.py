@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from components.backbones import store
-from components.backbones.store import FeatureStore
+from components.backbones import features as store
+from components.backbones.features import FeatureStore
 from components.cli import app
 from components.core.artefacts import file_hash, locked, write_json
 from components.core.cache import cache_folder, clear, contents, features_folder

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from components.core.errors import MonitorError
-from components.decision.bundle import Bundle
+from components.decision.bundle import Manifest
 from components.monitoring.bounds import bounds, distances
 from components.monitoring.columns import COLUMNS, frame, read_reference, standardised
 from components.monitoring.evidently import Comparison
@@ -144,7 +144,7 @@ def judge(bundle, tmp_path, log):
 
 
 def test_the_reference_is_in_the_bundle_and_hashed(bundle):
-    assert "reference.parquet" in Bundle.identify(bundle)["files"]
+    assert "reference.parquet" in Manifest.read(bundle).files
     assert list(read_reference(bundle).columns) == list(COLUMNS)
 
 

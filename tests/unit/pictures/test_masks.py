@@ -20,9 +20,9 @@ from components.pictures.masks import (
     Region,
     at_size,
     is_known,
-    judge,
     load,
     mask_paths,
+    read_as,
     regions,
     sizes,
     tiny_defects,
@@ -192,7 +192,7 @@ def test_lossy_masks_count_from_half_of_the_brightest(name, options, tmp_path):
 
 def test_class_numbers_in_a_jpeg_are_not_guessed(tmp_path):
     save(tmp_path / "m.jpg", HOLE * np.uint8(3), quality=95)
-    found = judge([tmp_path / "m.jpg"], (60, 40), 1, "auto", "auto", DEFAULT)
+    found = read_as([tmp_path / "m.jpg"], (60, 40), 1, "auto", "auto", DEFAULT)
     assert "export the mask as PNG" in found.rule
     assert not is_known("m.jpg", found.rule)
 
@@ -265,7 +265,7 @@ def test_tiny_defects_are_told_in_pixels_of_both_sizes():
 
 
 def rule(tmp_path, mask, masks="auto", shown=(60, 40), turn=1, mask_turn="auto"):
-    return judge([save(tmp_path / "m.png", mask)], shown, turn, masks, mask_turn, DEFAULT).rule
+    return read_as([save(tmp_path / "m.png", mask)], shown, turn, masks, mask_turn, DEFAULT).rule
 
 
 def test_implausible_masks_are_unknown(tmp_path):
@@ -281,7 +281,9 @@ def test_implausible_masks_are_unknown(tmp_path):
     large[:30] = 255  # three quarters, as uneven tiles are
     assert rule(tmp_path, large) is None
     (tmp_path / "m.png").write_bytes(b"no picture")
-    assert judge([tmp_path / "m.png"], (60, 40), 1, "auto", "auto", DEFAULT).rule.startswith("unknown: cannot be read")
+    assert read_as([tmp_path / "m.png"], (60, 40), 1, "auto", "auto", DEFAULT).rule.startswith(
+        "unknown: cannot be read"
+    )
 
 
 def test_declared_masks_are_read_so(tmp_path):
@@ -324,7 +326,7 @@ def orientation(turn):
 def test_a_mask_with_an_orientation_of_its_own_follows_it(tmp_path):
     save(tmp_path / "m.png", HOLE * np.uint8(255), exif=orientation(6))
     assert truth(tmp_path, "m.png").shape == (60, 40)
-    assert judge([tmp_path / "m.png"], (40, 60), 6, "auto", "auto", DEFAULT).rule is None
+    assert read_as([tmp_path / "m.png"], (40, 60), 6, "auto", "auto", DEFAULT).rule is None
 
 
 # Through the manifest and what follows

@@ -19,7 +19,8 @@ from components.datasets.loading import read_split, rows
 from components.datasets.splits import join
 from components.decision.batch import score
 from components.decision.bundle import Bundle
-from components.decision.conformal import decide, judge, of_group, p_values
+from components.decision.calibration import Calibration
+from components.decision.conformal import decide, p_values
 from components.evaluation.evaluate import _score_table
 from components.pipeline.params import Params, View, load_params
 from components.pipeline.stages import Stages
@@ -130,26 +131,27 @@ def test_views_that_cannot_be_built_are_refused(stages):
         stages.manifest()
 
 
-def two_groups(settings: CalibrationSettings) -> dict:
+def two_groups(settings: CalibrationSettings) -> Calibration:
     """Group a scores about 0, b about 10; c has too few normals."""
     rng = np.random.default_rng(0)
     scores = np.r_[rng.normal(0, 1, 99), rng.normal(10, 1, 99), rng.normal(5, 1, 3)]
     names = np.repeat(["a", "b", "c"], [99, 99, 3])
-    return {**summary(scores, settings), "groups": _groups(scores, names, settings)}
+    return Calibration.of({**summary(scores, settings), "groups": _groups(scores, names, settings)})
 
 
 def test_p_values_are_those_of_the_group_and_else_overall():
     known = two_groups(CalibrationSettings(0.05))
-    p, decisions, limits = judge(known, np.full(4, 5.0), ["a", "b", "c", None])
+    p, decisions, limits = known.decide(np.full(4, 5.0), ["a", "b", "c", None])
     assert decisions == ["anomalous", "normal", "normal", "normal"]  # far above what a shows, usual elsewhere
     assert p[0] == 0.01
     assert p[1] == 1.0
-    assert p[2] == p[3] == p_values(known, np.array([5.0]))[0]
-    assert limits[2] == limits[3] == known["threshold"]
+    assert p[2] == p[3] == p_values(known.table, np.array([5.0]))[0]
+    assert limits[2] == limits[3] == known.threshold
     assert limits[0] < 5 < limits[1]
-    assert known["groups"]["c"]["reason"] == "fewer than 19 normals"
-    assert "scores" not in known["groups"]["c"]
-    assert of_group(known, "unheard of") is known
+    assert set(known.own) == {"a", "b"}
+    assert known.groups["c"].threshold is None
+    assert known.table_of("unheard of") is known.table
+    assert _groups(np.zeros(3), np.repeat("c", 3), CalibrationSettings(0.05))["c"]["reason"] == "fewer than 19 normals"
 
 
 def test_false_alarms_per_group_are_those_asked_for():
@@ -157,40 +159,42 @@ def test_false_alarms_per_group_are_those_asked_for():
     rng, known = np.random.default_rng(1), two_groups(CalibrationSettings(0.05))
     for group, mean in (("a", 0), ("b", 10)):
         fresh = rng.normal(mean, 1, 4000)
-        apart = np.mean(np.array(judge(known, fresh, [group] * 4000)[1]) == "anomalous")
-        overall = np.mean(np.array(judge(known, fresh, [None] * 4000)[1]) == "anomalous")
+        apart = np.mean(np.array(known.decide(fresh, [group] * 4000)[1]) == "anomalous")
+        overall = np.mean(np.array(known.decide(fresh, [None] * 4000)[1]) == "anomalous")
         assert 0.01 < apart < 0.1
         assert not 0.03 < overall < 0.08
 
 
 def test_a_single_group_has_no_table_of_its_own_and_decides_as_before(tmp_path):
     scores, settings = np.random.default_rng(2).normal(size=99), CalibrationSettings(0.05)
-    known = {**summary(scores, settings), "groups": _groups(scores, np.repeat("only", 99), settings)}
-    assert known["groups"] == {"only": {"n": 99, "threshold": known["threshold"]}}
+    values = {**summary(scores, settings), "groups": _groups(scores, np.repeat("only", 99), settings)}
+    assert values["groups"] == {"only": {"n": 99, "threshold": values["threshold"]}}
+    known = Calibration.of(values)
     asked = np.r_[scores, np.linspace(-4, 4, 50)]
     (tmp_path / "settings.json").write_text('{"detector": "x"}')
     (tmp_path / "model.safetensors").write_text("")
     table = pd.DataFrame({"image_id": map(str, range(149)), "group": "only"})
     result = _score_table(table, asked, known, tmp_path)
-    assert list(result["p_value"]) == list(p_values(known, asked))
-    assert list(result["decision"]) == decide(known, asked)
-    assert set(result["threshold"]) == {known["threshold"]}
+    assert list(result["p_value"]) == list(p_values(known.table, asked))
+    assert list(result["decision"]) == decide(known.table, asked)
+    assert set(result["threshold"]) == {known.threshold}
 
 
 def test_uniad_runs_through_every_stage_of_a_joined_view(trained):
-    known, metrics = read_json(trained / "calibration/calibration.json"), read_json(trained / "evaluation/metrics.json")
-    assert all("scores" in known["groups"][name] for name in MEMBERS)
-    assert sum(known["groups"][name]["n"] for name in MEMBERS) == known["n"]
+    known = Calibration.read(trained / "calibration/calibration.json")
+    metrics = read_json(trained / "evaluation/metrics.json")
+    assert set(known.own) == set(MEMBERS)
+    assert sum(known.groups[name].n for name in MEMBERS) == known.n
     scored = pd.read_parquet(trained / "evaluation/scores.parquet")
     for name in MEMBERS:
         part = scored[scored["group"] == name]
-        assert list(part["p_value"]) == list(p_values(of_group(known, name), part["score"].to_numpy()))
-        assert set(part["threshold"]) == {known["groups"][name]["threshold"]}
+        assert list(part["p_value"]) == list(p_values(known.table_of(name), part["score"].to_numpy()))
+        assert set(part["threshold"]) == {known.groups[name].threshold}
         alarms = (part[part["label"] == "normal"]["decision"] == "anomalous").mean()
         assert metrics["groups"][name]["false_alarm_rate"]["rate"] == alarms
         assert "aupro" in metrics["groups"][name]["pixel"]
-    assert (scored["p_value"].to_numpy() != p_values(known, scored["score"].to_numpy())).any()
-    assert len(pd.read_parquet(trained / "bundle/reference.parquet")) == known["n"]
+    assert (scored["p_value"].to_numpy() != p_values(known.table, scored["score"].to_numpy())).any()
+    assert len(pd.read_parquet(trained / "bundle/reference.parquet")) == known.n
 
 
 def test_the_detector_never_learns_the_group(trained, stages, tmp_path):
@@ -213,8 +217,9 @@ def test_a_bundle_decides_by_the_group_it_is_told(trained, stages, tmp_path):
     tables = [pd.read_parquet(score(trained / "bundle", images, tmp_path / f"{g}.parquet", group=g))
               for g in (None, "plates")]  # fmt: skip
     for group, table in zip((None, "plates"), tables, strict=True):
-        assert set(table["threshold"]) == {of_group(bundle.calibration, group)["threshold"]}
-        assert list(table["p_value"]) == list(p_values(of_group(bundle.calibration, group), table["score"].to_numpy()))
+        own = bundle.calibration.table_of(group)
+        assert set(table["threshold"]) == {own.threshold}
+        assert list(table["p_value"]) == list(p_values(own, table["score"].to_numpy()))
         assert set(table["group"]) == {group}
     assert list(tables[0]["score"]) == list(tables[1]["score"])
     card = (trained / "bundle/MODEL_CARD.md").read_text()
@@ -241,8 +246,8 @@ def test_the_service_decides_by_the_group_it_is_told(trained, product, tmp_path)
             answer = client.post("/v1/score", content=picture, headers={"Content-Type": "image/png"},
                                  params={"group": group} if group else {})  # fmt: skip
             (result,) = answer.json()["results"]
-            table = of_group(known, group)
-            assert result["threshold"] == table["threshold"]
+            table = known.table_of(group)
+            assert result["threshold"] == table.threshold
             assert result["p_value"] == p_values(table, np.array([result["score"]]))[0]
         refused = client.post("/v1/score", content=picture, params={"group": "tile"})
     assert refused.status_code == 422

@@ -132,7 +132,7 @@ def test_scheduled_training_leaves_a_retrained_champion_alone(tmp_path):
 )
 def test_a_model_is_rated_as_it_ended(tmp_path, history, expected):
     (tmp_path / "model").mkdir()
-    records = [{"stage": stage, **({} if auroc is None else {"synthetic_auroc": auroc})} for stage, auroc in history]
+    records = [{"phase": stage, **({} if auroc is None else {"synthetic_auroc": auroc})} for stage, auroc in history]
     (tmp_path / "model" / "history.json").write_text(json.dumps(records))
     assert synthetic_score(tmp_path) == expected
 

@@ -1,4 +1,4 @@
-"""Adversarial stages: several players with a loss and an optimiser each, in the one training loop."""
+"""Adversarial phases: several players with a loss and an optimiser each, in the one training loop."""
 
 from functools import partial
 from itertools import pairwise
@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from components.detectors.contract import Fit, Optimise, Player
+from components.detectors.contract import OnePass, Optimise, Player
 from components.training.checkpoint import Checkpoint
 from components.training.loop import CHECKS, Loop, _checked
 
@@ -26,17 +26,17 @@ class Game(nn.Module):
 
     name = "game"
 
-    def __init__(self, rivals=True, **stage):
+    def __init__(self, rivals=True, **phase):
         super().__init__()
         self.one, self.other, self.norm = nn.Linear(1, 1), nn.Linear(1, 1), nn.BatchNorm1d(1)
-        self.rivals, self.stage, self.seen = rivals, stage, []
+        self.rivals, self.phase, self.seen = rivals, phase, []
 
-    def stages(self, _):
+    def phases(self, _):
         rate = partial(torch.optim.Adam, lr=0.05)
         rivals = (Player(self.against, list(self.other.parameters()), partial(torch.optim.SGD, lr=0.1, momentum=0.9)),)
         yield Optimise(
             "game", Rows(), self.value, list(self.one.parameters()), rate, epochs=3, batch_size=4,
-            rivals=rivals if self.rivals else (), **self.stage,
+            rivals=rivals if self.rivals else (), **self.phase,
         )  # fmt: skip
 
     def value(self, rows):
@@ -84,9 +84,9 @@ def test_gradients_of_one_player_never_reach_the_other(tmp_path):
 
 def test_parameters_stay_open_for_every_player_that_has_them(tmp_path):
     game = Game()
-    stage = next(iter(game.stages(None)))
-    both = Player(game.against, [*game.one.parameters(), *game.other.parameters()], stage.optimiser)
-    game.stages = lambda _: [Optimise(**{**stage.__dict__, "rivals": (both,)})]
+    phase = next(iter(game.phases(None)))
+    both = Player(game.against, [*game.one.parameters(), *game.other.parameters()], phase.optimiser)
+    game.phases = lambda _: [Optimise(**{**phase.__dict__, "rivals": (both,)})]
     loop(game, tmp_path).run(None)
     assert {who: open_now for who, open_now, *_ in game.seen} == {"one": {"one"}, "other": {"one", "other"}}
 
@@ -130,8 +130,8 @@ def test_schedule_and_clip_hold_for_a_rival(tmp_path):
     assert len({other for *_, other in still.seen}) == 1
     game = Game()
     player = Player(game.against, list(game.other.parameters()), partial(torch.optim.SGD, lr=1.0), clip=1e-3)
-    stage = next(iter(game.stages(None)))
-    game.stages = lambda _: [Optimise(**{**stage.__dict__, "rivals": (player,)})]
+    phase = next(iter(game.phases(None)))
+    game.phases = lambda _: [Optimise(**{**phase.__dict__, "rivals": (player,)})]
     loop(game, tmp_path / "b").run(None)
     others = [other for *_, other in game.seen]
     assert max(abs(a - b) for a, b in pairwise(others)) <= 1.001e-3
@@ -168,11 +168,11 @@ def test_a_killed_game_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch, at):
 class Staged(Game):
     """Statistics, twelve epochs that choose among themselves, statistics."""
 
-    def stages(self, _):
-        (game,) = super().stages(None)
-        yield Fit("before", Rows(), lambda _: None, lambda: None)
+    def phases(self, _):
+        (game,) = super().phases(None)
+        yield OnePass("before", Rows(), lambda _: None, lambda: None)
         yield Optimise(**{**game.__dict__, "epochs": 12})
-        yield Fit("behind", Rows(), lambda _: None, lambda: None)
+        yield OnePass("behind", Rows(), lambda _: None, lambda: None)
 
 
 def test_a_stage_is_checked_at_a_few_epochs_and_the_model_once_at_its_end(tmp_path):
@@ -184,7 +184,7 @@ def test_a_stage_is_checked_at_a_few_epochs_and_the_model_once_at_its_end(tmp_pa
 
     made = loop(Staged(rivals=False), tmp_path, select=select)
     made.run(None)
-    checked = [(record["stage"], record["epoch"]) for record in made.history if "synthetic_auroc" in record]
+    checked = [(record["phase"], record["epoch"]) for record in made.history if "synthetic_auroc" in record]
     assert checked == [*(("game", epoch) for epoch in (1, 3, 5, 7, 9, 11)), ("behind", 0)]
     assert len(asked) == len(checked)
 
@@ -203,9 +203,9 @@ class Optional(Game):
         super().__init__(rivals=False)
         self.register_buffer("offset", torch.zeros(()))
 
-    def stages(self, _):
-        yield from super().stages(None)
-        yield Fit("offset", Rows(), lambda _: None, lambda: self.offset.fill_(1), optional=True)
+    def phases(self, _):
+        yield from super().phases(None)
+        yield OnePass("offset", Rows(), lambda _: None, lambda: self.offset.fill_(1), optional=True)
 
 
 @pytest.mark.parametrize(("after", "kept"), [(0.9, True), (0.5, True), (0.4, False)])
@@ -230,7 +230,7 @@ def test_an_optional_stage_survives_a_restart_in_its_middle(tmp_path):
     seen, asked = [], []
 
     def staged(game, update):
-        game.stages = lambda _: [Fit("offset", Rows(), update, lambda: game.offset.fill_(1), 4, optional=True)]
+        game.phases = lambda _: [OnePass("offset", Rows(), update, lambda: game.offset.fill_(1), 4, optional=True)]
         return game
 
     def select(game):
@@ -250,7 +250,7 @@ def test_one_pass_stages_get_their_batches_on_the_device(tmp_path, monkeypatch):
     """There is one device here: what is brought to it is marked instead."""
     got = []
     game = Game()
-    game.stages = lambda _: [Fit("statistics", Rows(), got.append, lambda: None, batch_size=8)]
+    game.phases = lambda _: [OnePass("statistics", Rows(), got.append, lambda: None, batch_size=8)]
     made = loop(game, tmp_path)
     monkeypatch.setattr(made.fabric, "to_device", lambda rows: ("there", len(rows)))
     made.run(None)

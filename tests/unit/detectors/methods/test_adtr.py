@@ -98,7 +98,7 @@ def test_image_loss_is_over_the_largest_distances():
 
 
 def test_the_second_stage_learns_from_synthetic_anomalies_and_can_be_off():
-    assert [s.name for s in made().stages(Given())] == ["reconstruction", "push-pull"]
-    assert [s.name for s in made(push_epochs=0).stages(Given())] == ["reconstruction"]
-    *_, stage = made().stages(Given())
-    assert [table[0] for table in stage.table.tables] == ["normal", "masks 8"]
+    assert [s.name for s in made().phases(Given())] == ["reconstruction", "push-pull"]
+    assert [s.name for s in made(push_epochs=0).phases(Given())] == ["reconstruction"]
+    *_, phase = made().phases(Given())
+    assert [table[0] for table in phase.table.tables] == ["normal", "masks 8"]

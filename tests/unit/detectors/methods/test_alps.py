@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from components.detectors.catalogue import settings_for
-from components.detectors.contract import Fit, Optimise
+from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.alps import ALPS, Down
 from tests.given import Pixels, learned, stripes
 
@@ -72,8 +72,8 @@ def test_a_distorter_step_raises_the_error_that_an_autoencoder_step_lowers(image
 
 def test_two_optimisers_take_turns_on_disjoint_weights(data):
     detector = made()
-    game, ratio = detector.stages(data)
-    assert (type(game), type(ratio)) == (Optimise, Fit)
+    game, ratio = detector.phases(data)
+    assert (type(game), type(ratio)) == (Optimise, OnePass)
     autoencoder, distorter = ({id(p) for p in player.parameters} for player in game.players)
     assert not autoencoder & distorter
     assert distorter == {id(p) for p in detector.distorter.parameters()}
@@ -130,7 +130,7 @@ def test_a_mask_is_the_other_kind_of_perturbation(images):
 def test_the_bound_grows_over_the_first_third(data):
     detector = made()
     detector.train()
-    game, _ = detector.stages(data)
+    game, _ = detector.phases(data)
     steps = game.epochs * -(-len(data) // game.batch_size)
     reached_at = []
     for _ in range(steps):
@@ -176,11 +176,11 @@ def test_the_path_at_scoring_is_a_setting_of_the_same_weights(data, images, tmp_
 
 def test_without_the_distorter_it_is_a_plain_autoencoder(data, images):
     detector = made(distorter=False)
-    (stage,) = detector.stages(data)
-    assert stage.rivals == ()
+    (phase,) = detector.phases(data)
+    assert phase.rivals == ()
     assert not any("distorter" in key for key in detector.state_dict())
     rebuilt = detector.decoder(detector.encoder(images))
-    torch.testing.assert_close(stage.loss(images), (images - rebuilt).square().mean())
+    torch.testing.assert_close(phase.loss(images), (images - rebuilt).square().mean())
     torch.testing.assert_close(detector.error(images, True), detector.error(images, False))
 
 
@@ -190,7 +190,7 @@ def test_the_ratio_tells_whether_the_distorter_lives(data, tmp_path):
         errors = [float(detector.error(data.images, perturbed).mean()) for perturbed in (True, False)]
     assert float(detector.ratio) == pytest.approx(errors[0] / errors[1], rel=1e-3)
     dead = made(bound=0.0)
-    for update in [list(dead.stages(data))[1]]:
+    for update in [list(dead.phases(data))[1]]:
         update.update(data.images)
         update.finish()
     assert float(dead.ratio) == pytest.approx(1)

@@ -8,7 +8,7 @@ import torch
 from components.backbones.extractor import BackboneSettings
 from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
-from components.detectors.contract import Fit, Optimise
+from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.cma_ae import CMAAE, ClearMemory, forgetting
 from tests.given import Named
 
@@ -98,8 +98,8 @@ def test_finer_levels_can_be_gated_too(images):
 
 def test_anomalous_images_are_learned_from_with_the_clean_ones_as_the_target():
     given, detector = Named(), made(strategies=("natural", "natural_blended"), copies=3)
-    restoration, standardise = detector.stages(given)
-    assert [type(restoration), type(standardise)] == [Optimise, Fit]
+    restoration, standardise = detector.phases(given)
+    assert [type(restoration), type(standardise)] == [Optimise, OnePass]
     assert [t[0] for t in restoration.table.tables] == ["pixels 64", "clean 64", "masks 64"]
     assert given.asked == [(("natural", "natural_blended"), 64, 3)]
     assert standardise.table == ["pixels 64"]
@@ -178,7 +178,7 @@ def test_only_the_chosen_network_is_there():
     assert made().backbone is None
     outer = made(**OUTER)
     assert outer.backbone is not None
-    trained = {id(p) for p in next(iter(outer.stages(Named()))).parameters}
+    trained = {id(p) for p in next(iter(outer.phases(Named()))).parameters}
     assert not trained & {id(p) for p in outer.backbone.parameters()}
 
 

@@ -86,11 +86,11 @@ def test_the_finer_level_knows_the_coarser(detector):
 
 def test_the_latent_space_is_frozen_behind_the_first_stage(detector):
     before = {k: v.clone() for k, v in detector.latent.state_dict().items()}
-    _, second, third = detector.stages(Given())
+    _, second, third = detector.phases(Given())
     detector.train()
-    for stage, batch in ((second, images()), (third, (images(), images(), torch.ones(4, 1, 64, 64)))):
-        optimiser = stage.optimiser(stage.parameters)
-        stage.loss(batch).backward()
+    for phase, batch in ((second, images()), (third, (images(), images(), torch.ones(4, 1, 64, 64)))):
+        optimiser = phase.optimiser(phase.parameters)
+        phase.loss(batch).backward()
         optimiser.step()
     for key, value in detector.latent.state_dict().items():
         torch.testing.assert_close(value, before[key], rtol=0, atol=0)
@@ -158,7 +158,7 @@ def test_the_detection_module_sees_the_two_reconstructions_only(detector, monkey
 
 
 def test_the_general_decoder_rebuilds_what_is_corrupted_the_other_what_is_clean(detector, monkeypatch):
-    """The targets of the second stage: clean words and the clean image, whatever the corruption."""
+    """The targets of the second phase: clean words and the clean image, whatever the corruption."""
     torch.manual_seed(0)
     clean, corrupted, _ = detector.corrupted(images(), torch.ones(4, 1, 64, 64))
     assert not torch.equal(clean[0], corrupted[0])
@@ -256,10 +256,10 @@ def test_corruption_takes_words_on_both_levels_or_on_one(detector):
 
 def test_no_texture_is_asked_for_before_the_last_stage(detector):
     data = Given()
-    stages = iter(detector.stages(data))
-    next(stages), next(stages)
+    phases = iter(detector.phases(data))
+    next(phases), next(phases)
     assert not data.asked
-    next(stages)
+    next(phases)
     assert data.asked == [TINY.smudges]
     assert settings_for("dsr", "paper").smudges == ("smudge",)
 
@@ -270,14 +270,14 @@ def test_half_of_the_masks_are_empty(detector):
     assert float(masks.flatten(1).any(1).float().mean()) == pytest.approx(0.5, abs=0.1)
 
 
-# 5: three stages, an upsampling module of its own, the image score from the mask before it
+# 5: three phases, an upsampling module of its own, the image score from the mask before it
 
 
 def test_there_are_three_stages_that_share_no_parameter(detector):
-    stages = list(detector.stages(Given()))
-    assert [type(s) for s in stages] == [Optimise] * 3
-    assert [s.select for s in stages] == [False, True, False]
-    sets = [{id(p) for p in s.parameters} for s in stages]
+    phases = list(detector.phases(Given()))
+    assert [type(s) for s in phases] == [Optimise] * 3
+    assert [s.select for s in phases] == [False, True, False]
+    sets = [{id(p) for p in s.parameters} for s in phases]
     assert len(set.union(*sets)) == sum(map(len, sets))
     assert sets[2] == {id(p) for p in detector.upsampling.parameters()}
     assert sets[0] | sets[1] | sets[2] == {id(p) for p in detector.parameters()}
@@ -311,14 +311,14 @@ def test_the_upsampling_module_sees_the_mask(detector):
     torch.testing.assert_close(given[0][:, -1:], mask)
 
 
-# the checkpoint of the first stage
+# the checkpoint of the first phase
 
 
 def test_a_given_quantiser_takes_the_place_of_the_first_stage(detector, tmp_path):
     path = tmp_path / "quantiser.safetensors"
     save_file({k: v.contiguous() for k, v in detector.latent.state_dict().items()}, path)
     loaded = made(quantiser=str(path), quantiser_hash=file_hash(path)).eval()
-    assert [s.name for s in loaded.stages(Given())] == ["detection", "upsampling"]
+    assert [s.name for s in loaded.phases(Given())] == ["detection", "upsampling"]
     torch.testing.assert_close(loaded.latent.decode(*loaded.latent.encode(images())),
                                detector.latent.decode(*detector.latent.encode(images())))  # fmt: skip
     assert DSR(loaded.settings, pretrained=False)  # a stored model needs the file no more
@@ -344,7 +344,7 @@ def test_the_reconstruction_of_normals_is_watched():
 
 def test_pasted_anomalies_replace_no_word(monkeypatch):
     detector, given = made(anomalies="image"), Given()
-    assert [stage.name for stage in detector.stages(given)] == ["quantiser", "detection", "upsampling"]
+    assert [phase.name for phase in detector.phases(given)] == ["quantiser", "detection", "upsampling"]
     assert given.asked == [TINY.pasted, TINY.smudges]
     monkeypatch.setattr("components.detectors.methods.dsr.replaced", None)
     clean, masks = images(), torch.zeros(4, 1, 64, 64)

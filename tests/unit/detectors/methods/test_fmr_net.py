@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from components.detectors.catalogue import settings_for
-from components.detectors.contract import Fit, Optimise
+from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.fmr_net import FMRNet, Rearrangement, contrast, imbalance
-from components.detectors.parts.memory import positions
+from components.detectors.parts.memory import as_queries
 from tests.given import Named
 
 TINY = settings_for("fmr_net", "tiny")
@@ -58,7 +58,7 @@ def test_phase_1_learns_by_the_contrast(images):
             optimiser.zero_grad()
             detector.background_loss(images).backward()
             optimiser.step()
-        cosine = detector.memory.cosine(positions(detector.embed(detector.features(images)[-1])))
+        cosine = detector.memory.cosine(as_queries(detector.embed(detector.features(images)[-1])))
         return float(cosine.max(2).values.mean().detach())
 
     assert nearness(10.0) > nearness(0.0) + 0.02
@@ -72,8 +72,8 @@ def test_a_slot_that_serves_everything_costs():
 
 def test_latents_are_replaced_by_their_nearest_slots(detector, images):
     embedded = detector.embed(detector.features(images)[-1])
-    replaced = positions(detector.substituted(embedded))[0]
-    cosine = F.normalize(positions(embedded)[0]) @ F.normalize(detector.memory.slots[0]).T
+    replaced = as_queries(detector.substituted(embedded))[0]
+    cosine = F.normalize(as_queries(embedded)[0]) @ F.normalize(detector.memory.slots[0]).T
     best = cosine.topk(TINY.nearest)
     weights = (best.values / TINY.temperature).softmax(1)
     expected = (weights[:, :, None] * detector.memory.slots[0][best.indices]).sum(1)
@@ -144,9 +144,9 @@ def test_both_skips_reach_the_decoder_rearranged_only(detector, images):
 
 def test_normals_first_and_defects_second(detector):
     data = Named()
-    stages = list(detector.stages(data))
-    assert [type(s) for s in stages] == [Optimise, Fit, Optimise, Fit]
-    background, restoration = stages[0], stages[2]
+    phases = list(detector.phases(data))
+    assert [type(s) for s in phases] == [Optimise, OnePass, Optimise, OnePass]
+    background, restoration = phases[0], phases[2]
     assert background.table == ["pixels 64"]
     assert not background.select
     assert {id(p) for p in detector.memory.parameters()} <= {id(p) for p in background.parameters}
@@ -158,7 +158,7 @@ def test_phase_2_leaves_encoder_and_memory_as_they_are(defects):
     detector = made(apart=1.0)
     frozen = {k: v.clone() for k, v in detector.state_dict().items() if k.startswith(("encoder", "memory"))}
     decoder = detector.leave.weight.clone()
-    optimiser = torch.optim.Adam(list(detector.stages(Named()))[2].parameters, lr=1e-2)
+    optimiser = torch.optim.Adam(list(detector.phases(Named()))[2].parameters, lr=1e-2)
     detector.train()  # as the loop does
     for _ in range(2):
         optimiser.zero_grad()
@@ -202,7 +202,7 @@ def test_defective_cells_are_pushed_off_the_memory(detector):
     masks = torch.zeros(1, 1, 64, 64)
     assert float(detector.repulsion(embedded, masks)) < float(detector.repulsion(embedded, masks + 1))
     masks[:, :, 17, 17] = 1  # one pixel makes its cell a defective one
-    cosine = detector.memory.cosine(positions(embedded))[0]
+    cosine = detector.memory.cosine(as_queries(embedded))[0]
     expected = 1 - TINY.margin + float(contrast(cosine, TINY.temperature)[15])
     assert float(detector.repulsion(embedded, masks)) == pytest.approx(expected, rel=1e-3)
 

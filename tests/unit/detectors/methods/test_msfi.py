@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.detectors.catalogue import settings_for
-from components.detectors.contract import Fit, Optimise
+from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.msfi import MSFI
 
 TINY = settings_for("msfi", "tiny")
@@ -75,13 +75,13 @@ def test_a_block_imitates_the_next_stage_from_the_one_before(detector, inputs):
 
 
 def test_importance_is_one_number_per_block_learned_as_a_task_of_its_own(detector):
-    stages = list(detector.stages(Given()))
-    assert [s.name for s in stages] == ["imitation", "standardise", "importance", "cut"]
-    assert [type(s) for s in stages] == [Optimise, Fit, Optimise, Fit]
+    phases = list(detector.phases(Given()))
+    assert [s.name for s in phases] == ["imitation", "standardise", "importance", "cut"]
+    assert [type(s) for s in phases] == [Optimise, OnePass, Optimise, OnePass]
     assert detector.importance.shape == (len(detector.places),)
     blocks = {id(p) for p in detector.blocks.parameters()}
-    assert not blocks & {id(p) for p in stages[2].parameters}
-    assert blocks == {id(p) for p in stages[0].parameters}
+    assert not blocks & {id(p) for p in phases[2].parameters}
+    assert blocks == {id(p) for p in phases[0].parameters}
 
 
 def preferred(search: str, forged, masks) -> int:
@@ -94,7 +94,7 @@ def preferred(search: str, forged, masks) -> int:
 
 @pytest.mark.parametrize(("search", "parts"), [("images", 3), ("pixels", 2)])
 def test_only_a_search_by_images_reads_normals(search, parts):
-    importance = list(made(search=search).stages(Given()))[2]
+    importance = list(made(search=search).phases(Given()))[2]
     assert len(importance.table.tables) == parts
 
 
@@ -157,4 +157,4 @@ def test_maps_are_standardised_before_they_are_weighed(detector, inputs):
 
 
 def test_the_search_can_be_off():
-    assert [s.name for s in made(search_epochs=0).stages(Given())] == ["imitation", "standardise"]
+    assert [s.name for s in made(search_epochs=0).phases(Given())] == ["imitation", "standardise"]

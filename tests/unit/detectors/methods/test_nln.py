@@ -23,10 +23,10 @@ def filled(data, **changes) -> NLN:
     """Untrained, with the latents and the scale of *data*."""
     detector = made(**changes)
     with torch.inference_mode():
-        for stage in list(detector.stages(data))[1:]:
+        for phase in list(detector.phases(data))[1:]:
             for start in range(0, len(data), 4):
-                stage.update(data.images[start : start + 4])
-            stage.finish()
+                phase.update(data.images[start : start + 4])
+            phase.finish()
     return detector
 
 
@@ -66,13 +66,13 @@ def test_every_kind_learns_scores_and_comes_back_through_one_interface(kind, dat
 )
 def test_each_kind_has_the_steps_of_its_publication(kind, sides, data, images):
     detector = made(kind=kind, learning_rate=None, adversary_rate=None)
-    stage = next(iter(detector.stages(data)))
+    phase = next(iter(detector.phases(data)))
     names = {id(p): n.split(".")[0] for n, p in detector.autoencoder.named_parameters()}
-    assert [{names[id(p)] for p in player.parameters} for player in stage.players] == sides
-    rates = [player.optimiser(player.parameters).defaults["lr"] for player in stage.players]
+    assert [{names[id(p)] for p in player.parameters} for player in phase.players] == sides
+    rates = [player.optimiser(player.parameters).defaults["lr"] for player in phase.players]
     own, other = KINDS[kind].rates
     assert rates == [own] + [other] * (len(sides) - 1)
-    for player, side in zip(stage.players, sides, strict=True):  # each loss moves all that it trains
+    for player, side in zip(phase.players, sides, strict=True):  # each loss moves all that it trains
         detector.zero_grad()
         player.loss(images).backward()
         moved = {n.split(".")[0] for n, p in detector.autoencoder.named_parameters() if p.grad is not None}

@@ -7,7 +7,7 @@ import torch
 
 from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
-from components.detectors.contract import Fit, Optimise
+from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.paedid import PAEDID
 from tests.given import Pixels, learned
 
@@ -71,10 +71,10 @@ def test_a_patch_size_that_does_not_fit_is_refused():
 
 def test_the_background_is_learned_from_normal_images_alone(data):
     detector = made()  # the data have no synthetic anomalies to ask for
-    stages = list(detector.stages(data))
-    assert [s.name for s in stages] == ["background", "codes", "distances", "noise"]
-    assert [type(s) for s in stages] == [Optimise, Fit, Fit, Fit]
-    assert all(s.table is data for s in stages)
+    phases = list(detector.phases(data))
+    assert [s.name for s in phases] == ["background", "codes", "distances", "noise"]
+    assert [type(s) for s in phases] == [Optimise, OnePass, OnePass, OnePass]
+    assert all(s.table is data for s in phases)
 
 
 def test_the_prior_gives_back_normals_and_not_what_it_never_saw(fitted, data, defective):

@@ -7,7 +7,7 @@ import torch
 
 from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
-from components.detectors.contract import Fit, Optimise
+from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.pmb_ae import PMBAE, ErrorEstimate, PartitionMemory
 from tests.given import Named
 
@@ -176,11 +176,11 @@ def test_positions_are_standardised_by_the_normals(images):
 
 
 def test_only_normal_images_are_learned_from():
-    stages = list(made(standardise=True).stages(Named()))
-    assert [s.name for s in stages] == ["reconstruction", "error level", "standardised positions"]
-    assert [type(s) for s in stages] == [Optimise, Fit, Fit]
-    assert all(s.table == ["pixels 64"] for s in stages)
-    assert [s.name for s in made(standardise=False).stages(Named())] == ["reconstruction", "error level"]
+    phases = list(made(standardise=True).phases(Named()))
+    assert [s.name for s in phases] == ["reconstruction", "error level", "standardised positions"]
+    assert [type(s) for s in phases] == [Optimise, OnePass, OnePass]
+    assert all(s.table == ["pixels 64"] for s in phases)
+    assert [s.name for s in made(standardise=False).phases(Named())] == ["reconstruction", "error level"]
 
 
 def test_turns_are_left_out_for_comparison_only():

@@ -139,10 +139,10 @@ class Given:
 
 
 def test_refinement_is_trained_on_synthetic_defects_and_can_be_off():
-    assert [s.name for s in made().stages(Given())] == ["coreset", "positions", "neighbourhood", "scale", "refinement"]
-    assert [s.name for s in made(refine=False).stages(Given())][-1] == "neighbourhood"
-    *_, stage = made().stages(Given())
-    assert stage.table.tables[1] == ["masks 32"]
+    assert [s.name for s in made().phases(Given())] == ["coreset", "positions", "neighbourhood", "scale", "refinement"]
+    assert [s.name for s in made(refine=False).phases(Given())][-1] == "neighbourhood"
+    *_, phase = made().phases(Given())
+    assert phase.table.tables[1] == ["masks 32"]
 
 
 def test_refinement_is_a_tenth_of_the_map(detector, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from components.backbones.store import FeatureStore
+from components.backbones.features import FeatureStore
 from components.core.errors import DataError, SettingsError
 from components.core.records import MANIFEST_COLUMNS
 from components.datasets.loading import read_split
@@ -19,7 +19,7 @@ from components.datasets.manifest import measure
 from components.datasets.settings import SplitSettings
 from components.datasets.splits import split
 from components.detectors.catalogue import settings_for
-from components.detectors.contract import Fit, Optimise
+from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.prn import PRN, Attention, Exchange, Pointwise
 from components.detectors.parts.blocks import focal
 from components.training.data import FileImages, FitImages
@@ -311,8 +311,8 @@ def test_it_trains_on_labelled_anomalies_only_where_there_are_any(folder, monkey
         used.clear()
         torch.manual_seed(0)
         detector = PRN(TINY)
-        prototypes, segmentation = detector.stages(training_data(folder, count))
-        assert isinstance(prototypes, Fit)
+        prototypes, segmentation = detector.phases(training_data(folder, count))
+        assert isinstance(prototypes, OnePass)
         assert isinstance(segmentation, Optimise)
         assert {10 if shade < 60 else 240 for shade in used} == expected
     normals = len(prototypes.table)

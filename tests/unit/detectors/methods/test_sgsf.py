@@ -46,7 +46,7 @@ def batch(count: int = 8) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_it_learns_from_images_forged_by_saliency():
     for preset, wanted in (("paper", ("saliency",)), ("cpu", ("saliency", "shade")), ("tiny", ("saliency",))):
         data = Named()
-        list(SGSF(dataclasses.replace(settings_for("sgsf", preset), widths=(2, 2, 2))).stages(data))
+        list(SGSF(dataclasses.replace(settings_for("sgsf", preset), widths=(2, 2, 2))).phases(data))
         assert data.asked[0][0] == wanted
 
 
@@ -62,15 +62,15 @@ def test_features_of_clean_images_come_before_those_of_forged_ones():
         pass
 
     forged = Forged()
-    (stage,) = made(guidance="frozen").stages(Both())
-    clean, seen = stage.table.tables[3:]
+    (phase,) = made(guidance="frozen").phases(Both())
+    clean, seen = phase.table.tables[3:]
     assert (clean.table, clean.copies, seen) == (["Both"], TINY.copies, ["Forged"])
 
 
 def test_few_normal_images_get_more_epochs_whatever_the_copies():
     for copies in (1, 4):
-        (stage,) = made(draws=10, epochs=2, copies=copies).stages(Repeats(copies))
-        assert stage.epochs == 5  # two normal images
+        (phase,) = made(draws=10, epochs=2, copies=copies).phases(Repeats(copies))
+        assert phase.epochs == 5  # two normal images
 
 
 def test_three_images_of_four_are_forged():
@@ -117,8 +117,8 @@ def test_the_guidance_network_has_no_way_around_its_bottleneck():
 
 def test_both_networks_learn_together_and_segmentation_reaches_the_guidance():
     detector = made()
-    (stage,) = detector.stages(Named())
-    assert {id(p) for p in stage.parameters} == {id(p) for p in detector.parameters()}
+    (phase,) = detector.phases(Named())
+    assert {id(p) for p in phase.parameters} == {id(p) for p in detector.parameters()}
     for detach in (False, True):
         detector = made(detach=detach, weight=0.0)
         detector.loss(batch()).backward()

@@ -111,5 +111,5 @@ def test_nothing_of_a_class_reaches_the_detector():
             assert backbone is detector.backbone
             return "features"
 
-    (stage,) = detector.stages(Given())
-    assert stage.table == "features"
+    (phase,) = detector.phases(Given())
+    assert phase.table == "features"

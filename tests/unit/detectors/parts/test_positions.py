@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.floor import closed_form
-from components.backbones.store import FeatureStore
+from components.backbones.features import FeatureStore
 from components.detectors.catalogue import create, settings_for
 from components.detectors.parts.blocks import Positions
 from components.training.data import FileImages, FitImages

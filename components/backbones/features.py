@@ -35,7 +35,7 @@ TRIES = 5
 Extract = Callable[[Tensor], Sequence[np.ndarray]]
 
 
-class Images(Protocol):
+class ImageSource(Protocol):
     """A fixed sequence of images; ``key`` identifies their content."""
 
     @property
@@ -76,7 +76,7 @@ class LiveFeatures:
     """Features computed at every draw, where the store is off."""
 
     backbone: Backbone
-    images: Images
+    images: ImageSource
 
     def __len__(self) -> int:
         return len(self.images)
@@ -110,7 +110,7 @@ class FeatureStore:
     limit_gb: float = 20.0
     usage: Usage = field(default_factory=Usage, compare=False)
 
-    def features(self, backbone: Backbone, images: Images) -> Features:
+    def features(self, backbone: Backbone, images: ImageSource) -> Features:
         """The features of *images*, computed and written if the store lacks them.
 
         Where the store cannot be written they are computed at every draw, and one warning says so.
@@ -125,7 +125,7 @@ class FeatureStore:
             log.warning("features are computed without the store, which takes longer (train.store): %s", error)
             return LiveFeatures(backbone, images)
 
-    def _stored(self, root: Path, backbone: Backbone, images: Images) -> FeatureTable:
+    def _stored(self, root: Path, backbone: Backbone, images: ImageSource) -> FeatureTable:
         entries = [root / values_hash([key, images.key])[:24] for key in backbone.tap_keys()]
         with locked(root / f"{values_hash([backbone.base_key(), images.key])[:24]}.lock"):
             for _ in range(
@@ -152,7 +152,7 @@ class FeatureStore:
         self.usage.misses += 1
         return False
 
-    def _compute(self, backbone: Backbone, images: Images, entries: dict[int, Path]) -> None:
+    def _compute(self, backbone: Backbone, images: ImageSource, entries: dict[int, Path]) -> None:
         started = time.perf_counter()
         with ExitStack() as stack:
             folders = {i: stack.enter_context(atomic_dir(entry)) for i, entry in entries.items()}
@@ -175,7 +175,7 @@ class FeatureStore:
                 del sizes[entry]
 
 
-def _fill(folders: dict[int, Path], backbone: Backbone, images: Images, extract: Extract) -> None:
+def _fill(folders: dict[int, Path], backbone: Backbone, images: ImageSource, extract: Extract) -> None:
     shapes = {i: (len(images), backbone.channels[i], backbone.grids[i], backbone.grids[i]) for i in folders}
     arrays = {i: _reserved(folders[i] / "tap.npy", shapes[i]) for i in folders}
     for start in progress(range(0, len(images), BATCH), f"features of {len(images)} images"):

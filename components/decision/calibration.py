@@ -1,0 +1,82 @@
+"""calibration.json as a record: the operating point of one model, from normal images alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.core.artefacts import read_json
+from components.decision.conformal import Table, decide, p_values
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of the calibrate normals; *table* where it decides by its own, *threshold* None where it cannot."""
+
+    n: int
+    threshold: float | None
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """*interval* holds the true false-alarm rate with *confidence*; *scale* is that of heat maps, by quantile.
+
+    *model* is the hash of the model whose scores these are; None in files of older versions.
+    """
+
+    table: Table
+    n: int
+    interval: tuple[float, float]
+    confidence: float
+    groups: Mapping[str, Group]
+    scale: Mapping[str, float]
+    model: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "Calibration":
+        """The record of a file calibration.json."""
+        return cls.of(read_json(path))
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Calibration":
+        """The record of what calibration.json holds."""
+        groups = {name: _group(values, own) for name, own in values.get("groups", {}).items()}
+        low, high = values["false_alarm_interval"]
+        return cls(
+            Table.of(values), values["n"], (low, high), values["confidence"], groups, values.get("map", {}),
+            values.get("model"),
+        )  # fmt: skip
+
+    @property
+    def alpha(self) -> float:
+        return self.table.alpha
+
+    @property
+    def threshold(self) -> float:
+        return self.table.threshold
+
+    @property
+    def own(self) -> dict[str, Group]:
+        """The groups that have a table of their own."""
+        return {name: group for name, group in self.groups.items() if group.table}
+
+    def table_of(self, group: str | None) -> Table:
+        """The table that decides for *group*: its own where it has one, otherwise the overall one."""
+        known = self.groups.get(group) if group is not None else None
+        return known.table if known and known.table else self.table
+
+    def decide(self, scores: np.ndarray, groups: Sequence[str | None]) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """p-values, decisions and thresholds of *scores* (N,), each by the table of its group."""
+        p, limits, decisions = np.empty(len(scores)), np.empty(len(scores)), np.empty(len(scores), object)
+        for group in set(groups):
+            at, table = np.array([g == group for g in groups]), self.table_of(group)
+            p[at], decisions[at], limits[at] = p_values(table, scores[at]), decide(table, scores[at]), table.threshold
+        return p, list(decisions), limits
+
+
+def _group(overall: Mapping[str, Any], own: Mapping[str, Any]) -> Group:
+    table = Table.of({**overall, **own}) if "scores" in own else None
+    return Group(own["n"], own["threshold"], table)
