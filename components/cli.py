@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from components.core.boundary import DEBUG, boundary
 from components.core.errors import SettingsError
@@ -195,10 +194,10 @@ def fit(
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
     from components.pipeline.fit import FitRequest, fit_folder
-    from components.pipeline.sections import put, sections_of
+    from components.pipeline.sections import assignment, put, sections_of
 
     sections, overrides = sections_of(params, data.resolve().name, detector) if params else ({}, {})
-    for key, value in (_assignment(text) for text in setting or []):
+    for key, value in (assignment(text) for text in setting or []):
         if not put(sections, key, value):
             overrides[key] = value
     if declared := _declared(good, defect, groups):
@@ -207,16 +206,6 @@ def fit(
     request = FitRequest(detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides,
                          checkpoint_every, sections)  # fmt: skip
     say(f"run in {fit_folder(request, out)}")
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    key, sign, value = text.partition("=")
-    if not sign:
-        raise SettingsError(f"--set {text}: write key=value")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise SettingsError(f"--set {text}: the value is no YAML; put it in quotes") from None
 
 
 @app.command(epilog="Example: loupe evaluate runs/photos --data photos")

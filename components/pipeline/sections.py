@@ -45,6 +45,17 @@ def _of_set(part: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return {} if part and all(isinstance(value, Mapping) for value in part.values()) else part
 
 
+def assignment(text: str) -> tuple[str, Any]:
+    """Key and value of ``--set key=value``. Raises SettingsError."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise SettingsError(f"--set {text}: write key=value")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {text}: the value is no YAML; put it in quotes") from None
+
+
 def put(sections: Sections, key: str, value: Any) -> bool:
     """Set *key*, such as validation.max_side, if its first part is a section; False if it is a detector's."""
     section, _, rest = key.partition(".")

@@ -16,6 +16,7 @@ from components.pipeline.params import load_params
 COMMANDS = [
     ["doctor"],
     ["cache"],
+    ["new-detector"],
     ["detectors"],
     ["data", "add"],
     ["data", "check"],
@@ -83,6 +84,7 @@ def test_detectors_as_json():
             ("evaluate", ".", "--labelled", ".", "--masks", "black"),
             "--masks is 'black'; choose one of 'auto', 'marked'",
         ),
+        (("new-detector", "padim"), "is no checkout of Loupe"),
         (("score", "nowhere", "a.png", "--out", "x.parquet"), "holds no manifest.json"),
         (("data", "add", "x", "--adapter", "mvtec"), "choose one of elpv, mtd, folder"),
     ],

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.test_inbox import AT, LATER, png, process, records
 
 from components.core.filenames import hidden
 from components.decision.bundle import Bundle
@@ -16,6 +15,7 @@ from components.service import filing, inbox
 from components.service.inbox import Processed
 from components.service.settings import InboxSettings
 from components.storage import LocalStore, open_store
+from tests.unit.service.test_inbox import AT, LATER, png, process, records
 
 
 @pytest.fixture(scope="module")

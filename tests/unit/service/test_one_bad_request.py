@@ -10,8 +10,7 @@ from PIL import Image
 
 from components.core.errors import StorageError
 from components.decision.bundle import Bundle
-from components.service import recorder
-from components.service import routes as app
+from components.service import answers, recorder, routes
 from components.service.batcher import Batcher
 from components.service.champion import Champion
 from components.service.settings import ServiceSettings
@@ -29,7 +28,7 @@ def png(seed=1):
 def client(bundle, tmp_path):
     settings = ServiceSettings(spool=str(tmp_path / "spool"), threads=1)
     kept = recorder.Recorder(open_store(str(tmp_path / "store")), settings)
-    served = app.create_app(Champion(str(bundle), None, tmp_path / "models", 1), kept, settings)
+    served = routes.create_app(Champion(str(bundle), None, tmp_path / "models", 1), kept, settings)
     with TestClient(served, raise_server_exceptions=False) as opened:
         yield opened
 
@@ -52,7 +51,7 @@ def test_a_decoder_may_raise_anything(client, monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-    ("place", "name"), [(Bundle, "score"), (app, "judged"), (recorder.Recorder, "append"), (app, "_heat")]
+    ("place", "name"), [(Bundle, "score"), (answers, "entry"), (recorder.Recorder, "append"), (answers, "_heat")]
 )
 def test_a_failure_behind_the_decoder_is_a_sentence_too(client, monkeypatch, place, name):
     with monkeypatch.context() as patch:
@@ -131,5 +130,5 @@ def test_the_page_starts_empty_when_the_store_holds_nonsense(client, monkeypatch
     for error in (StorageError("away"), ValueError("no parquet")):
         service = client.app.state.service
         monkeypatch.setattr(service.recorder, "load", lambda error=error: (_ for _ in ()).throw(error))
-        app._remember(service)
+        routes._remember(service)
     assert ask(client) == (200, "")
