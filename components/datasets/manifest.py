@@ -72,8 +72,10 @@ def _white(data: Path, rows: Sequence[Row], settings: DataSettings) -> float | N
     low, high = min(found), max(found)
     white = full_scale(high)
     if low == 1 and high > 1:
-        raise DataError(f"{data}: {printable(found[low])} has values from 0 to 1, {printable(found[high])} up to "
-                        f"{high:g}; export them alike, or set data.white")  # fmt: skip
+        raise DataError(
+            f"{data}: {printable(found[low])} has values from 0 to 1, {printable(found[high])} up to "
+            f"{high:g}; export them alike, or set data.white"
+        )
     log.info("%s: files of more than 8 bits reach %g (%s); white is %g", data, high, printable(found[high]), white)
     return white
 

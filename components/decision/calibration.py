@@ -46,9 +46,14 @@ class Calibration:
         groups = {name: _group(values, own) for name, own in values.get("groups", {}).items()}
         low, high = values["false_alarm_interval"]
         return cls(
-            Table.of(values), values["n"], (low, high), values["confidence"], groups, values.get("map", {}),
+            Table.of(values),
+            values["n"],
+            (low, high),
+            values["confidence"],
+            groups,
+            values.get("map", {}),
             values.get("model"),
-        )  # fmt: skip
+        )
 
     @property
     def alpha(self) -> float:

@@ -79,9 +79,17 @@ def _history(out: Path, history: list[dict[str, Any]]) -> None:
 
 
 def gallery(
-    out: Path, data: Path, table: pd.DataFrame, result: pd.DataFrame, maps: np.ndarray, masks: dict[int, np.ndarray],
-    scale: Mapping[str, float], count: int, rules: Decoding = DEFAULT, split: str = "test",
-) -> None:  # fmt: skip
+    out: Path,
+    data: Path,
+    table: pd.DataFrame,
+    result: pd.DataFrame,
+    maps: np.ndarray,
+    masks: dict[int, np.ndarray],
+    scale: Mapping[str, float],
+    count: int,
+    rules: Decoding = DEFAULT,
+    split: str = "test",
+) -> None:
     """gallery.png and index.html: four rows of images, each with its heat map below."""
     out.mkdir()
     chosen = _chosen(result, count)

@@ -19,9 +19,15 @@ Decide = Callable[[np.ndarray, list[str]], list[Any]]
 
 
 def compare(
-    answer: Scorer, graph: Path, paths: list[Path], names: list[str], decisions: Decide, groups: list[str],
-    tolerance: float, rules: Decoding = DEFAULT,
-) -> dict[str, Any]:  # fmt: skip
+    answer: Scorer,
+    graph: Path,
+    paths: list[Path],
+    names: list[str],
+    decisions: Decide,
+    groups: list[str],
+    tolerance: float,
+    rules: Decoding = DEFAULT,
+) -> dict[str, Any]:
     """Scores, maps and decisions of both on whole files and one batch; differences relative to the span of values.
 
     *answer* is the detector, or its early answer; *decisions* tells what scores and the groups of their images come to.

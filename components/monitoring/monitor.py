@@ -69,9 +69,14 @@ def _records(
 
 
 def _judge(
-    store: Store, bundle: Path, model: str, window: list[Record], earlier: list[Verdict], settings: MonitorSettings,
+    store: Store,
+    bundle: Path,
+    model: str,
+    window: list[Record],
+    earlier: list[Verdict],
+    settings: MonitorSettings,
     at: datetime,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     from components.monitoring.evidently import Comparison
 
     raw = read_reference(bundle)
@@ -88,12 +93,20 @@ def _judge(
     report = compared.save(root / "reports" / f"{name}.html") if reasons else root / "workspace"
     compared.show(Path(settings.workspace), f"{model}: {source}")
     verdict = Verdict(
-        action, name, source, model, version, number, bool(reasons), said,
+        action,
+        name,
+        source,
+        model,
+        version,
+        number,
+        bool(reasons),
+        said,
         {"n": len(window), "first": list(table.order(window[0])), "last": list(table.order(window[-1]))},
-        {c: {"value": values[c], "limit": limits[c]} for c in limits}, str(report),
+        {c: {"value": values[c], "limit": limits[c]} for c in limits},
+        str(report),
         {"reference": file_hash(bundle / "reference.parquet"), "window": values_hash([r["record_id"] for r in window])},
         at.isoformat(),
-    )  # fmt: skip
+    )
     store.put_new(_key(verdict), json.dumps(plain(verdict), indent=1).encode())
     log.info("%s: %s (%s)", name, action, said[0])
     return verdict
@@ -133,8 +146,12 @@ def unanswered(store: Store, settings: MonitorSettings, at: datetime) -> list[Ve
         if _times(note) <= settings.again:
             found.append(verdict)
         else:
-            log.warning("%s: %d events and no decision; see the runs of the flow retrain, then `loupe retrain %s`",
-                        verdict.id, _times(note), verdict.id)  # fmt: skip
+            log.warning(
+                "%s: %d events and no decision; see the runs of the flow retrain, then `loupe retrain %s`",
+                verdict.id,
+                _times(note),
+                verdict.id,
+            )
     return found
 
 

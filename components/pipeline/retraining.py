@@ -96,8 +96,11 @@ class Retraining:
         champion = registry.champion(self.verdict.model)
         if champion is None or self._bundle(registry, champion)[1] != self.verdict.model_version:
             return f"the champion is no longer {self.verdict.model_version}, which the verdict is about"
-        recent = [d for d in decisions(self.store, self.verdict.model)
-                  if d.challenger and at - datetime.fromisoformat(d.at) < timedelta(days=1)]  # fmt: skip
+        recent = [
+            d
+            for d in decisions(self.store, self.verdict.model)
+            if d.challenger and at - datetime.fromisoformat(d.at) < timedelta(days=1)
+        ]
         limit = self.params.retrain.per_day
         return f"{len(recent)} retrainings in 24 hours; retrain.per_day is {limit}" if len(recent) >= limit else None
 
@@ -166,8 +169,15 @@ class Retraining:
         stages, registry = self.stages, Registry(self.params.registry)
         best = max(detectors, key=lambda name: synthetic_score(stages.of(name)))
         champion, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
-        figures = compare(champion, stages.of(best) / "bundle", stages.folder / "split", stages.folder / "synthetic",
-                          stages.data, self.verdict.source, self.folder / "figures.json")  # fmt: skip
+        figures = compare(
+            champion,
+            stages.of(best) / "bundle",
+            stages.folder / "split",
+            stages.folder / "synthetic",
+            stages.data,
+            self.verdict.source,
+            self.folder / "figures.json",
+        )
         summary = read_json(self.folder / "candidates" / "candidates.json")
         settings = self.params.retrain.gate
         return best, gate(figures["champion"], figures["challenger"], summary["contamination"], settings)
@@ -185,9 +195,21 @@ class Retraining:
         act = registry.promote if outcome.action == "promote" else registry.refuse
         act(name, challenger, outcome.reasons, evidence, at)
         return self._store(
-            Retrained(outcome.action, self.verdict.id, name, self.verdict.source, champion, challenger, outcome.reasons,
-                      summary["pool"], summary["contamination"], version(pin), str(self.folder), at.isoformat())
-        )  # fmt: skip
+            Retrained(
+                outcome.action,
+                self.verdict.id,
+                name,
+                self.verdict.source,
+                champion,
+                challenger,
+                outcome.reasons,
+                summary["pool"],
+                summary["contamination"],
+                version(pin),
+                str(self.folder),
+                at.isoformat(),
+            )
+        )
 
     def _registered(self, registry: Registry) -> str | None:
         """The version an interrupted attempt has registered already."""
@@ -201,10 +223,21 @@ class Retraining:
         summary = read_json(path) if path.exists() else {}
         champion = Registry(self.params.registry).champion(self.verdict.model)
         return self._store(
-            Retrained("refuse", self.verdict.id, self.verdict.model, self.verdict.source, str(champion), None,
-                      (reason,), summary.get("pool"), summary.get("contamination"), None, str(self.folder),
-                      at.isoformat())
-        )  # fmt: skip
+            Retrained(
+                "refuse",
+                self.verdict.id,
+                self.verdict.model,
+                self.verdict.source,
+                str(champion),
+                None,
+                (reason,),
+                summary.get("pool"),
+                summary.get("contamination"),
+                None,
+                str(self.folder),
+                at.isoformat(),
+            )
+        )
 
     def _store(self, outcome: Retrained) -> Retrained:
         self.store.put_new(f"{DECISIONS}/{self.verdict.id}.json", json.dumps(plain(outcome), indent=1).encode())
