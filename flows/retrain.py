@@ -13,9 +13,8 @@ from components.core.errors import DataError
 from components.core.progress import show_logs
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import load_params
-from components.pipeline.retraining import Retraining
+from components.pipeline.retraining import Retrained, Retraining
 from components.registry.gate import Gate
-from components.retraining.outcomes import Retrained
 from flows.slot import training_slot
 
 
