@@ -20,7 +20,8 @@ from components.datasets.adapters import listed
 from components.datasets.loading import DECODING, LISTING
 from components.datasets.rows import Row
 from components.datasets.settings import DataSettings
-from components.pictures.decoding import Decoding, Picture, full_scale, largest, picture
+from components.pictures.decoding import Decoding, Picture, full_scale, largest
+from components.pictures.kept import picture
 from components.pictures.masks import AS_IS, Reading, Region, mask_paths, read_as, sizes
 from components.pictures.measuring import grey, statistics
 

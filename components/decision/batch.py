@@ -18,7 +18,7 @@ from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
-from components.pictures.decoding import decode
+from components.pictures.kept import decode
 from components.pictures.listing import BROKEN, UNREADABLE, pictures
 from components.pictures.measuring import grey, statistics
 

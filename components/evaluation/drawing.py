@@ -12,7 +12,8 @@ from matplotlib import pyplot as plt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from components.core.artefacts import read_json
-from components.pictures.decoding import DEFAULT, Decoding, decode
+from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.kept import decode
 
 mpl.use("Agg")
 PLAIN = {"Software": None}  # no version in the file: same picture, same bytes

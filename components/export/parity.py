@@ -11,8 +11,9 @@ from components.core.progress import progress
 from components.core.runtime import session
 from components.decision.conformal import span
 from components.detectors.contract import Scores
-from components.pictures.decoding import DEFAULT, Decoding, decode
+from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.imaging import to_tensor
+from components.pictures.kept import decode
 
 Scorer = Callable[[torch.Tensor], Scores]
 Decide = Callable[[np.ndarray, list[str]], list[Any]]
