@@ -18,7 +18,7 @@ from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
-from components.pictures.kept import decode
+from components.pictures.decoding import decode
 from components.pictures.listing import BROKEN, UNREADABLE, pictures
 from components.pictures.measuring import grey, statistics
 
@@ -134,7 +134,19 @@ def record(
     cascade: bool = False,
 ) -> ScoreRecord:
     """The score record of one image, and which graph answered. Raises DataError when it is none."""
-    pixels = decode(image, name, bundle.decoding)
+    return record_of(bundle, decode(image, name, bundle.decoding), name, source, maps, group, cascade)
+
+
+def record_of(
+    bundle: Bundle,
+    pixels: np.ndarray,
+    name: str,
+    source: str,
+    maps: Path | None = None,
+    group: str | None = None,
+    cascade: bool = False,
+) -> ScoreRecord:
+    """``record`` of what is decoded already: uint8 (H, W, 3)."""
     started = time.perf_counter()
     answer = bundle.answer(tensor(pixels)[None], group, cascade)
     latency = 1000 * (time.perf_counter() - started)

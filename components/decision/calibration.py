@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from components.core.artefacts import read_json
-from components.decision.conformal import Table, decide, p_values
+from components.decision.conformal import Table, called, p_values
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Calibration:
         p, limits, decisions = np.empty(len(scores)), np.empty(len(scores)), np.empty(len(scores), object)
         for group in set(groups):
             at, table = np.array([g == group for g in groups]), self.table_of(group)
-            p[at], decisions[at], limits[at] = p_values(table, scores[at]), decide(table, scores[at]), table.threshold
+            p[at], limits[at] = p_values(table, scores[at]), table.threshold
+            decisions[at] = [called(one, table.alpha) for one in p[at]]
         return p, list(decisions), limits
 
 
