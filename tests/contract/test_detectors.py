@@ -41,11 +41,6 @@ def images(product) -> FileImages:
     return FileImages(tuple(paths), tuple(p.name for p in paths))
 
 
-@pytest.fixture(scope="session")
-def store(tmp_path_factory) -> FeatureStore:
-    return FeatureStore(tmp_path_factory.mktemp("features"))
-
-
 def trained(
     case: str, images: FileImages, store: FeatureStore, folder: Path, every: float = 1e9, fabric=None, **changes
 ):

@@ -170,8 +170,8 @@ def test_young_records_wait_for_the_next_run(log, judge):
 
 def test_drift_of_one_source_asks_for_retraining_with_report_and_numbers(log, judge):
     store, write = log
-    write(60)
-    write(60, source="line-2")
+    write(20)
+    write(20, source="line-2")
     judge()
     write(40, shift=60.0)
     write(40, source="line-2")
@@ -200,9 +200,9 @@ def test_the_dashboard_has_one_run_per_window(log, judge, tmp_path):
 @pytest.mark.parametrize("source", ["Presse Süd", "Linie=1 100%41", "产线-2", "a-1-00001", "x" * 200])
 def test_a_source_of_any_name_is_judged_and_its_verdicts_are_found(log, judge, source):
     store, write = log
-    write(60, source=source)
+    write(20, shift=60.0, source=source)
     judge()
-    write(40, shift=60.0, source=source)
+    write(20, shift=60.0, source=source)
     asked = judge()[-1]
     assert (asked.source, asked.action, Path(asked.evidence).exists()) == (source, "retrain", True)
     assert find(store, asked.id) == asked
