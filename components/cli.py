@@ -13,9 +13,12 @@ from components.core.errors import SettingsError
 from components.core.progress import show_logs
 
 app = typer.Typer(
-    help="Visual inspection without defect labels.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False, rich_markup_mode=None,
-)  # fmt: skip
+    help="Visual inspection without defect labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -203,8 +206,9 @@ def fit(
     if declared := _declared(good, defect, groups):
         sections["data"] = {**sections.get("data", {}), **declared}
     chosen = tuple(group) if group else None
-    request = FitRequest(detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides,
-                         checkpoint_every, sections)  # fmt: skip
+    request = FitRequest(
+        detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections
+    )
     say(f"run in {fit_folder(request, out)}")
 
 

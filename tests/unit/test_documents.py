@@ -97,3 +97,13 @@ def test_every_trouble_names_a_test_that_is_there():
     for file, name in named:
         path = Path(file) if file.startswith("tests/") else unit[file]
         assert f"def {name}(" in path.read_text(), f"{file}::{name}"
+
+
+def test_no_line_of_a_document_is_longer_than_a_screen():
+    long = [
+        f"{page}: {number}"
+        for page in (*Path().glob("*.md"), *Path("docs").rglob("*.md"))
+        for number, line in enumerate(page.read_text().splitlines(), 1)
+        if len(line) > 120 and "methods" not in page.parts
+    ]
+    assert long == []
