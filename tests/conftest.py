@@ -22,14 +22,36 @@ os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start as well
 # What runs of this user left behind is nothing to the tests, nor the other way round; set before Prefect is imported.
 FLOWS = tempfile.TemporaryDirectory(prefix="loupe-flows-")
 os.environ["PREFECT_HOME"] = FLOWS.name
-WORKER = "PYTEST_XDIST_WORKER" in os.environ
-if not WORKER:  # the workers inherit the cache: graphs of backbones and features are computed once for all
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the cache: what is in it is computed once for all
     CACHE = tempfile.TemporaryDirectory(prefix="loupe-cache-")
     os.environ["LOUPE_CACHE"] = CACHE.name
 
 
+TESTS = Path(__file__).parent
+LONG = (  # in this order
+    "loop/test_loop.py", "contract/test_detectors.py", "service/test_nothing_lost.py", "flows/test_slot.py",
+    "flows/test_both_ways.py", "unit/detectors/test_new_detector.py", "e2e/test_fit.py", "unit/test_benchmarks.py",
+    "e2e/test_examples.py", "unit/calibration/test_cascade.py", "unit/monitoring/test_monitoring.py",
+    "unit/pipeline/test_joined_views.py",
+)  # fmt: skip
+
+
 def pytest_addoption(parser) -> None:
     parser.addoption("--golden", action="store_true", help="store the golden numbers of today: make golden NAME=...")
+
+
+# Who asks for one of these waits for a training or for the export of a graph.
+TRAINED = {"patchcore", "bundle", "other_bundle", "without_test", "store", "run", "trained", "fitted"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Mark what is slow; and files that take long begin first, or a worker would wait for the other at the end."""
+    for item in items:
+        if TRAINED & set(item.fixturenames):
+            item.add_marker("slow")
+    long = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: long.get(item.path.relative_to(TESTS).as_posix(), len(LONG)))
 
 
 def tile(seed: int, side: int = 96) -> np.ndarray:
@@ -46,10 +68,10 @@ def tiles() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory) -> Path:
+def shared(pytestconfig, tmp_path_factory) -> Path:
     """A folder of all workers of this test run, for what is written by ``once``."""
     base = tmp_path_factory.getbasetemp()
-    return (base.parent if WORKER else base) / "shared"
+    return (base.parent if hasattr(pytestconfig, "workerinput") else base) / "shared"
 
 
 def once(folder: Path, make) -> Path:
@@ -89,11 +111,11 @@ def _save(path, pixels) -> None:
 
 
 @pytest.fixture(scope="session")
-def store(shared):
+def store():
     """A store of features for all tests of this run: the graph of a backbone takes seconds to export."""
     from components.backbones.features import FeatureStore
 
-    return FeatureStore(shared / "features")
+    return FeatureStore(Path(os.environ["LOUPE_CACHE"]) / "features")
 
 
 SMALL = ("--preset", "tiny", "--alpha", "0.2")

@@ -54,7 +54,8 @@ class Backbone(nn.Module):
         self.reductions = tuple(taps.reduction())
         for part in self.net.modules():
             if getattr(part, "inplace", False):
-                part.inplace = False  # the same values, and an export to ONNX takes two thirds of the time
+                # The same values, and an export to ONNX takes two thirds of the time.
+                part.inplace = False  # type: ignore[assignment]
         # Channels last is faster on CPU and GPU alike.
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)

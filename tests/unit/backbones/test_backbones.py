@@ -87,6 +87,7 @@ def test_a_site_brings_its_own_weights(tmp_path, monkeypatch):
     assert [tuple(t.shape) for t in taps] == [(1, 64, 16, 16), (1, 128, 8, 8)]
 
 
+@pytest.mark.slow
 def test_store_gives_the_features_of_the_backbone(backbone, images, tmp_path):
     table = FeatureStore(tmp_path).features(backbone, images)
     with torch.inference_mode():
@@ -135,6 +136,7 @@ def _ask(root, paths, hashes, size, done):
     done.put((store.usage.hits, store.usage.misses))
 
 
+@pytest.mark.slow
 def test_two_processes_that_ask_for_the_same_features_compute_them_once(images, tmp_path):
     context = multiprocessing.get_context("spawn")
     done = context.Queue()

@@ -44,6 +44,7 @@ def flat(tmp_path):
 
 
 @pytest.mark.parametrize("which", ["flat", "without_test"])
+@pytest.mark.slow
 def test_flat_film_and_good_pictures_alone_pass_the_gate(which, request):
     run = request.getfixturevalue(which)
     parity = read_json(run / "bundle" / "parity.json")

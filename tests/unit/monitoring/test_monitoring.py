@@ -30,6 +30,7 @@ def normal(n, seed, shift=0.0):
 
 
 @pytest.mark.parametrize("n", [20, 100])
+@pytest.mark.slow
 def test_distances_are_evidentlys(n):
     reference, window = normal(80, 0), normal(n, 1, 0.3)
     seen = Comparison(reference, window, dict.fromkeys(COLUMNS, 1.0), AT, []).values()
@@ -54,6 +55,7 @@ def test_200_windows_without_drift_are_flagged_as_rarely_as_promised(n):
     assert fixed == 50  # what a limit that does not know n says of the same kind of data
 
 
+@pytest.mark.slow
 def test_limits_shrink_with_the_window_down_to_the_least_effect():
     reference = normal(2000, 0)
     wide, narrow = (bounds(reference, n, QUICK).limits["score"] for n in (30, 300))
