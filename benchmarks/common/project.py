@@ -30,8 +30,8 @@ def make(project: Path, name: str, good: Sequence[Path], config: dict[str, Any])
     shutil.rmtree(project, ignore_errors=True)
     folder = project / "data" / name / "train" / "good"
     folder.mkdir(parents=True)
-    for path in good:
-        shutil.copy2(path, folder)
+    for picture in good:
+        shutil.copy2(picture, folder)
     (project / "params.yaml").write_text(yaml.safe_dump(config))
     (project / ".gitignore").write_text(f"/data/{name}\n{IGNORED}")
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", f"data/{name}"],

@@ -55,7 +55,7 @@ def trained(
             yield phase
             behind(phase.name)
 
-    detector.phases = watched  # type: ignore[method-assign]
+    detector.phases = watched  # type: ignore[method-assign, assignment]
     fabric = Fabric(accelerator="auto", devices=1)
     fabric.to_device(detector)
     loop = Loop(detector, select, Nowhere(), seed, float("inf"), fabric)
@@ -81,8 +81,8 @@ def scored(detector: Detector, table: Any, batch: int = 16) -> tuple[np.ndarray,
         inputs = moved(table.take(range(i, min(i + batch, len(table)))), device)
         image, maps = detector.score(inputs, (SIDE, SIDE))
         found.append((image.double().cpu(), maps[:, 0, ::STEP, ::STEP].float().cpu()))
-    images, maps = (torch.cat(part).numpy() for part in zip(*found, strict=True))
-    return finite(images), finite(maps)
+    scores, marked = (torch.cat(part).numpy() for part in zip(*found, strict=True))
+    return finite(scores), finite(marked)
 
 
 def finite(values: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ class Stack:
         words += [word for name, every in seconds.items() for word in ("--every", f"{name}={every}")]
         self._ask("up", *words)
         lines = (self.project / ".stack" / "environment").read_text().splitlines()
-        os.environ.update(line.removeprefix("export ").split("=", 1) for line in lines)  # type: ignore[arg-type]
+        os.environ.update(dict(line.removeprefix("export ").split("=", 1) for line in lines))
         os.chdir(self.project)
 
     def down(self) -> None:

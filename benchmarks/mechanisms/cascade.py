@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.common.results import RESULTS, WORK, add
 from benchmarks.common.runner import clocked, options, tell
-from components.core.artefacts import tree_hash
+from components.core.artefacts import read_json, tree_hash
 from components.core.errors import DataError
 from components.core.progress import progress
 from components.datasets.loading import rows
@@ -25,6 +25,7 @@ from components.pictures.decoding import decode
 from components.pipeline.params import load_params
 from components.pipeline.stages import Stages
 
+EXITS = ("n", "share", "low", "high", "normal", "alpha")  # what of cascade.json is told
 ORDER = {("edge", "normal"): 0, ("full", "normal"): 1, ("full", "anomalous"): 1, ("edge", "anomalous"): 2}
 
 
@@ -61,7 +62,7 @@ def measured(bundle: Path, split: Path, data: Path, limit: int | None = None) ->
     return {
         "detector": opened.manifest.detector,
         "images": {"normal": int(normal.sum()), "anomalous": int((~normal).sum())},
-        "exits": {k: v for k, v in opened.edge[1].items() if k in ("n", "share", "low", "high", "normal", "alpha")},
+        "exits": {k: v for k, v in read_json(bundle / "cascade.json").items() if k in EXITS},
         "early": {
             "all": share(early),
             "of_normal": share(early[normal]),
@@ -95,8 +96,8 @@ def scored(bundle: Bundle, table: pd.DataFrame, data: Path) -> tuple[pd.DataFram
         image = tensor(decode(data / name, rules=bundle.decoding))[None]
         for kind, records in zip((False, True), found, strict=True):
             answer, ms = clocked(bundle.answer, image, group if group in known else None, kind)
-            p, decision, _ = answer.verdict
-            records.append({"graph": answer.graph, "score": answer.score, "p": p, "decision": decision, "ms": ms})
+            told = {"graph": answer.graph, "score": answer.score, "decision": answer.decided.decision}
+            records.append({**told, "p": answer.decided.p_value, "ms": ms})
         found[1][-1]["edge"] = float(bundle.edge[0].run(["score"], {"image": image})[0][0])
     return pd.DataFrame(found[0]), pd.DataFrame(found[1])
 

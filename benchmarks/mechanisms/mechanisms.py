@@ -99,7 +99,8 @@ def planned(names: Iterable[str]) -> list[Training]:
 def trainings(name: str, view: str) -> Iterator[Training]:
     """The full method for every seed, with all that can be scored from it; the other variants, main claims thrice."""
     mechanisms = STUDIES[name].mechanisms
-    free = {label({}): ({}, None)} | {label(o): (o, m.behind) for m in mechanisms if m.behind for o in m.sides() if o}
+    free: dict[str, tuple[Overrides, str | None]] = {label({}): ({}, None)}
+    free |= {label(o): (o, m.behind) for m in mechanisms if m.behind for o in m.sides() if o}
     for seed in SEEDS:
         yield Training(name, view, seed, (), tuple(free.values()))
         asked = [m for m in mechanisms if not m.behind and (m.main or not seed)]
@@ -195,9 +196,8 @@ def compared(name: str, view: str, mechanism: Mechanism) -> dict[str, Any] | Non
     if not seeds:
         return None
     on, off = ([pairs[s][i] for s in seeds] for i in (0, 1))
-    low, high = paired(
-        View.of(view).labels(), *(np.stack([np.load(file(k, "npy")) for k in side]) for side in (on, off))
-    )
+    with_it, without = (np.stack([np.load(file(k, "npy")) for k in side]) for side in (on, off))
+    low, high = paired(View.of(view).labels(), with_it, without)
     differences = [known[a]["auroc"] - known[b]["auroc"] for a, b in zip(on, off, strict=True)]
     full = [known[k]["auroc"] for s in SEEDS if (k := key(name, view, {}, s)) in known]
     noise = 0.0 if mechanism.behind or len(seeds) > 1 else max(full) - min(full)

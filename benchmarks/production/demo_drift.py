@@ -12,8 +12,10 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,12 +89,12 @@ def say(text: str) -> None:
     sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
 
 
-def stored_verdicts(source: str) -> list[dict]:  # type: ignore[type-arg]
+def stored_verdicts(source: str) -> list[dict[str, Any]]:
     store = open_store(os.environ["LOUPE_STORE"])
     return [json.loads(store.get(key)) for key in store.keys(f"{VERDICTS}/{source}/")]
 
 
-def until(what: str, found, limit: float = 900):  # type: ignore[no-untyped-def]
+def until(what: str, found: Callable[[], Any], limit: float = 900) -> Any:
     """Wait for *found* to return something; it is the system that acts, not this script."""
     say(f"waiting: {what}")
     began = time.monotonic()
@@ -104,19 +106,20 @@ def until(what: str, found, limit: float = 900):  # type: ignore[no-untyped-def]
     raise SystemExit(f"{what}: not within {limit:g} s")
 
 
-def decision_of(source: str):  # type: ignore[no-untyped-def]
+def decision_of(source: str) -> Any:
     return next((d for d in decisions(open_store(os.environ["LOUPE_STORE"]), MODEL) if d.source == source), None)
 
 
 def served(port: int) -> str | None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/v1/models/current")
-    return json.loads(connection.getresponse().read())["version"]
+    version: str | None = json.loads(connection.getresponse().read())["version"]
+    return version
 
 
-def run(folder: Path, cells: Cells) -> dict:  # type: ignore[type-arg]
+def run(folder: Path, cells: Cells) -> dict[str, Any]:
     """Everything that happens while the stack is up; returns what was seen, when."""
-    stack, seen = Stack(folder, SHIFT), {}
+    stack, seen = Stack(folder, SHIFT), dict[str, Any]()
     stack.up(MODEL, INTERVALS)
     port, size = stack.service_port(), 100
     try:
@@ -153,12 +156,12 @@ def without_defects(folder: Path, cells: Cells) -> Path:
     stages = Stages(params, name, folder / "clean")
     for step in (stages.manifest, stages.validate, stages.split, stages.synthesise):
         step()
-    for step in (stages.train, stages.calibrate, stages.export):
-        made = step("patchcore")
-    return made
+    stages.train("patchcore")
+    stages.calibrate("patchcore")
+    return stages.export("patchcore")
 
 
-def rates(folder: Path, cells: Cells, seen: dict) -> dict:  # type: ignore[type-arg]
+def rates(folder: Path, cells: Cells, seen: dict[str, Any]) -> dict[str, Any]:
     """Shares of alarms of the first champion and of the challengers, by kind of cell."""
     from components.decision.batch import record
     from components.decision.bundle import Bundle

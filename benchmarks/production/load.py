@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,44 +83,37 @@ def ask(connection: http.client.HTTPConnection, body: bytes) -> float:
 
 def closed_loop(port: int, bodies: list[bytes], requests: int) -> float:
     """Requests per second when each client sends as soon as it is answered."""
-    numbers = iter(range(requests))
-    lock = threading.Lock()
-
-    def client() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            ask(connection, bodies[number % len(bodies)])
-
     started = time.perf_counter()
-    together(client)
+    together(port, range(requests), lambda connection, number: ask(connection, bodies[number % len(bodies)]))
     return requests / (time.perf_counter() - started)
 
 
 def open_loop(port: int, bodies: list[bytes], rate: float, seconds: float) -> list[float]:
     """Latencies from the moment each request was due, at *rate* per second."""
-    due = iter(np.arange(int(rate * seconds)) / rate)
-    lock, latencies, begun = threading.Lock(), [], time.perf_counter()
+    latencies, begun = [], time.perf_counter()
+
+    def send(connection: http.client.HTTPConnection, at: float) -> None:
+        time.sleep(max(0.0, begun + at - time.perf_counter()))
+        ask(connection, bodies[int(at * rate) % len(bodies)])
+        latencies.append(time.perf_counter() - begun - at)
+
+    together(port, np.arange(int(rate * seconds)) / rate, send)
+    return latencies
+
+
+def together(port: int, items: Iterable[Any], send: Callable[[http.client.HTTPConnection, Any], object]) -> None:
+    """CLIENTS threads that send the next of *items*, each over a connection of its own, until none is left."""
+    left, lock = iter(items), threading.Lock()
 
     def client() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port)
         while True:
             with lock:
-                at = next(due, None)
-            if at is None:
+                item = next(left, None)
+            if item is None:
                 return
-            time.sleep(max(0.0, begun + at - time.perf_counter()))
-            ask(connection, bodies[int(at * rate) % len(bodies)])
-            latencies.append(time.perf_counter() - begun - at)
+            send(connection, item)
 
-    together(client)
-    return latencies
-
-
-def together(client) -> None:  # type: ignore[no-untyped-def]
     threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
     for thread in threads:
         thread.start()

@@ -106,7 +106,8 @@ def curves(found: Results) -> None:
     for axis in axes.flat[len(trained) :]:
         axis.set_axis_off()
     shown = [plt.Line2D([], [], color=c, label=v) for v, c in colours.items()]
-    shown += [plt.Line2D([], [], color="grey", linestyle=s, label=w) for s, w in (("-", "AUROC"), (":", "loss"))]
+    shown += [plt.Line2D([], [], color="grey", linestyle="-", label="AUROC")]
+    shown += [plt.Line2D([], [], color="grey", linestyle=":", label="loss")]
     figure.legend(handles=shown, loc="outside upper center", ncols=len(shown))
     figure.supxlabel("epochs of all stages", fontsize=9)
     figure.supylabel("image AUROC on synthetic anomalies", fontsize=9)

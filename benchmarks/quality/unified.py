@@ -99,7 +99,7 @@ def cost(detector: str, model: str, entries: list[dict[str, Any] | None]) -> lis
     parts = [e for e in entries if e]
     if len(parts) < len(entries):
         return [detector, model, *[MISSING] * (len(COST) - 2)]
-    sizes = [e.get("state_mb") for e in parts]
-    state = MISSING if None in sizes else f"{sum(sizes):.1f}"
+    sizes = [e["state_mb"] for e in parts if "state_mb" in e]
+    state = f"{sum(sizes):.1f}" if len(sizes) == len(parts) else MISSING
     seconds, peak = sum(e["seconds"]["train"] for e in parts), max(e["peak_memory_mb"] for e in parts)
     return [detector, model, f"{seconds:.0f}", str(peak), state]
