@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def run(folder: Path, cells: Cells) -> dict[str, Any]:
         for source, pool in ((POISONED, cells.poisoned), (CLEAN, cells.clean)):
             started, before = time.monotonic(), len(stored_verdicts(source))
             feed(port, cells.paths(pool), source)
-            outcome = until(f"decision on {source}", lambda s=source: decision_of(s))
+            outcome = until(f"decision on {source}", partial(decision_of, source))
             asked = next(v for v in stored_verdicts(source) if v["action"] == "retrain")
             seen[source] = {
                 "cells_until_alarm": size // 2 * (asked["number"] - before), "alarm": asked["reasons"],
