@@ -13,9 +13,12 @@ from components.core.errors import SettingsError
 from components.core.progress import show_logs
 
 app = typer.Typer(
-    help="Visual inspection without defect labels.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False, rich_markup_mode=None,
-)  # fmt: skip
+    help="Visual inspection without defect labels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
 data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
@@ -29,7 +32,6 @@ Goods = Annotated[list[str] | None, typer.Option("--good", help="A folder of goo
 Defects = Annotated[list[str] | None, typer.Option("--defect", help="A folder of this name holds defects.")]
 Groups = Annotated[str | None, typer.Option("--groups", help="folder: the first folder below good is the group.")]
 DEFAULT_PARAMS = Path("params.yaml")
-NO_BENCHMARKS = "holds no benchmarks; they need a checkout of Loupe, run this in the folder of its README"
 
 
 def main() -> None:
@@ -63,13 +65,10 @@ def doctor(as_json: AsJson = False) -> None:
         say(json.dumps(findings, indent=1))
     else:
         for finding in findings:
-            say(f"{'ok ' if finding['ok'] else 'BAD'} {finding['what']}: {finding['found']}{_advice(finding)}")
+            advice = "" if finding["ok"] else f" -> {finding['advice']}"
+            say(f"{'ok ' if finding['ok'] else 'BAD'} {finding['what']}: {finding['found']}{advice}")
     if not all(finding["ok"] for finding in findings):
         raise typer.Exit(1)
-
-
-def _advice(finding: dict[str, Any]) -> str:
-    return "" if finding["ok"] else f" -> {finding['advice']}"
 
 
 @app.command(epilog="Example: loupe cache --clear")
@@ -199,8 +198,9 @@ def fit(
     if declared := _declared(good, defect, groups):
         sections["data"] = {**sections.get("data", {}), **declared}
     chosen = tuple(group) if group else None
-    request = FitRequest(detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides,
-                         checkpoint_every, sections)  # fmt: skip
+    request = FitRequest(
+        detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections
+    )
     say(f"run in {fit_folder(request, out)}")
 
 
@@ -392,7 +392,7 @@ def bench(question: Annotated[list[str] | None, typer.Argument(metavar="NAME [WO
     try:
         from benchmarks.questions import run
     except ModuleNotFoundError as error:
-        raise SettingsError(f"{Path().resolve()}: {NO_BENCHMARKS}") from error
+        raise SettingsError("benchmarks need a checkout of Loupe; run this in the folder of its README") from error
     run(question or [])
 
 

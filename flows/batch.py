@@ -30,6 +30,7 @@ def batch_scoring(params_file: Path = Path("params.yaml"), model: str | None = N
     if done.quarantined:
         rows = [{"file": storable(key, PATH_BYTES), "reason": reason} for key, reason in done.quarantined.items()]
         create_table_artifact(rows, key="quarantined")
-    get_run_logger().info("%d scored, %d quarantined, %d wait for a later run",
-                          done.scored, len(done.quarantined), done.waiting)  # fmt: skip
+    get_run_logger().info(
+        "%d scored, %d quarantined, %d wait for a later run", done.scored, len(done.quarantined), done.waiting
+    )
     return done.scored

@@ -77,8 +77,12 @@ def register(params: Params, stages: Stages, detectors: list[str]) -> str:
 
 
 @flow(name="train", log_prints=False)
-def train(params_file: Path = Path("params.yaml"), views: list[str] | None = None, detectors: list[str] | None = None,
-          data_root: Path = Path("data")) -> Path:  # fmt: skip
+def train(
+    params_file: Path = Path("params.yaml"),
+    views: list[str] | None = None,
+    detectors: list[str] | None = None,
+    data_root: Path = Path("data"),
+) -> Path:
     """Run every detector on every view; *views* and *detectors* default to ``pipeline`` in the params file."""
     params, logger = load_params(params_file), get_run_logger()
     names, chosen = detectors or list(params.pipeline.detectors), views or list(params.pipeline.views)

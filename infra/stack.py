@@ -87,8 +87,21 @@ class Stack:
         params = load_params(self.project / "params.yaml")
         os.chdir(self.project)
         registry, name = Registry(params.registry), model or params.pipeline.views[0]
-        self.start("mlflow", ["mlflow", "server", "--backend-store-uri", registry.uri, "--host", "127.0.0.1",
-                              "--port", self.port("mlflow"), "--workers", "1"])  # fmt: skip
+        self.start(
+            "mlflow",
+            [
+                "mlflow",
+                "server",
+                "--backend-store-uri",
+                registry.uri,
+                "--host",
+                "127.0.0.1",
+                "--port",
+                self.port("mlflow"),
+                "--workers",
+                "1",
+            ],
+        )
         if registry.champion(name) is None:
             sys.stderr.write(f"{name} has no champion, so nothing is served; train one: make pipeline\n")
         else:
@@ -104,8 +117,10 @@ class Stack:
                 item["schedules"] = [{"interval": seconds[item["name"]]}]
         path = self.folder / "prefect.yaml"
         path.write_text(yaml.safe_dump(values))
-        for command in (["work-pool", "create", POOL, "--type", "process", "--overwrite"],
-                        ["deploy", "--all", "--prefect-file", str(path)]):  # fmt: skip
+        for command in (
+            ["work-pool", "create", POOL, "--type", "process", "--overwrite"],
+            ["deploy", "--all", "--prefect-file", str(path)],
+        ):
             done = subprocess.run([BIN / "prefect", "--no-prompt", *command], cwd=HERE, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"prefect {' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -113,8 +128,13 @@ class Stack:
     def start(self, name: str, command: list[str]) -> None:
         """Start a process in a group of its own and note it."""
         with (self.folder / f"{name}.log").open("w") as log:
-            process = subprocess.Popen([BIN / command[0], *command[1:]], cwd=self.project, stdout=log,
-                                       stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+            process = subprocess.Popen(
+                [BIN / command[0], *command[1:]],
+                cwd=self.project,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         note = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "command": command}
         self.notes.write_text(json.dumps(self.read() | {name: note}, indent=1))
         sys.stderr.write(f"started {name}, process {process.pid}\n")
@@ -194,8 +214,10 @@ def main() -> None:
     stack = Stack(asked.project, shift)
     intervals = {name: float(seconds) for name, _, seconds in (text.partition("=") for text in asked.every)}
     actions: dict[str, Callable[[], None]] = {
-        "up": lambda: stack.up(asked.model, asked.store, intervals), "down": stack.down, "status": stack.status,
-    }  # fmt: skip
+        "up": lambda: stack.up(asked.model, asked.store, intervals),
+        "down": stack.down,
+        "status": stack.status,
+    }
     actions[asked.action]()
 
 

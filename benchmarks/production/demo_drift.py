@@ -30,7 +30,7 @@ from components.datasets.adapters import elpv_rows
 from components.datasets.versions import checkout
 from components.monitoring.monitor import VERDICTS
 from components.pipeline.params import load_params
-from components.pipeline.retraining import decisions
+from components.pipeline.retraining import outcomes
 from components.pipeline.stages import Stages
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
@@ -108,7 +108,7 @@ def until(what: str, found: Callable[[], Any], limit: float = 900) -> Any:
 
 
 def decision_of(source: str) -> Any:
-    return next((d for d in decisions(open_store(os.environ["LOUPE_STORE"]), MODEL) if d.source == source), None)
+    return next((d for d in outcomes(open_store(os.environ["LOUPE_STORE"]), MODEL) if d.source == source), None)
 
 
 def served(port: int) -> str | None:

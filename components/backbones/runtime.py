@@ -29,9 +29,14 @@ def _export(backbone: Backbone, path: Path) -> None:
     example = torch.rand(2, 3, backbone.settings.size, backbone.settings.size)
     batch = torch.export.Dim("batch", min=1, max=256)
     program = torch.onnx.export(
-        backbone, (example,), dynamo=True, dynamic_shapes=({0: batch},), input_names=["image"], external_data=False,
+        backbone,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: batch},),
+        input_names=["image"],
+        external_data=False,
         verbose=False,
-    )  # fmt: skip
+    )
     scratch = path.with_suffix(f".{os.getpid()}.part")
     try:
         program.save(scratch)  # type: ignore[union-attr]

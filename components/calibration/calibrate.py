@@ -35,9 +35,14 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
             **summary(scores, settings),
             "groups": _groups(scores, table["group"].to_numpy(), settings),
             # Heat maps are drawn on this scale: from the typical to the largest value seen on normal images.
-            "map": dict(zip(map(str, MAP_QUANTILES), [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())],
-                            strict=True)),
-        }  # fmt: skip
+            "map": dict(
+                zip(
+                    map(str, MAP_QUANTILES),
+                    [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())],
+                    strict=True,
+                )
+            ),
+        }
         write_json(scratch / "calibration.json", result)
         table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
     return out

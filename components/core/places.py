@@ -25,8 +25,10 @@ ADVICE = {
     CUT_OFF: ("not all of it could be written", ROOM),
     errno.ENOSPC: ("the disk is full", ROOM),
     errno.EDQUOT: ("the disk quota of this user is used up", ROOM),
-    errno.EFBIG: ("the file would be larger than a file may be here", "raise the limit (`ulimit -f`) or choose a disk "
-                  "that takes large files"),
+    errno.EFBIG: (
+        "the file would be larger than a file may be here",
+        "raise the limit (`ulimit -f`) or choose a disk that takes large files",
+    ),
     errno.EROFS: ("the file system is read-only", "choose a place where you may write"),
     errno.EACCES: ("permission is denied", RIGHTS),
     errno.EPERM: ("the operation is not permitted", RIGHTS),
@@ -39,7 +41,7 @@ ADVICE = {
     errno.ENAMETOOLONG: ("the name is too long", "give a shorter one"),
     errno.EIO: ("the disk reports an error", "look after the disk, then start again"),
     errno.ESTALE: ("the network drive has lost it", "mount the drive anew and start again"),
-}  # fmt: skip
+}
 # Libraries that write for us keep the number in their text only; numpy says how much it could not write.
 NUMBER = re.compile(r"(?:os error |errno )(\d+)", re.IGNORECASE)
 UNWRITTEN = re.compile(r"\d+ requested and \d+ written")

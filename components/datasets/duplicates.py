@@ -23,7 +23,8 @@ from PIL import Image
 from components.core.progress import progress
 from components.core.runtime import cores
 from components.datasets.exposure import COUNT, SIDE, apart, fingerprint, working
-from components.pictures.decoding import DEFAULT, Decoding, decode
+from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.kept import decode
 
 COPIES = 6  # what more pictures than this share is taken for the product's, not for an exposure's
 APART = 0.15  # by how much a pair must be more alike than either of it and its next look-alikes

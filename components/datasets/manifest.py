@@ -20,7 +20,8 @@ from components.datasets.adapters import listed
 from components.datasets.loading import DECODING, LISTING
 from components.datasets.rows import Row
 from components.datasets.settings import DataSettings
-from components.pictures.decoding import Decoding, Picture, full_scale, largest, picture
+from components.pictures.decoding import Decoding, Picture, full_scale, largest
+from components.pictures.kept import picture
 from components.pictures.masks import AS_IS, Reading, Region, mask_paths, read_as, sizes
 from components.pictures.measuring import grey, statistics
 
@@ -72,8 +73,10 @@ def _white(data: Path, rows: Sequence[Row], settings: DataSettings) -> float | N
     low, high = min(found), max(found)
     white = full_scale(high)
     if low == 1 and high > 1:
-        raise DataError(f"{data}: {printable(found[low])} has values from 0 to 1, {printable(found[high])} up to "
-                        f"{high:g}; export them alike, or set data.white")  # fmt: skip
+        raise DataError(
+            f"{data}: {printable(found[low])} has values from 0 to 1, {printable(found[high])} up to "
+            f"{high:g}; export them alike, or set data.white"
+        )
     log.info("%s: files of more than 8 bits reach %g (%s); white is %g", data, high, printable(found[high]), white)
     return white
 

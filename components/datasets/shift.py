@@ -33,5 +33,7 @@ def _told(group: str, what: str, known: pd.DataFrame, new: pd.DataFrame) -> list
     if found.statistic < DISTANCE or found.pvalue > CHANCE:
         return []
     medians = f"median {new[what].median():.3g} against {known[what].median():.3g}"
-    return [f"{group}: good test images differ from good training images in {what} ({medians}, Kolmogorov-Smirnov "
-            f"distance {found.statistic:.2f})"]  # fmt: skip
+    return [
+        f"{group}: good test images differ from good training images in {what} ({medians}, Kolmogorov-Smirnov "
+        f"distance {found.statistic:.2f})"
+    ]

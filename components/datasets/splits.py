@@ -88,8 +88,10 @@ def _require_apart(table: pd.DataFrame, out: Path) -> None:
     twice = used[used.duplicated("sha256", keep=False)]
     if len(twice):
         names = ", ".join(twice["image_id"].iloc[:2])
-        raise DataError(f"{out}: {len(twice)} images are in more than one of the views, among them {names}; join views "
-                        "that share no images")  # fmt: skip
+        raise DataError(
+            f"{out}: {len(twice)} images are in more than one of the views, among them {names}; join views "
+            "that share no images"
+        )
 
 
 def _chosen(table: pd.DataFrame, settings: SplitSettings, validated: Path) -> pd.DataFrame:

@@ -28,9 +28,13 @@ STEM_BYTES = 200  # of an image's name in that of its heat map: file systems tak
 
 
 def score(
-    bundle: Path, images: Sequence[Path], out: Path, maps: Path | None = None, group: str | None = None,
+    bundle: Path,
+    images: Sequence[Path],
+    out: Path,
+    maps: Path | None = None,
+    group: str | None = None,
     cascade: bool = False,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write *out* (records.SCORE_COLUMNS); with *maps*, each raw heat map as float32 .npy (H, W).
 
     *images* are files, and folders that are searched. *group* says what they show, where a model knows several
@@ -57,8 +61,11 @@ def score(
         early = [r["decision"] for r in records if r.get("graph") == "edge"]
         log.info(
             "the edge graph alone answered %d of %d: %d normal, %d anomalous",
-            len(early), len(records) - failed, early.count("normal"), early.count("anomalous"),
-        )  # fmt: skip
+            len(early),
+            len(records) - failed,
+            early.count("normal"),
+            early.count("anomalous"),
+        )
     if failed == len(records):
         raise DataError(f"none of the {failed} files could be scored: see column {PROBLEM} of {out}; give image files")
     if failed:
@@ -118,11 +125,28 @@ def tensor(pixels: np.ndarray) -> np.ndarray:
 
 
 def record(
-    bundle: Bundle, image: Path | bytes, name: str, source: str, maps: Path | None = None, group: str | None = None,
+    bundle: Bundle,
+    image: Path | bytes,
+    name: str,
+    source: str,
+    maps: Path | None = None,
+    group: str | None = None,
     cascade: bool = False,
-) -> ScoreRecord:  # fmt: skip
+) -> ScoreRecord:
     """The score record of one image, and which graph answered. Raises DataError when it is none."""
-    pixels = decode(image, name, bundle.decoding)
+    return record_of(bundle, decode(image, name, bundle.decoding), name, source, maps, group, cascade)
+
+
+def record_of(
+    bundle: Bundle,
+    pixels: np.ndarray,
+    name: str,
+    source: str,
+    maps: Path | None = None,
+    group: str | None = None,
+    cascade: bool = False,
+) -> ScoreRecord:
+    """``record`` of what is decoded already: uint8 (H, W, 3)."""
     started = time.perf_counter()
     answer = bundle.answer(tensor(pixels)[None], group, cascade)
     latency = 1000 * (time.perf_counter() - started)
@@ -142,9 +166,13 @@ def entry(bundle: Bundle, pixels: np.ndarray, score: float, embedding: np.ndarra
 
 
 def _said(
-    bundle: Bundle, pixels: np.ndarray, score: float, embedding: np.ndarray, group: str | None,
+    bundle: Bundle,
+    pixels: np.ndarray,
+    score: float,
+    embedding: np.ndarray,
+    group: str | None,
     decided: Decided,
-) -> Scored:  # fmt: skip
+) -> Scored:
     known = bundle.manifest
     return {
         "dataset": known.dataset,

@@ -14,7 +14,7 @@ from components.core.runtime import session
 from components.core.settings import build
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits, early, edge_decision, full_decision
-from components.decision.conformal import Decided
+from components.decision.conformal import Decided, decide_one
 from components.pictures.decoding import Decoding
 
 OUTPUTS = ["score", "map", "embedding"]
@@ -135,7 +135,7 @@ class Bundle:
                 return Answer("edge", float(score[0]), heat[0, 0], embedding[0], decided)
         score, heat, embedding = self.score(image)
         table, value = self.calibration.table_of(group), float(score[0])
-        decided = full_decision(left, table, value) if left else self.decide(value, group)
+        decided = full_decision(left, table, value) if left else decide_one(table, value)
         return Answer("full", value, heat[0, 0], embedding[0], decided)
 
     @property
@@ -145,8 +145,7 @@ class Bundle:
 
     def decide(self, score: float, group: str | None = None) -> Decided:
         """What a raw score means: by the group's own table where there is one."""
-        p, decision, threshold = self.calibration.decide(np.array([score]), [group])
-        return Decided(float(p[0]), decision[0], float(threshold[0]))
+        return decide_one(self.calibration.table_of(group), score)
 
     def require_group(self, group: str | None) -> None:
         """Raises DataError for a group that the calibration does not know: a slip would pick the overall table."""

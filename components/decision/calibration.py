@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from components.core.artefacts import read_json
-from components.decision.conformal import Table, decide, p_values
+from components.decision.conformal import Table, called, p_values
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,14 @@ class Calibration:
         groups = {name: _group(values, own) for name, own in values.get("groups", {}).items()}
         low, high = values["false_alarm_interval"]
         return cls(
-            Table.of(values), values["n"], (low, high), values["confidence"], groups, values.get("map", {}),
+            Table.of(values),
+            values["n"],
+            (low, high),
+            values["confidence"],
+            groups,
+            values.get("map", {}),
             values.get("model"),
-        )  # fmt: skip
+        )
 
     @property
     def alpha(self) -> float:
@@ -73,7 +78,8 @@ class Calibration:
         p, limits, decisions = np.empty(len(scores)), np.empty(len(scores)), np.empty(len(scores), object)
         for group in set(groups):
             at, table = np.array([g == group for g in groups]), self.table_of(group)
-            p[at], decisions[at], limits[at] = p_values(table, scores[at]), decide(table, scores[at]), table.threshold
+            p[at], limits[at] = p_values(table, scores[at]), table.threshold
+            decisions[at] = [called(one, table.alpha) for one in p[at]]
         return p, list(decisions), limits
 
 

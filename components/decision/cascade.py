@@ -33,8 +33,9 @@ class Exit:
     def of(cls, values: Mapping[str, Any]) -> "Exit":
         """From what cascade.json holds of all, or of one group."""
         high = values["high"]
-        return cls(Table.of({**values, "threshold": math.inf if high is None else high}), values["share"],
-                   values["low"], high)  # fmt: skip
+        return cls(
+            Table.of({**values, "threshold": math.inf if high is None else high}), values["share"], values["low"], high
+        )
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,12 @@ def decide(table: Table, scores: np.ndarray) -> list[str]:
     return [called(p, table.alpha) for p in p_values(table, scores)]
 
 
+def decide_one(table: Table, score: float) -> Decided:
+    """What is decided of one picture."""
+    p = float(p_values(table, np.array([score]))[0])
+    return Decided(p, called(p, table.alpha), table.threshold)
+
+
 def called(p: float, alpha: float) -> str:
     """The decision that a p-value stands for."""
     return "anomalous" if p <= alpha + 1e-12 else "normal"

@@ -12,7 +12,8 @@ from matplotlib import pyplot as plt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from components.core.artefacts import read_json
-from components.pictures.decoding import DEFAULT, Decoding, decode
+from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.kept import decode
 
 mpl.use("Agg")
 PLAIN = {"Software": None}  # no version in the file: same picture, same bytes
@@ -79,9 +80,17 @@ def _history(out: Path, history: list[dict[str, Any]]) -> None:
 
 
 def gallery(
-    out: Path, data: Path, table: pd.DataFrame, result: pd.DataFrame, maps: np.ndarray, masks: dict[int, np.ndarray],
-    scale: Mapping[str, float], count: int, rules: Decoding = DEFAULT, split: str = "test",
-) -> None:  # fmt: skip
+    out: Path,
+    data: Path,
+    table: pd.DataFrame,
+    result: pd.DataFrame,
+    maps: np.ndarray,
+    masks: dict[int, np.ndarray],
+    scale: Mapping[str, float],
+    count: int,
+    rules: Decoding = DEFAULT,
+    split: str = "test",
+) -> None:
     """gallery.png and index.html: four rows of images, each with its heat map below."""
     out.mkdir()
     chosen = _chosen(result, count)

@@ -36,13 +36,23 @@ def evaluate(
 
 
 def evaluate_rows(
-    table: pd.DataFrame, said: dict[str, Any], model: Path, calibration: Path, split: Path, data: Path, out: Path,
-    settings: EvaluationSettings, seed: int,
-) -> Path:  # fmt: skip
+    table: pd.DataFrame,
+    said: dict[str, Any],
+    model: Path,
+    calibration: Path,
+    split: Path,
+    data: Path,
+    out: Path,
+    settings: EvaluationSettings,
+    seed: int,
+) -> Path:
     """``evaluate`` of the pictures in *table*; what *said* says of them, their split first, goes to metrics.json."""
     known, rules = Calibration.read(calibration / "calibration.json"), read_decoding(split)
-    inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
-              "split": split / "split.parquet"}  # fmt: skip
+    inputs = {
+        "model": model / "model.safetensors",
+        "calibration": calibration / "calibration.json",
+        "split": split / "split.parquet",
+    }
     with recorded(out, "evaluate", settings, inputs, seed) as scratch:
         scores, maps = _scored(model, [data / i for i in table["image_id"]], settings.map_size, rules)
         result = _score_table(table, scores, known, model)
@@ -58,8 +68,18 @@ def evaluate_rows(
         about = {**metrics, **said, **more, "split_hash": tree_hash(split / "split.parquet")}
         write_json(scratch / "metrics.json", about)
         drawing.curves(scratch, result, curve, model / "history.json", known.threshold)
-        drawing.gallery(scratch / "gallery", data, table, result, maps, truths.masks, known.scale, settings.gallery,
-                        rules, said["split"])  # fmt: skip
+        drawing.gallery(
+            scratch / "gallery",
+            data,
+            table,
+            result,
+            maps,
+            truths.masks,
+            known.scale,
+            settings.gallery,
+            rules,
+            said["split"],
+        )
     log.info("%s: image AUROC %s", out, metrics["overall"]["image"].get("auroc", "not available"))
     return out
 
@@ -67,8 +87,13 @@ def evaluate_rows(
 def _without_labels(model: Path, known: Calibration) -> dict[str, Any]:
     """What is known of a model without a labelled picture."""
     history = read_json(model / "history.json") if (model / "history.json").exists() else []
-    point = {"n": known.n, "alpha": known.alpha, "threshold": known.threshold,
-             "false_alarm_interval": list(known.interval), "confidence": known.confidence}  # fmt: skip
+    point = {
+        "n": known.n,
+        "alpha": known.alpha,
+        "threshold": known.threshold,
+        "false_alarm_interval": list(known.interval),
+        "confidence": known.confidence,
+    }
     return {"calibration": point, "synthetic_auroc": kept_score(history)}
 
 
@@ -108,9 +133,14 @@ def _score_table(table: pd.DataFrame, scores: np.ndarray, known: Calibration, mo
 
 
 def measure(
-    result: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, alpha: float, settings: EvaluationSettings,
-    seed: int, split: str = SPLIT,
-) -> dict[str, Any]:  # fmt: skip
+    result: pd.DataFrame,
+    masks: dict[int, np.ndarray],
+    maps: np.ndarray,
+    alpha: float,
+    settings: EvaluationSettings,
+    seed: int,
+    split: str = SPLIT,
+) -> dict[str, Any]:
     """All figures, overall and per group; uncertain images stand apart and enter no headline figure."""
     headline = result[result["label"] != "uncertain"]
     groups = {str(g): part for g, part in headline.groupby("group")}
@@ -130,9 +160,13 @@ def measure(
 
 
 def _figures(
-    part: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, settings: EvaluationSettings, seed: int,
+    part: pd.DataFrame,
+    masks: dict[int, np.ndarray],
+    maps: np.ndarray,
+    settings: EvaluationSettings,
+    seed: int,
     split: str,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     labels, scores = (part["label"] == "anomalous").to_numpy(), part["score"].to_numpy()
     lacking = [name for name, there in (("normal", (~labels).any()), ("anomalous", labels.any())) if not there]
     image: dict[str, Any] = {"not_available": f"the {split} split has no {' and no '.join(lacking)} images"}

@@ -44,8 +44,13 @@ def labelled_rows(
     if chosen.empty:
         why = f"{len(left)} were learned from, {len(bad)} cannot be read"
         raise DataError(f"{folder}: no picture is left to evaluate ({why}); give others")
-    said = {"folder": folder.name, "images": dict(counts), "learned_from": left, "unreadable": bad,
-            "listing": found.notes}  # fmt: skip
+    said = {
+        "folder": folder.name,
+        "images": dict(counts),
+        "learned_from": left,
+        "unreadable": bad,
+        "listing": found.notes,
+    }
     return chosen, {"split": SPLIT, "labelled": said}
 
 

@@ -19,7 +19,8 @@ from components.decision.calibration import Calibration
 from components.decision.cascade import Exits, early
 from components.detectors.contract import Detector, Scores
 from components.export.embedding import described
-from components.pictures.decoding import DEFAULT, Decoding, decode
+from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.kept import decode
 
 log = logging.getLogger("loupe")
 

@@ -44,8 +44,11 @@ def export(
     if known.model != manifest.model:
         raise BundleError(f"{calibration}: is of another model than {model}; calibrate again, then export")
     detector, compared = load_model(model), _sample(split, data, synthetic, settings.parity_images)
-    inputs = {"model": model / "model.safetensors", "calibration": calibration / "calibration.json",
-              "split": split / "split.parquet"}  # fmt: skip
+    inputs = {
+        "model": model / "model.safetensors",
+        "calibration": calibration / "calibration.json",
+        "split": split / "split.parquet",
+    }
     if isinstance(detector, Early) or "synthetic" in set(compared["split"]):
         inputs["synthetic"] = synthetic / "synthetic.parquet"
     good, normals = (list(rows(split, side, "normal")["image_id"]) for side in ("fit", "calibrate"))
@@ -119,10 +122,14 @@ def write_runner(out: Path) -> None:
 def _manifest(model: Path, split: Path) -> Manifest:
     table = read_split(split)
     return Manifest(
-        read_json(model / "settings.json")["detector"], str(table["dataset"].iloc[0]),
-        ",".join(sorted(set(table["group"]))), tree_hash(model / "model.safetensors"),
-        tree_hash(split / "split.parquet"), read_decoding(split), {},
-    )  # fmt: skip
+        read_json(model / "settings.json")["detector"],
+        str(table["dataset"].iloc[0]),
+        ",".join(sorted(set(table["group"]))),
+        tree_hash(model / "model.safetensors"),
+        tree_hash(split / "split.parquet"),
+        read_decoding(split),
+        {},
+    )
 
 
 def _identity(manifest: Manifest, known: Calibration) -> dict[str, Any]:

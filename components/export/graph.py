@@ -14,10 +14,16 @@ def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, st
         name: torch.export.Dim(name, min=1 if name == "batch" else 16, max=limit) for name, limit in LIMITS.items()
     }
     program = torch.onnx.export(
-        model, (torch.rand(2, 3, 300, 403),), dynamo=True, opset_version=opset, verbose=False, external_data=False,
+        model,
+        (torch.rand(2, 3, 300, 403),),
+        dynamo=True,
+        opset_version=opset,
+        verbose=False,
+        external_data=False,
         dynamic_shapes=({0: sizes["batch"], 2: sizes["height"], 3: sizes["width"]},),
-        input_names=["image"], output_names=["score", "map", "embedding"],
-    )  # fmt: skip
+        input_names=["image"],
+        output_names=["score", "map", "embedding"],
+    )
     graph = program.model_proto  # type: ignore[union-attr]
     _strip(graph)
     for key, value in sorted(metadata.items()):

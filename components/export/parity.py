@@ -11,17 +11,24 @@ from components.core.progress import progress
 from components.core.runtime import session
 from components.decision.conformal import span
 from components.detectors.contract import Scores
-from components.pictures.decoding import DEFAULT, Decoding, decode
+from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.imaging import to_tensor
+from components.pictures.kept import decode
 
 Scorer = Callable[[torch.Tensor], Scores]
 Decide = Callable[[np.ndarray, list[str]], list[Any]]
 
 
 def compare(
-    answer: Scorer, graph: Path, paths: list[Path], names: list[str], decisions: Decide, groups: list[str],
-    tolerance: float, rules: Decoding = DEFAULT,
-) -> dict[str, Any]:  # fmt: skip
+    answer: Scorer,
+    graph: Path,
+    paths: list[Path],
+    names: list[str],
+    decisions: Decide,
+    groups: list[str],
+    tolerance: float,
+    rules: Decoding = DEFAULT,
+) -> dict[str, Any]:
     """Scores, maps and decisions of both on whole files and one batch; differences relative to the span of values.
 
     *answer* is the detector, or its early answer; *decisions* tells what scores and the groups of their images come to.

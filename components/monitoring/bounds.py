@@ -55,9 +55,12 @@ def bounds(reference: pd.DataFrame, n: int, settings: MonitorSettings) -> Bounds
         )
     rng = np.random.default_rng([settings.seed, n])
     rows, size = reference.to_numpy(), len(reference)
-    drawn = np.array([
-        distances(rows[rng.integers(0, size, size)], rows[rng.integers(0, size, n)]) for _ in range(settings.resamples)
-    ])  # fmt: skip
+    drawn = np.array(
+        [
+            distances(rows[rng.integers(0, size, size)], rows[rng.integers(0, size, n)])
+            for _ in range(settings.resamples)
+        ]
+    )
     scale = np.maximum(np.quantile(drawn, PER_COLUMN, axis=0), 1e-9)
     worst = np.quantile((drawn / scale).max(1), 1 - settings.false_alarm)
     limits = np.maximum(scale * worst, settings.min_effect)

@@ -15,8 +15,9 @@ PANELS = ("score", "p_value", "brightness", "contrast", "sharpness", "embedding_
 class Comparison:
     """One window compared with the reference; *limits* per column are shown as the tests' thresholds."""
 
-    def __init__(self, reference: pd.DataFrame, window: pd.DataFrame, limits: Mapping[str, float],
-                 at: datetime, tags: list[str]) -> None:  # fmt: skip
+    def __init__(
+        self, reference: pd.DataFrame, window: pd.DataFrame, limits: Mapping[str, float], at: datetime, tags: list[str]
+    ) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         from evidently import DataDefinition, Dataset, Report
         from evidently.metrics import ValueDrift

@@ -2,10 +2,11 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.core.artefacts import file_hash, values_hash
 from components.core.settings import build, plain
@@ -18,9 +19,11 @@ from components.scorelog import table
 from components.scorelog.table import Record
 from components.storage import Store
 
+if TYPE_CHECKING:  # Evidently takes seconds to load
+    from components.monitoring.evidently import Comparison
+
 log = logging.getLogger("loupe")
 VERDICTS, SENT = "monitoring/verdicts", "monitoring/sent"
-DECISIONS = "retrain/decisions"  # the answers, of components.retraining
 
 
 def monitor(
@@ -32,24 +35,80 @@ def monitor(
     sources: Sequence[str] | None = None,
 ) -> list[Verdict]:
     """Judge every window that has filled up since the last run; returns the new verdicts, which are stored."""
-    return [v for s in sources or table.sources(store) for v in _monitor_source(store, bundle, model, s, settings, at)]
+    watch = Watch(store, bundle, model, settings, at)
+    return [verdict for source in sources or table.sources(store) for verdict in watch.source(source)]
 
 
-def _monitor_source(
-    store: Store, bundle: Path, model: str, source: str, settings: MonitorSettings, at: datetime
-) -> Iterator[Verdict]:
-    version = Manifest.read(bundle).version
-    earlier = verdicts(store, source, version)
-    since = earlier[-1].window["last"] if earlier else ["", ""]
-    records = _records(store, source, version, since, settings, at)
-    fresh = [i for i, record in enumerate(records) if table.order(record) > tuple(since)]
-    start = fresh[0] if fresh else len(records)
-    for end in range(start + settings.stride, len(records) + 1, settings.stride):
-        window = records[max(0, end - settings.window) : end]
-        if len(window) >= settings.min_n:
-            verdict = _judge(store, bundle, model, window, earlier, settings, at)
-            earlier.append(verdict)
-            yield verdict
+@dataclass(frozen=True)
+class Watch:
+    """One run of the monitor: the champion's *bundle* against what the score log holds at the time *at*."""
+
+    store: Store
+    bundle: Path
+    model: str
+    settings: MonitorSettings
+    at: datetime
+
+    def source(self, source: str) -> Iterator[Verdict]:
+        """The new verdicts on one source, each stored before the next window is looked at."""
+        version, settings = Manifest.read(self.bundle).version, self.settings
+        earlier = verdicts(self.store, source, version)
+        since = earlier[-1].window["last"] if earlier else ["", ""]
+        records = _records(self.store, source, version, since, settings, self.at)
+        fresh = [i for i, record in enumerate(records) if table.order(record) > tuple(since)]
+        start = fresh[0] if fresh else len(records)
+        for end in range(start + settings.stride, len(records) + 1, settings.stride):
+            window = records[max(0, end - settings.window) : end]
+            if len(window) >= settings.min_n:
+                verdict = self._verdict(window, earlier)
+                self.store.put_new(_key(verdict), json.dumps(plain(verdict), indent=1).encode())
+                log.info("%s: %s (%s)", verdict.id, verdict.action, verdict.reasons[0])
+                earlier.append(verdict)
+                yield verdict
+
+    def _verdict(self, window: list[Record], earlier: list[Verdict]) -> Verdict:
+        """What the window comes to, with the report that shows why."""
+        compared, limits = self._compared(window)
+        values = compared.values()
+        reasons = drifted(values, limits)
+        action, said = decide(reasons, earlier, self.settings, self.at)
+        first, last, number = window[0], window[-1], len(earlier) + 1
+        name = f"{first['source']}-{first['model_version']}-{number:05d}"
+        return Verdict(
+            action=action,
+            id=name,
+            source=first["source"],
+            model=self.model,
+            model_version=first["model_version"],
+            number=number,
+            flagged=bool(reasons),
+            reasons=said,
+            window={"n": len(window), "first": list(table.order(first)), "last": list(table.order(last))},
+            columns={c: {"value": values[c], "limit": limits[c]} for c in limits},
+            evidence=str(self._shown(compared, name if reasons else None, first["source"])),
+            inputs={
+                "reference": file_hash(self.bundle / "reference.parquet"),
+                "window": values_hash([record["record_id"] for record in window]),
+            },
+            at=self.at.isoformat(),
+        )
+
+    def _compared(self, window: list[Record]) -> tuple["Comparison", dict[str, float]]:
+        """The window beside the reference, and how far each column may stray at this length."""
+        from components.monitoring.evidently import Comparison
+
+        raw = read_reference(self.bundle)
+        reference, current = standardised(raw, raw), standardised(frame(window), raw)
+        limits = bounds(reference, len(window), self.settings).limits
+        seen, tags = datetime.fromisoformat(window[-1]["scored_at"]), [window[0]["source"], window[0]["model_version"]]
+        return Comparison(reference, current, limits, seen, tags), limits
+
+    def _shown(self, compared: "Comparison", report: str | None, source: str) -> Path:
+        """Add the comparison to the dashboard; where the report called *report* lies, or the dashboard without one."""
+        root = Path(self.settings.workspace).parent
+        saved = compared.save(root / "reports" / f"{report}.html") if report else root / "workspace"
+        compared.show(Path(self.settings.workspace), f"{self.model}: {source}")
+        return saved
 
 
 def _records(
@@ -66,37 +125,6 @@ def _records(
         if before >= settings.window:
             break
     return found[::-1]
-
-
-def _judge(
-    store: Store, bundle: Path, model: str, window: list[Record], earlier: list[Verdict], settings: MonitorSettings,
-    at: datetime,
-) -> Verdict:  # fmt: skip
-    from components.monitoring.evidently import Comparison
-
-    raw = read_reference(bundle)
-    reference, current = standardised(raw, raw), standardised(frame(window), raw)
-    limits = bounds(reference, len(window), settings).limits
-    source, version, number = window[0]["source"], window[0]["model_version"], len(earlier) + 1
-    name = f"{source}-{version}-{number:05d}"
-    seen = datetime.fromisoformat(window[-1]["scored_at"])
-    compared = Comparison(reference, current, limits, seen, [source, version])
-    values = compared.values()
-    reasons = drifted(values, limits)
-    action, said = decide(reasons, earlier, settings, at)
-    root = Path(settings.workspace).parent
-    report = compared.save(root / "reports" / f"{name}.html") if reasons else root / "workspace"
-    compared.show(Path(settings.workspace), f"{model}: {source}")
-    verdict = Verdict(
-        action, name, source, model, version, number, bool(reasons), said,
-        {"n": len(window), "first": list(table.order(window[0])), "last": list(table.order(window[-1]))},
-        {c: {"value": values[c], "limit": limits[c]} for c in limits}, str(report),
-        {"reference": file_hash(bundle / "reference.parquet"), "window": values_hash([r["record_id"] for r in window])},
-        at.isoformat(),
-    )  # fmt: skip
-    store.put_new(_key(verdict), json.dumps(plain(verdict), indent=1).encode())
-    log.info("%s: %s (%s)", name, action, said[0])
-    return verdict
 
 
 def _key(verdict: Verdict) -> str:
@@ -121,11 +149,13 @@ def unsent(store: Store) -> list[Verdict]:
     return [v for v in _asking(store) if not store.exists(_sent_key(v))]
 
 
-def unanswered(store: Store, settings: MonitorSettings, at: datetime) -> list[Verdict]:
-    """Verdicts whose event arrived ``again_hours`` ago and led to no decision: the retraining was cut off or failed."""
+def unanswered(
+    store: Store, settings: MonitorSettings, at: datetime, answered: Callable[[Verdict], bool]
+) -> list[Verdict]:
+    """Verdicts whose event arrived ``again_hours`` ago and was not *answered*: the retraining was cut off or failed."""
     found = []
     for verdict in _asking(store):
-        if not store.exists(_sent_key(verdict)) or store.exists(f"{DECISIONS}/{verdict.id}.json"):
+        if not store.exists(_sent_key(verdict)) or answered(verdict):
             continue
         note = json.loads(store.get(_sent_key(verdict)))
         if at - datetime.fromisoformat(note["at"]) < timedelta(hours=settings.again_hours):
@@ -133,8 +163,12 @@ def unanswered(store: Store, settings: MonitorSettings, at: datetime) -> list[Ve
         if _times(note) <= settings.again:
             found.append(verdict)
         else:
-            log.warning("%s: %d events and no decision; see the runs of the flow retrain, then `loupe retrain %s`",
-                        verdict.id, _times(note), verdict.id)  # fmt: skip
+            log.warning(
+                "%s: %d events and no decision; see the runs of the flow retrain, then `loupe retrain %s`",
+                verdict.id,
+                _times(note),
+                verdict.id,
+            )
     return found
 
 

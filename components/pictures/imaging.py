@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from components.pictures.decoding import DEFAULT, Decoding, decode
+from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.kept import decode
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:

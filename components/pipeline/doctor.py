@@ -85,5 +85,12 @@ def _telemetry() -> Finding:
 
 
 CHECKS: tuple[Callable[[], Finding], ...] = (
-    _python, _torch, _waiting, _weights, _disk, _cache, _git, _telemetry,
-)  # fmt: skip
+    _python,
+    _torch,
+    _waiting,
+    _weights,
+    _disk,
+    _cache,
+    _git,
+    _telemetry,
+)

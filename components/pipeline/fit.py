@@ -20,6 +20,7 @@ from components.datasets.settings import DataSettings, SplitSettings, Validation
 from components.detectors.catalogue import detector_class, settings_for
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
+from components.pictures.kept import keeping
 from components.pictures.masks import Masks, MaskTurn
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
@@ -55,7 +56,7 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     stages = _stages(request, out / "work")  # a slip in the settings is told before anything is written
     settings_for(request.detector, stages.params.train.preset, request.overrides)
     check_folder(out, request.data, _begun, "a run of `loupe fit`")
-    with locked(out / LOCK, wait=False, what=str(out)):
+    with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
 
 

@@ -17,8 +17,13 @@ PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
 def run_stage(stage: str, view: str, detector: str, params: Path, data: Path, seconds: float) -> None:
     """Run one stage of ``components.pipeline.stages``; it dies with this process. Raises StageError."""
     command = [sys.executable, "-m", "components.pipeline.stages", stage, view, detector, "--params", str(params)]
-    process = subprocess.Popen([*command, "--data", str(data)], start_new_session=True, preexec_fn=_die_with_parent,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = subprocess.Popen(
+        [*command, "--data", str(data)],
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         last = _relay(process, seconds)
     except BaseException:

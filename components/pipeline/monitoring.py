@@ -10,6 +10,7 @@ from components.monitoring.monitor import mark_sent, monitor, unanswered, unsent
 from components.monitoring.verdict import Verdict
 from components.pipeline.params import Params
 from components.registry.mlflow import Registry
+from components.retraining.outcomes import key_of
 from components.storage import open_store
 
 
@@ -37,7 +38,11 @@ def judge_windows(params: Params, model: str, at: datetime | None = None) -> lis
 def announce(params: Params, send: Callable[[Verdict], str | None], at: datetime | None = None) -> list[str]:
     """Send the events that have not arrived yet or led to nothing; returns the verdicts announced."""
     store, now, done = open_store(params.store), at or datetime.now(UTC), []
-    for verdict in [*unsent(store), *unanswered(store, params.monitor, now)]:
+
+    def answered(verdict: Verdict) -> bool:
+        return store.exists(key_of(verdict.id))
+
+    for verdict in [*unsent(store), *unanswered(store, params.monitor, now, answered)]:
         event = send(verdict)
         if event:
             mark_sent(store, verdict, event, now)

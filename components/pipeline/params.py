@@ -80,8 +80,11 @@ class Params:
         check_seed(self.seed)
         for name in self.views:
             check_name(name, "views", FOLDERS)
-        chosen = {"pipeline": self.pipeline.detectors, "benchmark": self.benchmark.detectors,
-                  "retrain": self.retrain.detectors}  # fmt: skip
+        chosen = {
+            "pipeline": self.pipeline.detectors,
+            "benchmark": self.benchmark.detectors,
+            "retrain": self.retrain.detectors,
+        }
         for part, names in chosen.items():
             for name in names:
                 check_known(name, CATALOGUE, f"{part}.detectors")

@@ -1,24 +1,24 @@
 """One retraining, step by step; the flow calls the steps, and each can be repeated after a crash."""
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from components.core.artefacts import locked, read_json
 from components.core.errors import SettingsError
-from components.core.settings import build, plain
+from components.core.settings import plain
 from components.datasets.settings import DataSettings
 from components.datasets.versions import version
 from components.decision.bundle import Manifest
-from components.monitoring.monitor import DECISIONS, find
+from components.monitoring.monitor import find
 from components.monitoring.verdict import Verdict
 from components.pictures.decoding import Decoding
 from components.pipeline.params import Params, View, load_params
@@ -29,27 +29,10 @@ from components.registry.register import DATA_PIN, register_run, synthetic_score
 from components.retraining import dataset
 from components.retraining.candidates import gather
 from components.retraining.compare import compare
+from components.retraining.outcomes import Retrained, outcome_of, outcomes, store_outcome
 from components.storage import Store, open_store
 
 log = logging.getLogger("loupe")
-
-
-@dataclass(frozen=True)
-class Retrained:
-    """How a retraining ended; stored once under its verdict's id, never edited."""
-
-    action: Literal["promote", "refuse"]
-    verdict: str
-    model: str
-    source: str
-    champion: str
-    challenger: str | None
-    reasons: tuple[str, ...]
-    pool: str | None
-    contamination: float | None
-    data_version: str | None
-    evidence: str
-    at: str
 
 
 @dataclass(frozen=True)
@@ -87,8 +70,7 @@ class Retraining:
 
     def decided(self) -> Retrained | None:
         """The stored outcome, when this window was retrained on already."""
-        key = f"{DECISIONS}/{self.verdict.id}.json"
-        return build(Retrained, json.loads(self.store.get(key)), key) if self.store.exists(key) else None
+        return outcome_of(self.store, self.verdict.id)
 
     def hindrance(self, at: datetime) -> str | None:
         """Why not to begin: another champion meanwhile, or the budget of a day is spent."""
@@ -96,8 +78,11 @@ class Retraining:
         champion = registry.champion(self.verdict.model)
         if champion is None or self._bundle(registry, champion)[1] != self.verdict.model_version:
             return f"the champion is no longer {self.verdict.model_version}, which the verdict is about"
-        recent = [d for d in decisions(self.store, self.verdict.model)
-                  if d.challenger and at - datetime.fromisoformat(d.at) < timedelta(days=1)]  # fmt: skip
+        recent = [
+            d
+            for d in outcomes(self.store, self.verdict.model)
+            if d.challenger and at - datetime.fromisoformat(d.at) < timedelta(days=1)
+        ]
         limit = self.params.retrain.per_day
         return f"{len(recent)} retrainings in 24 hours; retrain.per_day is {limit}" if len(recent) >= limit else None
 
@@ -123,7 +108,7 @@ class Retraining:
     def refused_before(self) -> str | None:
         """The refusal of this very pool, which would end the same way."""
         pool = read_json(self.folder / "candidates" / "candidates.json")["pool"]
-        same = [d for d in decisions(self.store, self.verdict.model) if d.action == "refuse" and d.pool == pool]
+        same = [d for d in outcomes(self.store, self.verdict.model) if d.action == "refuse" and d.pool == pool]
         return f"these candidates were refused before, see {same[-1].verdict}" if same else None
 
     def write_version(self) -> Path:
@@ -157,8 +142,9 @@ class Retraining:
         del values["benchmark"]  # of views that this file does not have
         self.derived.write_text(yaml.safe_dump(values))
 
-    @property
+    @cached_property
     def stages(self) -> Stages:
+        """The challenger's stages; only behind ``write_version``, which writes their params file."""
         return Stages(load_params(self.derived), self.live, self.data_root)
 
     def compare(self, detectors: Sequence[str]) -> tuple[str, Gate]:
@@ -166,8 +152,15 @@ class Retraining:
         stages, registry = self.stages, Registry(self.params.registry)
         best = max(detectors, key=lambda name: synthetic_score(stages.of(name)))
         champion, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
-        figures = compare(champion, stages.of(best) / "bundle", stages.folder / "split", stages.folder / "synthetic",
-                          stages.data, self.verdict.source, self.folder / "figures.json")  # fmt: skip
+        figures = compare(
+            champion,
+            stages.of(best) / "bundle",
+            stages.folder / "split",
+            stages.folder / "synthetic",
+            stages.data,
+            self.verdict.source,
+            self.folder / "figures.json",
+        )
         summary = read_json(self.folder / "candidates" / "candidates.json")
         settings = self.params.retrain.gate
         return best, gate(figures["champion"], figures["challenger"], summary["contamination"], settings)
@@ -184,10 +177,23 @@ class Retraining:
         evidence = {"figures": self.folder / "figures.json", "pin": pin}
         act = registry.promote if outcome.action == "promote" else registry.refuse
         act(name, challenger, outcome.reasons, evidence, at)
-        return self._store(
-            Retrained(outcome.action, self.verdict.id, name, self.verdict.source, champion, challenger, outcome.reasons,
-                      summary["pool"], summary["contamination"], version(pin), str(self.folder), at.isoformat())
-        )  # fmt: skip
+        return store_outcome(
+            self.store,
+            Retrained(
+                outcome.action,
+                self.verdict.id,
+                name,
+                self.verdict.source,
+                champion,
+                challenger,
+                outcome.reasons,
+                summary["pool"],
+                summary["contamination"],
+                version(pin),
+                str(self.folder),
+                at.isoformat(),
+            ),
+        )
 
     def _registered(self, registry: Registry) -> str | None:
         """The version an interrupted attempt has registered already."""
@@ -200,19 +206,20 @@ class Retraining:
         path = self.folder / "candidates" / "candidates.json"
         summary = read_json(path) if path.exists() else {}
         champion = Registry(self.params.registry).champion(self.verdict.model)
-        return self._store(
-            Retrained("refuse", self.verdict.id, self.verdict.model, self.verdict.source, str(champion), None,
-                      (reason,), summary.get("pool"), summary.get("contamination"), None, str(self.folder),
-                      at.isoformat())
-        )  # fmt: skip
-
-    def _store(self, outcome: Retrained) -> Retrained:
-        self.store.put_new(f"{DECISIONS}/{self.verdict.id}.json", json.dumps(plain(outcome), indent=1).encode())
-        log.info("%s: %s (%s)", self.verdict.id, outcome.action, outcome.reasons[0])
-        return outcome
-
-
-def decisions(store: Store, model: str) -> list[Retrained]:
-    """All stored outcomes for a model, oldest first."""
-    found = [build(Retrained, json.loads(store.get(key)), key) for key in store.keys(f"{DECISIONS}/")]
-    return sorted((d for d in found if d.model == model), key=lambda d: d.at)
+        return store_outcome(
+            self.store,
+            Retrained(
+                "refuse",
+                self.verdict.id,
+                self.verdict.model,
+                self.verdict.source,
+                str(champion),
+                None,
+                (reason,),
+                summary.get("pool"),
+                summary.get("contamination"),
+                None,
+                str(self.folder),
+                at.isoformat(),
+            ),
+        )

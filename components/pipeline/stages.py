@@ -113,8 +113,15 @@ class Stages:
         from components.evaluation.evaluate import evaluate
 
         at, settings = self.of(detector), self.params.evaluation
-        return evaluate(at / "model", at / "calibration", self.folder / "split", self.data, at / "evaluation", settings,
-                        self.params.seed)  # fmt: skip
+        return evaluate(
+            at / "model",
+            at / "calibration",
+            self.folder / "split",
+            self.data,
+            at / "evaluation",
+            settings,
+            self.params.seed,
+        )
 
     def export(self, detector: str) -> Path:
         from components.export.export import export

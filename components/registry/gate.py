@@ -44,19 +44,29 @@ def gate(champion: Figures, challenger: Figures, contamination: float, settings:
 def _quality(old: Figures, new: Figures, s: GateSettings) -> list[tuple[bool, str]]:
     bound = new.alpha + s.frozen_margin * (new.alpha * (1 - new.alpha) / max(1, new.frozen)) ** 0.5
     checks = [
-        (new.synthetic_auroc >= old.synthetic_auroc - s.auroc_loss,
-         f"synthetic AUROC {new.synthetic_auroc:.3f}, champion {old.synthetic_auroc:.3f}"),
-        (new.synthetic_recall >= old.synthetic_recall - s.recall_loss,
-         f"recall of synthetic anomalies {new.synthetic_recall:.3f}, champion {old.synthetic_recall:.3f}"),
-        (new.frozen_alarms <= bound,
-         f"false alarms on {new.frozen} frozen normals {new.frozen_alarms:.3f}, limit {bound:.3f}"),
-        (new.window_alarms < old.window_alarms,
-         f"alarms on {new.window} held-out images of the drifted window {new.window_alarms:.3f}, "
-         f"champion {old.window_alarms:.3f}"),
-        (new.window_alarms <= new.alpha + s.max_contamination,
-         f"alarms on the drifted window {new.window_alarms:.3f}, limit {new.alpha + s.max_contamination:.3f}: "
-         "alpha and the share of defects that a pool may hold"),
-    ]  # fmt: skip
+        (
+            new.synthetic_auroc >= old.synthetic_auroc - s.auroc_loss,
+            f"synthetic AUROC {new.synthetic_auroc:.3f}, champion {old.synthetic_auroc:.3f}",
+        ),
+        (
+            new.synthetic_recall >= old.synthetic_recall - s.recall_loss,
+            f"recall of synthetic anomalies {new.synthetic_recall:.3f}, champion {old.synthetic_recall:.3f}",
+        ),
+        (
+            new.frozen_alarms <= bound,
+            f"false alarms on {new.frozen} frozen normals {new.frozen_alarms:.3f}, limit {bound:.3f}",
+        ),
+        (
+            new.window_alarms < old.window_alarms,
+            f"alarms on {new.window} held-out images of the drifted window {new.window_alarms:.3f}, "
+            f"champion {old.window_alarms:.3f}",
+        ),
+        (
+            new.window_alarms <= new.alpha + s.max_contamination,
+            f"alarms on the drifted window {new.window_alarms:.3f}, limit {new.alpha + s.max_contamination:.3f}: "
+            "alpha and the share of defects that a pool may hold",
+        ),
+    ]
     if new.reviewed:
         held = new.reviewed_recall >= old.reviewed_recall - s.recall_loss
         said = (
@@ -69,10 +79,14 @@ def _quality(old: Figures, new: Figures, s: GateSettings) -> list[tuple[bool, st
 def _conditions(old: Figures, new: Figures, contamination: float, s: GateSettings) -> list[tuple[bool, str]]:
     budget = min(s.latency_ms, max(s.latency_factor * old.latency_ms, 1.0))
     return [
-        (contamination <= s.max_contamination,
-         f"estimated share of defects among the candidates {contamination:.3f}, limit {s.max_contamination:g}"),
+        (
+            contamination <= s.max_contamination,
+            f"estimated share of defects among the candidates {contamination:.3f}, limit {s.max_contamination:g}",
+        ),
         (new.parity_error <= 1, f"parity error {new.parity_error:.2g} of its tolerance"),
         (new.latency_ms <= budget, f"latency {new.latency_ms:.0f} ms, budget {budget:.0f} ms"),
-        (new.calibration_n >= needed(new.alpha),
-         f"calibrated on {new.calibration_n} normals, {needed(new.alpha)} needed for alpha {new.alpha:g}"),
-    ]  # fmt: skip
+        (
+            new.calibration_n >= needed(new.alpha),
+            f"calibrated on {new.calibration_n} normals, {needed(new.alpha)} needed for alpha {new.alpha:g}",
+        ),
+    ]

@@ -45,8 +45,9 @@ class Registry:
                 found.experiment_id if found else self.client.create_experiment(settings.experiment, place)
             )
 
-    def register(self, name: str, bundle: Path, params: dict[str, Any], metrics: dict[str, float],
-                 tags: dict[str, str]) -> str:  # fmt: skip
+    def register(
+        self, name: str, bundle: Path, params: dict[str, Any], metrics: dict[str, float], tags: dict[str, str]
+    ) -> str:
         """A new version of *name* with its run and bundle; alias challenger."""
         run = self.client.create_run(self.experiment, tags=tags, run_name=f"{name}")
         for key, value in params.items():
@@ -70,8 +71,9 @@ class Registry:
         except MlflowException:
             self.client.create_registered_model(name)
 
-    def promote(self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path],
-                at: datetime | None = None) -> Decision:  # fmt: skip
+    def promote(
+        self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path], at: datetime | None = None
+    ) -> Decision:
         """Move the alias champion to *version* in one step, with a stored decision."""
         with locked(self.folder / "lock"):
             return self._move("promote", name, version, reasons, evidence, at)
@@ -85,21 +87,43 @@ class Registry:
                 raise RegistryError(f"{name}: there is no earlier champion to go back to")
             return self._move("rollback", name, str(moves[-1].previous), reasons, {}, at)
 
-    def refuse(self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path],
-               at: datetime | None = None) -> Decision:  # fmt: skip
+    def refuse(
+        self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path], at: datetime | None = None
+    ) -> Decision:
         """Store that *version* did not become champion, and why; no alias moves."""
         with locked(self.folder / "lock"):
             return self._decide("refuse", name, version, reasons, evidence, at)
 
-    def _move(self, action: Literal["promote", "rollback"], name: str, version: str, reasons: tuple[str, ...],
-              evidence: dict[str, Path], at: datetime | None) -> Decision:  # fmt: skip
+    def _move(
+        self,
+        action: Literal["promote", "rollback"],
+        name: str,
+        version: str,
+        reasons: tuple[str, ...],
+        evidence: dict[str, Path],
+        at: datetime | None,
+    ) -> Decision:
         # The alias moves before the record is made durable, under the lock: a decision on disk has taken place.
-        return self._decide(action, name, version, reasons, evidence, at,
-                            lambda: self.client.set_registered_model_alias(name, CHAMPION, version))  # fmt: skip
+        return self._decide(
+            action,
+            name,
+            version,
+            reasons,
+            evidence,
+            at,
+            lambda: self.client.set_registered_model_alias(name, CHAMPION, version),
+        )
 
-    def _decide(self, action: Literal["promote", "rollback", "refuse"], name: str, version: str,
-                reasons: tuple[str, ...], evidence: dict[str, Path], at: datetime | None,
-                act: Callable[[], None] = lambda: None) -> Decision:  # fmt: skip
+    def _decide(
+        self,
+        action: Literal["promote", "rollback", "refuse"],
+        name: str,
+        version: str,
+        reasons: tuple[str, ...],
+        evidence: dict[str, Path],
+        at: datetime | None,
+        act: Callable[[], None] = lambda: None,
+    ) -> Decision:
         if version not in self.versions(name):
             raise RegistryError(f"{name}: no version {version}; known are {', '.join(self.versions(name)) or 'none'}")
         hashes = {str(path): file_hash(path) for path in evidence.values()}

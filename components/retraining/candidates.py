@@ -28,8 +28,15 @@ log = logging.getLogger("loupe")
 COLUMNS = ("file", "sha256", "source", "review", "part", "score", "deviation")
 
 
-def gather(store: Store, verdict: Verdict, out: Path, settings: RetrainSettings, seed: int,
-           features: str | None, rules: Decoding = DEFAULT) -> Path:  # fmt: skip
+def gather(
+    store: Store,
+    verdict: Verdict,
+    out: Path,
+    settings: RetrainSettings,
+    seed: int,
+    features: str | None,
+    rules: Decoding = DEFAULT,
+) -> Path:
     """Write candidates.parquet, candidates.json and the images. Raises DataError when there are too few.
 
     *rules* say how the champion, whose pictures they were, decodes them.

@@ -22,8 +22,9 @@ from components.decision.bundle import Bundle
 from components.registry.gate import Figures
 
 
-def compare(champion: Path, challenger: Path, split: Path, synthetic: Path, data: Path, source: str,
-            out: Path) -> dict[str, Figures]:  # fmt: skip
+def compare(
+    champion: Path, challenger: Path, split: Path, synthetic: Path, data: Path, source: str, out: Path
+) -> dict[str, Figures]:
     """Figures of both bundles, also written to *out*."""
     bundles = {"champion": Bundle.open(champion), "challenger": Bundle.open(challenger)}
     scored = _scored(bundles, _sets(split, synthetic, data, source))

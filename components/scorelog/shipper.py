@@ -77,8 +77,15 @@ class Shipper:
         except Exception as error:
             fit = [record for record in records if _fits(name, record)]
             fit = fit if len(fit) < len(records) else []
-            log.error("%s: %d of %d records cannot be shipped (%s: %s); the file is kept as %s", segment,
-                      len(records) - len(fit), len(records), type(error).__name__, error, BAD)  # fmt: skip
+            log.error(
+                "%s: %d of %d records cannot be shipped (%s: %s); the file is kept as %s",
+                segment,
+                len(records) - len(fit),
+                len(records),
+                type(error).__name__,
+                error,
+                BAD,
+            )
             keep_aside(segment)
             self._send(name, segment, fit)
 

@@ -28,10 +28,17 @@ COMPACT, ENDING = "compact-", ".parquet"
 SOURCE, DAY = "source=", "day="
 UNFIT = re.compile(r"[/\x00-\x1f\x7f\ud800-\udfff]")
 TYPES = {
-    "embedding": pa.list_(pa.float64()), "width": pa.int64(), "height": pa.int64(),
-    "score": pa.float64(), "p_value": pa.float64(), "threshold": pa.float64(), "latency_ms": pa.float64(),
-    "brightness": pa.float64(), "contrast": pa.float64(), "sharpness": pa.float64(),
-}  # fmt: skip
+    "embedding": pa.list_(pa.float64()),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "score": pa.float64(),
+    "p_value": pa.float64(),
+    "threshold": pa.float64(),
+    "latency_ms": pa.float64(),
+    "brightness": pa.float64(),
+    "contrast": pa.float64(),
+    "sharpness": pa.float64(),
+}
 Record = dict[str, Any]  # a row, of LOG_COLUMNS or LABEL_COLUMNS
 
 

@@ -71,18 +71,28 @@ async def score_uploads(
 
 
 def _record(
-    service: Service, uploads: list[Upload], pictures: list[np.ndarray], scored: list[Scored], source: str,
-    heatmap: str, group: str | None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
+    service: Service,
+    uploads: list[Upload],
+    pictures: list[np.ndarray],
+    scored: list[Scored],
+    source: str,
+    heatmap: str,
+    group: str | None,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     at = service.clock().isoformat()
     records, results = [], []
     for upload, pixels, one in zip(uploads, pictures, scored, strict=True):
         sha256 = service.recorder.keep_image(upload.content)
         record = {
-            "record_id": uuid.uuid4().hex, "scored_at": at,
-            **entry(one.bundle, pixels, one.score, one.embedding, group), "image_id": upload.name, "source": source,
-            "latency_ms": one.latency_ms, "sha256": sha256, "image_uri": image_key(sha256),
-        }  # fmt: skip
+            "record_id": uuid.uuid4().hex,
+            "scored_at": at,
+            **entry(one.bundle, pixels, one.score, one.embedding, group),
+            "image_id": upload.name,
+            "source": source,
+            "latency_ms": one.latency_ms,
+            "sha256": sha256,
+            "image_uri": image_key(sha256),
+        }
         records.append(record)
         results.append({k: record[k] for k in documents.RESULT} | _heat(pixels, one, heatmap))
     service.recorder.append(records)

@@ -93,10 +93,19 @@ class Champion:
         bundle = self._served.bundle
         known = {k: getattr(bundle.manifest, k) for k in ("detector", "dataset", "groups", "data")}
         point = bundle.calibration
-        calibration = {"alpha": point.alpha, "threshold": point.threshold, "n": point.n,
-                       "false_alarm_interval": list(point.interval)}  # fmt: skip
-        return {"name": self.name if self.registry else self._served.name, "version": self._served.version,
-                "model_version": bundle.version, **known, "calibration": calibration}  # fmt: skip
+        calibration = {
+            "alpha": point.alpha,
+            "threshold": point.threshold,
+            "n": point.n,
+            "false_alarm_interval": list(point.interval),
+        }
+        return {
+            "name": self.name if self.registry else self._served.name,
+            "version": self._served.version,
+            "model_version": bundle.version,
+            **known,
+            "calibration": calibration,
+        }
 
 
 def _warmed(folder: Path, threads: int | None) -> Bundle:

@@ -12,11 +12,18 @@ _EXAMPLE = {
     "model": {"name": "elpv-mono", "version": "2"},
     "results": [
         {
-            "record_id": "0b6c7c4f2b8e4c1f9a0d3e5f6a7b8c9d", "image_id": "cell.png", "score": 24.1, "p_value": 0.103,
-            "decision": "normal", "threshold": 26.1, "model_version": "25f41524d13e", "width": 300, "height": 300,
+            "record_id": "0b6c7c4f2b8e4c1f9a0d3e5f6a7b8c9d",
+            "image_id": "cell.png",
+            "score": 24.1,
+            "p_value": 0.103,
+            "decision": "normal",
+            "threshold": 26.1,
+            "model_version": "25f41524d13e",
+            "width": 300,
+            "height": 300,
         }
     ],
-}  # fmt: skip
+}
 _RESULT: dict[str, Any] = {
     "type": "object",
     "required": list(RESULT),
@@ -62,22 +69,27 @@ REFUSALS: Responses = {
 BYTES: Responses = {200: {"description": "The file.", "content": {"application/octet-stream": {"schema": _FILE}}}}
 PICTURE: Responses = {200: {"description": "The picture.", "content": {"image/png": {"schema": _FILE}}}}
 SCORE_RESPONSES: Responses = {
-    200: {"description": "Scores in the order of the images.",
-          "content": {"application/json": {"schema": _SCORES, "example": _EXAMPLE}}},
+    200: {
+        "description": "Scores in the order of the images.",
+        "content": {"application/json": {"schema": _SCORES, "example": _EXAMPLE}},
+    },
     **{status: REFUSALS[status] for status in (400, 401, 408, 413, 415, 422, 500, 503)},
-}  # fmt: skip
+}
 MODEL_RESPONSES: Responses = {401: REFUSALS[401]}
 SCORE_REQUEST: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
-                "schema": {"type": "object", "required": ["images"],
-                           "properties": {"images": {"type": "array", "items": _FILE, "minItems": 1}}}
+                "schema": {
+                    "type": "object",
+                    "required": ["images"],
+                    "properties": {"images": {"type": "array", "items": _FILE, "minItems": 1}},
+                }
             },
             "image/png": {"schema": _FILE},
             "application/octet-stream": {"schema": _FILE},
         },
     }
-}  # fmt: skip
+}
 SCORE: dict[str, Any] = {"responses": SCORE_RESPONSES, "openapi_extra": SCORE_REQUEST}

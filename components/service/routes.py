@@ -44,8 +44,9 @@ def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings
         yield
         await run_in_threadpool(_stop, service)
 
-    app = FastAPI(title="Loupe", description=documents.DESCRIPTION, version="1", lifespan=lifespan,
-                  docs_url=None, redoc_url=None)  # fmt: skip
+    app = FastAPI(
+        title="Loupe", description=documents.DESCRIPTION, version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     app.state.service = service
     app.add_middleware(BoundedHeaders)
     for kind in (LoupeError, StorageError):

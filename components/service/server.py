@@ -27,6 +27,14 @@ def serve(name: str, settings: ServiceSettings, registry: RegistrySettings, stor
     app = create_app(champion, Recorder(open_store(store), settings), settings)
     log.info("serving %s on http://%s:%d/review", champion.identity()["model_version"], settings.host, settings.port)
     # h11 bounds the size of headers, which httptools does not.
-    uvicorn.run(app, host=settings.host, port=settings.port, http="h11", log_level="warning", access_log=False,
-                timeout_graceful_shutdown=int(settings.drain_seconds), h11_max_incomplete_event_size=HEADER_BYTES,
-                server_header=False)  # fmt: skip
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="h11",
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        server_header=False,
+    )

@@ -47,9 +47,13 @@ def _defects(image: np.ndarray, shapes: Shapes, rng: np.random.Generator, settin
 
 
 def _filled(
-    result: np.ndarray, image: np.ndarray, shape: np.ndarray, strength: float, rng: np.random.Generator,
+    result: np.ndarray,
+    image: np.ndarray,
+    shape: np.ndarray,
+    strength: float,
+    rng: np.random.Generator,
     settings: SynthesisSettings,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """*result* with one defect; works within the shape's box, which the soft edge widens by two sigma."""
     sigma = rng.uniform(*SOFTNESS) * image.shape[0] / 256
     box = _box(shape, int(np.ceil(2 * sigma)))
@@ -66,8 +70,10 @@ def _box(shape: np.ndarray, margin: int) -> tuple[slice, slice] | None:
     if not found:
         return None
     rows, columns = found[0]
-    return (slice(max(0, rows.start - margin), rows.stop + margin),
-            slice(max(0, columns.start - margin), columns.stop + margin))  # fmt: skip
+    return (
+        slice(max(0, rows.start - margin), rows.stop + margin),
+        slice(max(0, columns.start - margin), columns.stop + margin),
+    )
 
 
 def _filling(

@@ -56,8 +56,10 @@ def placed(content: np.ndarray, region: np.ndarray, where: np.ndarray, rng: np.r
     targets = np.argwhere(where)
     for number, box in enumerate(find_objects(parts), 1):
         part = parts[box] == number
-        corner = [_inside(t - s // 2, s, whole) for t, s, whole in zip(
-            targets[rng.integers(len(targets))], part.shape, region.shape, strict=True)]  # fmt: skip
+        corner = [
+            _inside(t - s // 2, s, whole)
+            for t, s, whole in zip(targets[rng.integers(len(targets))], part.shape, region.shape, strict=True)
+        ]
         there = tuple(slice(c, c + s) for c, s in zip(corner, part.shape, strict=True))
         moved[there][part], taken[there][part] = content[box][part], True
     return moved, taken
@@ -146,5 +148,14 @@ def _warped(defect: np.ndarray, mask: np.ndarray, at: np.ndarray) -> Pair:
 
 
 ALL: tuple[Callable[[np.ndarray, np.ndarray, np.random.Generator], Pair], ...] = (
-    _turn, _mirror, _affine, _lens, _wave, _noise, _blur, _sharpen, _tone, _colour,
-)  # fmt: skip
+    _turn,
+    _mirror,
+    _affine,
+    _lens,
+    _wave,
+    _noise,
+    _blur,
+    _sharpen,
+    _tone,
+    _colour,
+)

@@ -17,7 +17,8 @@ from components.core.errors import DataError, SettingsError
 from components.core.progress import progress
 from components.core.records import SYNTHETIC_COLUMNS
 from components.datasets.loading import read_decoding, rows
-from components.pictures.decoding import Decoding, decode
+from components.pictures.decoding import Decoding
+from components.pictures.kept import decode
 from components.synthesis.blending import Synthetic
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import AREAS, STRATEGIES

@@ -67,8 +67,15 @@ class Defects:
 class MadeImages:
     """*copies* synthetic anomalies on each of *images*, in memory as uint8: number i is a function of (seed, i)."""
 
-    def __init__(self, images: ImageSource, settings: SynthesisSettings, seed: int, copies: int = 1, grey: bool = False,
-                 defects: Defects | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        images: ImageSource,
+        settings: SynthesisSettings,
+        seed: int,
+        copies: int = 1,
+        grey: bool = False,
+        defects: Defects | None = None,
+    ) -> None:
         more = {"grey": grey, "defects": defects.key if defects else None} if grey or defects else None
         self.key = values_hash([identity(), images.key, settings, seed, copies, *([more] if more else [])])
         self.images, self.copies, self.settings, self.defects = images, copies, settings, defects

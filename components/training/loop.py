@@ -99,8 +99,14 @@ class Loop:
         (before, state), after = self.best, self._chosen()
         if after < before:
             self.detector.load_state_dict(state, strict=False)
-        log.info("%s: %s %s, %.4g before, %.4g with it", self.detector.name, phase.name,
-                 "undone" if after < before else "kept", before, after)  # fmt: skip
+        log.info(
+            "%s: %s %s, %.4g before, %.4g with it",
+            self.detector.name,
+            phase.name,
+            "undone" if after < before else "kept",
+            before,
+            after,
+        )
         return {"synthetic_auroc": max(before, after), "before": before, "kept": after >= before}
 
     def _optimise(self, phase: Optimise) -> None:

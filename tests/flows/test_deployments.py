@@ -16,6 +16,7 @@ from components.monitoring.settings import MonitorSettings
 from components.monitoring.verdict import Verdict
 from components.pipeline import monitoring as operation
 from components.pipeline.params import Params
+from components.retraining.outcomes import key_of
 from components.storage import LocalStore
 from flows.events import EVENT, send
 
@@ -101,7 +102,7 @@ def test_a_note_of_an_older_version_counts_as_one_event(announced):
 
 def test_a_retraining_that_was_decided_is_not_asked_for_again(announced):
     store, asked, run = announced
-    store.put(f"{component.DECISIONS}/{asked.id}.json", b"{}")
+    store.put(key_of(asked.id), b"{}")
     assert run(6) == []
 
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from components.monitoring.monitor import VERDICTS, unsent
 from components.pipeline.params import load_params
-from components.pipeline.retraining import decisions
 from components.registry.mlflow import Registry
+from components.retraining.outcomes import outcomes
 from components.scorelog import table
 from components.storage import open_store
 from infra.stack import Stack
@@ -105,7 +105,7 @@ def stack(project):
 
 
 def decision(source):
-    return next((d for d in decisions(open_store(os.environ["LOUPE_STORE"]), "product") if d.source == source), None)
+    return next((d for d in outcomes(open_store(os.environ["LOUPE_STORE"]), "product") if d.source == source), None)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_a_second_request_for_the_window_changes_nothing(clean, project):
     said = call(project, "loupe", "retrain", clean.verdict)
     assert "promote" in said
     assert registry(project).versions("product") == versions
-    assert len(decisions(open_store(os.environ["LOUPE_STORE"]), "product")) == 2
+    assert len(outcomes(open_store(os.environ["LOUPE_STORE"]), "product")) == 2
 
 
 def test_the_next_retraining_learns_on_from_the_new_version(clean, project):

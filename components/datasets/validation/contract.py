@@ -24,8 +24,12 @@ def _contradictions(table: pd.DataFrame) -> pd.Series:
     reasons = {}
     for _, same in table[labels > 1].groupby("sha256"):
         known = ", ".join(f"{row.image_id} ({row.label})" for row in same.itertuples())
-        reasons.update({i: f"{same.at[i, 'image_id']}: the same bytes have two labels: {known}; keep the right one"
-                        for i in same.index})  # fmt: skip
+        reasons.update(
+            {
+                i: f"{same.at[i, 'image_id']}: the same bytes have two labels: {known}; keep the right one"
+                for i in same.index
+            }
+        )
     return pd.Series(reasons, dtype=object)
 
 

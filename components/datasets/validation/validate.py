@@ -49,8 +49,14 @@ def validate(manifest: Path, data: Path, out: Path, settings: ValidationSettings
     for line in summary["quarantined"]:
         log.warning("quarantined: %s", line)
     for why, images in summary["masks"]["unknown"].items():
-        log.warning("%s: of %d images the mask does not tell: %s (first %s); they are left out of pixel figures: %s",
-                    name, len(images), why, images[0], ADVICE[why])  # fmt: skip
+        log.warning(
+            "%s: of %d images the mask does not tell: %s (first %s); they are left out of pixel figures: %s",
+            name,
+            len(images),
+            why,
+            images[0],
+            ADVICE[why],
+        )
     if summary["defects"]:
         log.warning("%s: %s", name, summary["defects"])
     if summary["broken"]:
@@ -59,9 +65,13 @@ def validate(manifest: Path, data: Path, out: Path, settings: ValidationSettings
 
 
 def _summary(
-    name: str, table: pd.DataFrame, clean: pd.DataFrame, bad: pd.DataFrame, checks: list[dict[str, Any]],
+    name: str,
+    table: pd.DataFrame,
+    clean: pd.DataFrame,
+    bad: pd.DataFrame,
+    checks: list[dict[str, Any]],
     settings: ValidationSettings,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     counts = Counter("/".join(map(str, key)) for key in zip(clean["group"], clean["role"], clean["label"], strict=True))
     return {
         "dataset": name,
@@ -102,9 +112,12 @@ def _unavailable(clean: pd.DataFrame) -> dict[str, str]:
 
 
 def _broken(
-    table: pd.DataFrame, clean: pd.DataFrame, bad: pd.DataFrame, checks: list[dict[str, Any]],
+    table: pd.DataFrame,
+    clean: pd.DataFrame,
+    bad: pd.DataFrame,
+    checks: list[dict[str, Any]],
     settings: ValidationSettings,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     normals = int(((clean["role"] == "train") & (clean["label"] == "normal")).sum())
     found = []
     if normals < settings.min_train_normals:

@@ -53,14 +53,36 @@ class ADTR(TokenRebuilder):
     presets = {
         "paper": ADTRSettings(),
         "cpu": ADTRSettings(
-            BackboneSettings(taps=(0, 1, 2, 3, 4)), width=128, heads=4, layers=2, feedforward=256, dropout=0.0,
-            standardise=True, positions=True, epochs=7, draws=4200, batch_size=8, learning_rate=1e-3, push_epochs=2,
+            BackboneSettings(taps=(0, 1, 2, 3, 4)),
+            width=128,
+            heads=4,
+            layers=2,
+            feedforward=256,
+            dropout=0.0,
+            standardise=True,
+            positions=True,
+            epochs=7,
+            draws=4200,
+            batch_size=8,
+            learning_rate=1e-3,
+            push_epochs=2,
         ),
         "tiny": ADTRSettings(
-            BackboneSettings(taps=(2, 3), size=64), grid=8, width=16, heads=2, layers=1, feedforward=32, dropout=0.0,
-            pool=4, standardise=True, epochs=4, batch_size=4, learning_rate=1e-2, push_epochs=1,
+            BackboneSettings(taps=(2, 3), size=64),
+            grid=8,
+            width=16,
+            heads=2,
+            layers=1,
+            feedforward=32,
+            dropout=0.0,
+            pool=4,
+            standardise=True,
+            epochs=4,
+            batch_size=4,
+            learning_rate=1e-2,
+            push_epochs=1,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="ADTR",
         paper="You, Yang, Luo, Cui, Zheng, Le: ADTR: Anomaly Detection Transformer with Feature Reconstruction",
@@ -96,16 +118,28 @@ class ADTR(TokenRebuilder):
         adamw = partial(torch.optim.AdamW, weight_decay=s.weight_decay)
         learned = [p for p in self.parameters() if p.requires_grad]
         yield Optimise(
-            "reconstruction", table, self.normal_loss, learned, partial(adamw, lr=s.learning_rate),
-            epochs_of(table, s.epochs, s.draws), s.batch_size, schedule=_drop,
-        )  # fmt: skip
+            "reconstruction",
+            table,
+            self.normal_loss,
+            learned,
+            partial(adamw, lr=s.learning_rate),
+            epochs_of(table, s.epochs, s.draws),
+            s.batch_size,
+            schedule=_drop,
+        )
         if s.push_epochs:
             pool = data.anomalies(("confetti",), self.size)
             both = Together(self.inputs(pool), pool.masks(s.grid))
             yield Optimise(
-                "push-pull", both, self.apart_loss, learned, partial(adamw, lr=s.push_rate), s.push_epochs,
-                s.batch_size, schedule=_drop,
-            )  # fmt: skip
+                "push-pull",
+                both,
+                self.apart_loss,
+                learned,
+                partial(adamw, lr=s.push_rate),
+                s.push_epochs,
+                s.batch_size,
+                schedule=_drop,
+            )
         yield from self.positions.phases(table, self.distance)
 
     def rebuild(self, rows: Tensor) -> Tensor:

@@ -82,14 +82,28 @@ class ALPS(PixelDetector):
     presets = {
         "paper": ALPSSettings(),
         "cpu": ALPSSettings(
-            size=128, widths=(16, 32, 64, 128), latent=32, epochs=20, batch_size=8, learning_rate=2e-3,
-            distorter_rate=1e-3, blur=2.0, positions=True, top=1e-3,
+            size=128,
+            widths=(16, 32, 64, 128),
+            latent=32,
+            epochs=20,
+            batch_size=8,
+            learning_rate=2e-3,
+            distorter_rate=1e-3,
+            blur=2.0,
+            positions=True,
+            top=1e-3,
         ),
         "tiny": ALPSSettings(
-            size=64, widths=(8, 16, 16), latent=4, epochs=4, batch_size=4, learning_rate=1e-2, distorter_rate=5e-3,
+            size=64,
+            widths=(8, 16, 16),
+            latent=4,
+            epochs=4,
+            batch_size=4,
+            learning_rate=1e-2,
+            distorter_rate=5e-3,
             blur=1.0,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="ALPS",
         paper="Khazaie, Wong, Jewell, Mohsenzadeh: Anomaly Detection with Adversarially Learned Perturbations of "
@@ -126,10 +140,16 @@ class ALPS(PixelDetector):
             rivals = (Player(self.distorter_loss, list(self.distorter.parameters()), rate, s.clip),)
         steps = s.ramp * s.epochs * -(-len(table) // s.batch_size)
         yield Optimise(
-            "game", table, partial(self.loss, growth=1 / max(1.0, steps)),
-            [*self.encoder.parameters(), *self.decoder.parameters()], partial(adam, lr=s.learning_rate),
-            epochs=s.epochs, batch_size=s.batch_size, clip=s.clip, rivals=rivals,
-        )  # fmt: skip
+            "game",
+            table,
+            partial(self.loss, growth=1 / max(1.0, steps)),
+            [*self.encoder.parameters(), *self.decoder.parameters()],
+            partial(adam, lr=s.learning_rate),
+            epochs=s.epochs,
+            batch_size=s.batch_size,
+            clip=s.clip,
+            rivals=rivals,
+        )
         if self.distorter is not None:
             yield OnePass("ratio", table, self._add, self._finish)
         yield from self.positions.phases(table, self._own)

@@ -140,14 +140,30 @@ class CMAAE(PixelDetector):
     presets = {
         "paper": CMAAESettings(),
         "cpu": CMAAESettings(
-            size=128, widths=(32, 64, 96), output_width=16, slots=200, copies=2, epochs=4, learning_rate=1e-3,
-            backbone=BackboneSettings(taps=(0, 1, 2), size=128), standardise="position", blur=1.0,
+            size=128,
+            widths=(32, 64, 96),
+            output_width=16,
+            slots=200,
+            copies=2,
+            epochs=4,
+            learning_rate=1e-3,
+            backbone=BackboneSettings(taps=(0, 1, 2), size=128),
+            standardise="position",
+            blur=1.0,
         ),
         "tiny": CMAAESettings(
-            size=64, widths=(8, 16, 16), output_width=8, slots=20, copies=1, epochs=4,
-            batch_size=4, learning_rate=5e-3, residual_features="encoder", blur=1.0,
+            size=64,
+            widths=(8, 16, 16),
+            output_width=8,
+            slots=20,
+            copies=1,
+            epochs=4,
+            batch_size=4,
+            learning_rate=5e-3,
+            residual_features="encoder",
+            blur=1.0,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="CMA-AE",
         paper="Luo, Niu, Tang, Yu, Li: Clear Memory-Augmented Auto-Encoder for Surface Defect Detection",

@@ -75,16 +75,41 @@ class DSR(PixelDetector):
     presets = {
         "paper": DSRSettings(),
         "cpu": DSRSettings(
-            size=128, width=32, inner=16, words=256, decay=0.95, restriction=24, decoder=32, stride=2,
-            detection=(16, 32, 32), upsampling=(8, 16, 32), epochs=(4, 12, 3), batch_size=(8, 8, 8),
-            learning_rate=(2e-3, 2e-3, 2e-3), drop=(0.8, 0.8, 0.8), turn=(0.0, 0.0),
+            size=128,
+            width=32,
+            inner=16,
+            words=256,
+            decay=0.95,
+            restriction=24,
+            decoder=32,
+            stride=2,
+            detection=(16, 32, 32),
+            upsampling=(8, 16, 32),
+            epochs=(4, 12, 3),
+            batch_size=(8, 8, 8),
+            learning_rate=(2e-3, 2e-3, 2e-3),
+            drop=(0.8, 0.8, 0.8),
+            turn=(0.0, 0.0),
         ),
         "tiny": DSRSettings(
-            size=64, width=16, inner=8, units=1, words=64, decay=0.9, restriction=8, decoder=16, detection=(8, 16, 16),
-            upsampling=(8, 16, 16), epochs=(30, 20, 6), batch_size=(4, 4, 4), learning_rate=(3e-3, 5e-3, 1e-2),
-            turn=(0.0, 0.0), masks=40, box=11,
+            size=64,
+            width=16,
+            inner=8,
+            units=1,
+            words=64,
+            decay=0.9,
+            restriction=8,
+            decoder=16,
+            detection=(8, 16, 16),
+            upsampling=(8, 16, 16),
+            epochs=(30, 20, 6),
+            batch_size=(4, 4, 4),
+            learning_rate=(3e-3, 5e-3, 1e-2),
+            turn=(0.0, 0.0),
+            masks=40,
+            box=11,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="DSR",
         paper="Zavrtanik, Kristan, Skočaj: DSR - A Dual Subspace Re-Projection Network for Surface Anomaly Detection",
@@ -135,9 +160,16 @@ class DSR(PixelDetector):
         s = self.settings
         adam = partial(torch.optim.Adam, lr=s.learning_rate[number])
         return Optimise(
-            name, table, loss, list(learned.parameters()), adam, s.epochs[number], s.batch_size[number],
-            schedule=lambda done: 1.0 if done < s.drop[number] else 0.1, select=number == 1,
-        )  # fmt: skip
+            name,
+            table,
+            loss,
+            list(learned.parameters()),
+            adam,
+            s.epochs[number],
+            s.batch_size[number],
+            schedule=lambda done: 1.0 if done < s.drop[number] else 0.1,
+            select=number == 1,
+        )
 
     def quantiser_loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Reconstruction of fit normals and as many natural images, with the commitment to the chosen words."""
@@ -278,12 +310,20 @@ class ObjectDecoder(nn.Module):
         self.lo, self.hi = Restriction(width, base), Restriction(width, base)
         step = partial(convolution, norm=nn.InstanceNorm2d)
         self.image = nn.Sequential(
-            *step(2 * width, middle), *step(middle, 2 * middle), nn.MaxPool2d(2),
-            *step(2 * middle, 2 * middle), *step(2 * middle, 4 * middle), nn.MaxPool2d(2),
-            nn.Conv2d(4 * middle, width // 2, 1), doubled(width // 2, width // 2), nn.ReLU(),
-            doubled(width // 2, width // 2), nn.ReLU(), nn.Conv2d(width // 2, width, 3, 1, 1),
+            *step(2 * width, middle),
+            *step(middle, 2 * middle),
+            nn.MaxPool2d(2),
+            *step(2 * middle, 2 * middle),
+            *step(2 * middle, 4 * middle),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4 * middle, width // 2, 1),
+            doubled(width // 2, width // 2),
+            nn.ReLU(),
+            doubled(width // 2, width // 2),
+            nn.ReLU(),
+            nn.Conv2d(width // 2, width, 3, 1, 1),
             *to_image(width, inner, units),
-        )  # fmt: skip
+        )
 
     def restricted(self, lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
         """Features near those of a normal image, not yet words."""

@@ -101,14 +101,34 @@ class FMRNet(PixelDetector):
     presets = {
         "paper": FMRNetSettings(),
         "cpu": FMRNetSettings(
-            size=128, widths=(16, 32, 64, 64), embedding=64, slots=128, textons=64, texton=2, step=2, epochs=8,
-            restore_epochs=8, learning_rate=2e-3, restore_rate=1e-3, blur=2.0, positions=True,
+            size=128,
+            widths=(16, 32, 64, 64),
+            embedding=64,
+            slots=128,
+            textons=64,
+            texton=2,
+            step=2,
+            epochs=8,
+            restore_epochs=8,
+            learning_rate=2e-3,
+            restore_rate=1e-3,
+            blur=2.0,
+            positions=True,
         ),
         "tiny": FMRNetSettings(
-            size=64, widths=(8, 16, 16, 16), embedding=16, slots=16, textons=16, epochs=10, restore_epochs=6,
-            batch_size=4, learning_rate=5e-3, restore_rate=2e-3, blur=1.0,
+            size=64,
+            widths=(8, 16, 16, 16),
+            embedding=16,
+            slots=16,
+            textons=16,
+            epochs=10,
+            restore_epochs=6,
+            batch_size=4,
+            learning_rate=5e-3,
+            restore_rate=2e-3,
+            blur=1.0,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="FMR-Net",
         paper="Yao, Yu, Wang: A Feature Memory Rearrangement Network for Visual Inspection of Textured Surface Defects "
@@ -118,10 +138,14 @@ class FMRNet(PixelDetector):
         family="reconstruction",
         needs=("synthetic anomalies for the second phase",),
         reconstructed=(
-            "network", "form of the contrastive loss and of the substitution", "form of the rearrangement",
-            "synthetic defects", "fusion of the three maps", "all numbers",
+            "network",
+            "form of the contrastive loss and of the substitution",
+            "form of the rearrangement",
+            "synthetic defects",
+            "fusion of the three maps",
+            "all numbers",
         ),
-    )  # fmt: skip
+    )
     settings: FMRNetSettings
 
     def __init__(self, settings: FMRNetSettings, pretrained: bool = True) -> None:
@@ -145,17 +169,28 @@ class FMRNet(PixelDetector):
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, clean = self.settings, data.pixels(self.size)
         yield Optimise(
-            "background", clean, self.background_loss, list(self.parameters()),
-            partial(torch.optim.Adam, lr=s.learning_rate), s.epochs, s.batch_size, select=False,
-        )  # fmt: skip
+            "background",
+            clean,
+            self.background_loss,
+            list(self.parameters()),
+            partial(torch.optim.Adam, lr=s.learning_rate),
+            s.epochs,
+            s.batch_size,
+            select=False,
+        )
         # Once before phase 2 too: its epochs are chosen by the fused map, whose parts must be of one scale.
         yield OnePass("scale", clean, self._add, self._standardise)
         pool = data.anomalies(s.strategies, self.size)
         table = Together(pool.pixels(self.size), pool.clean(self.size), pool.masks(self.size))
         yield Optimise(
-            "restoration", table, self.restoration_loss, self.restoring(),
-            partial(torch.optim.Adam, lr=s.restore_rate), s.restore_epochs, s.batch_size,
-        )  # fmt: skip
+            "restoration",
+            table,
+            self.restoration_loss,
+            self.restoring(),
+            partial(torch.optim.Adam, lr=s.restore_rate),
+            s.restore_epochs,
+            s.batch_size,
+        )
         yield OnePass("standardise", clean, self._add, self._standardise)
         yield from self.positions.phases(clean, self._fused)
 

@@ -79,14 +79,26 @@ class MSFI(BackboneDetector):
         "paper": MSFISettings(),
         # Taps, one level deeper than the paper's: by AUROC on synthetic anomalies; a quarter of the cost, too.
         "cpu": MSFISettings(
-            BackboneSettings(taps=(1, 2, 3, 4)), width=32, epochs=10, draws=6000, batch_size=16, search_epochs=3,
+            BackboneSettings(taps=(1, 2, 3, 4)),
+            width=32,
+            epochs=10,
+            draws=6000,
+            batch_size=16,
+            search_epochs=3,
             positions=True,
         ),
         "tiny": MSFISettings(
-            BackboneSettings(taps=(0, 1, 2), size=64), scales=(1.0, 0.5), width=16, epochs=3, batch_size=4,
-            learning_rate=1e-2, search_epochs=2, search_rate=0.3, blur=1.0,
+            BackboneSettings(taps=(0, 1, 2), size=64),
+            scales=(1.0, 0.5),
+            width=16,
+            epochs=3,
+            batch_size=4,
+            learning_rate=1e-2,
+            search_epochs=2,
+            search_rate=0.3,
+            blur=1.0,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="Multi-scale feature imitation",
         paper="Hu: Multi-scale Feature Imitation for Unsupervised Anomaly Localization",

@@ -64,14 +64,39 @@ class NLN(PixelDetector):
     presets = {
         "paper": NLNSettings(),
         "cpu": NLNSettings(
-            size=128, patch=32, stride=16, width=16, latent=32, neighbours=5, bank_size=5000, turned=False, crops=0,
-            share=0.8, blur=1.0, top=1e-3, positions=True, epochs=15, batch_size=8,
+            size=128,
+            patch=32,
+            stride=16,
+            width=16,
+            latent=32,
+            neighbours=5,
+            bank_size=5000,
+            turned=False,
+            crops=0,
+            share=0.8,
+            blur=1.0,
+            top=1e-3,
+            positions=True,
+            epochs=15,
+            batch_size=8,
         ),
         "tiny": NLNSettings(
-            size=64, patch=16, stride=16, kind="aae", width=8, latent=8, neighbours=2, bank_size=128, turned=False,
-            crops=0, epochs=4, batch_size=4, learning_rate=1e-2, adversary_rate=1e-3,
+            size=64,
+            patch=16,
+            stride=16,
+            kind="aae",
+            width=8,
+            latent=8,
+            neighbours=2,
+            bank_size=128,
+            turned=False,
+            crops=0,
+            epochs=4,
+            batch_size=4,
+            learning_rate=1e-2,
+            adversary_rate=1e-3,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="NLN",
         paper="Mesarcik, Ranguelova, Boonstra, van Nieuwpoort: Improving novelty detection using the reconstructions "
@@ -114,9 +139,16 @@ class NLN(PixelDetector):
         s, table = self.settings, data.pixels(self.size)
         first, *rivals = self.autoencoder.players(self.training_patches, s.learning_rate, s.adversary_rate)
         yield Optimise(
-            s.kind, table, first.loss, first.parameters, first.optimiser, epochs=s.epochs, batch_size=s.batch_size,
-            select=False, rivals=tuple(rivals),
-        )  # fmt: skip
+            s.kind,
+            table,
+            first.loss,
+            first.parameters,
+            first.optimiser,
+            epochs=s.epochs,
+            batch_size=s.batch_size,
+            select=False,
+            rivals=tuple(rivals),
+        )
         every = -(-len(table) * len(self.steps) ** 2 // s.bank_size)  # latents are thinned evenly
         yield OnePass("latents", table, lambda images: self._add_latents(images, every), self._find_centre)
         # Not undone by itself: what the score would be without it is open until the phase behind.

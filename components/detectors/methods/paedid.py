@@ -101,14 +101,32 @@ class PAEDID(PixelDetector):
     presets = {
         "paper": PAEDIDSettings(),
         "cpu": PAEDIDSettings(
-            size=128, width=16, code=16, epochs=15, batch_size=8, learning_rate=3e-3, threshold=2.0,
-            positions=True, block_side=5, brightness=True, top=0.01,
+            size=128,
+            width=16,
+            code=16,
+            epochs=15,
+            batch_size=8,
+            learning_rate=3e-3,
+            threshold=2.0,
+            positions=True,
+            block_side=5,
+            brightness=True,
+            top=0.01,
         ),
         "tiny": PAEDIDSettings(
-            size=64, patch=8, width=8, code=8, epochs=6, batch_size=4, learning_rate=1e-2, steps=4, threshold=1.0,
-            block=0.1, bank_size=64,
+            size=64,
+            patch=8,
+            width=8,
+            code=8,
+            epochs=6,
+            batch_size=4,
+            learning_rate=1e-2,
+            steps=4,
+            threshold=1.0,
+            block=0.1,
+            bank_size=64,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="PAEDID",
         paper="Mou, Cao, Bai, Huang, Shi, Shan: PAEDID: Patch Autoencoder Based Deep Image Decomposition For "
@@ -146,10 +164,16 @@ class PAEDID(PixelDetector):
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.pixels(self.size)
         yield Optimise(
-            "background", table, self.loss, [*self.encoder.parameters(), *self.background.parameters()],
-            partial(torch.optim.Adam, lr=s.learning_rate), epochs=s.epochs, batch_size=s.batch_size,
-            schedule=lambda done: 0.1**done, select=False,
-        )  # fmt: skip
+            "background",
+            table,
+            self.loss,
+            [*self.encoder.parameters(), *self.background.parameters()],
+            partial(torch.optim.Adam, lr=s.learning_rate),
+            epochs=s.epochs,
+            batch_size=s.batch_size,
+            schedule=lambda done: 0.1**done,
+            select=False,
+        )
         if s.weights:
             yield OnePass(
                 "codes", table, lambda images: self.bank.offer(self._rows(self.encoder(images))), self._find_centre

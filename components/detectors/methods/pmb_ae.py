@@ -149,14 +149,27 @@ class PMBAE(PixelDetector):
         "paper": PMBAESettings(),
         # Without the skip at half the resolution, through which small anomalies are copied.
         "cpu": PMBAESettings(
-            size=128, widths=(8, 16, 32, 64, 64), laterals=("none", "none", "memory", "skip", "memory"), epochs=12,
-            batch_size=8, learning_rate=2e-3, standardise=True, blur=2.0,
+            size=128,
+            widths=(8, 16, 32, 64, 64),
+            laterals=("none", "none", "memory", "skip", "memory"),
+            epochs=12,
+            batch_size=8,
+            learning_rate=2e-3,
+            standardise=True,
+            blur=2.0,
         ),
         "tiny": PMBAESettings(
-            size=64, widths=(8, 16, 16), laterals=("none", "skip", "memory"), slots=16, epochs=4, batch_size=4,
-            learning_rate=5e-3, standardise=True, blur=1.0,
+            size=64,
+            widths=(8, 16, 16),
+            laterals=("none", "skip", "memory"),
+            slots=16,
+            epochs=4,
+            batch_size=4,
+            learning_rate=5e-3,
+            standardise=True,
+            blur=1.0,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="PMB-AE",
         paper="Xing, Li: Visual Anomaly Detection Via Partition Memory Bank Module and Error Estimation",

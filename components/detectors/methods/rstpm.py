@@ -115,14 +115,25 @@ class RSTPM(BackboneDetector):
     presets = {
         "paper": RSTPMSettings(),
         "cpu": RSTPMSettings(
-            BackboneSettings(taps=(1, 2, 3), size=128), "tf_efficientnet_lite1", width=0.25, epochs=8, draws=4800,
-            batch_size=16, optimiser="adam", learning_rate=1e-3,
+            BackboneSettings(taps=(1, 2, 3), size=128),
+            "tf_efficientnet_lite1",
+            width=0.25,
+            epochs=8,
+            draws=4800,
+            batch_size=16,
+            optimiser="adam",
+            learning_rate=1e-3,
         ),
         "tiny": RSTPMSettings(
-            BackboneSettings(taps=(1, 2, 3), size=64), "tf_efficientnet_lite1", width=0.25, epochs=2, batch_size=4,
-            optimiser="adam", learning_rate=3e-3,
+            BackboneSettings(taps=(1, 2, 3), size=64),
+            "tf_efficientnet_lite1",
+            width=0.25,
+            epochs=2,
+            batch_size=4,
+            optimiser="adam",
+            learning_rate=3e-3,
         ),
-    }  # fmt: skip
+    }
     info = MethodInfo(
         title="RSTPM",
         paper="Yamada, Hotta: Reconstruction Student with Attention for Student-Teacher Pyramid Matching",

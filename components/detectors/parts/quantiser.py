@@ -131,9 +131,13 @@ class Latent(nn.Module):
     def __init__(self, width: int, inner: int, units: int, words: int, decay: float) -> None:
         super().__init__()
         self.fine = nn.Sequential(
-            nn.Conv2d(3, width // 2, 4, 2, 1), nn.ReLU(), nn.Conv2d(width // 2, width, 4, 2, 1), nn.ReLU(),
-            nn.Conv2d(width, width, 3, 1, 1), _units(width, inner, units),
-        )  # fmt: skip
+            nn.Conv2d(3, width // 2, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(width // 2, width, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1),
+            _units(width, inner, units),
+        )
         self.coarse = nn.Sequential(
             nn.Conv2d(width, width, 4, 2, 1), nn.ReLU(), nn.Conv2d(width, width, 3, 1, 1), _units(width, inner, units)
         )

@@ -108,3 +108,16 @@ def test_the_runner_of_a_bundle_scores_as_the_service_does(bundle, today, tmp_pa
     table = pd.read_parquet(tmp_path / "out.parquet").set_index("image_id")["score"].dropna()
     assert set(told) == set(table.index)
     assert all(told[name] == pytest.approx(value, rel=1e-5) for name, value in table.items())
+
+
+def test_scripts_that_import_by_the_old_names_go_on():
+    from components.scoring.batch import score as score_by_its_old_name
+    from components.scoring.bundle import Bundle as BundleByItsOldName
+    from components.scoring.inbox import process
+
+    from components.decision import bundle
+    from components.service import inbox
+
+    assert score_by_its_old_name is score
+    assert BundleByItsOldName is bundle.Bundle
+    assert process is inbox.process

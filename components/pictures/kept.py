@@ -1,0 +1,61 @@
+"""Each picture decoded once: what one step of a run has decoded is handed to the next, within a bound of memory.
+
+Nothing is kept unless a run asks for it (``keeping``): a service sees each picture once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from components.pictures import decoding
+from components.pictures.decoding import DEFAULT, Decoding, Picture
+
+MEGABYTES = 512.0
+Key = tuple[str, int, int, Decoding]
+
+
+class Shelf:
+    """Decoded pictures, at most *room* bytes of them; what finds no room is decoded again. None goes for another:
+    every step goes through all pictures in turn, so that the one used last would be the one needed last."""
+
+    def __init__(self, room: float) -> None:
+        self.room, self.pictures = room, dict[Key, Picture]()
+
+    def picture(self, source: Path, name: str | None, rules: Decoding) -> Picture:
+        known = source.stat() if source.is_file() else None
+        key = (str(source), known.st_mtime_ns, known.st_size, rules) if known else None
+        if key in self.pictures:
+            return self.pictures[key]
+        found = decoding.picture(source, name, rules)
+        if key and found.pixels.nbytes <= self.room:
+            found.pixels.setflags(write=False)  # it is everyone's now
+            self.pictures[key], self.room = found, self.room - found.pixels.nbytes
+        return found
+
+
+_shelf: Shelf | None = None
+
+
+@contextmanager
+def keeping(megabytes: float = MEGABYTES) -> Iterator[Shelf]:
+    """Keep what is decoded inside the block."""
+    global _shelf
+    before, _shelf = _shelf, Shelf(megabytes * 1e6)
+    try:
+        yield _shelf
+    finally:
+        _shelf = before
+
+
+def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEFAULT) -> Picture:
+    """``decoding.picture``, from the shelf where it was decoded before. The pixels may be read-only."""
+    if _shelf is None or isinstance(source, bytes):
+        return decoding.picture(source, name, rules)
+    return _shelf.picture(source, name, rules)
+
+
+def decode(source: Path | bytes, name: str | None = None, rules: Decoding = DEFAULT) -> np.ndarray:
+    """``decoding.decode``, from the shelf where it was decoded before. The pixels may be read-only."""
+    return picture(source, name, rules).pixels
