@@ -50,7 +50,7 @@ stack-down:  ## end exactly what `make stack` started
 	$(BIN)/python infra/stack.py down
 
 demo-drift: setup  ## drift, retraining and promotion on solar cells, unattended, with a stack of its own
-	$(BIN)/python -m benchmarks.demo_drift
+	$(BIN)/loupe bench demo_drift
 
 clean:  ## what the pipeline made; data, caches and the registry stay
 	rm -rf artefacts runs build

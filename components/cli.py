@@ -65,13 +65,10 @@ def doctor(as_json: AsJson = False) -> None:
         say(json.dumps(findings, indent=1))
     else:
         for finding in findings:
-            say(f"{'ok ' if finding['ok'] else 'BAD'} {finding['what']}: {finding['found']}{_advice(finding)}")
+            advice = "" if finding["ok"] else f" -> {finding['advice']}"
+            say(f"{'ok ' if finding['ok'] else 'BAD'} {finding['what']}: {finding['found']}{advice}")
     if not all(finding["ok"] for finding in findings):
         raise typer.Exit(1)
-
-
-def _advice(finding: dict[str, Any]) -> str:
-    return "" if finding["ok"] else f" -> {finding['advice']}"
 
 
 @app.command(epilog="Example: loupe cache --clear")
@@ -155,6 +152,7 @@ def _declared(good: list[str] | None, defect: list[str] | None, groups: str | No
 @data_app.command("check", epilog="Example: loupe data check elpv")
 def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
     """Validate a data set of params.yaml and print what was found."""
+    from components.datasets.versions import checkout
     from components.pipeline.params import load_params
     from components.pipeline.stages import Stages
 
@@ -163,17 +161,11 @@ def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
     if view is None:
         raise SettingsError(f"{params}: no view uses the data set {name}; add one under views")
     stages = Stages(known, view)
-    _bring(stages)
+    checkout(stages.data.name)
     stages.manifest()
     out = stages.validate()
     say((out / "summary.json").read_text().rstrip())
     say(f"report in {out / 'docs' / 'index.html'}")
-
-
-def _bring(stages: Any) -> None:
-    from components.datasets.versions import checkout
-
-    checkout(stages.data.name)
 
 
 @app.command(epilog="Example: loupe fit patchcore --data photos --out runs/photos --set bank_size=5000")
@@ -391,6 +383,17 @@ def inbox(
 
     without_tracebacks()
     say(f"{batch_scoring(params, name)} images scored")
+
+
+@app.command(context_settings={"allow_interspersed_args": False}, epilog="Example: loupe bench fit mtd/patchcore")
+def bench(question: Annotated[list[str] | None, typer.Argument(metavar="NAME [WORD]")] = None) -> None:
+    """List the benchmarks, or run the one of this name with the words behind it: NAME --help tells which."""
+    sys.path.insert(0, str(Path().resolve()))  # the folder of the benchmarks is no part of the installed program
+    try:
+        from benchmarks.questions import run
+    except ModuleNotFoundError as error:
+        raise SettingsError("benchmarks need a checkout of Loupe; run this in the folder of its README") from error
+    run(question or [])
 
 
 if __name__ == "__main__":

@@ -207,12 +207,14 @@ def main() -> None:
     parser.add_argument("--model", help="the registered name to serve; default: the pipeline's first view")
     parser.add_argument("--store", help="a folder or s3:// address of your own in place of the S3 endpoint")
     parser.add_argument("--shift", type=int, default=0, help="added to every port")
+    parser.add_argument("--every", action="append", default=[], metavar="NAME=SECONDS", help="a deployment's interval")
     asked = parser.parse_args()
     known = asked.project / ".stack" / "shift"
     shift = int(known.read_text()) if asked.action != "up" and known.exists() else asked.shift
     stack = Stack(asked.project, shift)
+    intervals = {name: float(seconds) for name, _, seconds in (text.partition("=") for text in asked.every)}
     actions: dict[str, Callable[[], None]] = {
-        "up": lambda: stack.up(asked.model, asked.store, {}),
+        "up": lambda: stack.up(asked.model, asked.store, intervals),
         "down": stack.down,
         "status": stack.status,
     }

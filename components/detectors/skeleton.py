@@ -109,7 +109,7 @@ Authors: Title, venue and year. One sentence on what kind of method it is.
 
 **What makes it $title**, each point with a test in `tests/unit/detectors/methods/test_$name.py`: name the points.
 
-<!-- Below this line: python -m benchmarks.methods -->
+<!-- Below this line: loupe bench methods -->
 """)
 CATALOGUE_FILE, PARAMS = Path("components/detectors/catalogue.py"), Path("params.yaml")
 

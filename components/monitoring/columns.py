@@ -1,6 +1,6 @@
 """What the monitor looks at: one table of numbers, in standard deviations of the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ EMBEDDING = tuple(f"embedding_{i:02d}" for i in range(16))
 COLUMNS = (*PLAIN, *EMBEDDING)
 
 
-def frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Score records -> float columns COLUMNS. Raises MonitorError when they carry no embedding."""
     if not records or any(record.get("embedding") is None for record in records):
         raise MonitorError("score records without an embedding cannot be monitored; export the bundle again")

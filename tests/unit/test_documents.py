@@ -8,11 +8,12 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from benchmarks import questions
 from components.cli import app
 from components.detectors.catalogue import CATALOGUE, settings_for
 from components.pipeline.params import load_params
 
-PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md")), *sorted(Path("benchmarks").glob("*.md"))]
+PAGES = [Path("README.md"), *sorted(Path("docs").rglob("*.md")), *sorted(Path("benchmarks").rglob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z-]+):", Path("Makefile").read_text(), re.MULTILINE))
 
 
@@ -24,7 +25,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_commands_of_the_documents_exist(page):
+def test_commands_of_the_documents_exist(page, capsys):
     known = get_command(app)
     for program, *words in commands(page):
         if program == "make":
@@ -34,14 +35,34 @@ def test_commands_of_the_documents_exist(page):
         while words and hasattr(command, "commands"):
             assert words[0] in command.commands, (page, words)
             command = command.commands[words.pop(0)]
+        if command is known.commands["bench"]:
+            assert not words or set(re.findall(r"--\w+", " ".join(words))) <= options_of(words[0], capsys), (
+                page,
+                words,
+            )
+            continue
         options = {name for parameter in command.params for name in parameter.opts}
         assert {w for w in words if w.startswith("--")} <= options, (page, words)
 
 
+def options_of(question: str, capsys) -> set[str]:
+    with pytest.raises(SystemExit):
+        questions.run([question, "--help"])
+    return set(re.findall(r"--\w+", capsys.readouterr().out))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), (page, target)
+    for target, part in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
+        there = page.parent / target if target else page
+        assert target.startswith("http") or there.exists(), (page, target)
+        assert not part or target.startswith("http") or part in headings(there), (page, target, part)
+
+
+def headings(page: Path) -> set[str]:
+    """How links name the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -72,20 +93,25 @@ def test_params_name_every_detector_and_every_preset_builds():
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_generated_half_of_a_method_page_is_up_to_date(name):
-    from benchmarks.methods import MARKER, generated
+    from benchmarks.quality.methods import MARKER, generated
 
     assert Path(f"docs/methods/{name}.md").read_text().split(MARKER)[1].strip() == generated(name).strip()
 
 
 def test_the_readme_lists_every_method():
-    from benchmarks.methods import listed
+    from benchmarks.quality.methods import listed
 
     text = Path("README.md").read_text()
-    assert listed(text) == text, "python -m benchmarks.methods"
+    assert listed(text) == text, "loupe bench methods"
 
 
 def test_files_stay_below_four_hundred_lines():
-    for file in (*Path("components").rglob("*.py"), *Path("flows").rglob("*.py"), *Path("tests").rglob("*.py")):
+    for file in (
+        *Path("components").rglob("*.py"),
+        *Path("flows").rglob("*.py"),
+        *Path("tests").rglob("*.py"),
+        *Path("benchmarks").rglob("*.py"),
+    ):
         assert len(file.read_text().splitlines()) <= 400, file
 
 
@@ -102,8 +128,8 @@ def test_every_trouble_names_a_test_that_is_there():
 def test_no_line_of_a_document_is_longer_than_a_screen():
     long = [
         f"{page}: {number}"
-        for page in (*Path().glob("*.md"), *Path("docs").rglob("*.md"))
+        for page in (*Path().glob("*.md"), *Path("docs").rglob("*.md"), *Path("benchmarks").rglob("*.md"))
         for number, line in enumerate(page.read_text().splitlines(), 1)
-        if len(line) > 120 and "methods" not in page.parts
+        if len(line) > 120
     ]
     assert long == []

@@ -38,7 +38,7 @@ class DSRSettings:
     """Settings; tuples of three are of the phases: quantiser, decoder and detection, upsampling."""
 
     size: int = 256
-    quantiser: str | None = None  # a file of `python -m benchmarks.quantiser`; then the first phase is left out
+    quantiser: str | None = None  # a file of `loupe bench quantiser`; then the first phase is left out
     quantiser_hash: str | None = None  # SHA-256 that this file must have; None: not checked
     width: int = 128  # of code words and hidden layers
     inner: int = 64

@@ -192,7 +192,7 @@ def _learned(codebook: Quantiser, maps: Tensor) -> Tensor:
 def restore(latent: Latent, path: Path, expected: str | None) -> None:
     """Fill *latent* from a checkpoint. Raises DataError when it is missing, another one, or of other settings."""
     if not path.exists():
-        raise DataError(f"{path}: no such file; write it with python -m benchmarks.quantiser, or unset dsr.quantiser")
+        raise DataError(f"{path}: no such file; write it with loupe bench quantiser, or unset dsr.quantiser")
     if expected and file_hash(path) != expected:
         raise DataError(f"{path}: its SHA-256 is not dsr.quantiser_hash; correct one of them")
     state, wanted = load_file(path), latent.state_dict()

@@ -198,7 +198,7 @@ def test_an_off_store_writes_and_counts_nothing(backbone, images, tmp_path, monk
 
 
 def test_the_benchmark_sums_what_the_store_saved(tmp_path):
-    from benchmarks.features import trainings
+    from benchmarks.production.features import trainings
 
     usages = {"a": {"hits": 3, "misses": 1, "seconds_spent": 2.0, "seconds_saved": 30.0},
               "b": {"hits": 0, "misses": 4, "seconds_spent": 40.0, "seconds_saved": 0.0},

@@ -309,7 +309,7 @@ def test_cascade_on_the_command_line(run, images, tmp_path):
 
 
 def test_the_benchmark_counts_early_exits_and_ranks_across_graphs(run, product):
-    from benchmarks.cascade import measured, ranked
+    from benchmarks.mechanisms.cascade import measured, ranked
 
     answers = pd.DataFrame(
         {"graph": ["full", "edge", "full", "edge"], "decision": ["normal", "anomalous", "anomalous", "normal"],

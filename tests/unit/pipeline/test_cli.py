@@ -16,6 +16,7 @@ from components.pipeline.params import load_params
 COMMANDS = [
     ["doctor"],
     ["cache"],
+    ["bench"],
     ["new-detector"],
     ["detectors"],
     ["data", "add"],

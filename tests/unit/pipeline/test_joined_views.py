@@ -10,7 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks import fit, unified
+from benchmarks.common.fitting import by_group
+from benchmarks.common.results import WORK
+from benchmarks.common.views import prepare
+from benchmarks.quality import unified
 from components.calibration.calibrate import _groups, summary
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import file_hash, read_json
@@ -61,14 +64,14 @@ def project(product, tmp_path_factory):
     (root / "params.yaml").write_text(yaml.safe_dump(SETTINGS))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        fit.prepare("both", 0)
+        prepare("both", 0)
     return root
 
 
 @pytest.fixture(scope="module")
 def stages(project):
-    params = load_params(project / fit.WORK / "seed-0/params.yaml")
-    params = replace(params, artefacts=str(project / fit.WORK / "seed-0"),
+    params = load_params(project / WORK / "seed-0/params.yaml")
+    params = replace(params, artefacts=str(project / WORK / "seed-0"),
                      train=replace(params.train, store=str(project / "features")))  # fmt: skip
     return Stages(params, "both", project / "data")
 
@@ -258,10 +261,10 @@ def test_the_report_sets_one_model_beside_several(trained):
     metrics = read_json(trained / "evaluation/metrics.json")
     known = read_json(trained / "calibration/calibration.json")["groups"]
     cost = {"seconds": {"train": 10.0}, "peak_memory_mb": 100, "state_mb": 1.5}
-    entries = {"unified/uniad": {**cost, **fit.by_group(metrics["groups"], known)},
+    entries = {"unified/uniad": {**cost, **by_group(metrics["groups"], known)},
                "tiles/uniad": {**cost, "overall": metrics["groups"]["tiles"]}}  # fmt: skip
     assert "curve" not in entries["unified/uniad"]["groups"]["tiles"]["pixel"]
-    assert fit.by_group({"only": {}}, {}) == {}
+    assert by_group({"only": {}}, {}) == {}
     lines = [line.split(" | ") for line in unified.report(entries, MEMBERS, ["uniad"]).splitlines()]
     auroc = f"{metrics['groups']['tiles']['image']['auroc']:.3f}"
     (joined, own), (_, other) = ([x for x in lines if x[0] == f"| {name}" and x[1] == "uniad"][:2] for name in MEMBERS)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks import synthesis
+from benchmarks.quality import synthesis
 from components.core.artefacts import read_json, write_json
 from components.core.errors import DataError
 from components.synthesis import synthesise as made_by
@@ -134,7 +134,7 @@ class Brightness:
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """Folders as ``benchmarks.fit`` leaves them, of four detectors; one is not evaluated yet."""
+    """Folders as ``loupe bench fit`` leaves them, of four detectors; one is not evaluated yet."""
     loaded = []
 
     def load(folder):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.floor import closed_form
+from benchmarks.quality.floor import closed_form
 from components.detectors.catalogue import create, settings_for
 from components.detectors.parts.blocks import Positions
 from components.training.data import FileImages, FitImages

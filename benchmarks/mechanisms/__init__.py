@@ -1,0 +1,1 @@
+"""What the parts of a method earn: each switched on and off."""

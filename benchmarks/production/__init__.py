@@ -1,0 +1,1 @@
+"""What happens on a line: load, drift, retraining, power cuts, machines."""

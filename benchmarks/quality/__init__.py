@@ -1,0 +1,1 @@
+"""How good detectors and the data they learn from are."""

@@ -1,0 +1,68 @@
+"""The benchmarks by name, one file a question; what a question needs is loaded when it is asked."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from itertools import takewhile
+from pathlib import Path
+
+from components.core.checks import check_known
+
+HERE = Path(__file__).parent
+NAMES = {
+    "quality": (
+        "fit", "table", "floor", "defects", "more", "unified", "labelled", "synthesis", "choose", "duplicates",
+        "methods",
+    ),
+    "mechanisms": ("mechanisms", "cascade", "quantiser"),
+    "production": (
+        "monitor", "replay", "demo_drift", "power_cut", "load", "features", "accelerator", "repro", "torchless",
+    ),
+}  # fmt: skip
+SCRIPTS = ("repro", "torchless")
+FILES = {
+    name: f"{group}/{name}.{'sh' if name in SCRIPTS else 'py'}" for group, names in NAMES.items() for name in names
+}
+
+
+def run(arguments: list[str]) -> None:
+    """Ask the question that the first of *arguments* names, with the others; list all without one."""
+    if not arguments:
+        sys.stdout.write(listed())
+        return
+    name, *options = arguments
+    check_known(name, FILES, "loupe bench")
+    ask = script if name in SCRIPTS else module
+    ask(name, options)
+
+
+def module(name: str, options: list[str]) -> None:
+    """Ask a question whose module has a ``main``."""
+    path = FILES[name].removesuffix(".py").replace("/", ".")
+    importlib.import_module(f"benchmarks.{path}").main(options)
+
+
+def script(name: str, options: list[str]) -> None:
+    """Ask a question that a shell script answers."""
+    if {"-h", "--help"} & set(options):
+        sys.stdout.write(f"{about(name)}\n")
+        sys.exit()
+    sys.exit(subprocess.run([HERE / FILES[name], *options]).returncode)
+
+
+def listed() -> str:
+    """Each group's questions with their one line."""
+    parts = ["loupe bench NAME [OPTION]...; loupe bench NAME --help tells more.\n"]
+    for group, names in NAMES.items():
+        parts += [f"\n{group}\n", *(f"  {name:12} {about(name).splitlines()[0]}\n" for name in names)]
+    return "".join(parts)
+
+
+def about(name: str) -> str:
+    """What the file of a question says at its top, read without running it."""
+    text = (HERE / FILES[name]).read_text()
+    if name in SCRIPTS:
+        comments = takewhile(lambda line: line.startswith("#"), text.splitlines()[1:])
+        return "\n".join(line.removeprefix("#").strip() for line in comments)
+    return ast.get_docstring(ast.parse(text)) or ""

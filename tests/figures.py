@@ -1,0 +1,26 @@
+"""Figures as a benchmark stores them, made up."""
+
+
+def overall(auroc: float, masks: bool = True) -> dict:
+    pixel = {"auroc": 0.9, "ap": 0.4, "aupro": 0.8} if masks else {"not_available": "no masks"}
+    image = {"auroc": auroc, "ap": 0.95, "f1_max": 0.9, "interval": {"auroc": [auroc - 0.1, auroc + 0.1]}}
+    return {"image": image, "pixel": pixel, "false_alarm_rate": {"rate": 0.05}, "miss_rate": {"rate": 0.2}}
+
+
+def entry(auroc: float = 0.8, **more: object) -> dict:
+    """As loupe bench fit writes it now."""
+    history = [{"phase": "one", "epoch": i, "loss": 2.0 - i, "synthetic_auroc": 0.7} for i in range(2)]
+    history += [{"phase": "two", "epoch": 0, "loss": 5.0}, {"phase": "last", "epoch": 0, "synthetic_auroc": 0.7}]
+    return {
+        "overall": overall(auroc), "seconds": {"train": 80.0, "drawing": 8.0, "steps": 40.0, "choosing": 16.0},
+        "features": {"seconds_spent": 8.0}, "peak_memory_mb": 1800, "parameters": {"learned": 0.56, "frozen": 3.0},
+        "state_mb": 21.9, "onnx": {"ms": 25.7, "bare_ms": 16.0, "ratio": 1.61}, "history": history, **more,
+    }  # fmt: skip
+
+
+def old_entry() -> dict:
+    """As it was written before there was a time of the graph."""
+    return {
+        "overall": overall(0.9, masks=False), "seconds": {"train": 54.0, "whole fit command": 135.0},
+        "peak_memory_mb": 2786, "history": [],
+    }  # fmt: skip
