@@ -28,9 +28,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the cache: wh
 
 
 TESTS = Path(__file__).parent
-LONG = (  # in this order
-    "loop/test_loop.py", "contract/test_detectors.py", "service/test_nothing_lost.py", "flows/test_slot.py",
-    "flows/test_both_ways.py", "unit/detectors/test_new_detector.py", "e2e/test_fit.py", "unit/test_benchmarks.py",
+LONG = (  # in this order; test_slot ends its server, which Prefect goes on asking for the slot: it comes second
+    "loop/test_loop.py", "contract/test_detectors.py", "service/test_nothing_lost.py", "flows/test_both_ways.py",
+    "flows/test_slot.py", "unit/detectors/test_new_detector.py", "e2e/test_fit.py", "unit/test_benchmarks.py",
     "e2e/test_examples.py", "unit/calibration/test_cascade.py", "unit/monitoring/test_monitoring.py",
     "unit/pipeline/test_joined_views.py",
 )  # fmt: skip
