@@ -21,8 +21,9 @@ $(READY): requirements.lock pyproject.toml
 pipeline: setup  ## the main job: solar cells to a registered champion
 	$(BIN)/loupe pipeline
 
+# Three at a time on two cores: a good part of the tests waits for servers.
 test: setup  ## all tests
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: setup  ## style and types
 	$(BIN)/ruff check .
@@ -34,7 +35,7 @@ quick: setup  ## style, floor plan, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 -m "not slow" $(FAST)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(FAST)
 
 golden: setup  ## store the golden numbers of one method: make golden NAME=patchcore
 	$(BIN)/pytest tests/contract -k "golden and $(NAME)" --golden

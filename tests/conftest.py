@@ -28,9 +28,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the cache: wh
 
 
 TESTS = Path(__file__).parent
-LONG = (  # in this order
-    "loop/test_loop.py", "contract/test_detectors.py", "service/test_nothing_lost.py", "flows/test_slot.py",
-    "flows/test_both_ways.py", "unit/detectors/test_new_detector.py", "e2e/test_fit.py", "unit/test_benchmarks.py",
+LONG = (  # in this order; test_slot ends its server, which Prefect goes on asking for the slot: it comes second
+    "loop/test_loop.py", "contract/test_detectors.py", "service/test_nothing_lost.py", "flows/test_both_ways.py",
+    "flows/test_slot.py", "unit/detectors/test_new_detector.py", "e2e/test_fit.py", "unit/test_benchmarks.py",
     "e2e/test_examples.py", "unit/calibration/test_cascade.py", "unit/monitoring/test_monitoring.py",
     "unit/pipeline/test_joined_views.py",
 )  # fmt: skip
@@ -40,8 +40,8 @@ def pytest_addoption(parser) -> None:
     parser.addoption("--golden", action="store_true", help="store the golden numbers of today: make golden NAME=...")
 
 
-# Who asks for one of these waits for a training or for the export of a graph.
-TRAINED = {"patchcore", "bundle", "other_bundle", "without_test", "store", "run", "trained", "fitted"}
+# Who asks for one of these waits for a training, for what comes before it, or for the export of a graph.
+TRAINED = {"patchcore", "bundle", "other_bundle", "without_test", "store", "run", "stages", "trained", "fitted"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items) -> None:
         if TRAINED & set(item.fixturenames):
             item.add_marker("slow")
     long = {name: number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: long.get(item.path.relative_to(TESTS).as_posix(), len(LONG)))
+    items.sort(key=lambda item: long.get(os.path.relpath(item.path, TESTS), len(LONG)))
 
 
 def tile(seed: int, side: int = 96) -> np.ndarray:
@@ -111,11 +111,11 @@ def _save(path, pixels) -> None:
 
 
 @pytest.fixture(scope="session")
-def store():
-    """A store of features for all tests of this run: the graph of a backbone takes seconds to export."""
-    from components.backbones.features import FeatureStore
+def store(shared):
+    """A store of features for all tests of this run, computed by torch: a backbone's graph takes seconds to export."""
+    from tests.given import TorchStore
 
-    return FeatureStore(Path(os.environ["LOUPE_CACHE"]) / "features")
+    return TorchStore(shared / "features")
 
 
 SMALL = ("--preset", "tiny", "--alpha", "0.2")

@@ -1,10 +1,28 @@
 """What tests of detectors learn from: tables that are their names, tables of pixels, and one plain training."""
 
+import pytest
 import torch
 from lightning_fabric import Fabric
 
+from components.backbones import features
+from components.backbones.features import FeatureStore
 from components.training.checkpoint import Checkpoint
 from components.training.loop import Loop
+
+
+def in_torch(backbone, _):
+    """In place of ``components.backbones.features._extractor``: no graph."""
+    device = next(backbone.parameters()).device
+    return torch.inference_mode()(lambda pixels: [tap.cpu().numpy() for tap in backbone(pixels.to(device))])
+
+
+class TorchStore(FeatureStore):
+    """A store that exports no graph of the backbone."""
+
+    def _compute(self, *asked):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(features, "_extractor", in_torch)
+            super()._compute(*asked)
 
 
 class Named:

@@ -14,6 +14,7 @@ from components.storage import open_store
 from tests.service.conftest import BIN, free_port, png
 
 OUTAGE = 60.0
+PAUSE = 0.05  # seconds between two requests of a client: some forty a second are load enough
 
 
 @pytest.fixture
@@ -40,12 +41,12 @@ class Clients:
         self.threads = [threading.Thread(target=self._run, args=(i,)) for i in range(count)]
 
     def _run(self, number):
-        sent = 0
+        sent, pictures = 0, [png(i) for i in range(7)]
         while not self.over.is_set():
             sent += 1
             try:
                 status, answer, _ = self.server.score(
-                    png(sent % 7), f"?source=line-{number}&name={sent}.png", timeout=5
+                    pictures[sent % 7], f"?source=line-{number}&name={sent}.png", timeout=5
                 )
             except (OSError, ValueError):
                 time.sleep(0.1)  # the service is being started again
@@ -54,6 +55,7 @@ class Clients:
                 self.answered.append(answer["results"][0]["record_id"])
             else:
                 self.refused += 1
+            time.sleep(PAUSE)
 
     def __enter__(self):
         for thread in self.threads:

@@ -16,6 +16,7 @@ from components.backbones.runtime import FastBackbone
 from components.backbones.weights import entry, load_into
 from components.core.errors import WeightsError
 from components.training.data import FileImages
+from tests.given import in_torch
 
 SETTINGS = BackboneSettings(taps=(2, 3), size=64)
 
@@ -38,10 +39,6 @@ def place(store, backbone, tmp_path):
 def images(product):
     paths = tuple(sorted((product / "train/good").glob("*.png"))[:10])
     return FileImages(paths, tuple(p.name for p in paths))
-
-
-def in_torch(backbone, _):
-    return torch.inference_mode()(lambda pixels: [tap.numpy() for tap in backbone(pixels)])
 
 
 @pytest.fixture(name="in_torch")

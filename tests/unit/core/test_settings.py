@@ -41,7 +41,10 @@ def test_params_yaml_of_the_project_loads():
     assert {params.view(part).data for part in parts} <= set(params.data)
 
 
-@pytest.mark.parametrize("module", ["components.pipeline.stages", "flows.train", "flows.batch", "flows.monitor"])
+FLOWS = [pytest.param(f"flows.{name}", marks=pytest.mark.slow) for name in ("train", "batch", "monitor")]
+
+
+@pytest.mark.parametrize("module", ["components.pipeline.stages", *FLOWS])
 def test_reading_the_parameters_loads_nothing_heavy(module):
     """Commands that only look, and stages that neither train nor draw, do not wait for what they do not use."""
     heavy = {"torch", "timm", "sklearn", "matplotlib", "mlflow", "great_expectations", "evidently"}

@@ -143,6 +143,7 @@ def test_another_spelling_of_test_is_no_silence(tmp_path):
         folder_rows(folder(tmp_path, "train/good/a.png", "Test/hole/b.png"))
 
 
+@pytest.mark.slow
 def test_what_is_not_read_is_named_with_its_count_and_stands_in_the_summary(tmp_path, caplog):
     root = folder(tmp_path / "part", *(f"train/good/{i}.png" for i in range(3)), "train/hole/a.png", "extra/b.png",
                   "test/loose.png", "test/good/._x.png", "test/good/x.png", "train/good/n_mask.png")  # fmt: skip
