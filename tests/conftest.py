@@ -29,11 +29,19 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the cache: wh
 
 TESTS = Path(__file__).parent
 LONG = (  # in this order; test_slot ends its server, which Prefect goes on asking for the slot: it comes second
-    "loop/test_loop.py", "contract/test_detectors.py", "service/test_nothing_lost.py", "flows/test_both_ways.py",
-    "flows/test_slot.py", "unit/detectors/test_new_detector.py", "e2e/test_fit.py", "unit/test_benchmarks.py",
-    "e2e/test_examples.py", "unit/calibration/test_cascade.py", "unit/monitoring/test_monitoring.py",
+    "loop/test_loop.py",
+    "contract/test_detectors.py",
+    "service/test_nothing_lost.py",
+    "flows/test_both_ways.py",
+    "flows/test_slot.py",
+    "unit/detectors/test_new_detector.py",
+    "e2e/test_fit.py",
+    "unit/benchmarks/test_mechanisms.py",
+    "e2e/test_examples.py",
+    "unit/calibration/test_cascade.py",
+    "unit/monitoring/test_monitoring.py",
     "unit/pipeline/test_joined_views.py",
-)  # fmt: skip
+)
 
 
 def pytest_addoption(parser) -> None:
@@ -130,8 +138,13 @@ def patchcore(product, shared):
         few = [f"--set=evaluation.{key}" for key in ("map_size=64", "bootstrap=20")]
         command = [sys.executable, "-m", "components.cli", "fit", "patchcore", *SMALL, *few]
         environment = {**os.environ, "PYTHONPATH": str(Path(components.__file__).parents[1])}
-        done = subprocess.run([*command, "--data", product, "--out", out], cwd=shared / "here", env=environment,
-                              capture_output=True, text=True)  # fmt: skip
+        done = subprocess.run(
+            [*command, "--data", product, "--out", out],
+            cwd=shared / "here",
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
 
     folder = once(shared / "patchcore", make)
@@ -182,8 +195,12 @@ def s3_endpoint():
 @pytest.fixture
 def s3(s3_endpoint, monkeypatch):
     """The environment of ``s3_endpoint``; returns an address nobody else uses."""
-    names = {"AWS_ACCESS_KEY_ID": "loupe", "AWS_SECRET_ACCESS_KEY": "loupe", "AWS_DEFAULT_REGION": "us-east-1",
-             "AWS_ENDPOINT_URL_S3": s3_endpoint}  # fmt: skip
+    names = {
+        "AWS_ACCESS_KEY_ID": "loupe",
+        "AWS_SECRET_ACCESS_KEY": "loupe",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL_S3": s3_endpoint,
+    }
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     return f"s3://bucket-{uuid.uuid4().hex[:8]}/below"

@@ -12,15 +12,23 @@ def entry(auroc: float = 0.8, **more: object) -> dict:
     history = [{"phase": "one", "epoch": i, "loss": 2.0 - i, "synthetic_auroc": 0.7} for i in range(2)]
     history += [{"phase": "two", "epoch": 0, "loss": 5.0}, {"phase": "last", "epoch": 0, "synthetic_auroc": 0.7}]
     return {
-        "overall": overall(auroc), "seconds": {"train": 80.0, "drawing": 8.0, "steps": 40.0, "choosing": 16.0},
-        "features": {"seconds_spent": 8.0}, "peak_memory_mb": 1800, "parameters": {"learned": 0.56, "frozen": 3.0},
-        "state_mb": 21.9, "onnx": {"ms": 25.7, "bare_ms": 16.0, "ratio": 1.61}, "history": history, **more,
-    }  # fmt: skip
+        "overall": overall(auroc),
+        "seconds": {"train": 80.0, "drawing": 8.0, "steps": 40.0, "choosing": 16.0},
+        "features": {"seconds_spent": 8.0},
+        "peak_memory_mb": 1800,
+        "parameters": {"learned": 0.56, "frozen": 3.0},
+        "state_mb": 21.9,
+        "onnx": {"ms": 25.7, "bare_ms": 16.0, "ratio": 1.61},
+        "history": history,
+        **more,
+    }
 
 
 def old_entry() -> dict:
     """As it was written before there was a time of the graph."""
     return {
-        "overall": overall(0.9, masks=False), "seconds": {"train": 54.0, "whole fit command": 135.0},
-        "peak_memory_mb": 2786, "history": [],
-    }  # fmt: skip
+        "overall": overall(0.9, masks=False),
+        "seconds": {"train": 54.0, "whole fit command": 135.0},
+        "peak_memory_mb": 2786,
+        "history": [],
+    }

@@ -19,12 +19,21 @@ from components.pictures.decoding import decode
 from components.pipeline.params import load_params
 
 COUNTS = {
-    "elpv": {("mono", "normal", "train"): 470, ("mono", "normal", "test"): 118, ("mono", "anomalous", "test"): 313,
-             ("poly", "normal", "train"): 736, ("poly", "normal", "test"): 184, ("poly", "anomalous", "test"): 402},
+    "elpv": {
+        ("mono", "normal", "train"): 470,
+        ("mono", "normal", "test"): 118,
+        ("mono", "anomalous", "test"): 313,
+        ("poly", "normal", "train"): 736,
+        ("poly", "normal", "test"): 184,
+        ("poly", "anomalous", "test"): 402,
+    },
     "mtd": {("mtd", "normal", "train"): 761, ("mtd", "normal", "test"): 191, ("mtd", "anomalous", "test"): 392},
-    "mvtec_ad_screw": {("mvtec_ad_screw", "normal", "train"): 320, ("mvtec_ad_screw", "normal", "test"): 41,
-                       ("mvtec_ad_screw", "anomalous", "test"): 119},
-}  # fmt: skip
+    "mvtec_ad_screw": {
+        ("mvtec_ad_screw", "normal", "train"): 320,
+        ("mvtec_ad_screw", "normal", "test"): 41,
+        ("mvtec_ad_screw", "anomalous", "test"): 119,
+    },
+}
 
 
 WORN = {("normal", "train"): 450, ("normal", "test"): 238, ("anomalous", "test"): 167}

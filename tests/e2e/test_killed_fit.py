@@ -13,9 +13,24 @@ EPOCHS = 12
 
 def command(product, out):
     return [
-        sys.executable, "-m", "components.cli", "fit", "fastflow", "--data", product, "--out", out, "--preset", "tiny",
-        "--alpha", "0.2", "--set", f"epochs={EPOCHS}", "--checkpoint-every", "0.01",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "components.cli",
+        "fit",
+        "fastflow",
+        "--data",
+        product,
+        "--out",
+        out,
+        "--preset",
+        "tiny",
+        "--alpha",
+        "0.2",
+        "--set",
+        f"epochs={EPOCHS}",
+        "--checkpoint-every",
+        "0.01",
+    ]
 
 
 def test_resumed_run_ends_with_the_same_weights(product, tmp_path):

@@ -100,8 +100,11 @@ def test_what_is_waited_for_is_said(alone, monkeypatch, caplog):
 
 @pytest.mark.slow
 def test_a_server_takes_the_slot_back_after_a_power_cut(tmp_path):
-    environment = {"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
-                   "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "1"}  # fmt: skip
+    environment = {
+        "PREFECT_HOME": str(tmp_path),
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+        "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "1",
+    }
     with server(environment), holder(environment):
         pass  # both are killed: the flow first, then the server that would have noticed
     with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"]}), server(environment):

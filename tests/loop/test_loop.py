@@ -83,8 +83,12 @@ def project(product, tmp_path_factory):
     root = tmp_path_factory.mktemp("loop")
     shutil.copytree(product, root / "data" / "product")
     (root / "params.yaml").write_text(yaml.safe_dump(CONFIG))
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", "data/product"],
-                    ["loupe", "pipeline"]):  # fmt: skip
+    for command in (
+        ["git", "init", "-q"],
+        ["dvc", "init", "-q"],
+        ["dvc", "add", "-q", "data/product"],
+        ["loupe", "pipeline"],
+    ):
         call(root, *command)
     return root
 

@@ -42,10 +42,17 @@ class Server:
         self.environment = os.environ | (env or {})
         service = {"port": self.port, "spool": str(root / "spool"), "ship_seconds": 0.3, "reload_seconds": 0.3}
         self.params = root / "params.yaml"
-        self.params.write_text(json.dumps({
-            "data": {}, "views": {}, "store": store, "registry": {"folder": str(root / "registry")},
-            "service": service | (settings or {}),
-        }))  # fmt: skip
+        self.params.write_text(
+            json.dumps(
+                {
+                    "data": {},
+                    "views": {},
+                    "store": store,
+                    "registry": {"folder": str(root / "registry")},
+                    "service": service | (settings or {}),
+                }
+            )
+        )
 
     def start(self):
         with (self.root / "service.log").open("a") as log:

@@ -112,17 +112,26 @@ def test_too_many_files(server):
     assert (status, "4" in answer["detail"]) == (400, True)
 
 
-@pytest.mark.parametrize("query", ["?source=../x", "?source=", "?source=%00", "?heatmap=yes", "?source=" + "a" * 65,
-                                   "?name=..%2Fx", "?name=%ff"])  # fmt: skip
+@pytest.mark.parametrize(
+    "query",
+    ["?source=../x", "?source=", "?source=%00", "?heatmap=yes", "?source=" + "a" * 65, "?name=..%2Fx", "?name=%ff"],
+)
 def test_parameters(server, query):
     status, answer, _ = server.score(GOOD, query)
     assert (status, bool(answer.get("detail"))) == (422, True)
 
 
-@pytest.mark.parametrize(("method", "path", "expected"), [
-    ("GET", "/v1/score", 405), ("DELETE", "/v1/score", 405), ("GET", "/v1/nothing", 404),
-    ("GET", "/../etc/passwd", 404), ("GET", "/v1/records/none/image", 404), ("GET", "/v1/records?limit=0", 422),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/v1/score", 405),
+        ("DELETE", "/v1/score", 405),
+        ("GET", "/v1/nothing", 404),
+        ("GET", "/../etc/passwd", 404),
+        ("GET", "/v1/records/none/image", 404),
+        ("GET", "/v1/records?limit=0", 422),
+    ],
+)
 def test_methods_and_paths(server, method, path, expected):
     assert server.request(method, path)[0] == expected
 
@@ -194,9 +203,19 @@ def test_labels(server, body):
 def test_generated_requests_find_no_5xx(server, tmp_path):
     """Schemathesis over the service's own OpenAPI."""
     server.score(GOOD)
-    command = [BIN / "schemathesis", "run", f"http://127.0.0.1:{server.port}/openapi.json", "--max-examples", "25",
-               "--checks", "not_a_server_error,response_schema_conformance,content_type_conformance",
-               "--seed", "0", "--suppress-health-check", "all"]  # fmt: skip
+    command = [
+        BIN / "schemathesis",
+        "run",
+        f"http://127.0.0.1:{server.port}/openapi.json",
+        "--max-examples",
+        "25",
+        "--checks",
+        "not_a_server_error,response_schema_conformance,content_type_conformance",
+        "--seed",
+        "0",
+        "--suppress-health-check",
+        "all",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-6000:]
     assert server.score(GOOD)[0] == 200

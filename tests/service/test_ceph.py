@@ -77,8 +77,22 @@ class Cluster:
     def up(self):
         keys, plan = self.root / "keyring", self.root / "monmap"
         self.call("ceph-authtool", "--create-keyring", keys, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
-        self.call("ceph-authtool", keys, "--gen-key", "-n", "client.admin", "--cap", "mon", "allow *", "--cap", "osd",
-                  "allow *", "--cap", "mgr", "allow *")  # fmt: skip
+        self.call(
+            "ceph-authtool",
+            keys,
+            "--gen-key",
+            "-n",
+            "client.admin",
+            "--cap",
+            "mon",
+            "allow *",
+            "--cap",
+            "osd",
+            "allow *",
+            "--cap",
+            "mgr",
+            "allow *",
+        )
         self.call("monmaptool", "--create", "--fsid", self.fsid, "--addv", "a", f"[v1:127.0.0.1:{self.monitor}]", plan)
         self.call("ceph-mon", "--mkfs", "-i", "a", "-c", self.config, "--monmap", plan, "--keyring", keys)
         self.begin("ceph-mon", "-i", "a", "-c", self.config, "-f")
@@ -88,8 +102,21 @@ class Cluster:
         self.begin("ceph-osd", "-i", "0", "-c", self.config, "-f")
         self.begin("radosgw", "-n", "client.rgw", "-c", self.config, "-f")
         until(self.answers, 90)
-        self.call("radosgw-admin", "-c", self.config, "user", "create", "--uid", "plant", "--display-name", "plant",
-                  "--access-key", "PLANT", "--secret-key", "SECRET")  # fmt: skip
+        self.call(
+            "radosgw-admin",
+            "-c",
+            self.config,
+            "user",
+            "create",
+            "--uid",
+            "plant",
+            "--display-name",
+            "plant",
+            "--access-key",
+            "PLANT",
+            "--secret-key",
+            "SECRET",
+        )
 
     def answers(self):
         try:
@@ -122,8 +149,12 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def keys(cluster, monkeypatch):
-    values = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{cluster.gateway}", "AWS_ACCESS_KEY_ID": "PLANT",
-              "AWS_SECRET_ACCESS_KEY": "SECRET", "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+    values = {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{cluster.gateway}",
+        "AWS_ACCESS_KEY_ID": "PLANT",
+        "AWS_SECRET_ACCESS_KEY": "SECRET",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
 

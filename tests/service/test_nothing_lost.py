@@ -23,8 +23,12 @@ def s3_process(monkeypatch, tmp_path):
     port = free_port()
     with (tmp_path / "s3.log").open("w") as log:
         process = subprocess.Popen([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-    values = {"AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
-              "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+    values = {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     yield process

@@ -119,8 +119,12 @@ def test_an_unwritable_log_is_no_answer(serve, bundle, tmp_path):
 
 
 def test_an_unreachable_store_stops_nothing(serve, bundle):
-    env = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
-           "AWS_DEFAULT_REGION": "us-east-1"}  # fmt: skip
+    env = {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
     server = serve(bundle, store="s3://nobody/here", env=env)
     assert server.score(png(1))[0] == 200
     assert until(lambda: server.request("GET", "/readyz")[1]["store"] == "waiting")

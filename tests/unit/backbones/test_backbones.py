@@ -197,9 +197,11 @@ def test_an_off_store_writes_and_counts_nothing(backbone, images, tmp_path, monk
 def test_the_benchmark_sums_what_the_store_saved(tmp_path):
     from benchmarks.production.features import trainings
 
-    usages = {"a": {"hits": 3, "misses": 1, "seconds_spent": 2.0, "seconds_saved": 30.0},
-              "b": {"hits": 0, "misses": 4, "seconds_spent": 40.0, "seconds_saved": 0.0},
-              "pixels": {"hits": 0, "misses": 0, "seconds_spent": 0.0, "seconds_saved": 0.0}}  # fmt: skip
+    usages = {
+        "a": {"hits": 3, "misses": 1, "seconds_spent": 2.0, "seconds_saved": 30.0},
+        "b": {"hits": 0, "misses": 4, "seconds_spent": 40.0, "seconds_saved": 0.0},
+        "pixels": {"hits": 0, "misses": 0, "seconds_spent": 0.0, "seconds_saved": 0.0},
+    }
     for name, usage in usages.items():
         folder = tmp_path / "view" / name / "model"
         folder.mkdir(parents=True)

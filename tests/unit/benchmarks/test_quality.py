@@ -109,8 +109,9 @@ def test_each_kind_of_defect_is_held_against_all_good_images():
 
 def test_a_view_that_is_not_asked_about_keeps_its_section():
     assert sections("# Head\n\nabout\n\n## mtd\n\none\n\ntwo\n\n## screw\n\nthree\n") == {
-        "mtd": "one\n\ntwo", "screw": "three",
-    }  # fmt: skip
+        "mtd": "one\n\ntwo",
+        "screw": "three",
+    }
 
 
 def test_maps_of_each_kind_of_defect_are_held_against_those_of_all_good_images():

@@ -312,9 +312,12 @@ def test_the_benchmark_counts_early_exits_and_ranks_across_graphs(run, product):
     from benchmarks.mechanisms.cascade import measured, ranked
 
     answers = pd.DataFrame(
-        {"graph": ["full", "edge", "full", "edge"], "decision": ["normal", "anomalous", "anomalous", "normal"],
-         "score": [1.0, 0.2, 5.0, 9.0]}
-    )  # fmt: skip
+        {
+            "graph": ["full", "edge", "full", "edge"],
+            "decision": ["normal", "anomalous", "anomalous", "normal"],
+            "score": [1.0, 0.2, 5.0, 9.0],
+        }
+    )
     assert list(np.argsort(ranked(answers))) == [3, 0, 2, 1]
     found = measured(run / "bundle", run / "work" / "run" / "split", product, limit=8)
     assert found["images"] == {"normal": 4, "anomalous": 4}

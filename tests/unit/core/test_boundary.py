@@ -32,8 +32,9 @@ def ends(capsys, error):
 
 def test_an_error_of_ours_is_its_sentence(capsys):
     assert ends(capsys, DataError("a.png: is broken; export it again")) == (
-        1, "loupe: a.png: is broken; export it again",
-    )  # fmt: skip
+        1,
+        "loupe: a.png: is broken; export it again",
+    )
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EMFILE, errno.EFBIG])

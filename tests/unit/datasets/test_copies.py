@@ -137,8 +137,9 @@ def test_groups_are_complete_and_no_chains():
 def table(roles, labels=None):
     names = [f"{number}.png" for number in range(len(roles))]
     sides = ["test" if role == "test" else "fit" for role in roles]
-    return pd.DataFrame({"image_id": names, "role": roles, "label": labels or ["normal"] * len(roles),
-                         "split": sides, "note": None})  # fmt: skip
+    return pd.DataFrame(
+        {"image_id": names, "role": roles, "label": labels or ["normal"] * len(roles), "split": sides, "note": None}
+    )
 
 
 def test_a_neighbour_of_a_copy_stays():

@@ -64,8 +64,9 @@ def manifest(folder, roles):
     rows = []
     for name, role in roles.items():
         record = dict.fromkeys(MANIFEST_COLUMNS) | measure(np.array(Image.open(folder / name).convert("RGB")))
-        rows.append(record | {"image_id": name, "dataset": "d", "group": "g", "label": "normal", "role": role,
-                              "sha256": name})  # fmt: skip
+        rows.append(
+            record | {"image_id": name, "dataset": "d", "group": "g", "label": "normal", "role": role, "sha256": name}
+        )
     return pd.DataFrame(rows)
 
 
@@ -125,6 +126,8 @@ def test_a_collected_folder_is_what_its_table_says(tmp_path):
     )
     rows = adapter("collected").rows(tmp_path)
     assert [(r.image_id, r.group, r.label, r.role, r.mask) for r in rows] == [
-        ("a.png", "line-1", "normal", "train", None), ("b.png", "line-1", "anomalous", "test", None)]  # fmt: skip
+        ("a.png", "line-1", "normal", "train", None),
+        ("b.png", "line-1", "anomalous", "test", None),
+    ]
     with pytest.raises(DataError, match="loupe retrain"):
         adapter("collected").rows(tmp_path / "elsewhere")

@@ -39,8 +39,9 @@ def sides(rows):
 
 
 def test_pictures_in_folders_below_are_taken(tmp_path):
-    rows = folder_rows(folder(tmp_path, "train/good/day 1/a.png", "train/good/b.png", "test/good/cam/c.png",
-                              "test/hole/cam/day/d.png"))  # fmt: skip
+    rows = folder_rows(
+        folder(tmp_path, "train/good/day 1/a.png", "train/good/b.png", "test/good/cam/c.png", "test/hole/cam/day/d.png")
+    )
     assert sides(rows) == {
         "train/good/b.png": ("train", "normal", ""),
         "train/good/day 1/a.png": ("train", "normal", ""),
@@ -54,25 +55,70 @@ def test_the_first_folder_below_may_be_the_group(tmp_path):
     folder(tmp_path, "train/good/cam1/x/a.png", "train/good/cam2/a.png", "train/good/a.png", "test/hole/cam2/b.png")
     rows = folder_rows(tmp_path, Naming(groups="folder"))
     assert {row.image_id: row.group for row in rows} == {
-        "train/good/cam1/x/a.png": "cam1", "train/good/cam2/a.png": "cam2", "train/good/a.png": tmp_path.name,
+        "train/good/cam1/x/a.png": "cam1",
+        "train/good/cam2/a.png": "cam2",
+        "train/good/a.png": tmp_path.name,
         "test/hole/cam2/b.png": "cam2",
-    }  # fmt: skip
+    }
 
 
-@pytest.mark.parametrize("name", [
-    "OK", "o.k.", "Good", "GOOD", "normal", "Passed", "gut", "iO", "i.O.", "in_Ordnung", "bon", "Conforme", "bueno",
-    "boa", "buono", "goed", "godkänd", "良品", "合格", "正常", "хороший", "dobry", "İyi", "ok_parts",
-    "good-images 2", "GoodParts",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OK",
+        "o.k.",
+        "Good",
+        "GOOD",
+        "normal",
+        "Passed",
+        "gut",
+        "iO",
+        "i.O.",
+        "in_Ordnung",
+        "bon",
+        "Conforme",
+        "bueno",
+        "boa",
+        "buono",
+        "goed",
+        "godkänd",
+        "良品",
+        "合格",
+        "正常",
+        "хороший",
+        "dobry",
+        "İyi",
+        "ok_parts",
+        "good-images 2",
+        "GoodParts",
+    ],
+)
 def test_names_that_sound_good(name):
     assert sounds_good(name)
     assert sounds_good(unicodedata.normalize("NFD", name))
 
 
-@pytest.mark.parametrize("name", [
-    "NOK", "n.i.O.", "NiO", "not_good", "no good", "nicht ok", "ng", "not-normal", "abnormal", "hole", "broken_large",
-    "good_but_scratched", "ok_scratch", "不良", "color", "2024",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NOK",
+        "n.i.O.",
+        "NiO",
+        "not_good",
+        "no good",
+        "nicht ok",
+        "ng",
+        "not-normal",
+        "abnormal",
+        "hole",
+        "broken_large",
+        "good_but_scratched",
+        "ok_scratch",
+        "不良",
+        "color",
+        "2024",
+    ],
+)
 def test_names_of_defects_do_not(name):
     assert not sounds_good(name)
 
@@ -90,18 +136,21 @@ def test_another_name_of_good_in_the_test_is_asked_about_never_guessed(tmp_path)
         folder_rows(tmp_path, Naming(good=("OK",), defect=("OK",)))
 
 
-@pytest.mark.parametrize(("names", "sentence"), [
-    (["train/OK/a.png", "train/OK/b.png"], "train/OK holds 2 pictures: if they are good say so with `--good OK`"),
-    (["train/a.png"], "train holds 1 pictures of its own: move the good ones into train/good"),
-    (["train/day1/a.png"], "there are train/day1 (1): put the good images into train/good, or name their folder"),
-    (["Train/good/a.png"], "has no folder train/good but Train; rename that to train"),
-    (["good/a.png", "hole/b.png"], "has no folder train/good but good (1 pictures); move it to train/good"),
-    (["Gut/a.png"], "has no folder train/good but Gut (1 pictures); move it to train/Gut and say --good Gut"),
-    (["a.png", "b.jpg"], "has no folder train/good but 2 pictures of its own; move the good ones into train/good"),
-    (["photos/train/good/a.png"], "but photos/train is there; give --data"),
-    (["x/y/a.png"], "it holds 1 pictures in x: put the good images into train/good"),
-    ([], "it holds none: put the good images into train/good"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["train/OK/a.png", "train/OK/b.png"], "train/OK holds 2 pictures: if they are good say so with `--good OK`"),
+        (["train/a.png"], "train holds 1 pictures of its own: move the good ones into train/good"),
+        (["train/day1/a.png"], "there are train/day1 (1): put the good images into train/good, or name their folder"),
+        (["Train/good/a.png"], "has no folder train/good but Train; rename that to train"),
+        (["good/a.png", "hole/b.png"], "has no folder train/good but good (1 pictures); move it to train/good"),
+        (["Gut/a.png"], "has no folder train/good but Gut (1 pictures); move it to train/Gut and say --good Gut"),
+        (["a.png", "b.jpg"], "has no folder train/good but 2 pictures of its own; move the good ones into train/good"),
+        (["photos/train/good/a.png"], "but photos/train is there; give --data"),
+        (["x/y/a.png"], "it holds 1 pictures in x: put the good images into train/good"),
+        ([], "it holds none: put the good images into train/good"),
+    ],
+)
 def test_without_train_good_the_error_says_what_to_do(names, sentence, tmp_path):
     with pytest.raises(DataError) as error:
         folder_rows(folder(tmp_path, *names))
@@ -145,8 +194,16 @@ def test_another_spelling_of_test_is_no_silence(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_not_read_is_named_with_its_count_and_stands_in_the_summary(tmp_path, caplog):
-    root = folder(tmp_path / "part", *(f"train/good/{i}.png" for i in range(3)), "train/hole/a.png", "extra/b.png",
-                  "test/loose.png", "test/good/._x.png", "test/good/x.png", "train/good/n_mask.png")  # fmt: skip
+    root = folder(
+        tmp_path / "part",
+        *(f"train/good/{i}.png" for i in range(3)),
+        "train/hole/a.png",
+        "extra/b.png",
+        "test/loose.png",
+        "test/good/._x.png",
+        "test/good/x.png",
+        "train/good/n_mask.png",
+    )
     (root / "train/good/notes.txt").write_text("x")
     (root / "train/good/gone.png").symlink_to("nowhere.png")
     (root / "train/good/folder.png").mkdir()
@@ -178,9 +235,10 @@ def test_a_labelled_folder_needs_neither_train_nor_test(tmp_path):
     root = folder(tmp_path, "good/a.png", "hole/b.png", "ground_truth/hole/b_mask.png", "hole/deep/c.png")
     rows = read_labelled(root).rows
     assert sides(rows) == {
-        "good/a.png": ("test", "normal", ""), "hole/b.png": ("test", "anomalous", "hole"),
+        "good/a.png": ("test", "normal", ""),
+        "hole/b.png": ("test", "anomalous", "hole"),
         "hole/deep/c.png": ("test", "anomalous", "hole"),
-    }  # fmt: skip
+    }
     assert {row.image_id: row.mask for row in rows}["hole/b.png"] == "ground_truth/hole/b_mask.png"
     with pytest.raises(DataError, match="holds no labelled pictures"):
         read_labelled(root / "hole/deep")
@@ -208,8 +266,12 @@ def test_data_add_copies_files_behind_links_and_leaves_out_broken_ones_by_name(t
     out = versions.bring_in("part", "folder", source, tmp_path / "data")
     copied = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert copied == {
-        "train/good/a.png", "train/good/link.png", "test/hole/b.png", "ground_truth/hole/b_mask.png", "licence.txt",
-    }  # fmt: skip
+        "train/good/a.png",
+        "train/good/link.png",
+        "test/hole/b.png",
+        "ground_truth/hole/b_mask.png",
+        "licence.txt",
+    }
     assert not (out / "train/good/link.png").is_symlink()
     assert f"left out: {source / 'train/good/gone.png'}" in caplog.text
 

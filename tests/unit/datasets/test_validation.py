@@ -92,8 +92,10 @@ def test_repeats_are_left_out_with_a_count_and_break_nothing(folder):
     assert len(reasons(out)) == 0
     assert len(summary["repeats"]) == 10
     assert "train/good/copy.png: the same bytes as test/good/7.png" in summary["repeats"]
-    assert sorted(clean["image_id"]) == [*(f"test/{n}.png" for n in ("good/7", "hole/8")),
-                                         *(f"train/good/{i}.png" for i in range(6))]  # fmt: skip
+    assert sorted(clean["image_id"]) == [
+        *(f"test/{n}.png" for n in ("good/7", "hole/8")),
+        *(f"train/good/{i}.png" for i in range(6)),
+    ]
 
 
 def test_the_same_bytes_with_two_labels_are_quarantined_on_both_sides(folder):

@@ -130,11 +130,14 @@ def test_one_label_alone_gives_its_rate(without_test, product, sides, missing, t
     assert (tmp_path / "out/gallery/gallery.png").exists()
 
 
-@pytest.mark.parametrize(("more", "error", "sentence"), [
-    ({}, SettingsError, "give the data set of the run with --data, or another labelled folder with --labelled"),
-    ({"labelled": "nowhere"}, DataError, "nowhere: is not a folder"),
-    ({"data": "nowhere"}, DataError, "nowhere: is not a folder"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("more", "error", "sentence"),
+    [
+        ({}, SettingsError, "give the data set of the run with --data, or another labelled folder with --labelled"),
+        ({"labelled": "nowhere"}, DataError, "nowhere: is not a folder"),
+        ({"data": "nowhere"}, DataError, "nowhere: is not a folder"),
+    ],
+)
 def test_slips_are_one_sentence(run, more, error, sentence, tmp_path):
     places = {name: tmp_path / value for name, value in more.items()}
     with pytest.raises(error, match=sentence):

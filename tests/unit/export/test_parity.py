@@ -77,9 +77,16 @@ def graph(tmp_path):
 
         path = tmp_path / "model.onnx"
         dims = {0: torch.export.Dim("batch", min=1, max=8)}
-        torch.onnx.export(Mean(), (torch.rand(2, 3, 32, 32),), dynamo=True, verbose=False, external_data=False,
-                          input_names=["image"], output_names=["score", "map"],
-                          dynamic_shapes=(dims,)).save(path)  # fmt: skip
+        torch.onnx.export(
+            Mean(),
+            (torch.rand(2, 3, 32, 32),),
+            dynamo=True,
+            verbose=False,
+            external_data=False,
+            input_names=["image"],
+            output_names=["score", "map"],
+            dynamic_shapes=(dims,),
+        ).save(path)
         return path
 
     return written

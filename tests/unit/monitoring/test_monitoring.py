@@ -49,9 +49,7 @@ def test_200_windows_without_drift_are_flagged_as_rarely_as_promised(n):
         values = distances(reference.to_numpy(), window.to_numpy())
         flagged += bool(drifted(dict(zip(COLUMNS, values, strict=True)), limits))
     assert flagged <= 10  # 4 are expected of 200; more than 10 happen once in 500 times
-    fixed = sum(
-        (distances(reference.to_numpy(), normal(n, 100 + i).to_numpy()) > 0.1).any() for i in range(50)
-    )  # fmt: skip
+    fixed = sum((distances(reference.to_numpy(), normal(n, 100 + i).to_numpy()) > 0.1).any() for i in range(50))
     assert fixed == 50  # what a limit that does not know n says of the same kind of data
 
 

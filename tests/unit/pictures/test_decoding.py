@@ -102,20 +102,29 @@ def test_orientation_is_undone_once(turn, kind):
     Image.fromarray(UPRIGHT).save(stream, kind, exif=tags.tobytes(), **options)
     rows = UPRIGHT.swapaxes(0, 1)
     turned = {
-        1: UPRIGHT, 2: UPRIGHT[:, ::-1], 3: UPRIGHT[::-1, ::-1], 4: UPRIGHT[::-1],
-        5: rows, 6: rows[:, ::-1], 7: rows[::-1, ::-1], 8: rows[::-1],
-    }[turn]  # fmt: skip
+        1: UPRIGHT,
+        2: UPRIGHT[:, ::-1],
+        3: UPRIGHT[::-1, ::-1],
+        4: UPRIGHT[::-1],
+        5: rows,
+        6: rows[:, ::-1],
+        7: rows[::-1, ::-1],
+        8: rows[::-1],
+    }[turn]
     np.testing.assert_array_equal(judged(stream.getvalue()), turned)
 
 
 @pytest.mark.parametrize(
     ("name", "entries", "tail"),
     [
-        ("negative rational", [(0x112, 3, 1, b"\x06\0\0\0"), (0x11A, 10, 1, struct.pack("<I", 38))],
-         struct.pack("<ii", -1, 0)),
+        (
+            "negative rational",
+            [(0x112, 3, 1, b"\x06\0\0\0"), (0x11A, 10, 1, struct.pack("<I", 38))],
+            struct.pack("<ii", -1, 0),
+        ),
         ("pointer beyond the end", [(0x112, 3, 1, b"\x06\0\0\0"), (0x8769, 4, 1, struct.pack("<I", 0xFFFFFF))], b""),
     ],
-)  # fmt: skip
+)
 def test_broken_tags_beside_the_orientation_do_no_harm(name, entries, tail):
     stream = io.BytesIO()
     Image.fromarray(tile(3, 48)[:32]).save(stream, "jpeg", exif=exif(entries, tail))

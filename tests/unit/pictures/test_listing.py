@@ -24,7 +24,11 @@ def test_pictures_are_found_at_any_depth_and_the_rest_is_told(tmp_path):
     found = pictures(tmp_path)
     assert found.taken == tuple(sorted(wanted))
     assert {reason: len(paths) for reason, paths in found.skipped.items()} == {
-        "hidden or of the system": 6, ".txt": 1, "broken link": 1, "folder linked again": 1}  # fmt: skip
+        "hidden or of the system": 6,
+        ".txt": 1,
+        "broken link": 1,
+        "folder linked again": 1,
+    }
     assert found.summary() == (
         "taken 3 pictures; skipped 9: 6 hidden or of the system, 1 .txt, 1 broken link, 1 folder linked again"
     )

@@ -4,17 +4,13 @@ import io
 import unicodedata
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from components.core.artefacts import read_json
 from components.core.errors import DataError
 from components.datasets.adapters import folder_rows
 from components.datasets.manifest import make_manifest
-from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.datasets.splits import _move_labelled
-from components.datasets.validation.validate import validate
+from components.datasets.settings import DataSettings
 from components.pictures.decoding import DEFAULT, stored
 from components.pictures.masks import (
     Region,
@@ -28,8 +24,6 @@ from components.pictures.masks import (
     tiny_defects,
     truth,
 )
-from components.retraining.dataset import base_rows
-from tests.conftest import tile
 
 HOLE = np.zeros((40, 60), bool)
 HOLE[5:15, 20:40] = True
@@ -56,32 +50,63 @@ def masks(root):
 # Which file belongs to which picture
 
 
-@pytest.mark.parametrize("mask", [
-    "ground_truth/hole/a_mask.png", "ground_truth/hole/a.png", "ground_truth/hole/a.bmp",
-    "ground_truth/hole/a_mask.PNG",
-    "Ground_Truth/hole/a_gt.tif", "groundtruth/hole/a_label.png", "gt/hole/a_seg.png", "masks/hole/a-mask.png",
-    "mask/hole/a.mask.png", "labels/hole/a_groundtruth.png", "annotations/hole/mask_a.png", "masks/hole/gt_a.png",
-    "masks/Hole/a.png", "masks/test/hole/a.png", "ground_truth/hole/a/000.png", "ground_truth/a_mask.png",
-    "ground_truth/hole/a_mask_0.png", "ground_truth/hole/a_1.png", "test/hole/a_mask.png", "test/hole/masks/a.png",
-    "ground_truth/hole/a.png.png", "ground_truth/a/0.png", "test/ground_truth/hole/a.png",
-    "ground_truth/png/a_mask.png",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "ground_truth/hole/a_mask.png",
+        "ground_truth/hole/a.png",
+        "ground_truth/hole/a.bmp",
+        "ground_truth/hole/a_mask.PNG",
+        "Ground_Truth/hole/a_gt.tif",
+        "groundtruth/hole/a_label.png",
+        "gt/hole/a_seg.png",
+        "masks/hole/a-mask.png",
+        "mask/hole/a.mask.png",
+        "labels/hole/a_groundtruth.png",
+        "annotations/hole/mask_a.png",
+        "masks/hole/gt_a.png",
+        "masks/Hole/a.png",
+        "masks/test/hole/a.png",
+        "ground_truth/hole/a/000.png",
+        "ground_truth/a_mask.png",
+        "ground_truth/hole/a_mask_0.png",
+        "ground_truth/hole/a_1.png",
+        "test/hole/a_mask.png",
+        "test/hole/masks/a.png",
+        "ground_truth/hole/a.png.png",
+        "ground_truth/a/0.png",
+        "test/ground_truth/hole/a.png",
+        "ground_truth/png/a_mask.png",
+    ],
+)
 def test_a_mask_is_found_by_its_name(mask, tmp_path):
     root = touched(tmp_path, "train/good/a.png", "test/good/a.png", "test/hole/a.png", "test/hole/b.png", mask)
     assert masks(root) == {"test/hole/a.png": mask, "test/hole/b.png": None}
 
 
 def test_several_files_are_one_mask(tmp_path):
-    files = ["ground_truth/hole/a_mask_0.png", "ground_truth/hole/a_mask_1.png", "ground_truth/hole/a_2.png",
-             "ground_truth/hole/b/0.png", "ground_truth/hole/b/1.png"]  # fmt: skip
+    files = [
+        "ground_truth/hole/a_mask_0.png",
+        "ground_truth/hole/a_mask_1.png",
+        "ground_truth/hole/a_2.png",
+        "ground_truth/hole/b/0.png",
+        "ground_truth/hole/b/1.png",
+    ]
     found = masks(touched(tmp_path, "train/good/a.png", "test/hole/a.png", "test/hole/b.png", *files))
     assert mask_paths(found["test/hole/a.png"]) == tuple(sorted(files[:3]))
     assert mask_paths(found["test/hole/b.png"]) == tuple(files[3:])
 
 
 def test_the_longer_name_goes_first(tmp_path):
-    root = touched(tmp_path, "train/good/a.png", "test/hole/a.png", "test/hole/a_1.png", "ground_truth/hole/a_1.png",
-                   "ground_truth/hole/a_1_mask.png", "ground_truth/hole/a_mask.png")  # fmt: skip
+    root = touched(
+        tmp_path,
+        "train/good/a.png",
+        "test/hole/a.png",
+        "test/hole/a_1.png",
+        "ground_truth/hole/a_1.png",
+        "ground_truth/hole/a_1_mask.png",
+        "ground_truth/hole/a_mask.png",
+    )
     assert masks(root) == {
         "test/hole/a.png": "ground_truth/hole/a_mask.png",
         "test/hole/a_1.png": "ground_truth/hole/a_1.png|ground_truth/hole/a_1_mask.png",
@@ -95,13 +120,16 @@ def test_names_match_however_a_system_writes_accents(tmp_path):
     assert masks(root) == {f"test/hole/{picture}.png": f"ground_truth/hole/{mask}_mask.png"}
 
 
-@pytest.mark.parametrize("mask", [
-    "ground_truth/hole/task-1-annotation-7-by-1-tag-hole-0.png",  # names no picture
-    "ground_truth/a_mask.png",  # fits two
-    "ground_truth/hole/c_mask.png",  # its picture is not there, that of another defect is not meant
-    "ground_truth/hole/gone/a.png",  # a part of another picture
-    "ground_truth/hole/a|b.png",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "ground_truth/hole/task-1-annotation-7-by-1-tag-hole-0.png",  # names no picture
+        "ground_truth/a_mask.png",  # fits two
+        "ground_truth/hole/c_mask.png",  # its picture is not there, that of another defect is not meant
+        "ground_truth/hole/gone/a.png",  # a part of another picture
+        "ground_truth/hole/a|b.png",
+    ],
+)
 def test_what_may_be_another_picture_s_is_named_and_not_matched(mask, tmp_path, caplog):
     pictures = ("test/hole/a.png", "test/hole/b.png", "test/cut/a.png", "test/cut/c.png")
     root = touched(tmp_path, "train/good/a.png", *pictures, mask)
@@ -111,11 +139,20 @@ def test_what_may_be_another_picture_s_is_named_and_not_matched(mask, tmp_path, 
 
 
 def test_a_table_names_masks_of_any_tool(tmp_path):
-    root = touched(tmp_path, "train/good/a.png", "test/hole/a.png", "test/cut/a.png", "test/cut/c.png",
-                   *(f"ground_truth/task-{i}.png" for i in range(4)), "ground_truth/a.png")  # fmt: skip
+    root = touched(
+        tmp_path,
+        "train/good/a.png",
+        "test/hole/a.png",
+        "test/cut/a.png",
+        "test/cut/c.png",
+        *(f"ground_truth/task-{i}.png" for i in range(4)),
+        "ground_truth/a.png",
+    )
     table = root / "ground_truth/masks.csv"
-    table.write_text("image,mask\ntest/hole/a.png,task-2.png\ncut/a.png,ground_truth/task-0.png\ncut/a.png,task-1.png\n"
-                     "c.png,task-3.png\n")  # fmt: skip
+    table.write_text(
+        "image,mask\ntest/hole/a.png,task-2.png\ncut/a.png,ground_truth/task-0.png\ncut/a.png,task-1.png\n"
+        "c.png,task-3.png\n"
+    )
     assert masks(root) == {
         "test/hole/a.png": "ground_truth/task-2.png",
         "test/cut/a.png": "ground_truth/task-0.png|ground_truth/task-1.png",
@@ -126,19 +163,31 @@ def test_a_table_names_masks_of_any_tool(tmp_path):
     assert masks(root)["test/hole/a.png"] == "ground_truth/linked.png"
     table.write_text("\ufeffMask; Image\r\ntask-2.png;hole\\a.png\r\n", encoding="utf-8")  # as a spreadsheet saves it
     assert masks(root)["test/hole/a.png"] == "ground_truth/task-2.png"
-    for text, said in (("image,mask\nhole/x.png,task-2.png\n", "line 2: there is no test picture hole/x.png"),
-                       ("image,mask\nhole/a.png,task-9.png\n", "line 2: there is no file task-9.png"),
-                       ("picture,file\n", "no columns image and mask")):  # fmt: skip
+    for text, said in (
+        ("image,mask\nhole/x.png,task-2.png\n", "line 2: there is no test picture hole/x.png"),
+        ("image,mask\nhole/a.png,task-9.png\n", "line 2: there is no file task-9.png"),
+        ("picture,file\n", "no columns image and mask"),
+    ):
         table.write_text(text)
         with pytest.raises(DataError, match=said):
             folder_rows(root)
 
 
 def test_masks_beside_pictures_are_no_pictures(tmp_path):
-    root = touched(tmp_path, "train/good/a.png", "test/hole/a.png", "test/hole/a_mask.png", "test/hole/b.png",
-                   "test/hole/gone_mask.png", "test/cut/my_mask.png")  # fmt: skip
-    assert masks(root) == {"test/hole/a.png": "test/hole/a_mask.png", "test/hole/b.png": None,
-                           "test/cut/my_mask.png": None}  # fmt: skip
+    root = touched(
+        tmp_path,
+        "train/good/a.png",
+        "test/hole/a.png",
+        "test/hole/a_mask.png",
+        "test/hole/b.png",
+        "test/hole/gone_mask.png",
+        "test/cut/my_mask.png",
+    )
+    assert masks(root) == {
+        "test/hole/a.png": "test/hole/a_mask.png",
+        "test/hole/b.png": None,
+        "test/cut/my_mask.png": None,
+    }
 
 
 # Which pixels count
@@ -183,8 +232,17 @@ def test_every_way_to_mark_is_read(way, tmp_path):
     np.testing.assert_array_equal(truth(tmp_path, "m.png"), HOLE)
 
 
-@pytest.mark.parametrize(("name", "options"), [("m.jpg", {"quality": 75}), ("m.webp", {"quality": 60}), ("m.jp2", {}),
-                                               ("m.tif", {}), ("m.bmp", {}), ("m.gif", {})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("m.jpg", {"quality": 75}),
+        ("m.webp", {"quality": 60}),
+        ("m.jp2", {}),
+        ("m.tif", {}),
+        ("m.bmp", {}),
+        ("m.gif", {}),
+    ],
+)
 def test_lossy_masks_count_from_half_of_the_brightest(name, options, tmp_path):
     save(tmp_path / name, HOLE * np.uint8(255), **options)
     assert (truth(tmp_path, name) != HOLE).mean() < 0.01
@@ -327,58 +385,6 @@ def test_a_mask_with_an_orientation_of_its_own_follows_it(tmp_path):
     save(tmp_path / "m.png", HOLE * np.uint8(255), exif=orientation(6))
     assert truth(tmp_path, "m.png").shape == (60, 40)
     assert read_as([tmp_path / "m.png"], (40, 60), 6, "auto", "auto", DEFAULT).rule is None
-
-
-# Through the manifest and what follows
-
-
-@pytest.fixture
-def part(tmp_path):
-    root = tmp_path / "part"
-    for i in range(6):
-        save(root / f"train/good/{i}.png", tile(i, 64))
-    for i, name in enumerate(("right", "empty", "turned", "small")):
-        mask = np.zeros((64, 64), np.uint8)
-        mask[10:20, 10:30] = 255 if name != "empty" else 0
-        mask = ~mask if name == "turned" else mask[:32] if name == "small" else mask
-        save(root / f"test/hole/{name}.png", tile(50 + i, 64))
-        save(root / f"ground_truth/hole/{name}_mask.png", mask)
-    return root
-
-
-def test_pictures_whose_mask_does_not_tell_stay_and_are_named(part, tmp_path, caplog):
-    make_manifest(part, tmp_path / "manifest", DataSettings("folder", "part"))
-    out = validate(tmp_path / "manifest", part, tmp_path / "out", ValidationSettings(min_train_normals=5))
-    said = read_json(out / "summary.json")["masks"]
-    assert said["used"] == 1
-    assert {why: names[0] for why, names in said["unknown"].items()} == {
-        "empty mask": "test/hole/empty.png",
-        "looks inverted": "test/hole/turned.png",
-        "size differs from the picture": "test/hole/small.png",
-    }
-    assert len(pd.read_parquet(out / "clean.parquet")) == 10
-    assert "of 1 images the mask does not tell: looks inverted (first test/hole/turned.png)" in caplog.text
-    assert "--set data.masks=inverted" in caplog.text
-
-
-def test_only_a_mask_that_tells_moves_to_fit(part, tmp_path):
-    table = pd.read_parquet(make_manifest(part, tmp_path / "m", DataSettings("folder", "part")) / "manifest.parquet")
-    table["split"], table["note"] = table["role"].replace("train", "fit"), None
-    moved = table.copy()
-    _move_labelled(moved, part, 1, set())
-    assert list(moved[moved["note"].notna()]["image_id"]) == ["test/hole/right.png"]
-    with pytest.raises(DataError, match="1 anomalous test images have a mask"):
-        _move_labelled(table.copy(), part, 2, set())
-    old = table.drop(columns="mask_rule")  # as an older version validated it
-    _move_labelled(old, part, SplitSettings().labelled, set())
-
-
-def test_a_retraining_carries_how_masks_are_read(part):
-    settings = DataSettings("folder", "part", masks="marked")
-    rules = {row.image_id: row.mask_rule for row in base_rows(part, settings, None)}
-    assert rules["test/hole/right.png"] == rules["test/hole/turned.png"] == "as is"
-    assert rules["test/hole/empty.png"] == "unknown: empty mask"
-    assert rules["train/good/0.png"] is None
 
 
 def test_a_broken_mask_is_told_and_not_taken_for_an_empty_one(tmp_path):

@@ -71,8 +71,9 @@ def project(product, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stages(project):
     params = load_params(project / WORK / "seed-0/params.yaml")
-    params = replace(params, artefacts=str(project / WORK / "seed-0"),
-                     train=replace(params.train, store=str(project / "features")))  # fmt: skip
+    params = replace(
+        params, artefacts=str(project / WORK / "seed-0"), train=replace(params.train, store=str(project / "features"))
+    )
     return Stages(params, "both", project / "data")
 
 
@@ -123,8 +124,14 @@ def test_a_picture_in_two_members_is_refused_and_a_missing_split_named(stages, t
 
 
 def test_views_that_cannot_be_built_are_refused(stages):
-    views = {"a": View("a"), "both": View(views=("a",)), "nested": View(views=("both",)), "self": View(views=("self",)),
-             "neither": View(), "mixed": View("a", views=("a",))}  # fmt: skip
+    views = {
+        "a": View("a"),
+        "both": View(views=("a",)),
+        "nested": View(views=("both",)),
+        "self": View(views=("self",)),
+        "neither": View(),
+        "mixed": View("a", views=("a",)),
+    }
     params = Params(data={}, views=views)
     assert params.view("both").views == ("a",)
     for name in ("nested", "self", "neither", "mixed"):
@@ -217,8 +224,9 @@ def test_the_detector_never_learns_the_group(trained, stages, tmp_path):
 def test_a_bundle_decides_by_the_group_it_is_told(trained, stages, tmp_path):
     bundle = Bundle.open(trained / "bundle")
     images = [stages.data / i for i in rows(stages.folder / "split", "test")["image_id"] if i.startswith("plates")]
-    tables = [pd.read_parquet(score(trained / "bundle", images, tmp_path / f"{g}.parquet", group=g))
-              for g in (None, "plates")]  # fmt: skip
+    tables = [
+        pd.read_parquet(score(trained / "bundle", images, tmp_path / f"{g}.parquet", group=g)) for g in (None, "plates")
+    ]
     for group, table in zip((None, "plates"), tables, strict=True):
         own = bundle.calibration.table_of(group)
         assert set(table["threshold"]) == {own.threshold}
@@ -246,8 +254,12 @@ def test_the_service_decides_by_the_group_it_is_told(trained, product, tmp_path)
     known, picture = champion.served.bundle.calibration, (product / "test/good/000.png").read_bytes()
     with TestClient(create_app(champion, recorder, settings)) as client:
         for group in (None, "tiles"):
-            answer = client.post("/v1/score", content=picture, headers={"Content-Type": "image/png"},
-                                 params={"group": group} if group else {})  # fmt: skip
+            answer = client.post(
+                "/v1/score",
+                content=picture,
+                headers={"Content-Type": "image/png"},
+                params={"group": group} if group else {},
+            )
             (result,) = answer.json()["results"]
             table = known.table_of(group)
             assert result["threshold"] == table.threshold
@@ -261,8 +273,10 @@ def test_the_report_sets_one_model_beside_several(trained):
     metrics = read_json(trained / "evaluation/metrics.json")
     known = read_json(trained / "calibration/calibration.json")["groups"]
     cost = {"seconds": {"train": 10.0}, "peak_memory_mb": 100, "state_mb": 1.5}
-    entries = {"unified/uniad": {**cost, **by_group(metrics["groups"], known)},
-               "tiles/uniad": {**cost, "overall": metrics["groups"]["tiles"]}}  # fmt: skip
+    entries = {
+        "unified/uniad": {**cost, **by_group(metrics["groups"], known)},
+        "tiles/uniad": {**cost, "overall": metrics["groups"]["tiles"]},
+    }
     assert "curve" not in entries["unified/uniad"]["groups"]["tiles"]["pixel"]
     assert by_group({"only": {}}, {}) == {}
     lines = [line.split(" | ") for line in unified.report(entries, MEMBERS, ["uniad"]).splitlines()]

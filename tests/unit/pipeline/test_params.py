@@ -26,9 +26,12 @@ GIVEN = {
     "views": {"line-1": {"data": "tiles"}, "mono": {"data": "cells", "groups": ["mono"]}},
     "pipeline": {"views": ["line-1"], "detectors": ["patchcore"]},
     "benchmark": {
-        "views": ["line-1"], "detectors": ["fastflow"], "sources": {"line-1": "tiles"}, "data": {"tiles": "line-1"},
+        "views": ["line-1"],
+        "detectors": ["fastflow"],
+        "sources": {"line-1": "tiles"},
+        "data": {"tiles": "line-1"},
     },
-}  # fmt: skip
+}
 
 
 def loaded(tmp_path, change=None):
@@ -144,8 +147,11 @@ def test_fit_refuses_a_place_that_is_no_run(product, tmp_path):
     foreign = tmp_path / "letters"
     foreign.mkdir()
     (foreign / "letter.txt").write_text("dear")
-    for out, said in ((product, "is the data set itself"), (product / "train" / "good", "inside the data set"),
-                      (foreign, "holds letter.txt and is not a run")):  # fmt: skip
+    for out, said in (
+        (product, "is the data set itself"),
+        (product / "train" / "good", "inside the data set"),
+        (foreign, "holds letter.txt and is not a run"),
+    ):
         with pytest.raises(LoupeError, match=said):
             fit_folder(FitRequest("patchcore", product, preset="tiny"), out)
     assert sorted(product.rglob("*")) == before
@@ -190,8 +196,10 @@ def test_the_flow_tells_of_the_last_detector_before_it_trains_the_first(tmp_path
     loaded(tmp_path)
     monkeypatch.setattr(train, "get_run_logger", lambda: None)
     monkeypatch.setattr(train, "bring_data", lambda _: pytest.fail("work began"))
-    for asked, said in (({"detectors": ["patchcore", "fastflo"]}, "fastflo is not a detector"),
-                        ({"views": ["line-1", "line-9"]}, "views.line-9 does not exist")):  # fmt: skip
+    for asked, said in (
+        ({"detectors": ["patchcore", "fastflo"]}, "fastflo is not a detector"),
+        ({"views": ["line-1", "line-9"]}, "views.line-9 does not exist"),
+    ):
         with pytest.raises(SettingsError, match=said):
             train.train.fn(tmp_path / "params.yaml", **asked)
 

@@ -15,10 +15,18 @@ def params(sections, **more):
 
 def test_keys_of_a_section_are_told_from_settings_of_the_detector():
     sections = {}
-    for key, value in (("validation.max_side", 30_000), ("validation.brightness", [0, 1]), ("data.max_pixels", 10**9),
-                       ("split.calibrate_share", 0.3), ("synthesis.area", [0.01, 0.05]), ("export.tolerance", 0.01),
-                       ("export.cascade.share", 0.5), ("evaluation.map_size", 128), ("train.preset", "tiny"),
-                       ("calibration.alpha", 0.1)):  # fmt: skip
+    for key, value in (
+        ("validation.max_side", 30_000),
+        ("validation.brightness", [0, 1]),
+        ("data.max_pixels", 10**9),
+        ("split.calibrate_share", 0.3),
+        ("synthesis.area", [0.01, 0.05]),
+        ("export.tolerance", 0.01),
+        ("export.cascade.share", 0.5),
+        ("evaluation.map_size", 128),
+        ("train.preset", "tiny"),
+        ("calibration.alpha", 0.1),
+    ):
         assert put(sections, key, value)
     assert not put(sections, "bank_size", 10)
     assert not put(sections, "backbone.size", 128)
@@ -50,8 +58,10 @@ def test_a_params_file_is_read_by_the_data_set_s_name_or_as_the_contract_itself(
     )
     sections, overrides = sections_of(file, "photos", "patchcore")
     assert sections == {
-        "data": {"good": ["good", "OK"]}, "validation": {"max_side": 30000}, "train": {"preset": "tiny"}
-    }  # fmt: skip
+        "data": {"good": ["good", "OK"]},
+        "validation": {"max_side": 30000},
+        "train": {"preset": "tiny"},
+    }
     assert overrides == {"bank_size": 7}
     assert sections_of(file, "third", "fastflow") == ({"train": {"preset": "tiny"}}, {})
     file.write_text("validation: {max_side: 30000}\n")

@@ -9,9 +9,19 @@ from components.registry.gate import Figures, gate
 from components.registry.settings import GateSettings
 
 CHAMPION = Figures(
-    synthetic_auroc=0.99, synthetic_recall=0.9, frozen_alarms=0.05, frozen=100, window_alarms=0.9, window=80,
-    reviewed_recall=0.0, reviewed=0, latency_ms=20.0, parity_error=0.1, alpha=0.05, calibration_n=100,
-)  # fmt: skip
+    synthetic_auroc=0.99,
+    synthetic_recall=0.9,
+    frozen_alarms=0.05,
+    frozen=100,
+    window_alarms=0.9,
+    window=80,
+    reviewed_recall=0.0,
+    reviewed=0,
+    latency_ms=20.0,
+    parity_error=0.1,
+    alpha=0.05,
+    calibration_n=100,
+)
 GOOD = replace(CHAMPION, window_alarms=0.06)
 
 

@@ -43,12 +43,29 @@ def log(tmp_path_factory):
         sha = hashlib.sha256(content).hexdigest()
         store.put(image_key(sha), content)
         at = (AT + timedelta(seconds=i)).isoformat()
-        rows.append({"record_id": f"{i:03d}", "source": "line-1", "scored_at": at, "sha256": sha,
-                     "image_id": f"{i}.png", "model_version": "v", "image_uri": image_key(sha)})  # fmt: skip
+        rows.append(
+            {
+                "record_id": f"{i:03d}",
+                "source": "line-1",
+                "scored_at": at,
+                "sha256": sha,
+                "image_id": f"{i}.png",
+                "model_version": "v",
+                "image_uri": image_key(sha),
+            }
+        )
         if i in (58, 59):
-            labels.append({"record_id": f"{i:03d}", "source": "line-1", "image_id": f"{i}.png", "sha256": sha,
-                           "labelled_at": AT.isoformat(), "reviewer": "",
-                           "verdict": "defect" if i == 59 else "false_alarm"})  # fmt: skip
+            labels.append(
+                {
+                    "record_id": f"{i:03d}",
+                    "source": "line-1",
+                    "image_id": f"{i}.png",
+                    "sha256": sha,
+                    "labelled_at": AT.isoformat(),
+                    "reviewer": "",
+                    "verdict": "defect" if i == 59 else "false_alarm",
+                }
+            )
     table.write(store, table.SCORES, "a", rows)
     table.write(store, table.SCORES, "b", [rows[0] | {"record_id": "again"}])
     table.write(store, table.LABELS, "a", labels)

@@ -22,9 +22,13 @@ from components.storage import LocalStore
 def record(number: int, source="line-1", day="2026-01-02", **more):
     at = f"{day}T00:{number // 60:02d}:{number % 60:02d}+00:00"
     values = dict.fromkeys(LOG_COLUMNS) | {
-        "record_id": f"{number:06d}", "source": source, "scored_at": at,
-        "score": float(number), "embedding": [0.0] * 16, "sha256": f"{number:064d}",
-    }  # fmt: skip
+        "record_id": f"{number:06d}",
+        "source": source,
+        "scored_at": at,
+        "score": float(number),
+        "embedding": [0.0] * 16,
+        "sha256": f"{number:064d}",
+    }
     return values | more
 
 
@@ -190,8 +194,15 @@ def test_reading_a_window_opens_only_its_partitions(store, monkeypatch):
 
 def test_the_last_label_counts(store):
     def label(at, verdict):
-        return {"record_id": "r", "source": "line-1", "image_id": "a", "sha256": "x", "labelled_at": at,
-                "verdict": verdict, "reviewer": ""}  # fmt: skip
+        return {
+            "record_id": "r",
+            "source": "line-1",
+            "image_id": "a",
+            "sha256": "x",
+            "labelled_at": at,
+            "verdict": verdict,
+            "reviewer": "",
+        }
 
     table.write(store, table.LABELS, "a", [label("2026-01-02T00:00:00", "defect")])
     assert read_labels(store)["r"]["verdict"] == "defect"

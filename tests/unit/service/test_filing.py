@@ -29,10 +29,19 @@ def store(request, tmp_path):
 
 
 LEFT_ASIDE = [
-    "line-1/.DS_Store", "line-1/._a.png", "line-1/Thumbs.db", "line-1/desktop.ini", "__MACOSX/line-1/a.png",
-    "line-1/a.png.part", "line-1/a.tmp", "line-1/a.png.filepart", "line-1/a.png.crdownload", "line-1/a.png~",
-    "line-1/.syncing/a.png", ".hidden.png",
-]  # fmt: skip
+    "line-1/.DS_Store",
+    "line-1/._a.png",
+    "line-1/Thumbs.db",
+    "line-1/desktop.ini",
+    "__MACOSX/line-1/a.png",
+    "line-1/a.png.part",
+    "line-1/a.tmp",
+    "line-1/a.png.filepart",
+    "line-1/a.png.crdownload",
+    "line-1/a.png~",
+    "line-1/.syncing/a.png",
+    ".hidden.png",
+]
 
 
 def test_hidden_and_temporary_files_are_left_alone(store, opened):
@@ -124,8 +133,9 @@ def test_a_filed_name_is_stable_and_can_be_stored(names):
     assert "\n" not in source + image
     if all(name.isprintable() and len(name.encode()) < 50 for name in names) and len(names) > 1:
         assert (source, image) == (
-            unicodedata.normalize("NFC", names[0]), unicodedata.normalize("NFC", "/".join(names[1:]))
-        )  # fmt: skip
+            unicodedata.normalize("NFC", names[0]),
+            unicodedata.normalize("NFC", "/".join(names[1:])),
+        )
 
 
 @given(st.lists(NAMES.filter(lambda name: len(name.encode()) < 250), min_size=2, max_size=3, unique=True))

@@ -63,7 +63,11 @@ def test_every_file_is_scored_once_and_leaves(store, opened):
     assert process(store, opened, AT).scored == 4
     found = records(store)
     assert sorted((r["source"], r["image_id"]) for r in found) == [
-        ("line-1", "0.png"), ("line-1", "1.png"), ("line-1", "2.png"), ("line-2", "3.png")]  # fmt: skip
+        ("line-1", "0.png"),
+        ("line-1", "1.png"),
+        ("line-1", "2.png"),
+        ("line-2", "3.png"),
+    ]
     assert {r["scored_at"] for r in found} == {AT.isoformat()}
     assert all(store.exists(image_key(r["sha256"])) for r in found)
     assert list(store.keys("inbox")) == []

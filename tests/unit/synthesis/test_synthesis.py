@@ -162,8 +162,10 @@ def test_rank_reads_trained_detectors_and_keeps_what_is_known(trained):
     synthesis.rank(work, "mtd", 6, results)
     found = results["rank"]["mtd"]
     assert {n: (e["real"], e["synthetic"]) for n, e in found.items()} == {
-        "a": (0.9, {"smudge": 1.0}), "b": (0.2, {"smudge": 0.0}), "c": (0.8, {"smudge": 1.0}),
-    }  # fmt: skip
+        "a": (0.9, {"smudge": 1.0}),
+        "b": (0.2, {"smudge": 0.0}),
+        "c": (0.8, {"smudge": 1.0}),
+    }
     assert read_json(synthesis.RESULTS) == results
     (work / "mtd" / "a" / "model" / "model.safetensors").write_text("trained anew")
     synthesis.rank(work, "mtd", 6, results)

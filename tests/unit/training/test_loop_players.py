@@ -35,9 +35,16 @@ class Game(nn.Module):
         rate = partial(torch.optim.Adam, lr=0.05)
         rivals = (Player(self.against, list(self.other.parameters()), partial(torch.optim.SGD, lr=0.1, momentum=0.9)),)
         yield Optimise(
-            "game", Rows(), self.value, list(self.one.parameters()), rate, epochs=3, batch_size=4,
-            rivals=rivals if self.rivals else (), **self.phase,
-        )  # fmt: skip
+            "game",
+            Rows(),
+            self.value,
+            list(self.one.parameters()),
+            rate,
+            epochs=3,
+            batch_size=4,
+            rivals=rivals if self.rivals else (),
+            **self.phase,
+        )
 
     def value(self, rows):
         self.note("one")

@@ -319,8 +319,9 @@ def test_a_given_quantiser_takes_the_place_of_the_first_stage(detector, tmp_path
     save_file({k: v.contiguous() for k, v in detector.latent.state_dict().items()}, path)
     loaded = made(quantiser=str(path), quantiser_hash=file_hash(path)).eval()
     assert [s.name for s in loaded.phases(Given())] == ["detection", "upsampling"]
-    torch.testing.assert_close(loaded.latent.decode(*loaded.latent.encode(images())),
-                               detector.latent.decode(*detector.latent.encode(images())))  # fmt: skip
+    torch.testing.assert_close(
+        loaded.latent.decode(*loaded.latent.encode(images())), detector.latent.decode(*detector.latent.encode(images()))
+    )
     assert DSR(loaded.settings, pretrained=False)  # a stored model needs the file no more
 
 

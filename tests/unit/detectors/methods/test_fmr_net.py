@@ -183,8 +183,10 @@ def test_phase_2_rebuilds_the_clean_image_and_counts_more_inside(detector, defec
     monkeypatch.setattr(detector, "repulsion", lambda *_: torch.zeros(()))
     losses = {}
     for name, answer in {
-        "clean": clean, "defective": defective, "wrong": torch.where(masks > 0, 0.0, clean),
-    }.items():  # fmt: skip
+        "clean": clean,
+        "defective": defective,
+        "wrong": torch.where(masks > 0, 0.0, clean),
+    }.items():
         monkeypatch.setattr(detector, "rebuilt", lambda *_, answer=answer: answer)
         losses[name] = float(detector.restoration_loss(defects))
     assert losses["clean"] == pytest.approx(0, abs=1e-5)

@@ -215,9 +215,16 @@ def validated(folder: Path, out: Path) -> Path:
             Image.fromarray(mask).save(folder / f"{i}_mask.png")
         Image.fromarray(pixels).save(folder / f"{i}.png")
         record = dict.fromkeys(MANIFEST_COLUMNS) | measure(pixels)
-        record |= {"image_id": f"{i}.png", "dataset": "d", "group": "g", "role": role, "sha256": str(i),
-                   "label": "anomalous" if defect else "normal", "defect": defect,
-                   "mask": f"{i}_mask.png" if defect else None}  # fmt: skip
+        record |= {
+            "image_id": f"{i}.png",
+            "dataset": "d",
+            "group": "g",
+            "role": role,
+            "sha256": str(i),
+            "label": "anomalous" if defect else "normal",
+            "defect": defect,
+            "mask": f"{i}_mask.png" if defect else None,
+        }
         records.append(record)
     out.mkdir()
     pd.DataFrame(records).to_parquet(out / "clean.parquet")
