@@ -4,7 +4,7 @@ export
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-FAST := tests/unit/core tests/unit/decision
+FAST := tests/unit --ignore=tests/unit/benchmarks
 
 .PHONY: help setup pipeline test quick check golden bench stack stack-down demo-drift clean
 

@@ -12,14 +12,31 @@ from components.core.checks import check_known
 HERE = Path(__file__).parent
 NAMES = {
     "quality": (
-        "fit", "table", "floor", "defects", "more", "unified", "labelled", "synthesis", "choose", "duplicates",
+        "fit",
+        "table",
+        "floor",
+        "defects",
+        "more",
+        "unified",
+        "labelled",
+        "synthesis",
+        "choose",
+        "duplicates",
         "methods",
     ),
     "mechanisms": ("mechanisms", "cascade", "quantiser"),
     "production": (
-        "monitor", "replay", "demo_drift", "power_cut", "load", "features", "accelerator", "repro", "torchless",
+        "monitor",
+        "replay",
+        "demo_drift",
+        "power_cut",
+        "load",
+        "features",
+        "accelerator",
+        "repro",
+        "torchless",
     ),
-}  # fmt: skip
+}
 SCRIPTS = ("repro", "torchless")
 FILES = {
     name: f"{group}/{name}.{'sh' if name in SCRIPTS else 'py'}" for group, names in NAMES.items() for name in names

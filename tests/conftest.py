@@ -1,15 +1,20 @@
 """Shared pictures and the environment of all tests."""
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-import components  # noqa: F401  (the environment switches, before anything else is imported)
+import components  # the environment switches, before anything else is imported
+from components.core.artefacts import locked, tree_hash
 
 # Sums in another order, multiplied by training, move golden numbers; and two test processes share the cores.
 torch.set_num_threads(1)
@@ -17,12 +22,36 @@ os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start as well
 # What runs of this user left behind is nothing to the tests, nor the other way round; set before Prefect is imported.
 FLOWS = tempfile.TemporaryDirectory(prefix="loupe-flows-")
 os.environ["PREFECT_HOME"] = FLOWS.name
-CACHE = tempfile.TemporaryDirectory(prefix="loupe-cache-")
-os.environ["LOUPE_CACHE"] = CACHE.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the cache: what is in it is computed once for all
+    CACHE = tempfile.TemporaryDirectory(prefix="loupe-cache-")
+    os.environ["LOUPE_CACHE"] = CACHE.name
+
+
+TESTS = Path(__file__).parent
+LONG = (  # in this order
+    "loop/test_loop.py", "contract/test_detectors.py", "service/test_nothing_lost.py", "flows/test_slot.py",
+    "flows/test_both_ways.py", "unit/detectors/test_new_detector.py", "e2e/test_fit.py", "unit/test_benchmarks.py",
+    "e2e/test_examples.py", "unit/calibration/test_cascade.py", "unit/monitoring/test_monitoring.py",
+    "unit/pipeline/test_joined_views.py",
+)  # fmt: skip
 
 
 def pytest_addoption(parser) -> None:
     parser.addoption("--golden", action="store_true", help="store the golden numbers of today: make golden NAME=...")
+
+
+# Who asks for one of these waits for a training or for the export of a graph.
+TRAINED = {"patchcore", "bundle", "other_bundle", "without_test", "store", "run", "trained", "fitted"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Mark what is slow; and files that take long begin first, or a worker would wait for the other at the end."""
+    for item in items:
+        if TRAINED & set(item.fixturenames):
+            item.add_marker("slow")
+    long = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: long.get(item.path.relative_to(TESTS).as_posix(), len(LONG)))
 
 
 def tile(seed: int, side: int = 96) -> np.ndarray:
@@ -39,9 +68,32 @@ def tiles() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def product(tmp_path_factory):
+def shared(pytestconfig, tmp_path_factory) -> Path:
+    """A folder of all workers of this test run, for what is written by ``once``."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if hasattr(pytestconfig, "workerinput") else base) / "shared"
+
+
+def once(folder: Path, make) -> Path:
+    """*folder*, which ``make(folder)`` of whichever worker asks first has written; copy it to change something."""
+    done = folder.with_name(f"{folder.name}.done")
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.write_text(tree_hash(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def product(shared):
     """A folder in MVTec layout: 40 good images for training, 8 good and 8 scratched ones with masks for testing."""
-    root = tmp_path_factory.mktemp("product")
+    root = once(shared / "product", _tiles)
+    yield root
+    assert tree_hash(root) == (shared / "product.done").read_text(), "a test has changed what all share"
+
+
+def _tiles(root: Path) -> None:
     for i in range(40):
         _save(root / "train/good" / f"{i:03d}.png", tile(i))
     for i in range(8):
@@ -51,7 +103,6 @@ def product(tmp_path_factory):
         scratched[mask > 0] = 250
         _save(root / "test/scratch" / f"{i:03d}.png", scratched)
         _save(root / "ground_truth/scratch" / f"{i:03d}_mask.png", mask)
-    return root
 
 
 def _save(path, pixels) -> None:
@@ -60,22 +111,61 @@ def _save(path, pixels) -> None:
 
 
 @pytest.fixture(scope="session")
-def bundle(product, tmp_path_factory):
-    """An exported PatchCore on ``product``."""
-    return _fitted(product, tmp_path_factory.mktemp("bundle"), 0)
+def store():
+    """A store of features for all tests of this run: the graph of a backbone takes seconds to export."""
+    from components.backbones.features import FeatureStore
+
+    return FeatureStore(Path(os.environ["LOUPE_CACHE"]) / "features")
+
+
+SMALL = ("--preset", "tiny", "--alpha", "0.2")
 
 
 @pytest.fixture(scope="session")
-def other_bundle(product, tmp_path_factory):
+def patchcore(product, shared):
+    """What ``loupe fit patchcore`` leaves behind, started in the empty folder ``here`` beside it."""
+
+    def make(out):
+        (shared / "here").mkdir(exist_ok=True)
+        few = [f"--set=evaluation.{key}" for key in ("map_size=64", "bootstrap=20")]
+        command = [sys.executable, "-m", "components.cli", "fit", "patchcore", *SMALL, *few]
+        environment = {**os.environ, "PYTHONPATH": str(Path(components.__file__).parents[1])}
+        done = subprocess.run([*command, "--data", product, "--out", out], cwd=shared / "here", env=environment,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    folder = once(shared / "patchcore", make)
+    yield folder
+    assert tree_hash(folder) == (shared / "patchcore.done").read_text(), "a test has changed what all share"
+
+
+@pytest.fixture(scope="session")
+def bundle(patchcore):
+    """An exported PatchCore on ``product``."""
+    return patchcore / "bundle"
+
+
+@pytest.fixture(scope="session")
+def other_bundle(product, shared):
     """A second model for the same product."""
-    return _fitted(product, tmp_path_factory.mktemp("other"), 1)
+    return once(shared / "other", lambda out: _fitted(product, out, 1)) / "bundle"
 
 
-def _fitted(product, out, seed):
+@pytest.fixture(scope="session")
+def without_test(product, shared):
+    """A run whose data set has good training images and nothing else."""
+
+    def make(root):
+        shutil.copytree(product / "train", root / "photos/train")
+        _fitted(root / "photos", root / "run", 0)
+
+    return once(shared / "good", make) / "run"
+
+
+def _fitted(data: Path, out: Path, seed: int) -> None:
     from components.pipeline.fit import FitRequest, fit_folder
 
-    request = FitRequest("patchcore", product, preset="tiny", seed=seed, alpha=0.2)
-    return fit_folder(request, out / "run") / "bundle"
+    fit_folder(FitRequest("patchcore", data, preset="tiny", seed=seed, alpha=0.2), out)
 
 
 @pytest.fixture(scope="session")

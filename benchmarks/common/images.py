@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.common.results import WORK
-from components.backbones.features import FeatureStore, ImageSource
+from components.backbones.features import FeatureStore
 from components.core.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
 from components.core.cache import cache_folder
 from components.datasets.loading import read_decoding, rows
@@ -19,7 +19,15 @@ from components.pictures.masks import at_size, load, truth
 from components.pipeline.params import load_params
 from components.pipeline.stages import Stages
 from components.synthesis.synthesise import identity
-from components.training.data import CheckImages, FileImages, FitImages, MadeAnomalies, MadeImages, StoredImages
+from components.training.data import (
+    CheckImages,
+    FileImages,
+    FitImages,
+    MadeAnomalies,
+    MadeImages,
+    StoredImages,
+    draw_anomalies,
+)
 
 KEPT = WORK / "mechanisms"  # scores and drawn anomalies, beside the splits
 STORE, SIDE, STEP = cache_folder() / "features", 256, 2
@@ -33,21 +41,14 @@ class Kept(FitImages):
         settings = replace(self.synthesis, strategies=strategies, size=size)
         at = KEPT / "anomalies" / values_hash([self.images.key, settings, self.seed, copies, grey, identity()])[:24]
         if not at.exists():
-            made = MadeImages(self.images, settings, self.seed, copies, grey)
+            made = draw_anomalies(self.images, settings, self.seed, copies, grey)
             with atomic_dir(at) as scratch:
-                np.save(scratch / "pixels.npy", made._pixels)
-                np.save(scratch / "masks.npy", made._masks)
+                np.save(scratch / "pixels.npy", made.drawn)
+                np.save(scratch / "masks.npy", made.marked)
                 write_json(scratch / "made.json", {"key": made.key})
-        return MadeAnomalies(Drawn(self.images, copies, at), self.store)
-
-
-class Drawn(MadeImages):
-    """Made images read back from disk."""
-
-    def __init__(self, images: ImageSource, copies: int, at: Path) -> None:
-        self.images, self.copies, self.seconds = images, copies, 0.0
-        self.key = read_json(at / "made.json")["key"]
-        self._pixels, self._masks = (np.load(at / f"{what}.npy", "r") for what in ("pixels", "masks"))
+        drawn, marked = (np.load(at / f"{what}.npy", "r") for what in ("pixels", "masks"))
+        key = read_json(at / "made.json")["key"]
+        return MadeAnomalies(MadeImages(key, self.images, copies, drawn, marked), self.store)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,11 @@ def make(project: Path, name: str, good: Sequence[Path], config: dict[str, Any])
         shutil.copy2(picture, folder)
     (project / "params.yaml").write_text(yaml.safe_dump(config))
     (project / ".gitignore").write_text(f"/data/{name}\n{IGNORED}")
-    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", f"data/{name}"],
-                    ["loupe", "pipeline"]):  # fmt: skip
+    for command in (
+        ["git", "init", "-q"],
+        ["dvc", "init", "-q"],
+        ["dvc", "add", "-q", f"data/{name}"],
+        ["loupe", "pipeline"],
+    ):
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         subprocess.run(command, cwd=project, check=True, env=os.environ | {"PATH": path})

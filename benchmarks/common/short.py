@@ -27,8 +27,12 @@ from components.training.select import SyntheticAUROC, moved
 ROUNDS = 1000  # of a bootstrap
 Overrides = dict[str, Any]  # settings on top of preset cpu
 SGSF_PUBLISHED: Overrides = {  # without what is ours
-    "guidance": "self", "strategies": ["saliency"], "copies": 3, "epochs": 10, "draws": 0,
-}  # fmt: skip
+    "guidance": "self",
+    "strategies": ["saliency"],
+    "copies": 3,
+    "epochs": 10,
+    "draws": 0,
+}
 
 
 class Nowhere(Checkpoint):

@@ -30,8 +30,16 @@ from components.detectors.catalogue import create, settings_for
 
 SEEDS = (0, 1, 2)
 HEAD = (
-    "mechanism", "view", "seeds", "with", "without", "difference (95 %)", "", "pixel AP with", "pixel AP without",
-)  # fmt: skip
+    "mechanism",
+    "view",
+    "seeds",
+    "with",
+    "without",
+    "difference (95 %)",
+    "",
+    "pixel AP with",
+    "pixel AP without",
+)
 CUTS = ("difference (95 %)", "pixel AP with")
 ABOUT = f"""Image AUROC on the test split. *With*: everything on; *without*: the same, the mechanism off. Over several
 seeds the figure is their mean, with the smallest and the largest; a seed moves weights and batches, not the split. The
@@ -204,11 +212,19 @@ def compared(name: str, view: str, mechanism: Mechanism) -> dict[str, Any] | Non
     middle = float(np.mean(differences))
     low, high = min(low, *differences, middle - noise), max(high, *differences, middle + noise)
     return {
-        "what": mechanism.what, "view": view, "seeds": seeds, "main": mechanism.main, "off": mechanism.off,
-        "with": [known[k]["auroc"] for k in on], "without": [known[k]["auroc"] for k in off],
-        "pixel_with": [known[k]["pixel_ap"] for k in on], "pixel_without": [known[k]["pixel_ap"] for k in off],
-        "difference": middle, "interval": [low, high], "verdict": verdict(low, high),
-    }  # fmt: skip
+        "what": mechanism.what,
+        "view": view,
+        "seeds": seeds,
+        "main": mechanism.main,
+        "off": mechanism.off,
+        "with": [known[k]["auroc"] for k in on],
+        "without": [known[k]["auroc"] for k in off],
+        "pixel_with": [known[k]["pixel_ap"] for k in on],
+        "pixel_without": [known[k]["pixel_ap"] for k in off],
+        "difference": middle,
+        "interval": [low, high],
+        "verdict": verdict(low, high),
+    }
 
 
 def verdict(low: float, high: float) -> str:
@@ -243,7 +259,13 @@ def table(study: dict[str, Any]) -> str:
 def _cells(row: dict[str, Any]) -> list[str]:
     low, high = row["interval"]
     return [
-        f"{row['what']} (main claim)" if row["main"] else row["what"], row["view"], str(len(row["seeds"])),
-        spread(row["with"]), spread(row["without"]), f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})",
-        row["verdict"], spread(row["pixel_with"]), spread(row["pixel_without"]),
-    ]  # fmt: skip
+        f"{row['what']} (main claim)" if row["main"] else row["what"],
+        row["view"],
+        str(len(row["seeds"])),
+        spread(row["with"]),
+        spread(row["without"]),
+        f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})",
+        row["verdict"],
+        spread(row["pixel_with"]),
+        spread(row["pixel_without"]),
+    ]

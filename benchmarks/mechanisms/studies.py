@@ -75,7 +75,12 @@ STUDIES = {
     ),
     "sivt": Study(
         {
-            "draws": 0, "epochs": 5, "subsets": 4, "positioned": True, "deviation": True, "partition": "random",
+            "draws": 0,
+            "epochs": 5,
+            "subsets": 4,
+            "positioned": True,
+            "deviation": True,
+            "partition": "random",
             "positions": False,
         },
         (
@@ -89,13 +94,21 @@ STUDIES = {
     "pni": Study(
         {
             # Of two epochs the classifier is so unsure that it hides nothing, and its rows say nothing.
-            "bank_size": 1500, "epochs": 6, "refine_epochs": 1, "neighbourhood": True, "position": True, "refine": True,
+            "bank_size": 1500,
+            "epochs": 6,
+            "refine_epochs": 1,
+            "neighbourhood": True,
+            "position": True,
+            "refine": True,
             "positions": False,
         },
         (
             Mechanism(
-                "position and neighbourhood", {"position": False, "neighbourhood": False}, {"refine": False},
-                main=True, behind="neighbourhood",
+                "position and neighbourhood",
+                {"position": False, "neighbourhood": False},
+                {"refine": False},
+                main=True,
+                behind="neighbourhood",
             ),
             Mechanism("position", {"position": False}, {"refine": False}, behind="neighbourhood"),
             Mechanism("neighbourhood", {"neighbourhood": False}, {"refine": False}, behind="neighbourhood"),
@@ -170,15 +183,22 @@ STUDIES = {
     ),
     "sgsf": Study(
         {
-            "draws": 0, "epochs": 2, "copies": 4, "guided": True, "guidance": "frozen", "backbone.taps": [2, 3],
-            "detach": False, "strategies": ["saliency", "shade"],
+            "draws": 0,
+            "epochs": 2,
+            "copies": 4,
+            "guided": True,
+            "guidance": "frozen",
+            "backbone.taps": [2, 3],
+            "detach": False,
+            "strategies": ["saliency", "shade"],
         },
         (
             Mechanism("guidance", {"guided": False}, main=True),
             Mechanism("guidance from what a frozen backbone sees", {"guidance": "self", "backbone.taps": [4]}),
             Mechanism("gradient into the guidance", {"detach": True}),
             Mechanism(
-                "guidance by a similar normal image", {"guidance": "self"},
+                "guidance by a similar normal image",
+                {"guidance": "self"},
                 on={"guidance": "contrast", "backbone.taps": [4]},
             ),
             Mechanism("forging where the eye looks", {"strategies": ["perlin_texture", "shade"]}),
@@ -187,7 +207,11 @@ STUDIES = {
     ),
     "prn": Study(
         {
-            "backbone.size": 128, "epochs": 2, "copies": 2, "residual": True, "patches": [1, 2, 4, 8],
+            "backbone.size": 128,
+            "epochs": 2,
+            "copies": 2,
+            "residual": True,
+            "patches": [1, 2, 4, 8],
             "strategies": ["heterologous", "homologous"],
         },
         (
@@ -208,7 +232,9 @@ STUDIES = {
         (
             Mechanism(
                 "decomposition, not the plain residual",
-                {"steps": 1, "threshold": 0.0, "block": 0.0, "weights": False}, main=True, behind="noise",
+                {"steps": 1, "threshold": 0.0, "block": 0.0, "weights": False},
+                main=True,
+                behind="noise",
             ),
             Mechanism("several steps", {"steps": 1}, behind="noise"),
             Mechanism("weights by the distance of codes", {"weights": False}, behind="noise"),
@@ -218,7 +244,12 @@ STUDIES = {
     "nln": Study(
         {
             # Errors pooled as published: the baseline's are, and its positions are not standardised either.
-            "epochs": 4, "scoring": "nln", "share": 0.6, "map_share": 0.25, "blur": 0.0, "top": 1.0,
+            "epochs": 4,
+            "scoring": "nln",
+            "share": 0.6,
+            "map_share": 0.25,
+            "blur": 0.0,
+            "top": 1.0,
             "positions": False,
         },
         (
@@ -233,4 +264,4 @@ STUDIES = {
             Mechanism("distorter while scoring", {"scoring": "clean"}, behind="ratio"),
         ),
     ),
-}  # fmt: skip
+}

@@ -23,14 +23,27 @@ from components.detectors.catalogue import CATALOGUE, settings_for
 from components.evaluation.metrics import pixel_metrics
 
 KINDS = [  # none of them in the mixture that epochs are chosen by
-    "heterologous", "homologous", "confetti", "smudge", "spot_defect", "line_defect", "texture_defect",
+    "heterologous",
+    "homologous",
+    "confetti",
+    "smudge",
+    "spot_defect",
+    "line_defect",
+    "texture_defect",
     "natural_blended",
-]  # fmt: skip
+]
 SIMULATED: Overrides = {"strategies": ["heterologous", "homologous"]}  # what their publications have
 LARGE_DSR = {
-    "size": 256, "width": 64, "inner": 32, "words": 1024, "restriction": 64, "decoder": 64,
-    "detection": [32, 64, 128], "upsampling": [32, 64, 128], "box": 21,
-}  # fmt: skip
+    "size": 256,
+    "width": 64,
+    "inner": 32,
+    "words": 1024,
+    "restriction": 64,
+    "decoder": 64,
+    "detection": [32, 64, 128],
+    "upsampling": [32, 64, 128],
+    "box": 21,
+}
 ASKED: dict[str, tuple[Overrides, ...]] = {f"mtd/{name}": ({},) for name in CATALOGUE} | {
     "mtd/prn": (
         {},
@@ -54,9 +67,16 @@ ABOUT = (
     "what a site could choose by; test labels choose nothing."
 )
 HEAD = (
-    "view", "detector", "changed", "image AUROC (95 %)", "pixel AP", "synthetic AUROC", "synthetic pixel AP", "GPU s",
+    "view",
+    "detector",
+    "changed",
+    "image AUROC (95 %)",
+    "pixel AP",
+    "synthetic AUROC",
+    "synthetic pixel AP",
+    "GPU s",
     "CPU s",
-)  # fmt: skip
+)
 
 
 def main(arguments: list[str]) -> None:

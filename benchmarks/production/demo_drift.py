@@ -77,8 +77,9 @@ def feed(port: int, cells: list[Path], source: str) -> None:
     """Send cells one after the other, as a line does."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for path in cells:
-        connection.request("POST", f"/v1/score?source={source}&name={path.name}", path.read_bytes(),
-                           {"Content-Type": "image/png"})  # fmt: skip
+        connection.request(
+            "POST", f"/v1/score?source={source}&name={path.name}", path.read_bytes(), {"Content-Type": "image/png"}
+        )
         answer = connection.getresponse()
         content = answer.read()
         if answer.status != 200:
@@ -133,11 +134,16 @@ def run(folder: Path, cells: Cells) -> dict[str, Any]:
             outcome = until(f"decision on {source}", partial(decision_of, source))
             asked = next(v for v in stored_verdicts(source) if v["action"] == "retrain")
             seen[source] = {
-                "cells_until_alarm": size // 2 * (asked["number"] - before), "alarm": asked["reasons"],
-                "seconds_from_first_cell_to_decision": round(time.monotonic() - started), "action": outcome.action,
-                "reasons": outcome.reasons, "contamination_estimate": outcome.contamination,
-                "champion": outcome.champion, "challenger": outcome.challenger, "data_version": outcome.data_version,
-            }  # fmt: skip
+                "cells_until_alarm": size // 2 * (asked["number"] - before),
+                "alarm": asked["reasons"],
+                "seconds_from_first_cell_to_decision": round(time.monotonic() - started),
+                "action": outcome.action,
+                "reasons": outcome.reasons,
+                "contamination_estimate": outcome.contamination,
+                "champion": outcome.champion,
+                "challenger": outcome.challenger,
+                "data_version": outcome.data_version,
+            }
         if seen[CLEAN]["action"] == "promote":
             until("the challenger serves", lambda: served(port) == seen[CLEAN]["challenger"], 60)
     finally:
@@ -169,12 +175,17 @@ def rates(folder: Path, cells: Cells, seen: dict[str, Any]) -> dict[str, Any]:
 
     registry = Registry(RegistrySettings(str(folder / "registry")))
     kinds = {
-        "mono normals (arrived, not learned)": cells.arriving, "poly normals (never seen)": cells.held["poly"],
-        "mono defects": cells.mono_bad, "poly defects (never seen)": cells.held["poly_bad"],
+        "mono normals (arrived, not learned)": cells.arriving,
+        "poly normals (never seen)": cells.held["poly"],
+        "mono defects": cells.mono_bad,
+        "poly defects (never seen)": cells.held["poly_bad"],
         "poly defects in the pool": sorted(cells.few_bad),
-    }  # fmt: skip
-    versions = {"before": seen[CLEAN]["champion"], "after": seen[CLEAN]["challenger"],
-                "refused": seen[POISONED]["challenger"]}  # fmt: skip
+    }
+    versions = {
+        "before": seen[CLEAN]["champion"],
+        "after": seen[CLEAN]["challenger"],
+        "refused": seen[POISONED]["challenger"],
+    }
     bundles = {when: registry.fetch(MODEL, v, folder / "bundles" / v) for when, v in versions.items() if v}
     bundles["after, had no defect arrived"] = without_defects(folder, cells)
     table: dict[str, dict[str, object]] = {kind: {"n": len(names)} for kind, names in kinds.items()}

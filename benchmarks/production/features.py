@@ -54,8 +54,13 @@ def trainings(runs: Path) -> list[list[str]]:
 
 def line(name: str, f: dict[str, Any]) -> list[str]:
     rate = f["hits"] / (f["hits"] + f["misses"])
-    return [name, str(f["hits"]), str(f["misses"]), f"{rate:.0%}",
-            *(f"{f[key]:.0f}" for key in ("seconds_spent", "seconds_saved"))]  # fmt: skip
+    return [
+        name,
+        str(f["hits"]),
+        str(f["misses"]),
+        f"{rate:.0%}",
+        *(f"{f[key]:.0f}" for key in ("seconds_spent", "seconds_saved")),
+    ]
 
 
 def pictures() -> list[Path]:
@@ -71,11 +76,15 @@ def at_once(paths: list[Path]) -> str:
         usages += together(folder, paths, 1)
         arrays = len([p for p in Path(folder).glob("*/tap.npy") if p.stat().st_size > 1e6])
     names = ("one of two", "the other", "a third, later")
-    lines = [[n, str(u["hits"]), str(u["misses"]), f"{u['seconds_spent']:.1f}", f"{u['wall']:.1f}"]
-             for n, u in zip(names, sorted(usages[:2], key=lambda u: u["hits"]) + usages[2:], strict=True)]  # fmt: skip
+    lines = [
+        [n, str(u["hits"]), str(u["misses"]), f"{u['seconds_spent']:.1f}", f"{u['wall']:.1f}"]
+        for n, u in zip(names, sorted(usages[:2], key=lambda u: u["hits"]) + usages[2:], strict=True)
+    ]
     computed = sum(u["misses"] for u in usages)
-    return (f"{markdown(AT_ONCE, lines)}\n\n{len(paths)} images, {arrays} taps in the store, {computed} computed: "
-            f"{'each once' if computed == arrays else 'NOT each once'}.")  # fmt: skip
+    return (
+        f"{markdown(AT_ONCE, lines)}\n\n{len(paths)} images, {arrays} taps in the store, {computed} computed: "
+        f"{'each once' if computed == arrays else 'NOT each once'}."
+    )
 
 
 def together(folder: str, paths: list[Path], count: int, at: float = 0.0) -> list[dict[str, Any]]:

@@ -51,10 +51,16 @@ def bare(bundle: Path, images: list[Path], seconds: float) -> dict[str, float]:
 @contextmanager
 def serving(bundle: Path, folder: Path, port: int) -> Iterator[psutil.Process]:
     params = folder / "params.yaml"
-    params.write_text(json.dumps({
-        "data": {}, "views": {}, "store": str(folder / "store"),
-        "service": {"port": port, "spool": str(folder / "spool"), "queue": 256},
-    }))  # fmt: skip
+    params.write_text(
+        json.dumps(
+            {
+                "data": {},
+                "views": {},
+                "store": str(folder / "store"),
+                "service": {"port": port, "spool": str(folder / "spool"), "queue": 256},
+            }
+        )
+    )
     command = [sys.executable, "-m", "components.cli", "serve", str(bundle), "--params", str(params)]
     process = subprocess.Popen(command)
     try:
@@ -152,9 +158,11 @@ def measured(asked: argparse.Namespace) -> dict[str, Any]:
         latencies = open_loop(port, bodies, 0.8 * middle["service"], asked.seconds)
         memory = watch(service, port, bodies, asked.requests)
     return {
-        "rounds": rounds, "median_ratio": middle["ratio"], "memory_mb": memory,
+        "rounds": rounds,
+        "median_ratio": middle["ratio"],
+        "memory_mb": memory,
         "at_80_percent_ms": {f"p{q}": 1000 * float(np.percentile(latencies, q)) for q in (50, 95, 99)},
-    }  # fmt: skip
+    }
 
 
 def one_round(asked: argparse.Namespace, port: int, bodies: list[bytes]) -> dict[str, Any]:

@@ -132,14 +132,16 @@ def measure() -> dict[str, Any]:
     tables[PRODUCT] = scored(bundle, cells.paths(cells.held["poly"]), PRODUCT)
     watch = Watch(reference, replace(settings, cooldown_hours=0.0))
     return {
-        "reference": len(reference), "unseen normals": len(unseen), "settings": settings.__dict__,
+        "reference": len(reference),
+        "unseen normals": len(unseen),
+        "settings": settings.__dict__,
         "false alarms": false_alarms(reference, unseen, settings),
         "retrain asked for without drift": {
             "reference": retrain_rate(reference, reference, settings),
             "unseen normals": retrain_rate(reference, unseen, settings),
         },
         "delay": {name: delays(watch, unseen, table) for name, table in tables.items()},
-    }  # fmt: skip
+    }
 
 
 def write(result: dict[str, Any], out: Path, picture: Path) -> None:
@@ -148,12 +150,17 @@ def write(result: dict[str, Any], out: Path, picture: Path) -> None:
     rates = ([kind, *(f"{r[kind]:.1%}" for r in alarms.values())] for kind in sorted(next(iter(alarms.values()))))
     delays = ((name, result["delay"][name]) for name in (*DRIFTS, PRODUCT))
     late = ([name, *_cells(d["first flagged window"]), *_cells(d["retrain"])] for name, d in delays)
-    out.write_text("\n\n".join((
-        markdown(("rule", *(k.replace("/", ", n = ") for k in alarms)), rates),
-        f"Retraining asked for, per window of 100 without drift: {asked['reference']:.1%} (reference), "
-        f"{asked['unseen normals']:.1%} (unseen normals).",
-        markdown(DELAYS, late),
-    )) + "\n")  # fmt: skip
+    out.write_text(
+        "\n\n".join(
+            (
+                markdown(("rule", *(k.replace("/", ", n = ") for k in alarms)), rates),
+                f"Retraining asked for, per window of 100 without drift: {asked['reference']:.1%} (reference), "
+                f"{asked['unseen normals']:.1%} (unseen normals).",
+                markdown(DELAYS, late),
+            )
+        )
+        + "\n"
+    )
     _draw(result, picture)
 
 

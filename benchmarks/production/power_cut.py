@@ -56,9 +56,12 @@ def cut_off(folder: Path, cells: Cells) -> dict[str, object]:
         trains = time.monotonic() - began
         outcome = until("decision", lambda: decision_of(CLEAN))
         return {
-            "seconds_until_training": round(trains), "seconds_until_decision": round(time.monotonic() - began),
-            "action": outcome.action, "reasons": outcome.reasons, "events": events(),
-        }  # fmt: skip
+            "seconds_until_training": round(trains),
+            "seconds_until_decision": round(time.monotonic() - began),
+            "action": outcome.action,
+            "reasons": outcome.reasons,
+            "events": events(),
+        }
     finally:
         stack.down()
 

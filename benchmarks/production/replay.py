@@ -37,11 +37,17 @@ SINGLE = MonitorSettings(window=10, stride=1, min_n=10, cooldown_hours=1e6)
 
 def rounds() -> pd.DataFrame:
     """path, position, at, defect and round of every frame, in the order of time."""
-    table = pd.DataFrame([
-        {"path": DATA / r.image_id, "position": r.group, "defect": r.label == "anomalous",
-         "at": datetime.strptime(Path(r.image_id).stem.rpartition("_")[2], "%y%m%d%H%M%S").replace(tzinfo=UTC)}
-        for r in bsdata_read(DATA).rows
-    ]).sort_values("at")  # fmt: skip
+    table = pd.DataFrame(
+        [
+            {
+                "path": DATA / r.image_id,
+                "position": r.group,
+                "defect": r.label == "anomalous",
+                "at": datetime.strptime(Path(r.image_id).stem.rpartition("_")[2], "%y%m%d%H%M%S").replace(tzinfo=UTC),
+            }
+            for r in bsdata_read(DATA).rows
+        ]
+    ).sort_values("at")
     table["round"] = table.groupby("position").cumcount()
     return table.reset_index(drop=True)
 
@@ -52,10 +58,16 @@ def replay(frames: pd.DataFrame, reference: pd.DataFrame, settings: MonitorSetti
     found = []
     for window in Watch(reference, settings).stream(frames[columns]):
         rows = frames.iloc[window.end - settings.window : window.end]
-        found.append({
-            "at": rows["at"].iloc[-1].isoformat(), "action": window.action, "flagged": window.flagged,
-            "excess": window.excess, "pitting": float(rows["defect"].mean()), "reasons": window.reasons[:3],
-        })  # fmt: skip
+        found.append(
+            {
+                "at": rows["at"].iloc[-1].isoformat(),
+                "action": window.action,
+                "flagged": window.flagged,
+                "excess": window.excess,
+                "pitting": float(rows["defect"].mean()),
+                "reasons": window.reasons[:3],
+            }
+        )
     return found
 
 
@@ -88,14 +100,18 @@ def measure() -> dict[str, Any]:
     owner = [Path(name).stem.rpartition("_")[0] for name in names]
     others = frames[frames["position"] != CONTROL]
     return {
-        "learned": len(early), "reference": len(reference),
+        "learned": len(early),
+        "reference": len(reference),
         "whole": {"the drive without the control": replay(others, reference, WHOLE)},
-        "single": {p: replay(frames[frames["position"] == p], reference[[o == p for o in owner]], SINGLE)
-                   for p in sorted(set(owner)) if owner.count(p) >= LEAST},
+        "single": {
+            p: replay(frames[frames["position"] == p], reference[[o == p for o in owner]], SINGLE)
+            for p in sorted(set(owner))
+            if owner.count(p) >= LEAST
+        },
         "reference rows": {p: owner.count(p) for p in sorted(set(owner))},
         "summary": {},
         "frames": frames,
-    }  # fmt: skip
+    }
 
 
 def draw(result: dict[str, Any], out: Path) -> None:

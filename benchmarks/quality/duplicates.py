@@ -30,9 +30,15 @@ from components.pictures.decoding import decode
 DRAWN, PER_KIND, SCALES = 150, 5, (1000, 5000, 20_000)
 OUT = RESULTS / "duplicates.md"
 Pixels = Image.Image
-SETS = {"elpv mono": ("elpv", "elpv", "mono"), "elpv poly": ("elpv", "elpv", "poly"), "mtd": ("mtd", "mtd", None),
-        "screw": ("mvtec_ad_screw", "folder", None), "bsdata": ("bsdata", "bsdata", None),
-        "bottle": ("mvtec_ad_bottle", "folder", None), "kolektor_sdd": ("kolektor_sdd", "folder", None)}  # fmt: skip
+SETS = {
+    "elpv mono": ("elpv", "elpv", "mono"),
+    "elpv poly": ("elpv", "elpv", "poly"),
+    "mtd": ("mtd", "mtd", None),
+    "screw": ("mvtec_ad_screw", "folder", None),
+    "bsdata": ("bsdata", "bsdata", None),
+    "bottle": ("mvtec_ad_bottle", "folder", None),
+    "kolektor_sdd": ("kolektor_sdd", "folder", None),
+}
 
 
 def encoded(quality: int) -> Callable[[Pixels], Pixels]:
@@ -49,12 +55,16 @@ def resized(share: float) -> Callable[[Pixels], Pixels]:
 
 
 KINDS: dict[str, Callable[[Pixels], Pixels]] = {
-    "JPEG 95": encoded(95), "JPEG 80": encoded(80), "JPEG 60": encoded(60), "JPEG 40": encoded(40),
-    "resized to 80 %": resized(0.8), "resized to 50 %": resized(0.5),
+    "JPEG 95": encoded(95),
+    "JPEG 80": encoded(80),
+    "JPEG 60": encoded(60),
+    "JPEG 40": encoded(40),
+    "resized to 80 %": resized(0.8),
+    "resized to 50 %": resized(0.5),
     "moved by 4 and 3": lambda image: Image.fromarray(np.roll(np.asarray(image), (4, 3), (0, 1))),
     "cropped by 4 and 5": lambda image: image.crop((3, 2, image.width - 1, image.height - 3)),
     "cropped by 12 and 7": lambda image: image.crop((8, 5, image.width - 4, image.height - 2)),
-}  # fmt: skip
+}
 
 
 def printed(side: int) -> np.ndarray:
@@ -173,10 +183,15 @@ def report(result: dict[str, Any]) -> str:
     sets = {name: result["sets"][name] for name in (*SETS, *MADE) if name in result["sets"]}
     found = ([name, *(str(counts[key]) for key in head[1:])] for name, counts in sets.items())
     scales = ([str(s[key]) for key in ("pictures", "seconds", "memory_mb", "false")] for s in result["scale"])
-    return "\n\n".join((
-        "# Copies",
-        f"Copies found of {PER_KIND} made of a kind; *false*: pairs found among different pictures.",
-        stacked(head, list(found), 1, "resized to 80 %"),
-        "Shots of one fixed camera, 320 x 320, two cores:",
-        markdown(("pictures", "seconds", "peak memory, MB", "false"), scales),
-    )) + "\n"  # fmt: skip
+    return (
+        "\n\n".join(
+            (
+                "# Copies",
+                f"Copies found of {PER_KIND} made of a kind; *false*: pairs found among different pictures.",
+                stacked(head, list(found), 1, "resized to 80 %"),
+                "Shots of one fixed camera, 320 x 320, two cores:",
+                markdown(("pictures", "seconds", "peak memory, MB", "false"), scales),
+            )
+        )
+        + "\n"
+    )

@@ -27,8 +27,15 @@ from components.evaluation.metrics import image_metrics
 
 FLOORS = {"untrained": "itself untrained", "pixel_mean": "pixel-mean image"}
 HEAD = (
-    "view", "detector", "trained", "untrained", "difference (95 %)", "pixel-mean image", "difference (95 %)", "beats",
-)  # fmt: skip
+    "view",
+    "detector",
+    "trained",
+    "untrained",
+    "difference (95 %)",
+    "pixel-mean image",
+    "difference (95 %)",
+    "beats",
+)
 ABOUT = """Image AUROC on the test split, preset `cpu`, seed 0. *Untrained*: the weights the detector is created with;
 its closed-form stages (statistics, memory banks) run, no gradient step does. *Pixel-mean image*: root mean squared
 difference from the mean of the fit normals. The intervals are paired bootstraps over test images; *beats* names the

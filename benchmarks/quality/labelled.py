@@ -23,8 +23,15 @@ from components.pipeline.stages import Stages
 
 DETECTOR = "prn"
 HEAD = (
-    "view", "learned from", "test images", "image AUROC (95 %)", "pixel AUROC", "pixel AP", "AUPRO 0.3", "misses",
-)  # fmt: skip
+    "view",
+    "learned from",
+    "test images",
+    "image AUROC (95 %)",
+    "pixel AUROC",
+    "pixel AP",
+    "AUPRO 0.3",
+    "misses",
+)
 ABOUT = """PRN, preset `cpu`, seed 0, one thread; both models on the test split that the anomalies learned from leave
 behind. Not to be compared with other tables: their test splits are larger and their methods have seen normals only."""
 
@@ -85,7 +92,12 @@ def _cells(name: str, what: str, overall: dict[str, Any]) -> list[str]:
     view, count = name.split("/")
     image, pixel = overall["image"], overall["pixel"]
     return [
-        view, "normals" if what == "without" else f"normals and {count} anomalies", str(sum(overall["n"].values())),
-        within(image["auroc"], image["interval"]["auroc"]), f"{pixel['auroc']:.3f}", f"{pixel['ap']:.3f}",
-        f"{pixel['aupro']:.3f}", f"{overall['miss_rate']['rate']:.3f}",
-    ]  # fmt: skip
+        view,
+        "normals" if what == "without" else f"normals and {count} anomalies",
+        str(sum(overall["n"].values())),
+        within(image["auroc"], image["interval"]["auroc"]),
+        f"{pixel['auroc']:.3f}",
+        f"{pixel['ap']:.3f}",
+        f"{pixel['aupro']:.3f}",
+        f"{overall['miss_rate']['rate']:.3f}",
+    ]

@@ -119,10 +119,16 @@ def statistics(figures: dict[str, dict[str, float]]) -> str:
     """What ``measured`` found, as the lower half of the page."""
     head = ("strategy", "area % (5 to 95 %)", "blend weight", "change in grey levels", "parts", "ms")
     lines = [
-        (f"`{name}`", f"{f['area']:.1f} ({f['area_low']:.1f} to {f['area_high']:.1f})", f"{f['strength']:.2f}",
-         f"{f['change']:.0f}", f"{f['parts']:.0f}", f"{f['ms']:.1f}")
+        (
+            f"`{name}`",
+            f"{f['area']:.1f} ({f['area_low']:.1f} to {f['area_high']:.1f})",
+            f"{f['strength']:.2f}",
+            f"{f['change']:.0f}",
+            f"{f['parts']:.0f}",
+            f"{f['ms']:.1f}",
+        )
         for name, f in figures.items()
-    ]  # fmt: skip
+    ]
     images = next(iter(figures.values()))["images"]
     own = "".join(f", for `{name}` {_percent(area)}" for name, area in AREAS.items())
     about = (
@@ -236,9 +242,13 @@ def _interval(ours: np.ndarray, real: np.ndarray, rounds: int) -> dict[str, floa
 
 def _chance(ours: np.ndarray, real: np.ndarray, rounds: int) -> dict[str, float]:
     found = permutation_test(
-        (ours,), lambda paired: spearman(paired, real), permutation_type="pairings", n_resamples=rounds,
-        vectorized=False, rng=np.random.default_rng(0),
-    )  # fmt: skip
+        (ours,),
+        lambda paired: spearman(paired, real),
+        permutation_type="pairings",
+        n_resamples=rounds,
+        vectorized=False,
+        rng=np.random.default_rng(0),
+    )
     return {"p": float(found.pvalue)}
 
 

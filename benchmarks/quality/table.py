@@ -20,10 +20,25 @@ from components.core.records import phase_of
 from components.detectors.catalogue import CATALOGUE, detector_class
 
 HEAD = (
-    "view", "detector", "image AUROC (95 %)", "AP", "F1-max", "pixel AUROC", "pixel AP", "AUPRO 0.3", "false alarms",
-    "misses", "train s", "CPU s", "features s", "peak MiB", "ONNX ms", "over bare backbone", "learned M",
+    "view",
+    "detector",
+    "image AUROC (95 %)",
+    "AP",
+    "F1-max",
+    "pixel AUROC",
+    "pixel AP",
+    "AUPRO 0.3",
+    "false alarms",
+    "misses",
+    "train s",
+    "CPU s",
+    "features s",
+    "peak MiB",
+    "ONNX ms",
+    "over bare backbone",
+    "learned M",
     "state MB",
-)  # fmt: skip
+)
 COST, PIXELS = "train s", "pixel AUROC"  # where a table too wide for the page is cut
 SEEDS_HEAD = ("view", "detector", "seeds", "image AUROC", "AP", "misses", "pixel AUROC", "pixel AP", "AUPRO 0.3")
 ABOUT = """Seed 0, preset `cpu`, test split. *Train s*: the training process on one thread, by the clock and, which
@@ -55,14 +70,22 @@ def cells(view: str, detector: str, entry: dict[str, Any]) -> list[str]:
     overall, seconds = entry["overall"], entry["seconds"]
     image, pixel, graph = overall["image"], overall["pixel"], entry.get("onnx", {})
     return [
-        view, detector, _auroc(image), number(image, "ap"), number(image, "f1_max"),
+        view,
+        detector,
+        _auroc(image),
+        number(image, "ap"),
+        number(image, "f1_max"),
         *(number(pixel, k, missing="no masks") for k in ("auroc", "ap", "aupro")),
         *(number(overall[k], "rate") for k in ("false_alarm_rate", "miss_rate")),
-        number(seconds, "train", 0), number(seconds, "train CPU", 0),
+        number(seconds, "train", 0),
+        number(seconds, "train CPU", 0),
         number(entry.get("features", {}), "seconds_spent", 0),
-        str(entry["peak_memory_mb"]), number(graph, "ms", 1), number(graph, "ratio", 2),
-        number(entry.get("parameters", {}), "learned", 2), number(entry, "state_mb", 1),
-    ]  # fmt: skip
+        str(entry["peak_memory_mb"]),
+        number(graph, "ms", 1),
+        number(graph, "ratio", 2),
+        number(entry.get("parameters", {}), "learned", 2),
+        number(entry, "state_mb", 1),
+    ]
 
 
 def _auroc(image: dict[str, Any]) -> str:
@@ -80,9 +103,13 @@ def seed_rows(found: Results) -> list[list[str]]:
 
 def seed_cells(view: str, detector: str, several: list[dict[str, Any]]) -> list[str]:
     wanted = (
-        ("image", "auroc"), ("image", "ap"), ("miss_rate", "rate"), ("pixel", "auroc"), ("pixel", "ap"),
+        ("image", "auroc"),
+        ("image", "ap"),
+        ("miss_rate", "rate"),
+        ("pixel", "auroc"),
+        ("pixel", "ap"),
         ("pixel", "aupro"),
-    )  # fmt: skip
+    )
     figures = [spread([o[part].get(key) for o in several]) for part, key in wanted]
     return [view, detector, str(len(several)), *figures]
 

@@ -16,8 +16,20 @@ from components.pipeline.params import load_params
 VIEW = "unified"
 DETECTORS = ("uniad", "sivt")
 OUT = RESULTS / "unified.md"
-HEAD = ("group", "detector", "model", "image AUROC", "95 %", "AP", "pixel AUROC", "pixel AP", "AUPRO",
-        "false alarms", "misses", "set by")  # fmt: skip
+HEAD = (
+    "group",
+    "detector",
+    "model",
+    "image AUROC",
+    "95 %",
+    "AP",
+    "pixel AUROC",
+    "pixel AP",
+    "AUPRO",
+    "false alarms",
+    "misses",
+    "set by",
+)
 COST = ("detector", "model", "train s", "peak MiB", "state MB")
 MISSING, ABSENT = "not measured", "not available"
 ABOUT = (
@@ -41,15 +53,20 @@ def report(known: dict[str, Any], groups: tuple[str, ...], detectors: list[str])
     """The whole page, from the entries of results/fit.json."""
     side_by_side = [row(known, g, d, joined) for g in groups for d in detectors for joined in (True, False)]
     board = [r for g in groups for r in ranked(known, g)]
-    return "\n\n".join((
-        "# One model of all groups, and a model per group",
-        wrapped(ABOUT.format(groups=", ".join(groups))),
-        markdown(HEAD, side_by_side),
-        "## What they cost\nPer group: the sum of times and states, the largest memory.",
-        markdown(COST, [r for d in detectors for r in costs(known, groups, d)]),
-        "## Leaderboard\nPer group every detector measured, best image AUROC first.",
-        markdown(HEAD, board),
-    )) + "\n"  # fmt: skip
+    return (
+        "\n\n".join(
+            (
+                "# One model of all groups, and a model per group",
+                wrapped(ABOUT.format(groups=", ".join(groups))),
+                markdown(HEAD, side_by_side),
+                "## What they cost\nPer group: the sum of times and states, the largest memory.",
+                markdown(COST, [r for d in detectors for r in costs(known, groups, d)]),
+                "## Leaderboard\nPer group every detector measured, best image AUROC first.",
+                markdown(HEAD, board),
+            )
+        )
+        + "\n"
+    )
 
 
 def figures(known: dict[str, Any], group: str, detector: str, joined: bool) -> dict[str, Any] | None:
@@ -67,12 +84,16 @@ def row(known: dict[str, Any], group: str, detector: str, joined: bool) -> list[
     image, pixel = found["image"], found["pixel"]
     interval = image.get("interval", {}).get("auroc", [])
     return [
-        group, detector, model, number(image, "auroc", missing=ABSENT), " to ".join(f"{v:.3f}" for v in interval),
+        group,
+        detector,
+        model,
+        number(image, "auroc", missing=ABSENT),
+        " to ".join(f"{v:.3f}" for v in interval),
         number(image, "ap", missing=ABSENT),
         *(number(pixel, name, missing="-") for name in ("auroc", "ap", "aupro")),
         *(number(found[name], "rate", missing=ABSENT) for name in ("false_alarm_rate", "miss_rate")),
         calibrated(known, group, detector, joined),
-    ]  # fmt: skip
+    ]
 
 
 def calibrated(known: dict[str, Any], group: str, detector: str, joined: bool) -> str:

@@ -35,12 +35,17 @@ CATALOGUE = {
 }
 
 
-def detector_class(name: str) -> type[Detector]:
-    """The class behind a catalogue name. Raises SettingsError with the nearest name."""
+def require(name: str) -> None:
+    """Raises SettingsError with the nearest name where *name* is none of the catalogue; loads nothing."""
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name, CATALOGUE, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CATALOGUE)}"
         raise SettingsError(f"{name} is not a detector; {hint}")
+
+
+def detector_class(name: str) -> type[Detector]:
+    """The class behind a catalogue name. Raises SettingsError."""
+    require(name)
     module, _, attribute = CATALOGUE[name].partition(":")
     found: type[Detector] = getattr(importlib.import_module(module), attribute)
     return found

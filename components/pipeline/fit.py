@@ -17,7 +17,7 @@ from components.core.settings import convert, plain
 from components.datasets.loading import hand_on, rows
 from components.datasets.rows import DEFAULT, Naming
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.detectors.catalogue import detector_class, settings_for
+from components.detectors.catalogue import require, settings_for
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.pictures.kept import keeping
@@ -52,8 +52,9 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     """Validate, split, synthesise, train, calibrate and export; *out* then holds model, calibration.json, bundle."""
     if not request.data.is_dir():
         raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
-    detector_class(request.detector)
-    stages = _stages(request, out / "work")  # a slip in the settings is told before anything is written
+    # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
+    require(request.detector)
+    stages = _stages(request, out / "work")
     settings_for(request.detector, stages.params.train.preset, request.overrides)
     check_folder(out, request.data, _begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():

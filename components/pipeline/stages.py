@@ -146,6 +146,7 @@ def main(arguments: list[str]) -> None:
     show_logs()
     with boundary(""):
         stages = Stages(load_params(asked.params), asked.view, asked.data)
+        stages.params.view(asked.view)  # a slip is told before torch is loaded
         getattr(stages, asked.stage)(*([asked.detector] if asked.detector else []))
 
 

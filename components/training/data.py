@@ -64,47 +64,57 @@ class Defects:
         return extended(normal, defect, mask, rng, settings)
 
 
+@dataclass(frozen=True, eq=False)
 class MadeImages:
-    """*copies* synthetic anomalies on each of *images*, in memory as uint8: number i is a function of (seed, i)."""
+    """*copies* synthetic anomalies on each of *images*: uint8 (N, size, size, 3), and masks, bool (N, size, size)."""
 
-    def __init__(
-        self,
-        images: ImageSource,
-        settings: SynthesisSettings,
-        seed: int,
-        copies: int = 1,
-        grey: bool = False,
-        defects: Defects | None = None,
-    ) -> None:
-        more = {"grey": grey, "defects": defects.key if defects else None} if grey or defects else None
-        self.key = values_hash([identity(), images.key, settings, seed, copies, *([more] if more else [])])
-        self.images, self.copies, self.settings, self.defects = images, copies, settings, defects
-        shape = (copies * len(images), settings.size, settings.size)
-        self._pixels, self._masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
-        started = time.perf_counter()
-        for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
-            normal = _bytes(images.pixels([i // copies], settings.size)[0])
-            made = self._make(i, normal, _generator(seed, i))
-            self._pixels[i], self._masks[i] = _without_colour(normal, made) if grey else (made.image, made.mask)
-        self.seconds = time.perf_counter() - started
-
-    def _make(self, number: int, normal: np.ndarray, rng: np.random.Generator) -> Synthetic:
-        strategy = self.settings.strategies[number % len(self.settings.strategies)]
-        if strategy != "extended":
-            return make(strategy, normal, rng, self.settings)
-        if self.defects is None:
-            raise SettingsError("strategy extended needs labelled anomalies; set split.labelled")
-        return self.defects.extended(normal, rng, self.settings)
+    key: str  # what determines them
+    images: ImageSource
+    copies: int
+    drawn: np.ndarray
+    marked: np.ndarray
 
     def __len__(self) -> int:
-        return len(self._pixels)
+        return len(self.drawn)
 
     def pixels(self, indices: Sequence[int], size: int) -> Tensor:
-        return resize(torch.stack([to_tensor(self._pixels[i]) for i in indices]), size)
+        return resize(torch.stack([to_tensor(self.drawn[i]) for i in indices]), size)
 
     def masks(self, indices: Sequence[int], side: int) -> Tensor:
         """(len(indices), 1, side, side) float32: the largest value within each cell."""
-        return F.adaptive_max_pool2d(torch.from_numpy(self._masks[list(indices)]).float()[:, None], side)
+        return F.adaptive_max_pool2d(torch.from_numpy(self.marked[list(indices)]).float()[:, None], side)
+
+
+def draw_anomalies(
+    images: ImageSource,
+    settings: SynthesisSettings,
+    seed: int,
+    copies: int = 1,
+    grey: bool = False,
+    defects: Defects | None = None,
+) -> MadeImages:
+    """*copies* synthetic anomalies on each of *images*, in memory: number i is a function of (seed, i)."""
+    more = {"grey": grey, "defects": defects.key if defects else None} if grey or defects else None
+    key = values_hash([identity(), images.key, settings, seed, copies, *([more] if more else [])])
+    shape = (copies * len(images), settings.size, settings.size)
+    pixels, masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
+    for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
+        normal = _bytes(images.pixels([i // copies], settings.size)[0])
+        made = _drawn(i, normal, _generator(seed, i), settings, defects)
+        pixels[i], masks[i] = _without_colour(normal, made) if grey else (made.image, made.mask)
+    return MadeImages(key, images, copies, pixels, masks)
+
+
+def _drawn(
+    number: int, normal: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings, defects: Defects | None
+) -> Synthetic:
+    """The anomaly of a number: the strategies take turns."""
+    strategy = settings.strategies[number % len(settings.strategies)]
+    if strategy != "extended":
+        return make(strategy, normal, rng, settings)
+    if defects is None:
+        raise SettingsError("strategy extended needs labelled anomalies; set split.labelled")
+    return defects.extended(normal, rng, settings)
 
 
 def _bytes(image: Tensor) -> np.ndarray:
@@ -211,8 +221,9 @@ class FitImages(StoredImages):
     def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> MadeAnomalies:
         settings = replace(self.synthesis, strategies=strategies, size=size)
         defects = self._defects(size) if "extended" in strategies else None
-        made = MadeImages(self.images, settings, self.seed, copies, grey, defects)
-        self.spent["synthesis"] = self.spent.get("synthesis", 0.0) + made.seconds
+        started = time.perf_counter()
+        made = draw_anomalies(self.images, settings, self.seed, copies, grey, defects)
+        self.spent["synthesis"] = self.spent.get("synthesis", 0.0) + time.perf_counter() - started
         return MadeAnomalies(made, self.store)
 
     def natural(self, size: int, count: int) -> PixelTable:

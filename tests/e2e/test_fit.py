@@ -18,6 +18,7 @@ from components.decision.batch import score
 from components.decision.bundle import Bundle
 from components.export.export import _gate
 from components.export.settings import ExportSettings
+from tests.conftest import SMALL
 
 
 def loupe(*arguments):
@@ -26,12 +27,11 @@ def loupe(*arguments):
     return result.output
 
 
-SMALL = ("--preset", "tiny", "--alpha", "0.2")
-
-
 @pytest.fixture(scope="module", params=["fastflow", "patchcore"])
-def run(request, product, tmp_path_factory):
+def run(request, patchcore, product, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / request.param
+    if request.param == patchcore.name:
+        return shutil.copytree(patchcore, out)
     loupe("fit", request.param, "--data", product, "--out", out, *SMALL)
     return out
 

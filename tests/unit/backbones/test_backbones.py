@@ -2,14 +2,17 @@
 
 import json
 import multiprocessing
+import shutil
 
 import numpy as np
 import pytest
 import timm
 import torch
 
+from components.backbones import features
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.features import FeatureStore
+from components.backbones.runtime import FastBackbone
 from components.backbones.weights import entry, load_into
 from components.core.errors import WeightsError
 from components.training.data import FileImages
@@ -23,9 +26,28 @@ def backbone():
 
 
 @pytest.fixture
+def place(store, backbone, tmp_path):
+    """A folder for a store that has the graph of ``backbone`` already and nothing else."""
+    FastBackbone(backbone, store.root)
+    for graph in store.root.glob("*.onnx"):
+        shutil.copy2(graph, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def images(product):
     paths = tuple(sorted((product / "train/good").glob("*.png"))[:10])
     return FileImages(paths, tuple(p.name for p in paths))
+
+
+def in_torch(backbone, _):
+    return torch.inference_mode()(lambda pixels: [tap.numpy() for tap in backbone(pixels)])
+
+
+@pytest.fixture(name="in_torch")
+def _in_torch(monkeypatch):
+    """Features by torch: exporting the graph takes longer than these tests."""
+    monkeypatch.setattr(features, "_extractor", in_torch)
 
 
 def test_packaged_weights_say_where_they_come_from():
@@ -65,6 +87,7 @@ def test_a_site_brings_its_own_weights(tmp_path, monkeypatch):
     assert [tuple(t.shape) for t in taps] == [(1, 64, 16, 16), (1, 128, 8, 8)]
 
 
+@pytest.mark.slow
 def test_store_gives_the_features_of_the_backbone(backbone, images, tmp_path):
     table = FeatureStore(tmp_path).features(backbone, images)
     with torch.inference_mode():
@@ -73,15 +96,15 @@ def test_store_gives_the_features_of_the_backbone(backbone, images, tmp_path):
         assert float((stored - tap).abs().max()) < 2e-3 * float(tap.abs().max())  # float16
 
 
-def test_store_computes_once_and_repairs_itself(backbone, images, tmp_path, monkeypatch):
+def test_store_computes_once_and_repairs_itself(backbone, images, place, monkeypatch):
     calls = []
     compute = FeatureStore._compute
     monkeypatch.setattr(FeatureStore, "_compute", lambda self, *a: (calls.append(1), compute(self, *a)))
-    store = FeatureStore(tmp_path)
+    store = FeatureStore(place)
     first = [tap.copy() for tap in store.features(backbone, images).taps]
     store.features(backbone, images)
     assert len(calls) == 1
-    array = sorted(tmp_path.glob("*/tap.npy"))[0]
+    array = sorted(place.glob("*/tap.npy"))[0]
     content = bytearray(array.read_bytes())
     content[-1] ^= 255
     array.write_bytes(bytes(content))
@@ -92,6 +115,7 @@ def test_store_computes_once_and_repairs_itself(backbone, images, tmp_path, monk
     assert store.usage.seconds_saved > 0
 
 
+@pytest.mark.usefixtures("in_torch")
 def test_taps_are_shared_by_detectors_that_read_different_ones(backbone, images, tmp_path):
     store = FeatureStore(tmp_path)
     store.features(backbone, images)
@@ -106,11 +130,13 @@ def test_taps_are_shared_by_detectors_that_read_different_ones(backbone, images,
 
 
 def _ask(root, paths, hashes, size, done):
+    features._extractor = in_torch
     store = FeatureStore(root)
     store.features(Backbone(BackboneSettings(taps=(2, 3), size=size)), FileImages(paths, hashes))
     done.put((store.usage.hits, store.usage.misses))
 
 
+@pytest.mark.slow
 def test_two_processes_that_ask_for_the_same_features_compute_them_once(images, tmp_path):
     context = multiprocessing.get_context("spawn")
     done = context.Queue()
@@ -123,13 +149,14 @@ def test_two_processes_that_ask_for_the_same_features_compute_them_once(images, 
     assert usages == [(0, 2), (2, 0)]
 
 
-def test_the_store_can_be_off(backbone, images, tmp_path):
-    kept, live = FeatureStore(tmp_path).features(backbone, images), FeatureStore(None).features(backbone, images)
+def test_the_store_can_be_off(backbone, images, place):
+    kept, live = FeatureStore(place).features(backbone, images), FeatureStore(None).features(backbone, images)
     assert len(live) == len(kept)
     for a, b in zip(live.take([3, 1]), kept.take([3, 1]), strict=True):
         torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-3 * float(b.abs().max()))
 
 
+@pytest.mark.usefixtures("in_torch")
 def test_the_least_recently_used_goes_beyond_the_limit(backbone, images, tmp_path):
     parts = [FileImages(images.paths[i : i + 3], images.hashes[i : i + 3]) for i in (0, 3, 6)]
     size = 3 * sum(c * g * g for c, g in zip(backbone.channels, backbone.grids, strict=True)) * 2
@@ -139,16 +166,6 @@ def test_the_least_recently_used_goes_beyond_the_limit(backbone, images, tmp_pat
     # parts[1] was used least recently when parts[2] came, so that parts[0] was still there at the end
     assert store.usage.hits == 2 * 2
     assert len(list(tmp_path.glob("*/tap.npy"))) < 2 * 3
-
-
-@pytest.fixture
-def in_torch(monkeypatch):
-    """Features by torch: exporting the graph takes longer than these tests."""
-
-    def extractor(backbone, _):
-        return torch.inference_mode()(lambda pixels: [tap.numpy() for tap in backbone(pixels)])
-
-    monkeypatch.setattr("components.backbones.features._extractor", extractor)
 
 
 @pytest.mark.usefixtures("in_torch")

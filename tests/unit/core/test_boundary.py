@@ -18,6 +18,7 @@ from components.core.artefacts import atomic_dir, locked, write_json
 from components.core.boundary import boundary
 from components.core.errors import DataError, PlaceError
 from components.core.places import check_file, check_folder, check_room, refusal
+from components.pipeline.fit import FitRequest, fit_folder
 
 
 def ends(capsys, error):
@@ -188,7 +189,7 @@ def test_a_picture_is_no_place_for_a_table(tmp_path):
     check_file(tmp_path / "scores.parquet", [tmp_path / "a.png"])
 
 
-def test_the_second_fit_into_a_folder_stops_before_it_touches_anything(product, tmp_path):
+def test_the_second_fit_into_a_folder_stops_before_it_touches_anything(product, tmp_path, capsys):
     out = tmp_path / "run"
     held = (
         "import sys, time; from pathlib import Path; from components.core.artefacts import locked\n"
@@ -197,12 +198,12 @@ def test_the_second_fit_into_a_folder_stops_before_it_touches_anything(product, 
     holder = subprocess.Popen([sys.executable, "-c", held, out], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     before = sorted(out.iterdir())
-    command = [sys.executable, "-m", "components.cli", "fit", "patchcore", "--preset", "tiny", "--alpha", "0.2"]
-    command += ["--data", product, "--out", out]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert f"loupe: {out}: process {holder.pid} on " in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(SystemExit) as ended, boundary():
+        fit_folder(FitRequest("patchcore", product, preset="tiny", alpha=0.2), out)
+    said = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert f"loupe: {out}: process {holder.pid} on " in said
+    assert len(said.splitlines()) == 1
     assert sorted(out.iterdir()) == before
     holder.kill()  # its lock ends with it
     holder.wait()

@@ -11,25 +11,19 @@ from typer.testing import CliRunner
 from components.cli import app
 from components.core.artefacts import read_json
 from components.core.errors import DataError, SettingsError
-from components.pipeline.fit import EvaluateRequest, FitRequest, evaluate_run, fit_folder
+from components.pipeline.fit import EvaluateRequest, evaluate_run
 from tests.conftest import tile
 
-FEW = {"evaluation": {"map_size": 64, "bootstrap": 20, "gallery": 3}}
+
+@pytest.fixture(scope="module")
+def run(patchcore, tmp_path_factory):
+    """A copy: what is evaluated lies below it."""
+    return shutil.copytree(patchcore, tmp_path_factory.mktemp("evaluate") / "run")
 
 
 @pytest.fixture(scope="module")
-def run(product, tmp_path_factory):
-    """A PatchCore on ``product``."""
-    request = FitRequest("patchcore", product, preset="tiny", alpha=0.2, sections=FEW)
-    return fit_folder(request, tmp_path_factory.mktemp("evaluate") / "run")
-
-
-@pytest.fixture(scope="module")
-def without_test(product, tmp_path_factory):
-    """A run whose data set has good training images and nothing else."""
-    root = tmp_path_factory.mktemp("good")
-    shutil.copytree(product / "train", root / "photos/train")
-    return fit_folder(FitRequest("patchcore", root / "photos", preset="tiny", alpha=0.2, sections=FEW), root / "run")
+def without_test(without_test, tmp_path_factory):
+    return shutil.copytree(without_test, tmp_path_factory.mktemp("good") / "run")
 
 
 def metrics(request, out):

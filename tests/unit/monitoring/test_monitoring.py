@@ -30,6 +30,7 @@ def normal(n, seed, shift=0.0):
 
 
 @pytest.mark.parametrize("n", [20, 100])
+@pytest.mark.slow
 def test_distances_are_evidentlys(n):
     reference, window = normal(80, 0), normal(n, 1, 0.3)
     seen = Comparison(reference, window, dict.fromkeys(COLUMNS, 1.0), AT, []).values()
@@ -54,6 +55,7 @@ def test_200_windows_without_drift_are_flagged_as_rarely_as_promised(n):
     assert fixed == 50  # what a limit that does not know n says of the same kind of data
 
 
+@pytest.mark.slow
 def test_limits_shrink_with_the_window_down_to_the_least_effect():
     reference = normal(2000, 0)
     wide, narrow = (bounds(reference, n, QUICK).limits["score"] for n in (30, 300))
@@ -170,8 +172,8 @@ def test_young_records_wait_for_the_next_run(log, judge):
 
 def test_drift_of_one_source_asks_for_retraining_with_report_and_numbers(log, judge):
     store, write = log
-    write(60)
-    write(60, source="line-2")
+    write(20)
+    write(20, source="line-2")
     judge()
     write(40, shift=60.0)
     write(40, source="line-2")
@@ -200,9 +202,9 @@ def test_the_dashboard_has_one_run_per_window(log, judge, tmp_path):
 @pytest.mark.parametrize("source", ["Presse Süd", "Linie=1 100%41", "产线-2", "a-1-00001", "x" * 200])
 def test_a_source_of_any_name_is_judged_and_its_verdicts_are_found(log, judge, source):
     store, write = log
-    write(60, source=source)
+    write(20, shift=60.0, source=source)
     judge()
-    write(40, shift=60.0, source=source)
+    write(20, shift=60.0, source=source)
     asked = judge()[-1]
     assert (asked.source, asked.action, Path(asked.evidence).exists()) == (source, "retrain", True)
     assert find(store, asked.id) == asked

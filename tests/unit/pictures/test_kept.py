@@ -35,6 +35,7 @@ def file(tmp_path) -> Path:
     return tmp_path / "a.png"
 
 
+@pytest.mark.slow
 def test_a_fit_decodes_no_picture_more_than_twice(product, tmp_path, decoded):
     fit_folder(FitRequest("patchcore", product, preset="tiny", alpha=0.2), tmp_path / "run")
     pictures = {name: count for name, count in decoded.items() if "/train/" in name or "/test/" in name}

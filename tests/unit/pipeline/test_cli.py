@@ -73,7 +73,11 @@ def test_detectors_as_json():
         (("fit", "patchcor", "--data", ".", "--out", "x"), "did you mean patchcore?"),
         (("fit", "patchcore", "--data", "nowhere", "--out", "x"), "nowhere: is not a folder"),
         (("fit", "patchcore", "--data", ".", "--out", "x", "--set", "bank"), "write key=value"),
-        (("fit", "patchcore", "--data", ".", "--out", "x", "--set", "bank_sise=3"), "did you mean bank_size?"),
+        pytest.param(
+            ("fit", "patchcore", "--data", ".", "--out", "x", "--set", "bank_sise=3"),
+            "did you mean bank_size?",
+            marks=pytest.mark.slow,  # a method's settings are read with torch
+        ),
         (
             ("fit", "patchcore", "--data", ".", "--out", "x", "--set", "split.calibrate_shar=1"),
             "did you mean calibrate_s",

@@ -88,6 +88,7 @@ def test_files_are_on_the_disk_before_their_version_is_known(registry, tmp_path,
     assert registry.versions("cells") == [*before, made]
 
 
+@pytest.mark.slow
 def test_two_promotions_at_once_do_not_interleave(registry):
     before = len(registry.decisions("cells"))
     code = (
@@ -104,6 +105,7 @@ def test_two_promotions_at_once_do_not_interleave(registry):
     assert registry.champion("cells") == chain[-1].version
 
 
+@pytest.mark.slow
 def test_scheduled_training_leaves_a_retrained_champion_alone(tmp_path):
     at = tmp_path / "patchcore"
     (at / "model").mkdir(parents=True)

@@ -61,9 +61,9 @@ def verdict(first=0):
 
 
 @pytest.fixture(scope="module")
-def gathered(log, tmp_path_factory):
+def gathered(log, store, tmp_path_factory):
     root = tmp_path_factory.mktemp("gathered")
-    return gather(log, verdict(), root / "candidates", SETTINGS, 0, root / "features")
+    return gather(log, verdict(), root / "candidates", SETTINGS, 0, store.root)
 
 
 def test_each_picture_once_and_its_bytes_at_hand(gathered):

@@ -114,6 +114,7 @@ NAMES = st.text(
 
 @given(st.lists(NAMES, min_size=1, max_size=4))
 @settings(max_examples=300)
+@pytest.mark.slow
 def test_a_filed_name_is_stable_and_can_be_stored(names):
     source, image = filing.filed("inbox/" + "/".join(names))
     assert (source, image) == filing.filed("inbox/" + "/".join(unicodedata.normalize("NFD", name) for name in names))
@@ -129,6 +130,7 @@ def test_a_filed_name_is_stable_and_can_be_stored(names):
 
 @given(st.lists(NAMES.filter(lambda name: len(name.encode()) < 250), min_size=2, max_size=3, unique=True))
 @settings(max_examples=60, deadline=None)
+@pytest.mark.slow
 def test_any_name_goes_through_the_inbox(tmp_path_factory, opened, names):
     store = LocalStore(tmp_path_factory.mktemp("fuzz"))
     for name in names:

@@ -189,6 +189,7 @@ def test_a_half_written_file_is_no_object(tmp_path):
     assert list(store.keys("a/")) == []
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_told(monkeypatch):
     for name, value in {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x",
                         "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}.items():  # fmt: skip

@@ -140,6 +140,7 @@ def test_the_bound_grows_over_the_first_third(data):
     assert [strength >= 0.9999 for strength in reached_at].index(True) + 1 == steps // 3
 
 
+@pytest.mark.slow
 def test_training_withstands_what_it_was_trained_against(data, tmp_path):
     """Against the same distorter, an autoencoder that played the game loses less than one that did not."""
     player = trained(tmp_path / "game", data, epochs=30, bound=0.5)

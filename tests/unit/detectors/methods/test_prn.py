@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from components.backbones.features import FeatureStore
 from components.core.errors import DataError, SettingsError
 from components.core.records import MANIFEST_COLUMNS
 from components.datasets.loading import read_split
@@ -274,29 +273,29 @@ def test_an_empty_mask_labels_nothing(folder):
     assert after[after["note"].notna()]["image_id"].tolist() == ["18.png"]
 
 
-def training_data(folder, count) -> FitImages:
+def training_data(folder, count, store) -> FitImages:
     table = sides(folder, count)
     rows = table[(table["split"] == "fit") & (table["label"] == "normal")]
     images = FileImages(tuple(folder / "data" / i for i in rows["image_id"]), tuple(rows["sha256"]))
     anomalous, masks = _labelled(folder / "data", folder / f"split{count}")
-    return FitImages(images, FeatureStore(folder / "store"), 0, anomalous=anomalous, masks=masks)
+    return FitImages(images, store, 0, anomalous=anomalous, masks=masks)
 
 
-def test_the_training_data_offers_labelled_anomalies_with_their_masks(folder):
-    assert training_data(folder, 0).labelled(64) is None
-    found = training_data(folder, 2).labelled(96)
+def test_the_training_data_offers_labelled_anomalies_with_their_masks(folder, store):
+    assert training_data(folder, 0, store).labelled(64) is None
+    found = training_data(folder, 2, store).labelled(96)
     assert found.pixels.shape == (2, 3, 96, 96)
     assert found.masks.shape == (2, 1, 96, 96)
     shades = sorted(float(p[:, m[0]].mean()) for p, m in zip(found.pixels, found.masks, strict=True))
     assert shades == pytest.approx([10 / 255, 240 / 255], abs=0.01)
 
 
-def test_extended_needs_labelled_anomalies(folder):
+def test_extended_needs_labelled_anomalies(folder, store):
     with pytest.raises(SettingsError, match=r"split\.labelled"):
-        training_data(folder, 0).anomalies(("extended",), 64)
+        training_data(folder, 0, store).anomalies(("extended",), 64)
 
 
-def test_it_trains_on_labelled_anomalies_only_where_there_are_any(folder, monkeypatch):
+def test_it_trains_on_labelled_anomalies_only_where_there_are_any(folder, store, monkeypatch):
     used = []
     from components.training import data as module
 
@@ -311,7 +310,7 @@ def test_it_trains_on_labelled_anomalies_only_where_there_are_any(folder, monkey
         used.clear()
         torch.manual_seed(0)
         detector = PRN(TINY)
-        prototypes, segmentation = detector.phases(training_data(folder, count))
+        prototypes, segmentation = detector.phases(training_data(folder, count, store))
         assert isinstance(prototypes, OnePass)
         assert isinstance(segmentation, Optimise)
         assert {10 if shade < 60 else 240 for shade in used} == expected
@@ -322,8 +321,8 @@ def test_it_trains_on_labelled_anomalies_only_where_there_are_any(folder, monkey
     assert detector.head.weight.grad.any()
 
 
-def test_anomalies_on_a_grey_product_are_grey_when_asked(folder):
-    data = training_data(folder, 0)
+def test_anomalies_on_a_grey_product_are_grey_when_asked(folder, store):
+    data = training_data(folder, 0, store)
     for grey in (False, True):
         pool = data.anomalies(("perlin_texture",), 64, 1, grey)
         images, clean, masks = (t.take(range(8)) for t in (pool.pixels(64), pool.clean(64), pool.masks(64)))

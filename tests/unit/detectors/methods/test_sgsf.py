@@ -135,6 +135,7 @@ def test_loss_is_focal_and_squared_error_and_ssim_against_the_clean_image():
         assert float(detector.loss((forged, clean, masks))) == pytest.approx(float(wanted), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_learning_repairs_what_was_forged():
     detector, (forged, _, masks) = made(), batch()
     clean = torch.full_like(forged, 0.3)

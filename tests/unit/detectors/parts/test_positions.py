@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from benchmarks.quality.floor import closed_form
-from components.backbones.features import FeatureStore
 from components.detectors.catalogue import create, settings_for
 from components.detectors.parts.blocks import Positions
 from components.training.data import FileImages, FitImages
@@ -23,9 +22,9 @@ def test_each_position_has_a_mean_and_a_deviation_of_its_own():
 
 
 @pytest.mark.parametrize("name", ["uniad", "adtr", "sivt", "msfi", "pni", "alps", "fmr_net"])
-def test_maps_of_normals_are_alike_at_every_position(name, product, tmp_path):
+def test_maps_of_normals_are_alike_at_every_position(name, product, store):
     paths = tuple(sorted((product / "train/good").glob("*.png"))[:12])
-    data = FitImages(FileImages(paths, tuple(p.name for p in paths)), FeatureStore(tmp_path))
+    data = FitImages(FileImages(paths, tuple(p.name for p in paths)), store)
     scored = {}
     for positions in (False, True):
         torch.manual_seed(0)
