@@ -64,7 +64,7 @@ def serving(bundle: Path, folder: Path, port: int) -> Iterator[psutil.Process]:
     command = [sys.executable, "-m", "components.cli", "serve", str(bundle), "--params", str(params)]
     process = subprocess.Popen(command)
     try:
-        while True:
+        while process.poll() is None:
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
                 connection.request("GET", "/readyz")
@@ -72,6 +72,8 @@ def serving(bundle: Path, folder: Path, port: int) -> Iterator[psutil.Process]:
                     break
             except OSError:
                 time.sleep(0.2)
+        if process.returncode is not None:
+            raise SystemExit(f"{bundle}: the service ended at once; what it said stands above")
         yield psutil.Process(process.pid)
     finally:
         process.terminate()
