@@ -8,7 +8,6 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from components.core.errors import RegistryError
@@ -68,14 +67,14 @@ def test_a_download_that_was_cut_off_is_begun_anew_and_a_whole_one_kept(registry
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(mlflow.artifacts, "download_artifacts", cut)
+        patch.setattr("mlflow.artifacts.download_artifacts", cut)
         with pytest.raises(KeyboardInterrupt):
             registry.fetch("cells", "2", tmp_path / "2")
     assert not (tmp_path / "2").exists()
     (tmp_path / "2" / "bundle").mkdir(parents=True)  # as an older version left it
     whole = registry.fetch("cells", "2", tmp_path / "2")
     assert (whole / "model.onnx").read_bytes() == b"graph"
-    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", cut)
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", cut)
     assert registry.fetch("cells", "2", tmp_path / "2") == whole
 
 
