@@ -29,6 +29,7 @@ def load_bundle() -> tuple[dict, dict, onnxruntime.InferenceSession]:
 
 def pixels(path: str, rules: dict) -> np.ndarray:
     """(1, 3, H, W) float32 in [0, 1], RGB."""
+    sys.dont_write_bytecode = True  # the bundle's folder stays as it was exported, and may be read-only
     from decoding import Decoding, decode  # type: ignore[import-not-found]  # beside this file in a bundle
 
     rgb = decode(Path(path), rules=Decoding(**rules))

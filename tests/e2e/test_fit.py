@@ -98,6 +98,7 @@ def test_runner_of_the_bundle_agrees(run, images, tmp_path):
     spoken = pd.DataFrame(map(json.loads, lines))
     np.testing.assert_allclose(spoken["score"], table["score"], rtol=1e-6)
     assert list(spoken["decision"]) == list(table["decision"])
+    assert not (run / "bundle" / "__pycache__").exists()
 
 
 def test_scoring_never_loads_torch(run, images, tmp_path):
