@@ -4,7 +4,7 @@ export
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-FAST := tests/unit --ignore=tests/unit/benchmarks
+FAST := tests/unit --ignore=tests/unit/benchmarks --ignore=tests/unit/detectors/methods
 
 .PHONY: help setup pipeline test quick check golden bench stack stack-down demo-drift clean
 
