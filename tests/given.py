@@ -6,6 +6,7 @@ from lightning_fabric import Fabric
 
 from components.backbones import features
 from components.backbones.features import FeatureStore
+from components.decision.conformal import decide_one
 from components.training.checkpoint import Checkpoint
 from components.training.loop import Loop
 
@@ -23,6 +24,11 @@ class TorchStore(FeatureStore):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(features, "_extractor", in_torch)
             super()._compute(*asked)
+
+
+def decisions(table, scores) -> list[str]:
+    """What is decided of each of *scores*, one picture at a time as on the line."""
+    return [decide_one(table, float(score)).decision for score in scores]
 
 
 class Named:

@@ -67,11 +67,6 @@ def p_values(table: Table, scores: np.ndarray) -> np.ndarray:
     return (1 + above) / (len(table.scores) + 1)
 
 
-def decide(table: Table, scores: np.ndarray) -> list[str]:
-    """``anomalous`` where p <= alpha, else ``normal``."""
-    return [called(p, table.alpha) for p in p_values(table, scores)]
-
-
 def decide_one(table: Table, score: float) -> Decided:
     """What is decided of one picture."""
     p = float(p_values(table, np.array([score]))[0])

@@ -6,7 +6,8 @@ import pytest
 from components.calibration.calibrate import require_enough, summary
 from components.calibration.settings import CalibrationSettings
 from components.core.errors import CalibrationError
-from components.decision.conformal import Table, decide, needed, p_values, threshold
+from components.decision.conformal import Table, needed, p_values, threshold
+from tests.given import decisions
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1, 0.3])
@@ -17,14 +18,14 @@ def test_threshold_and_p_value_decide_alike(alpha, n):
     known = Table.of(summary(scores, CalibrationSettings(alpha)))
     asked = np.r_[scores, rng.normal(size=500)]
     by_threshold = ["anomalous" if s > known.threshold else "normal" for s in asked]
-    assert decide(known, asked) == by_threshold
+    assert decisions(known, asked) == by_threshold
 
 
 def test_false_alarm_rate_is_at_most_alpha_and_near_it():
     rng, rates = np.random.default_rng(0), []
     for _ in range(400):
         known = Table(np.sort(rng.normal(size=99)), 0.05, 0.0)
-        rates.append(np.mean([d == "anomalous" for d in decide(known, rng.normal(size=200))]))
+        rates.append(np.mean([d == "anomalous" for d in decisions(known, rng.normal(size=200))]))
     assert 0.045 < np.mean(rates) < 0.055
 
 
@@ -46,5 +47,5 @@ def test_rounding_does_not_flip_the_image_that_sets_the_threshold():
     known = Table.of(summary(scores, CalibrationSettings(0.05)))
     at = threshold(scores, 0.05)
     shaken = at + np.array([-1e-6, 0.0, 1e-6]) * np.ptp(scores)
-    assert decide(known, shaken) == ["normal"] * 3
-    assert decide(known, np.array([at + 1e-3 * np.ptp(scores)])) == ["anomalous"]
+    assert decisions(known, shaken) == ["normal"] * 3
+    assert decisions(known, np.array([at + 1e-3 * np.ptp(scores)])) == ["anomalous"]

@@ -15,12 +15,13 @@ from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import file_hash, read_json, write_json
 from components.core.errors import BundleError, ParityError
 from components.decision.bundle import Bundle
-from components.decision.conformal import Table, decide, span
+from components.decision.conformal import Table, span
 from components.detectors.contract import Scores
 from components.export.export import _gate, _sample, export
 from components.export.parity import compare
 from components.export.settings import ExportSettings
 from components.pipeline.fit import FitRequest, fit_folder
+from tests.given import decisions
 
 
 def film(seed, side=100):
@@ -117,7 +118,7 @@ def test_the_floor_binds_for_flat_products_only():
     flat = 5 + 1e-7 * np.arange(30)
     known = summary(flat, CalibrationSettings(0.1))
     assert known["resolution"] == pytest.approx(1e-4 * 0.01 * flat.max())
-    assert decide(Table.of(known), flat * (1 + 5e-7)) == ["normal"] * 30
+    assert decisions(Table.of(known), flat * (1 + 5e-7)) == ["normal"] * 30
 
 
 def parts(bundle):
@@ -165,7 +166,9 @@ def test_a_bundle_whose_parts_do_not_say_their_model_opens(bundle, tmp_path):
     def silent(source, target):
         write_json(target, {key: value for key, value in read_json(source).items() if key != "model"})
 
-    Bundle.open(altered(bundle, "calibration.json", silent, tmp_path))
+    opened = Bundle.open(altered(bundle, "calibration.json", silent, tmp_path))
+    assert opened.calibration.model is None
+    assert opened.calibration.threshold == Bundle.open(bundle).calibration.threshold
 
 
 def test_a_changed_weight_fails_the_gate(bundle, product, tmp_path, monkeypatch):

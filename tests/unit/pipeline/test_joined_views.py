@@ -23,10 +23,11 @@ from components.datasets.splits import join
 from components.decision.batch import score
 from components.decision.bundle import Bundle
 from components.decision.calibration import Calibration
-from components.decision.conformal import decide, p_values
+from components.decision.conformal import p_values
 from components.evaluation.evaluate import _score_table
 from components.pipeline.params import Params, View, load_params
 from components.pipeline.stages import Stages
+from tests.given import decisions
 
 MEMBERS = ("tiles", "plates")
 SETTINGS = {
@@ -186,7 +187,7 @@ def test_a_single_group_has_no_table_of_its_own_and_decides_as_before(tmp_path):
     table = pd.DataFrame({"image_id": map(str, range(149)), "group": "only"})
     result = _score_table(table, asked, known, tmp_path)
     assert list(result["p_value"]) == list(p_values(known.table, asked))
-    assert list(result["decision"]) == decide(known.table, asked)
+    assert list(result["decision"]) == decisions(known.table, asked)
     assert set(result["threshold"]) == {known.threshold}
 
 
