@@ -1,5 +1,9 @@
 """The tables of the benchmarks, from figures that are made up."""
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
 from benchmarks.common.tables import WIDTH, noted, sections, stacked, wrapped
 from benchmarks.quality import methods, table
 from tests.figures import entry, old_entry
@@ -64,3 +68,22 @@ def test_page_has_the_method_s_rows_seeds_and_shares():
     assert "- mtd, 80 s: features 10%, drawing 10%, steps 50%, choosing 20%, the rest 10%" in text
     assert "- screw" not in text
     assert methods.measured("adtr", found) == "## Measured here\nNot measured yet.\n"
+
+
+def commits(found) -> Iterator[str]:
+    """Every commit that a result names, at any depth."""
+    if isinstance(found, dict):
+        if isinstance(commit := found.get("commit"), str):
+            yield commit
+        found = list(found.values())
+    if isinstance(found, list):
+        for part in found:
+            yield from commits(part)
+
+
+def test_results_of_a_tree_with_changes_are_said_to_be_so():
+    page = Path("benchmarks/README.md").read_text()
+    for path in sorted(Path("benchmarks/results").glob("*.json")):
+        named = list(commits(json.loads(path.read_text())))
+        if changed := sum(commit.endswith("+") for commit in named):
+            assert f"| `{path.name}` | {len(named)} | {changed} |" in page
