@@ -12,6 +12,7 @@ from components.detectors.contract import Detector, Table
 from components.training.data import CheckImages
 
 BATCH = 16
+LARGE = 1e300
 
 
 class SyntheticAUROC:
@@ -24,7 +25,8 @@ class SyntheticAUROC:
     def __call__(self, detector: Detector) -> float:
         self.table = self.table or detector.inputs(self.check.data)
         scores = torch.cat(list(_scores(detector, self.table))).double().numpy()
-        return float(roc_auc_score(self.check.anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
+        finite = np.nan_to_num(scores, nan=LARGE, posinf=LARGE, neginf=-LARGE)  # no number: the most anomalous
+        return float(roc_auc_score(self.check.anomalous, finite))
 
 
 @torch.inference_mode()
