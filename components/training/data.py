@@ -25,6 +25,7 @@ from components.synthesis.blending import Synthetic
 from components.synthesis.extended import extended
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.sources import texture
+from components.synthesis.strategies import require_learnable
 from components.synthesis.synthesise import identity, make
 
 
@@ -94,6 +95,7 @@ def draw_anomalies(
     defects: Defects | None = None,
 ) -> MadeImages:
     """*copies* synthetic anomalies on each of *images*, in memory: number i is a function of (seed, i)."""
+    require_learnable(settings.strategies)
     more = {"grey": grey, "defects": defects.key if defects else None} if grey or defects else None
     key = values_hash([identity(), images.key, settings, seed, copies, *([more] if more else [])])
     shape = (copies * len(images), settings.size, settings.size)
