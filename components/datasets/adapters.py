@@ -112,7 +112,7 @@ def bsdata_read(root: Path, naming: Naming = DEFAULT) -> Listed:
 
 
 def kolektor_read(root: Path, naming: Naming = DEFAULT) -> Listed:
-    """KolektorSDD in MVTec layout: the item, eight pictures of one commutator, is the group; files are ITEM_PART.jpg."""
+    """KolektorSDD in MVTec layout: the item, eight pictures of one part, is the group; files are ITEM_PART.jpg."""
     listed = read_folder(root, naming)
     rows = [replace(row, group=Path(row.image_id).stem.partition("_")[0]) for row in listed.rows]
     return Listed(rows, listed.notes)

@@ -46,6 +46,14 @@ def test_new_and_old_entries_fill_the_same_columns():
     assert before["pixel AP"] == "no masks"
 
 
+def test_a_row_says_what_a_reader_must_know_of_it():
+    clean = entry() | {"commit": "abc", "metric_version": "2"}
+    assert table.marks("screw", "prn", clean) == ""
+    assert table.marks("mtd", "prn", clean) == "T"
+    assert table.marks("mtd", "cma_ae", clean | {"commit": "abc+"}) == "+S"
+    assert table.marks("screw", "prn", {k: v for k, v in clean.items() if k != "metric_version"}) == "1"
+
+
 def test_other_seeds_have_a_table_of_their_own():
     found = {"mtd/uniad": entry(0.8), "mtd/uniad@1": entry(0.7), "mtd/uniad@2": entry(0.9), "mtd/sap2": old_entry()}
     assert [line[:2] for line in table.rows(found)] == [["mtd", "sap2"], ["mtd", "uniad"]]
