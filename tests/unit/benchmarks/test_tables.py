@@ -40,7 +40,7 @@ def test_new_and_old_entries_fill_the_same_columns():
     new, old = table.cells("mtd", "uniad", entry()), table.cells("mtd", "uniad", old_entry())
     assert len(new) == len(old) == len(table.HEAD)
     shown, before = (dict(zip(table.HEAD, line, strict=True)) for line in (new, old))
-    assert shown["image AUROC (95 %)"] == "0.800 (0.700 to 0.900)"
+    assert shown["AUROC (95 %)"] == "0.800 (0.700 to 0.900)"
     assert (shown["features s"], shown["over bare backbone"], shown["learned M"]) == ("8", "1.61", "0.56")
     assert (before["train s"], before["ONNX ms"], before["state MB"]) == ("54", "-", "-")
     assert before["pixel AP"] == "no masks"
