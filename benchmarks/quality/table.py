@@ -42,9 +42,9 @@ HEAD = (
 )
 COST, PIXELS = "train s", "pixel AUROC"  # where a table too wide for the page is cut
 SEEDS_HEAD = ("view", "detector", "seeds", "image AUROC", "AP", "misses", "pixel AUROC", "pixel AP", "AUPRO 0.3")
-ABOUT = """Seed 0, preset `cpu`, test split. *AUROC* and *AP* are of images. *Train s*: the training process on
-one thread, by the clock and, which neighbours on the machine lengthen less, of the processor (*CPU s*); *features s*: what of that it computed for the
-feature store.
+ABOUT = """Seed 0, preset `cpu`, test split. *AUROC* and *AP* are of images. *Train s*: the training process on one
+thread, by the clock and, which neighbours on the machine lengthen less, of the processor (*CPU s*);
+*features s*: what of that it computed for the feature store.
 *ONNX ms*: one image, decoded picture to score, one thread; beside it the ratio to the bare `tf_efficientnet_lite0`.
 *Learned M*: millions of weights moved by gradient. *State MB*: the model file.
 
