@@ -191,7 +191,7 @@ def test_a_model_of_another_version_is_refused_with_advice(tmp_path):
 def test_exported_graph_scores_the_same(fitted, batch, tmp_path):
     """The parity gate in small: another batch and another image size than the one it was traced with."""
     with torch.inference_mode():
-        known = descriptor(fitted.prepare(batch))
+        known = descriptor(fitted.prepared(batch))
         write_graph(Described(fitted, known), tmp_path / "model.onnx", 20, {})
         opened = session(tmp_path / "model.onnx")
         for images in (batch[:3], batch[:1, :, :80]):

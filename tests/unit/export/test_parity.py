@@ -20,6 +20,7 @@ from components.detectors.contract import Scores
 from components.export.export import _gate, _sample, export
 from components.export.parity import compare
 from components.export.settings import ExportSettings
+from components.pictures.imaging import load_batch
 from components.pipeline.fit import FitRequest, fit_folder
 from tests.given import decisions
 
@@ -93,7 +94,8 @@ def graph(tmp_path):
     return written
 
 
-def answer(images):
+def answer(paths, size):
+    images = load_batch(paths, size[:1])[0]
     return Scores(images.mean((1, 2, 3)), images.mean(1, keepdim=True))
 
 

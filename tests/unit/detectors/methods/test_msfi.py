@@ -27,7 +27,7 @@ def detector():
 def inputs(detector):
     torch.manual_seed(1)
     with torch.inference_mode():
-        drawn = detector.prepare(torch.rand(2, 3, 64, 64))
+        drawn = detector.prepared(torch.rand(2, 3, 64, 64))
     return [[tap.clone() for tap in scale] for scale in drawn]
 
 
