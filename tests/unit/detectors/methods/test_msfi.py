@@ -47,7 +47,7 @@ class Given:
 def test_both_pyramids_are_there(detector):
     assert len({scale for scale, _ in detector.places}) >= 2
     assert len({tap for _, tap in detector.places}) >= 2
-    assert detector.sizes == [64, 32]
+    assert detector.sizes == (64, 32)
 
 
 def test_grids_that_say_nothing_get_no_block():
