@@ -7,7 +7,7 @@ from components.synthesis.blending import made
 from components.synthesis.colour import colour_of, colourfulness, within_colour
 from components.synthesis.extended import extended
 from components.synthesis.settings import SynthesisSettings
-from components.synthesis.strategies import STRATEGIES
+from components.synthesis.strategies import AREAS, STRATEGIES
 from components.synthesis.synthesise import make
 from tests.conftest import tile
 
@@ -23,7 +23,7 @@ def test_on_a_grey_picture_there_is_no_colour(name):
         found = make(name, GREY, np.random.default_rng(seed), SETTINGS)
         assert (found.image == found.image[..., :1]).all()
         np.testing.assert_array_equal(found.mask, (found.image != GREY).any(-1))
-        low, high = (0.01, 0.5) if name == "shade" else SETTINGS.area
+        low, high = AREAS.get(name, SETTINGS.area)
         assert low <= found.area <= high  # of what is left, not of what was drawn
 
 
