@@ -55,16 +55,16 @@ class Mutant:
         return f"{self.name}: {self.breaks}"
 
 
-def lists() -> list[str]:
+def lists(folder: Path = LISTS) -> list[str]:
     """The names of all lists."""
-    return sorted(path.stem for path in LISTS.glob("*.toml"))
+    return sorted(path.stem for path in folder.glob("*.toml"))
 
 
-def mutants(name: str) -> list[Mutant]:
+def mutants(name: str, folder: Path = LISTS) -> list[Mutant]:
     """Those of one list, in its order. Raises MutantError when there is no such list or it is not as described."""
-    path = LISTS / f"{name}.toml"
+    path = folder / f"{name}.toml"
     if not path.exists():
-        raise MutantError(f"{name}: no list of mutants; there are {', '.join(lists())}")
+        raise MutantError(f"{name}: no list of mutants; there are {', '.join(lists(folder))}")
     read = tomllib.loads(path.read_text())
     try:
         return [_mutant(name, read, entry) for entry in read["mutant"]]

@@ -20,7 +20,7 @@ from importlib.util import spec_from_loader
 from pathlib import Path
 
 import components  # noqa: F401  (the environment switches, before torch is imported)
-from tests.mutants import PROJECT, Mutant, MutantError, lists, mutants
+from tests.mutants import LISTS, PROJECT, Mutant, MutantError, lists, mutants
 
 LIBRARIES = (
     "torch torchvision timm kornia.filters kornia.metrics lightning_fabric pandas sklearn.cluster sklearn.metrics "
@@ -126,11 +126,8 @@ def _ended(running: dict[int, tuple[Child, float]]) -> Child:
     return child
 
 
-def plan(names: list[str], folder: Path) -> Iterator[Child]:
+def plan(found: list[Mutant], folder: Path) -> Iterator[Child]:
     """First the named tests as they are, a child per file; then a child per mutant."""
-    found = [mutant for name in names for mutant in mutants(name)]
-    for mutant in found:
-        mutant.source()  # a list that does not fit is refused before long work begins
     files: dict[str, set[str]] = {}
     for mutant in found:
         files.setdefault(mutant.test.partition("::")[0], set()).add(mutant.test)
@@ -140,12 +137,12 @@ def plan(names: list[str], folder: Path) -> Iterator[Child]:
         yield Child(str(mutant), [mutant.test], mutant, folder / f"mutant{number}")
 
 
-def check(names: list[str], workers: int, say: Callable[[str], None] = print) -> int:
-    """Run the lists *names*; the number of complaints, each of which has been said. Raises MutantError."""
+def check(chosen: list[Mutant], workers: int, say: Callable[[str], None] = print) -> int:
+    """Run the *chosen* ones; the number of complaints, each of which has been said. Raises MutantError."""
     began, found, count = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory(prefix="loupe-mutants-") as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = folder  # what tests leave behind goes with it
-        for child in forked(plan(names, Path(folder)), workers):
+        for child in forked(plan(chosen, Path(folder)), workers):
             count += child.mutant is not None
             if problem := complaint(child):
                 found += 1
@@ -160,19 +157,24 @@ def check(names: list[str], workers: int, say: Callable[[str], None] = print) ->
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="a method or another list; all without one")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of each list the first and each N-th more")
+    parser.add_argument("--lists", type=Path, default=LISTS, metavar="DIR")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
+    try:
+        names = given.names or lists(given.lists)
+        chosen = [mutant for name in names for mutant in mutants(name, given.lists)[:: given.every]]
+        for mutant in chosen:
+            mutant.source()  # a list that does not fit is refused before long work begins
+    except MutantError as error:
+        raise SystemExit(str(error)) from error
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     for library in LIBRARIES.split():
         __import__(library)
     sys.modules["torch"].set_num_threads(1)  # a forked process has no threads but its own
     gc.freeze()  # no child looks for rubbish among the libraries, which would copy their memory too
     with contextlib.chdir(PROJECT):
-        try:
-            return 1 if check(given.names or lists(), given.workers) else 0
-        except MutantError as error:
-            print(error)
-            return 2
+        return 1 if check(chosen, given.workers) else 0
 
 
 if __name__ == "__main__":
