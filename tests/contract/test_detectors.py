@@ -151,6 +151,17 @@ def test_clean_copies_cannot_be_told_from_their_pictures(fitted, pairs, store):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_clean_copies_score_as_their_pictures_at_larger_sizes(name, pairs):
+    key = "size" if hasattr(settings_for(name, "tiny"), "size") else "backbone.size"
+    for size in (128, 256):
+        torch.manual_seed(0)
+        detector = create(name, settings_for(name, "tiny", {key: size}), pretrained=False).eval()
+        ours, copies = (next(score_files(detector, side[:2])) for side in pairs)
+        np.testing.assert_array_equal(ours[0], copies[0])
+        np.testing.assert_array_equal(ours[1], copies[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_files_are_seen_alike_in_training_and_calibration_and_by_the_graph(name, pairs):
     """Tables, what ``score_files`` sees, and what ``forward`` makes of whole images."""
     torch.manual_seed(0)
