@@ -183,7 +183,7 @@ class SGSF(PixelDetector):
             copies=4,
             grey=True,
             guidance="frozen",
-            gallery=4,
+            gallery=8,
             similar=2,
             backbone=BackboneSettings(taps=(2, 3), size=64),
             epochs=8,
