@@ -89,7 +89,10 @@ class Flow(nn.Module):
 
     def __init__(self, channels: int, grid: int, settings: FastFlowSettings) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm([channels, grid, grid]) if settings.layer_norm else nn.Identity()
+        # Without weights of its own: the likelihood is that of what the norm gives, and weights there would lower the
+        # loss by shrinking it. What they could do, scale and offset of the first step do, and are counted.
+        normed = nn.LayerNorm([channels, grid, grid], elementwise_affine=False)
+        self.norm = normed if settings.layer_norm else nn.Identity()
         kernels = [settings.kernels[i % len(settings.kernels)] for i in range(settings.steps)]
         self.steps = nn.ModuleList(Coupling(channels, k, settings.hidden_ratio, settings.clamp) for k in kernels)
 
