@@ -94,9 +94,13 @@ def test_log_determinant_of_the_whole_flow_behind_the_norm_is_exact():
 
 def test_a_model_whose_norm_has_weights_is_refused_with_advice(tmp_path):
     """Models of versions before had them, outside of the likelihood."""
-    save_model(FastFlow(FastFlow.presets["tiny"], pretrained=False), tmp_path)
+    detector = FastFlow(FastFlow.presets["tiny"], pretrained=False)
+    save_model(detector, tmp_path)
     state = load_file(tmp_path / "model.safetensors")
-    save_file(state | {"flows.0.norm.weight": torch.ones(112, 8, 8)}, tmp_path / "model.safetensors")
+    for number, flow in enumerate(detector.flows):
+        norm = nn.LayerNorm(flow.norm.normalized_shape)
+        state |= {f"flows.{number}.norm.{key}": value for key, value in norm.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(BundleError, match=r"do not fit fastflow .* train it again"):
         load_model(tmp_path)
 
