@@ -24,9 +24,14 @@ class SyntheticAUROC:
 
     def __call__(self, detector: Detector) -> float:
         self.table = self.table or detector.inputs(self.check.data)
-        scores = torch.cat(list(_scores(detector, self.table))).double().numpy()
+        scores = scores_of(detector, self.table)
         finite = np.nan_to_num(scores, nan=LARGE, posinf=LARGE, neginf=-LARGE)  # no number: the most anomalous
         return float(roc_auc_score(self.check.anomalous, finite))
+
+
+def scores_of(detector: Detector, table: Table) -> np.ndarray:
+    """float64 (N,): the image scores of every row of *table*."""
+    return torch.cat(list(_scores(detector, table))).double().numpy()
 
 
 @torch.inference_mode()
