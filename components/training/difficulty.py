@@ -21,12 +21,12 @@ from components.datasets.loading import read_decoding, rows
 from components.detectors.catalogue import create, settings_for
 from components.detectors.contract import Detector, OnePass
 from components.pictures.decoding import Decoding
-from components.pictures.imaging import at_sizes, to_tensor
 from components.pictures.kept import decode
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import generator, on_whole, spread, synthesise
 from components.training.data import FileImages, FitImages, StoredImages
+from components.training.model import score_pictures
 from components.training.select import scores_of
 from components.training.settings import TrainSettings
 
@@ -58,22 +58,17 @@ class Probe:
     paths: Sequence[Path]
     rules: Decoding
 
-    @torch.inference_mode()
     def auroc(self, kind: str, settings: SynthesisSettings, seed: int) -> float:
         """AUROC of one anomaly of *kind* on each of the paths against the calibrate normals."""
-        found = []
-        for start in range(0, len(self.paths), BATCH):
-            made = [self._made(kind, path, settings, seed) for path in self.paths[start : start + BATCH]]
-            sizes = zip(*(at_sizes(image, self.detector.sizes) for image in made), strict=True)
-            inputs = self.detector.prepare([torch.cat(images) for images in sizes])
-            found += self.detector.score(inputs, (self.detector.size, self.detector.size)).image.tolist()
-        labels = np.repeat([0, 1], [len(self.normals), len(found)])
-        return float(roc_auc_score(labels, np.concatenate([self.normals, found])))
+        parts = [self.paths[start : start + BATCH] for start in range(0, len(self.paths), BATCH)]
+        found = [score_pictures(self.detector, [self._made(kind, p, settings, seed) for p in part]) for part in parts]
+        labels = np.repeat([0, 1], [len(self.normals), len(self.paths)])
+        return float(roc_auc_score(labels, np.concatenate([self.normals, *found])))
 
-    def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> torch.Tensor:
+    def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:
         # The same places and shapes at every strength: only the strength is compared.
-        made = on_whole(kind, decode(path, rules=self.rules), generator(seed, "probe", path.name, kind), settings)
-        return to_tensor(made.image)[None]
+        picture, rng = decode(path, rules=self.rules), generator(seed, "probe", path.name, kind)
+        return on_whole(kind, picture, rng, settings).image
 
 
 def graded(split: Path, data: Path, out: Path, settings: SynthesisSettings, train: TrainSettings, seed: int) -> Path:

@@ -22,9 +22,13 @@ class SyntheticAUROC:
         self.table: Table | None = None
 
     def __call__(self, detector: Detector) -> float:
-        self.table = self.table or detector.inputs(self.check.data)
-        scores = scores_of(detector, self.table)
+        scores = self.scores(detector)
         return float(roc_auc_score(self.check.anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
+
+    def scores(self, detector: Detector) -> np.ndarray:
+        """float64 (N,): of the calibrate normals and the anomalies."""
+        self.table = self.table or detector.inputs(self.check.data)
+        return scores_of(detector, self.table)
 
 
 def scores_of(detector: Detector, table: Table) -> np.ndarray:
