@@ -9,7 +9,7 @@ import numpy as np
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
-from components.decision.conformal import needed, span, threshold
+from components.decision.conformal import beyond, needed, span, threshold
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 RESOLUTION = 1e-4  # of the span of scores; a tenth of what the parity gate lets pass, far above rounding
@@ -64,10 +64,10 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
     from scipy.stats import beta
 
     n, alpha = len(scores), settings.alpha
-    beyond = int(alpha * (n + 1) + 1e-9)  # the true rate at this threshold is Beta(beyond, n + 1 - beyond)
+    above = beyond(n, alpha)  # the true rate at this threshold is Beta(above, n + 1 - above)
     resolution = RESOLUTION * span(scores)
     tails = (1 - settings.confidence) / 2
-    low, high = beta.ppf([tails, 1 - tails], beyond, n + 1 - beyond)
+    low, high = beta.ppf([tails, 1 - tails], above, n + 1 - above)
     return {
         "rule": "split conformal: anomalous when p <= alpha",
         "alpha": alpha,

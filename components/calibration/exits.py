@@ -29,11 +29,7 @@ def exits(normals: Scored, made: Scored, calibration: Calibration, settings: Cas
     A group has an edge table of its own exactly where *calibration*, the full graph's, has one for it.
     """
     alpha = calibration.alpha
-    if not (alpha < settings.normal <= 1 and 0 <= settings.share <= 0.5 and 0 <= settings.missed <= 1):
-        raise SettingsError(
-            f"export.cascade: normal is {settings.normal}, share {settings.share}, missed {settings.missed}; give "
-            f"normal in ({alpha}, 1], share in [0, 0.5] and missed in [0, 1]"
-        )
+    require_normal_above(alpha, settings)
     return {
         "rule": "normal at once when the edge score <= low, anomalous at once when > high, else the full graph; "
         "p = p of the graph that answers / its share of alpha",
@@ -42,6 +38,12 @@ def exits(normals: Scored, made: Scored, calibration: Calibration, settings: Cas
         **_table(normals.scores, made.scores, alpha, settings),
         "groups": {name: _table(normals.of(name), made.of(name), alpha, settings) for name in calibration.own},
     }
+
+
+def require_normal_above(alpha: float, settings: CascadeSettings) -> None:
+    """Raises SettingsError where a picture could be normal at once and anomalous by *alpha*."""
+    if alpha >= settings.normal:
+        raise SettingsError(f"export.cascade: normal is {settings.normal}; give more than alpha, which is {alpha}")
 
 
 def _table(scores: np.ndarray, made: np.ndarray, alpha: float, settings: CascadeSettings) -> dict[str, Any]:

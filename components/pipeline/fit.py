@@ -17,7 +17,7 @@ from components.core.settings import convert, plain
 from components.datasets.loading import hand_on, rows
 from components.datasets.rows import DEFAULT, Naming
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.detectors.catalogue import require, settings_for
+from components.detectors.catalogue import require
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.pictures.kept import keeping
@@ -55,7 +55,7 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
     stages = _stages(request, out / "work")
-    settings_for(request.detector, stages.params.train.preset, request.overrides)
+    stages.params.settings_of(request.detector)
     check_folder(out, request.data, _begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
