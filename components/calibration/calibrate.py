@@ -1,6 +1,7 @@
 """The calibration component: scores of the calibrate normals -> calibration.json."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
         result = {
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),
-            "groups": _groups(scores, table["group"].to_numpy(), settings),
+            "groups": group_tables(by_group(scores, table["group"].to_numpy()), settings),
             # Heat maps are drawn on this scale: from the typical to the largest value seen on normal images.
             "map": dict(
                 zip(
@@ -81,15 +82,25 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
     }
 
 
-def _groups(scores: np.ndarray, groups: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+def by_group(scores: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores of each group."""
+    return {str(name): scores[groups == name] for name in sorted(set(groups))}
+
+
+def group_tables(
+    scores: Mapping[str, np.ndarray], settings: CalibrationSettings, apart: bool = False
+) -> dict[str, Any]:
     """Per group its own table where there are several and it has enough normals; the overall one decides the rest."""
-    names = sorted(set(groups))
-    return {str(g): _group(scores[groups == g], settings, len(names) > 1) for g in names}
+    apart = apart or len(scores) > 1
+    return {str(name): _group(part, settings, apart) for name, part in sorted(scores.items())}
 
 
 def _group(scores: np.ndarray, settings: CalibrationSettings, apart: bool) -> dict[str, Any]:
     if len(scores) < needed(settings.alpha):
-        return {"n": len(scores), "threshold": None, "reason": f"fewer than {needed(settings.alpha)} normals"}
+        reason = f"fewer than {needed(settings.alpha)} normals"
+        # Kept for `loupe calibrate`: at a larger alpha the group has a table of its own.
+        held = {"held": [float(s) for s in np.sort(scores)], "resolution": RESOLUTION * span(scores)} if apart else {}
+        return {"n": len(scores), "threshold": None, "reason": reason, **held}
     if apart:
         table = summary(scores, settings)
         return {k: table[k] for k in ("n", "threshold", "resolution", "false_alarm_interval", "quantiles", "scores")}
