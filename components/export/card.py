@@ -1,17 +1,25 @@
 """The model card, written from what is known of the run."""
 
-from typing import Any
+from __future__ import annotations
 
-from components.backbones.weights import entry
+from typing import TYPE_CHECKING, Any
+
 from components.core.errors import BundleError
 from components.core.settings import plain
 from components.decision.bundle import Manifest
 from components.decision.calibration import Calibration
-from components.detectors.contract import Detector
+
+if TYPE_CHECKING:  # who only moves the rows of an operating point does not wait for torch
+    from components.detectors.contract import Detector
+
+EDGE = "| edge graph "
+FIRST, LAST = "| calibration |", "| true false-alarm rate"  # rows of the operating point, and what is between
 
 
 def model_card(detector: Detector, manifest: Manifest, known: Calibration, parity: dict[str, Any]) -> str:
     """Markdown: use, data, calibration, parity, licences, limits."""
+    from components.backbones.weights import entry
+
     info = detector.info
     backbone = plain(detector.settings).get("backbone", {}).get("name")
     weights = (
@@ -39,10 +47,6 @@ pixels of that picture cannot be seen.
 
 **Run it.** `python runner.py image.png` (onnxruntime, numpy, Pillow).
 """
-
-
-EDGE = "| edge graph "
-FIRST, LAST = "| calibration |", "| true false-alarm rate"  # rows of the operating point, and what is between
 
 
 def point_rows(known: Calibration) -> str:

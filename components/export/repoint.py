@@ -4,14 +4,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from components.calibration.exits import moved_exits
 from components.core.artefacts import file_hash, read_json, write_json
 from components.core.errors import ParityError
+from components.core.records import SCORE_COLUMNS
+from components.decision.batch import write_records
 from components.decision.calibration import Calibration
-from components.decision.conformal import p_values
+from components.decision.conformal import decide_one
 from components.export.card import moved_card
 
 RUN = "run.json"  # written behind the manifest, which therefore does not name it
@@ -32,7 +33,7 @@ def repoint(bundle: Path, values: dict[str, Any]) -> None:
         write_json(bundle / "cascade.json", stands)
         parity["edge"]["leave"] = stands["leave"]
         write_json(bundle / "parity.json", parity)
-    _replace(bundle / "reference.parquet", lambda path: _write_table(reference, path))
+    write_records(reference, bundle / "reference.parquet", SCORE_COLUMNS)
     card = moved_card((bundle / "MODEL_CARD.md").read_text(), known, parity)
     _replace(bundle / "MODEL_CARD.md", lambda path: path.write_text(card))
     for graph in sorted(bundle.glob("*.onnx")):
@@ -47,36 +48,25 @@ def repoint(bundle: Path, values: dict[str, Any]) -> None:
         write_json(bundle / RUN, record)
 
 
-def _reference(path: Path, known: Calibration) -> Any:
-    """The reference's table, arrow, with the new decisions; p-values do not know alpha.
+def _reference(path: Path, known: Calibration) -> list[dict[str, Any]]:
+    """The reference's records with the new decisions; p-values do not know alpha.
 
     The calibrate normals scored by the graph must fall on the sides on which they fall scored by the detector: the
     scores of both are there, the pairs are not, so they are counted.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
-    scores = table["score"].to_numpy().astype(np.float64)
-    by_graph, by_detector = (
-        p_values(known.table, part) <= known.alpha + 1e-12 for part in (scores, known.table.scores)
-    )
-    if len(scores) == known.n and by_graph.sum() != by_detector.sum():
+    records = pq.read_table(path).to_pylist()
+    decided = [decide_one(known.table, record["score"]) for record in records]
+    graph = sum(one.decision == "anomalous" for one in decided)
+    detector = sum(decide_one(known.table, score).decision == "anomalous" for score in known.table.scores)
+    if len(records) == known.n and graph != detector:
         raise ParityError(
-            f"graph and detector call {by_graph.sum()} and {by_detector.sum()} of {known.n} calibrate normals "
-            f"anomalous at alpha {known.alpha:g}; give another alpha"
+            f"graph and detector call {graph} and {detector} of {known.n} calibrate normals anomalous at alpha "
+            f"{known.alpha:g}; give another alpha"
         )
-    told = {"decision": pa.array(np.where(by_graph, "anomalous", "normal"), pa.string())}
-    told["threshold"] = pa.array(np.full(len(scores), known.threshold))
-    for name, column in told.items():
-        table = table.set_column(table.column_names.index(name), name, column)
-    return table
-
-
-def _write_table(table: Any, path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    pq.write_table(table, path)
+    told = zip(records, decided, strict=True)
+    return [{**record, "decision": one.decision, "threshold": one.threshold} for record, one in told]
 
 
 def _restate(graph: Path, known: Calibration) -> None:

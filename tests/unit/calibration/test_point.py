@@ -1,12 +1,11 @@
 """Another operating point: what export would have written, whole or not at all, and chosen by what mistakes cost."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,7 @@ from components.calibration.exits import Scored, evidence, exits, moved_exits
 from components.calibration.point import Costs, Defects, cheapest, estimate, moved
 from components.calibration.settings import CalibrationSettings, CascadeSettings
 from components.cli import app
-from components.core.artefacts import read_json, tree_hash
+from components.core.artefacts import file_hash, read_json, tree_hash
 from components.core.errors import BundleError, CalibrationError, DataError, SettingsError
 from components.datasets.loading import rows
 from components.decision.batch import score
@@ -29,6 +28,8 @@ from components.pipeline import operating
 from components.pipeline.operating import PointRequest, costs_of, set_point
 from components.scorelog import table
 from components.storage import open_store
+
+PROJECT = Path(__file__).parents[3]
 
 
 def loupe(*arguments):
@@ -44,6 +45,11 @@ def values(n: int = 99, alpha: float = 0.05) -> dict:
 @pytest.fixture
 def run(patchcore, tmp_path):
     return shutil.copytree(patchcore, tmp_path / "run")
+
+
+def whole(run):
+    """What a run holds, but for the note of who locks it."""
+    return {p.relative_to(run): file_hash(p) for p in run.rglob("*") if p.is_file() and p.name != ".lock"}
 
 
 # The table
@@ -123,13 +129,13 @@ def test_the_bundle_is_byte_for_byte_what_export_would_have_written(run, product
 
 
 def test_it_says_both_points_and_leaves_the_old_run_alone_with_out(run, tmp_path):
-    before, old = tree_hash(run), Bundle.open(run / "bundle").calibration
+    before, old = whole(run), Bundle.open(run / "bundle").calibration
     done = loupe("calibrate", run, "--alpha", 0.3, "--out", tmp_path / "other")
     assert done.exit_code == 0, done.exception
     new = Bundle.open(tmp_path / "other" / "bundle").calibration
     assert f"alpha 0.2 -> 0.3, threshold {old.threshold:.6g} -> {new.threshold:.6g}" in done.output
     assert f"{new.interval[0]:.4f} to {new.interval[1]:.4f} (before {old.interval[0]:.4f}" in done.output
-    assert tree_hash(run) == before
+    assert whole(run) == before
     assert not (tmp_path / "other" / "work").exists()
 
 
@@ -158,11 +164,11 @@ def test_a_bundle_alone_is_enough_and_scores_by_the_new_table(run, product, tmp_
     ],
 )
 def test_what_cannot_be_is_one_sentence_and_changes_nothing(run, arguments, kind, sentence):
-    before = tree_hash(run)
+    before = whole(run)
     done = loupe("calibrate", run, *arguments)
     assert isinstance(done.exception, kind)
     assert sentence in str(done.exception)
-    assert tree_hash(run) == before
+    assert whole(run) == before
 
 
 def test_a_folder_that_is_neither_is_told(tmp_path):
@@ -171,21 +177,29 @@ def test_a_folder_that_is_neither_is_told(tmp_path):
     assert "no run of `loupe fit` and no bundle" in str(done.exception)
 
 
-@pytest.mark.parametrize("moment", ["repoint", "_restate_run", "clone"])
-def test_killed_at_any_moment_it_leaves_the_old_run_whole(run, moment):
-    before = tree_hash(run)
-    code = (
-        "import os, signal, sys; from pathlib import Path; from components.pipeline import operating as o\n"
-        f"real = o.{moment}\n"
-        "def killed(*a, **k):\n real(*a, **k); os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"o.{moment} = killed\n"
-        f"o.set_point(o.PointRequest(Path({str(run)!r}), 0.3))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.getcwd()})  # noqa: PTH109
-    assert done.returncode == -signal.SIGKILL
-    assert tree_hash(run) == before
+def test_killed_at_any_moment_it_leaves_the_old_run_whole(run):
+    """A process that forks one child per moment: torch and ONNX Runtime are read once."""
+    before = whole(run)
+    code = f"""
+import os, signal
+from pathlib import Path
+from components.pipeline import operating
+def killed(real):
+    def run(*given):
+        real(*given)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run
+for moment in ("clone", "repoint", "_restate_run"):
+    if not (child := os.fork()):
+        setattr(operating, moment, killed(getattr(operating, moment)))
+        operating.set_point(operating.PointRequest(Path({str(run)!r}), 0.3))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, moment
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+    assert whole(run) == before
+    assert [p for p in run.parent.iterdir() if p.name.startswith(".run")]  # what the last one left; each clears first
     assert loupe("calibrate", run, "--alpha", 0.3).exit_code == 0
-    assert not [p.name for p in run.parent.iterdir() if p.name.startswith(".run")]
+    assert [p.name for p in run.parent.iterdir()] == ["run"]
 
 
 def test_the_card_of_another_hand_is_refused():
@@ -233,19 +247,18 @@ def test_labelled_defects_choose_and_those_of_the_test_split_never(run, product,
     assert "from 4 defects" in done.output
     assert "estimated cost per picture" in done.output
     assert read_json(run / "run.json")["operating_point"]["costs"]["miss"] == 100
-    before = tree_hash(run)
+    before = whole(run)
     done = loupe("calibrate", run, *COSTS, "--labelled", product)
     assert isinstance(done.exception, DataError)
     assert "8 of its defects are pictures of the test split" in str(done.exception)
     alone = shutil.copytree(run / "bundle", tmp_path / "alone")
     done = loupe("calibrate", alone, *COSTS, "--labelled", tmp_path / "found")
     assert "give the run" in str(done.exception)
-    assert tree_hash(run) == before
+    assert whole(run) == before
 
 
 def _logged(store, bundle, names):
     """Records of pictures as the service writes them, and what a reviewer said of each."""
-    from components.core.artefacts import file_hash
     from components.decision.batch import record
     from components.scorelog.shipper import image_key
 
