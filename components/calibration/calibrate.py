@@ -35,18 +35,17 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),
             "groups": group_tables(by_group(scores, table["group"].to_numpy()), settings),
-            # Heat maps are drawn on this scale: from the typical to the largest value seen on normal images.
-            "map": dict(
-                zip(
-                    map(str, MAP_QUANTILES),
-                    [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())],
-                    strict=True,
-                )
-            ),
+            "map": scale(maps),
         }
         write_json(scratch / "calibration.json", result)
         table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
     return out
+
+
+def scale(maps: np.ndarray) -> dict[str, float]:
+    """What heat maps are drawn on, from the typical to the largest value seen on normals: *maps* (N, MAP_QUANTILES)."""
+    values = [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())]
+    return dict(zip(map(str, MAP_QUANTILES), values, strict=True))
 
 
 def require_enough(n: int, alpha: float, where: Path, share: float | None = None) -> None:

@@ -25,7 +25,8 @@ class Group:
 class Calibration:
     """*interval* holds the true false-alarm rate with *confidence*; *scale* is that of heat maps, by quantile.
 
-    *model* is the hash of the model whose scores these are; None in files of older versions.
+    *model* is the hash of the model whose scores these are; None in files of older versions. *folds* 0: they are of
+    pictures that the model has not seen; K: of K models, each without its part of the pictures.
     """
 
     table: Table
@@ -35,6 +36,8 @@ class Calibration:
     groups: Mapping[str, Group]
     scale: Mapping[str, float]
     model: str | None = None
+    rule: str = ""
+    folds: int = 0
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
@@ -55,6 +58,8 @@ class Calibration:
             groups,
             values.get("map", {}),
             values.get("model"),
+            values.get("rule", ""),
+            values.get("folds", 0),
         )
 
     @property

@@ -52,7 +52,8 @@ pixels of that picture cannot be seen.
 def point_rows(known: Calibration) -> str:
     """The rows that say where the model decides."""
     low, high = known.interval
-    return f"""{FIRST} {known.n} held-out good images, false-alarm rate asked for: {known.alpha} |
+    said = f"good images, each by one of {known.folds} models without it" if known.folds else "held-out good images"
+    return f"""{FIRST} {known.n} {said}, false-alarm rate asked for: {known.alpha} |
 | threshold (raw score) | {known.threshold:.6g} |{_of_groups(known)}
 {LAST}, {known.confidence:.0%} interval | {low:.3f} to {high:.3f} |"""
 

@@ -16,6 +16,7 @@ from components.core.artefacts import atomic_dir, locked, read_json, tree_hash, 
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
 from components.core.progress import progress
+from components.datasets.folds import ALL
 from components.datasets.loading import read_split
 from components.datasets.rows import DEFAULT, Naming
 from components.decision.batch import tensor
@@ -23,6 +24,7 @@ from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration
 from components.export.repoint import clone, repoint
 from components.pictures.decoding import decode
+from components.pipeline.crossing import FOLDS
 from components.pipeline.params import load_params
 from components.registry.mlflow import Registry
 from components.scorelog import table
@@ -169,7 +171,8 @@ def _chosen(request: PointRequest, bundle: Path, values: dict[str, Any]) -> tupl
 
 def split_of(bundle: Path) -> Path | None:
     """The folder with the split table of the run or of the pipeline's view that *bundle* lies in."""
-    beside = (bundle.parent, bundle.parent.parent / "split")
+    view = bundle.parent.parent
+    beside = (bundle.parent, view / "split", view / FOLDS / ALL / "split")
     wanted = Manifest.read(bundle).data
     found = (folder / "split.parquet" for folder in beside)
     return next((path.parent for path in found if path.exists() and tree_hash(path) == wanted), None)

@@ -1,6 +1,6 @@
 """How well a detector tells calibrate normals from synthetic anomalies: the only score that chooses anything."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,35 @@ class SyntheticAUROC:
         self.table = self.table or detector.inputs(self.check.data)
         scores = torch.cat(list(_scores(detector, self.table))).double().numpy()
         return float(roc_auc_score(self.check.anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
+
+
+class FoldsAUROC:
+    """For a training on all normals: what the same training was worth, at the same point, on folds it had not seen.
+
+    Mean over the folds, from the *histories* of their trainings. Normals that are learned from cannot choose: every
+    epoch brings them closer. ``loop``, the training that asks, tells the point, also after a kill.
+    """
+
+    def __init__(self, histories: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+        self.checks = [check for records in zip(*histories, strict=False) for check in _check(records)]
+        self.loop: Any = None
+
+    def __call__(self, _: Detector) -> float:
+        passed = len([record for record in self.loop.history if "synthetic_auroc" in record])
+        before, after = self.checks[min(passed, len(self.checks) - 1)]
+        return before if before is not None and self.loop.best is None else after
+
+
+def _check(records: Sequence[Mapping[str, Any]]) -> list[tuple[float | None, float]]:
+    """The mean of one point: of an optional phase before it and with it, and most folds say whether it stays."""
+    if any("synthetic_auroc" not in record for record in records):
+        return []
+    after = float(np.mean([record["synthetic_auroc"] for record in records]))
+    if any("before" not in record for record in records):
+        return [(None, after)]
+    before = float(np.mean([record["before"] for record in records]))
+    stays = np.mean([record["kept"] for record in records]) >= 0.5
+    return [(before, max(before, after) if stays else before - 1e-9)]
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 
 from components.backbones.features import FeatureStore
-from components.core.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
+from components.core.artefacts import file_hash, read_json, recorded, tree_hash, values_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import DataError
 from components.core.runtime import keep_freed_memory
@@ -22,20 +23,32 @@ from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.loop import Loop
 from components.training.model import save_model
-from components.training.select import SyntheticAUROC
+from components.training.select import FoldsAUROC, SyntheticAUROC
 from components.training.settings import TrainSettings
 
 log = logging.getLogger("loupe")
 
 
-def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settings: TrainSettings, seed: int) -> Path:
+def train(
+    name: str,
+    split: Path,
+    synthetic: Path,
+    data: Path,
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+    folds: Sequence[Path] = (),
+) -> Path:
     """Train detector *name*; writes model.safetensors, settings.json and history.json to *out*.
+
+    The models of *folds* choose the epochs, where they are given, instead of the calibrate normals.
 
     An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same.
     """
     method = settings_for(name, settings.preset, settings.detectors.get(name))
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
     what = [name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
+    what += [tree_hash(fold / "history.json") for fold in folds]
     fingerprint = values_hash([*what, *([rules.white] if rules.white else [])])
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
     keep_freed_memory()
@@ -43,8 +56,14 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
         store = FeatureStore(features_folder(settings.store), settings.store_limit_gb)
-        select = SyntheticAUROC(_check_images(split, synthetic, data, store))
+        select: SyntheticAUROC | FoldsAUROC
+        if folds:
+            select = FoldsAUROC([read_json(fold / "history.json") for fold in folds])
+        else:
+            select = SyntheticAUROC(_check_images(split, synthetic, data, store))
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
+        if isinstance(select, FoldsAUROC):
+            select.loop = loop
         anomalous, masks = _labelled(data, split)
         images = FitImages(_images(data, _rows(split, "fit"), rules), store, seed, anomalous=anomalous, masks=masks)
         loop.run(images)
