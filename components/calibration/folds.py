@@ -19,7 +19,7 @@ from components.calibration.calibrate import MAP_QUANTILES, by_group, group_tabl
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
-from components.decision.conformal import needed
+from components.decision.conformal import needed, smallest
 
 log = logging.getLogger("loupe")
 FOLDS = 5  # without a number given
@@ -41,7 +41,7 @@ def fold_count(calibrate: int, normals: int, settings: CalibrationSettings, wher
     if normals < least:
         raise CalibrationError(
             f"{where}: {normals} good training pictures are too few for a false-alarm rate of {alpha:g}, even if each "
-            f"one calibrates; {least} are needed: add {least - normals}, or raise alpha to {1 / (normals + 1):.3g}"
+            f"one calibrates; {least} are needed: add {least - normals}, or raise alpha to {smallest(normals):g}"
         )
     return min(asked or FOLDS, normals)
 

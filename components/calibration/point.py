@@ -11,7 +11,7 @@ from scipy.stats import beta
 from components.calibration.calibrate import group_tables, summary
 from components.calibration.settings import CalibrationSettings
 from components.core.errors import CalibrationError, SettingsError
-from components.decision.conformal import Table, beyond, needed, p_values
+from components.decision.conformal import Table, beyond, needed, p_values, smallest
 
 log = logging.getLogger("loupe")
 FEW = 20  # defects below which an estimated miss rate says little
@@ -25,7 +25,7 @@ def moved(values: Mapping[str, Any], alpha: float) -> dict[str, Any]:
     if len(scores) < needed(alpha):
         raise CalibrationError(
             f"{len(scores)} normals are too few for a false-alarm rate of {alpha:g}; {needed(alpha)} are needed, and "
-            f"the smallest rate that these allow is {1 / (len(scores) + 1):.4g}"
+            f"the smallest rate that these allow is {smallest(len(scores)):g}"
         )
     new = {**values, **summary(scores, settings), **{key: values[key] for key in ("rule",) if key in values}}
     return new | {"groups": _regrouped(values, scores, settings)}

@@ -20,6 +20,11 @@ def needed(alpha: float) -> int:
     return math.ceil(1 / alpha - 1e-9) - 1
 
 
+def smallest(n: int) -> float:
+    """The smallest alpha that *n* normals can give, rounded up: what is said is accepted when it is typed."""
+    return math.ceil(1e5 / (n + 1)) / 1e5
+
+
 def beyond(n: int, alpha: float) -> int:
     """How many of *n* normals, and the new one itself, may lie at or above a score that is called anomalous.
 
@@ -27,9 +32,8 @@ def beyond(n: int, alpha: float) -> int:
     """
     allowed = math.floor(alpha * (n + 1) + 1e-9) if 0 < alpha < 1 else 0
     if not 1 <= allowed <= n:
-        raise CalibrationError(
-            f"alpha is {alpha:g} with {n} normals; give one from {1 / (n + 1):.3g} to {n / (n + 1):.3g}"
-        )
+        most = math.floor(1e5 * n / (n + 1)) / 1e5
+        raise CalibrationError(f"alpha is {alpha:g} with {n} normals; give one from {smallest(n):g} to {most:g}")
     return allowed
 
 

@@ -1,6 +1,7 @@
 """The stages of a view whose good pictures are too few to be held out: each one trains and calibrates."""
 
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from components.pipeline.stages import Stages
 
 log = logging.getLogger("loupe")
+CHECKS = "checks"  # below the folder of a fold: the model that all folds together prefer
 FOLDS = "folds"  # below the folder of a view and of a detector
 
 
@@ -61,13 +63,29 @@ def train(stages: "Stages", detector: str, folds: int) -> Path:
     for number, (model, split) in enumerate(_folds(stages, detector, folds)):
         mark = _mark(stages, detector, split)
         if not _done(model, mark):
-            fit(detector, split, split.parent / "synthetic", stages.data, model, *known)
+            fit(detector, split, split.parent / "synthetic", stages.data, model, *known, checks=model.parent / CHECKS)
             write_json(model.parent / "done.json", {"asked": mark, "model": tree_hash(model)})
         each = (time.monotonic() - started) / (number + 1)
         log.info("%s: fold %d of %d, about %.0f s to go", model.parent, number + 1, folds, each * (folds - number))
     models = [fold.model for fold in _folds(stages, detector, folds)]
+    _leave_best(models)
     synthetic, out = stages.folder / "synthetic", stages.of(detector) / "model"
     return fit(detector, shipped(stages), synthetic, stages.data, out, *known, models)
+
+
+def _leave_best(models: list[Path]) -> None:
+    """Of the checks that the trainings kept, the one that all folds together prefer."""
+    best = _common(models)
+    for at in (model.parent / CHECKS for model in models):
+        for check in at.iterdir() if at.exists() else ():
+            if check.name != str(best):
+                shutil.rmtree(check)
+
+
+def _common(models: list[Path]) -> int | None:
+    from components.training.select import common_check
+
+    return common_check([read_json(model / "history.json") for model in models])
 
 
 def _mark(stages: "Stages", detector: str, split: Path) -> str:
@@ -87,7 +105,10 @@ def calibrate(stages: "Stages", detector: str, folds: int) -> Path:
     from components.calibration.folds import calibrate_folds
 
     at, known = stages.of(detector), stages.params.calibration
-    return calibrate_folds(at / "model", _folds(stages, detector, folds), stages.data, at / "calibration", known)
+    parts = _folds(stages, detector, folds)
+    if (best := _common([fold.model for fold in parts])) is not None:
+        parts = [fold._replace(model=fold.model.parent / CHECKS / str(best)) for fold in parts]
+    return calibrate_folds(at / "model", parts, stages.data, at / "calibration", known)
 
 
 def _folds(stages: "Stages", detector: str, folds: int) -> "list[Fold]":

@@ -62,9 +62,10 @@ class Moved:
     def lines(self) -> list[str]:
         """For people."""
         old, new = self.old, self.new
+        kind = f"{new.confidence:.0%} interval" + (", nominal" if new.folds else "")
         said = [
             f"alpha {old.alpha:.4g} -> {new.alpha:.4g}, threshold {old.threshold:.6g} -> {new.threshold:.6g}",
-            f"true false-alarm rate, {new.confidence:.0%} interval: {new.interval[0]:.4f} to {new.interval[1]:.4f} "
+            f"true false-alarm rate, {kind}: {new.interval[0]:.4f} to {new.interval[1]:.4f} "
             f"(before {old.interval[0]:.4f} to {old.interval[1]:.4f}), from {new.n} good pictures",
         ]
         if self.costs:

@@ -1,6 +1,7 @@
 """How well a detector tells calibrate normals from synthetic anomalies: the only score that chooses anything."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from components.core.artefacts import atomic_dir
+from components.core.records import phase_of
 from components.detectors.contract import Detector, Table
 from components.training.data import CheckImages
+from components.training.model import save_model
 
 BATCH = 16
 
@@ -39,9 +43,41 @@ class FoldsAUROC:
         self.loop: Any = None
 
     def __call__(self, _: Detector) -> float:
-        passed = len([record for record in self.loop.history if "synthetic_auroc" in record])
-        before, after = self.checks[min(passed, len(self.checks) - 1)]
+        before, after = self.checks[min(_judged(self.loop.history), len(self.checks) - 1)]
         return before if before is not None and self.loop.best is None else after
+
+
+class KeptChecks:
+    """``SyntheticAUROC`` that also leaves the model of each check below *folder*, by number: see ``common_check``.
+
+    What a fold's few normals would choose by themselves would suit them, and they calibrate.
+    """
+
+    def __init__(self, select: Callable[[Detector], float], folder: Path) -> None:
+        self.select, self.folder = select, folder
+        self.loop: Any = None
+
+    def __call__(self, detector: Detector) -> float:
+        with atomic_dir(self.folder / str(_judged(self.loop.history))) as scratch:
+            save_model(detector, scratch)
+        return self.select(detector)
+
+
+def common_check(histories: Sequence[Sequence[Mapping[str, Any]]]) -> int | None:
+    """The check that is best on average over the folds, the later of equal ones: what ``FoldsAUROC`` makes a loop keep.
+
+    None where the phase that a training ends with chooses nothing.
+    """
+    last = phase_of(histories[0][-1])
+    judged = [records for records in zip(*histories, strict=False) if _check(records)]
+    own = [i for i, records in enumerate(judged) if phase_of(records[0]) == last and "loss" in records[0]]
+    if len(own) < 2:
+        return None
+    return max(own, key=lambda i: (_check(judged[i])[0][1], i))
+
+
+def _judged(history: Sequence[Mapping[str, Any]]) -> int:
+    return len([record for record in history if "synthetic_auroc" in record])
 
 
 def _check(records: Sequence[Mapping[str, Any]]) -> list[tuple[float | None, float]]:

@@ -23,7 +23,7 @@ from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.loop import Loop
 from components.training.model import save_model
-from components.training.select import FoldsAUROC, SyntheticAUROC
+from components.training.select import FoldsAUROC, KeptChecks, SyntheticAUROC
 from components.training.settings import TrainSettings
 
 log = logging.getLogger("loupe")
@@ -38,10 +38,12 @@ def train(
     settings: TrainSettings,
     seed: int,
     folds: Sequence[Path] = (),
+    checks: Path | None = None,
 ) -> Path:
     """Train detector *name*; writes model.safetensors, settings.json and history.json to *out*.
 
-    The models of *folds* choose the epochs, where they are given, instead of the calibrate normals.
+    The models of *folds* choose the epochs, where they are given, instead of the calibrate normals. With *checks* the
+    model of each check is kept below it.
 
     An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same.
     """
@@ -56,13 +58,15 @@ def train(
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
         store = FeatureStore(features_folder(settings.store), settings.store_limit_gb)
-        select: SyntheticAUROC | FoldsAUROC
+        select: SyntheticAUROC | FoldsAUROC | KeptChecks
         if folds:
             select = FoldsAUROC([read_json(fold / "history.json") for fold in folds])
         else:
             select = SyntheticAUROC(_check_images(split, synthetic, data, store))
+        if checks:
+            select = KeptChecks(select, checks)
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
-        if isinstance(select, FoldsAUROC):
+        if not isinstance(select, SyntheticAUROC):
             select.loop = loop
         anomalous, masks = _labelled(data, split)
         images = FitImages(_images(data, _rows(split, "fit"), rules), store, seed, anomalous=anomalous, masks=masks)
