@@ -34,7 +34,7 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
         result = {
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),
-            "groups": group_tables(by_group(scores, table["group"].to_numpy()), settings),
+            "groups": _groups(scores, table["group"].to_numpy(), settings),
             "map": scale(maps),
         }
         write_json(scratch / "calibration.json", result)
@@ -79,6 +79,10 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
         "quantiles": {str(q): float(np.quantile(scores, q)) for q in QUANTILES},
         "scores": [float(s) for s in np.sort(scores)],
     }
+
+
+def _groups(scores: np.ndarray, groups: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    return group_tables(by_group(scores, groups), settings)
 
 
 def by_group(scores: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:

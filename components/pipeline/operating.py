@@ -102,7 +102,10 @@ def calibrate_any(request: PointRequest, params: Path) -> list[str]:
         bundle_of(request.target)  # raises: it is no folder
     name = str(request.target)
     done, version = set_registered(request, name, Registry(load_params(params).registry))
-    return [*done.lines(), f"{name}: version {version} is registered; `loupe promote {name} {version}` serves it"]
+    return [
+        *done.lines(),
+        f"{name}: version {version} is registered; `loupe promote {name} {version} --reason ...` serves it",
+    ]
 
 
 def _require_one_way(request: PointRequest) -> None:

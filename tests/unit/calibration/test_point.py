@@ -207,6 +207,28 @@ def test_the_card_of_another_hand_is_refused():
         moved_card("# mine", Calibration.of(values()), {})
 
 
+def test_a_registered_model_gets_a_new_version_and_the_champion_stays(bundle, tmp_path):
+    from components.registry.mlflow import Registry
+    from components.registry.settings import RegistrySettings
+
+    registry = Registry(RegistrySettings(str(tmp_path / "registry")))
+    tags = {"detector": "patchcore", "verdict": "line-1-00001"}
+    first = registry.register("line-1", bundle, {"detector": "patchcore"}, {"synthetic_auroc": 0.9}, tags)
+    registry.promote("line-1", first, ("first",), {})
+    params = tmp_path / "params.yaml"
+    params.write_text(f"data: {{}}\nviews: {{}}\nregistry: {{folder: {tmp_path / 'registry'}}}\n")
+    done = loupe("calibrate", "line-1", "--alpha", 0.3, "--params", params)
+    assert done.exit_code == 0, done.exception
+    assert "version 2 is registered; `loupe promote line-1 2" in done.output
+    assert (registry.champion("line-1"), registry.challenger("line-1")) == ("1", "2")
+    assert registry.tags("line-1", "2") == {"detector": "patchcore", operating.ORIGIN: "1"}
+    assert registry.metrics("line-1", "2") == {"synthetic_auroc": 0.9}
+    new = Bundle.open(registry.fetch("line-1", "2", tmp_path / "fetched")).calibration
+    assert new.alpha == 0.3
+    done = loupe("calibrate", "line-9", "--alpha", 0.3, "--params", params)
+    assert "line-9: is no folder, and no registered model" in str(done.exception)
+
+
 # By cost
 
 
