@@ -186,7 +186,7 @@ def test_a_joined_view_counts_the_pictures_of_all(tmp_path):
     with atomic_dir(tmp_path / "both" / "split") as scratch:
         rows = {"image_id": map(str, range(18)), "split": "calibrate", "label": "normal"}
         pd.DataFrame(rows).to_parquet(scratch / "split.parquet")
-    with pytest.raises(CalibrationError, match="18 good training pictures are too few.*add 1,"):
+    with pytest.raises(CalibrationError, match=r"18 good training pictures are too few.*add 1,"):
         Stages(params, "both", tmp_path).synthesise()
 
 
