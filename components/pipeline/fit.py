@@ -56,10 +56,10 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
     stages = _stages(request, out / "work")
-    check_folder(out, request.data, _begun, "a run of `loupe fit`")
     if finished(out, asked(request), request.data):
         return out
     stages.params.settings_of(request.detector)
+    check_folder(out, request.data, _begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
 
