@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from components.core.progress import progress
 from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
+from components.datasets.loading import rows
 from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
 from components.pictures.kept import decode
@@ -26,6 +27,22 @@ MOST = 100  # pictures that nuisances are drawn on
 SIZES = (0, 16, 32, 64, 128, 100_000)  # pixels: edges of the classes of an anomaly's extent
 ALARM = 0.95  # quantile of the calibrate normals above which a nuisance counts as an alarm
 BATCH = 8
+
+
+def told(split: Path, synthetic: Path) -> pd.DataFrame:
+    """CHECK_COLUMNS but the score: the calibrate normals, then the anomalies, as a training checks them."""
+    good, made = rows(split, "calibrate", "normal"), pd.read_parquet(synthetic / "synthetic.parquet")
+    normal = pd.DataFrame({"image_id": good["image_id"], "kind": NORMAL, "extent": np.nan})
+    return pd.concat([normal, made.rename(columns={"strategy": "kind"})[list(normal.columns)]], ignore_index=True)
+
+
+def evidence(
+    detector: Detector, scores: np.ndarray, of: pd.DataFrame, data: Path, rules: Decoding, seed: int
+) -> pd.DataFrame:
+    """CHECK_COLUMNS of a detector: its *scores* of the pictures that are ``told``, and of nuisances."""
+    names = list(of[of["kind"] == NORMAL]["image_id"])
+    found = nuisances(detector, names, [data / name for name in names], rules, seed)
+    return pd.concat([of.assign(score=scores), found], ignore_index=True)
 
 
 def nuisances(

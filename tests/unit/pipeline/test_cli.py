@@ -24,6 +24,7 @@ COMMANDS = [
     ["fit"],
     ["evaluate"],
     ["score"],
+    ["calibrate"],
     ["pipeline"],
     ["serve"],
     ["monitor"],
