@@ -22,6 +22,7 @@ CATALOGUE = {
     "fmr_net": "components.detectors.methods.fmr_net:FMRNet",
     "msfi": "components.detectors.methods.msfi:MSFI",
     "nln": "components.detectors.methods.nln:NLN",
+    "padim": "components.detectors.methods.padim:PaDiM",
     "paedid": "components.detectors.methods.paedid:PAEDID",
     "patchcore": "components.detectors.methods.patchcore:PatchCore",
     "pmb_ae": "components.detectors.methods.pmb_ae:PMBAE",

@@ -89,7 +89,7 @@ def test_detectors_as_json():
             ("evaluate", ".", "--labelled", ".", "--masks", "black"),
             "--masks is 'black'; choose one of 'auto', 'marked'",
         ),
-        (("new-detector", "padim"), "is no checkout of Loupe"),
+        (("new-detector", "spade"), "is no checkout of Loupe"),
         (("score", "nowhere", "a.png", "--out", "x.parquet"), "holds no manifest.json"),
         (("data", "add", "x", "--adapter", "mvtec"), "choose one of elpv, mtd, folder"),
     ],
