@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from components.backbones.extractor import Backbone
 from components.backbones.weights import entry
-from components.core.settings import plain
 from components.decision.bundle import Manifest
 from components.decision.calibration import Calibration
 from components.detectors.contract import Detector
@@ -12,10 +12,6 @@ from components.detectors.contract import Detector
 def model_card(detector: Detector, manifest: Manifest, known: Calibration, parity: dict[str, Any]) -> str:
     """Markdown: use, data, calibration, parity, licences, limits."""
     info, low_high = detector.info, known.interval
-    backbone = plain(detector.settings).get("backbone", {}).get("name")
-    weights = (
-        entry(backbone) if backbone else {"licence": "own", "trained_on": "this data set", "source": "trained here"}
-    )
     return f"""# {info.title} on {manifest.dataset} ({manifest.groups})
 
 **Use.** Finds what differs from the good images it was trained on. Raw score and heat map; higher = more anomalous.
@@ -32,7 +28,7 @@ It does not name the kind of defect and knows nothing of products it has not see
 | true false-alarm rate, {known.confidence:.0%} interval | {low_high[0]:.3f} to {low_high[1]:.3f} |
 | parity with torch, of the span | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e}, on \
 {" and ".join(f"{n} {side}" for side, n in parity["sides"].items())} images |{_of_edge(parity)}
-| backbone weights | {weights["source"]}; {weights["licence"]}; trained on {weights["trained_on"]} |
+| backbone weights | {_weights(detector)} |
 
 **Limits.** The false-alarm rate holds while production looks like the calibration images; watch for drift. Input is RGB
 in [0, 1] of any size; the graph resizes to {detector.size} x {detector.size} pixels, so defects smaller than a few
@@ -40,6 +36,13 @@ pixels of that picture cannot be seen.
 
 **Run it.** `python runner.py image.png` (onnxruntime, numpy, Pillow).
 """
+
+
+def _weights(detector: Detector) -> str:
+    """Source, licence and training data of every frozen network in the detector."""
+    names = dict.fromkeys(part.settings.name for part in detector.modules() if isinstance(part, Backbone))
+    said = [f"{e['source']}; {e['licence']}; trained on {e['trained_on']}" for e in map(entry, names)]
+    return "; and ".join(said) or "trained here; own; trained on this data set"
 
 
 def _of_groups(known: Calibration) -> str:

@@ -54,14 +54,14 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
         raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
-    stages = _stages(request, out / "work")
+    stages = stages_of(request, out / "work")
     settings_for(request.detector, stages.params.train.preset, request.overrides)
-    check_folder(out, request.data, _begun, "a run of `loupe fit`")
+    check_folder(out, request.data, begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
 
 
-def _begun(out: Path) -> bool:
+def begun(out: Path) -> bool:
     """A run of ours, finished or not: the same command goes on with it."""
     return any((out / name).exists() for name in ("run.json", "work"))
 
@@ -75,10 +75,11 @@ def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     for name in ("train", "calibrate", "export"):
         log.info("%s: %s", out, name)
         getattr(stages, name)(request.detector)
-    return _present(request, stages, out)
+    return present(request, stages, out)
 
 
-def _stages(request: FitRequest, work: Path) -> Stages:
+def stages_of(request: FitRequest, work: Path) -> Stages:
+    """The stages of a request, whose artefacts lie below *work*. Raises SettingsError."""
     name, sections = request.data.name, request.sections
     every = request.checkpoint_every
     params = Params(
@@ -100,7 +101,7 @@ def _stages(request: FitRequest, work: Path) -> Stages:
     return Stages(params, "run", request.data.parent)
 
 
-def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
+def present(request: FitRequest, stages: Stages, out: Path) -> Path:
     """Put what a user looks for at the top of *out*; the stages' own artefacts stay below ``work``."""
     made = stages.of(request.detector)
     for name in ("model", "bundle"):

@@ -24,7 +24,12 @@ class SyntheticAUROC:
     def __call__(self, detector: Detector) -> float:
         self.table = self.table or detector.inputs(self.check.data)
         scores = torch.cat(list(_scores(detector, self.table))).double().numpy()
-        return float(roc_auc_score(self.check.anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
+        return auroc(self.check.anomalous, scores)
+
+
+def auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
+    """Of *scores* (N,) against *anomalous* (N,) bool; what is not finite counts as the most anomalous."""
+    return float(roc_auc_score(anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
 
 
 @torch.inference_mode()
