@@ -20,6 +20,7 @@ def entry(auroc: float = 0.8, **more: object) -> dict:
         "state_mb": 21.9,
         "onnx": {"ms": 25.7, "bare_ms": 16.0, "ratio": 1.61},
         "history": history,
+        "commit": "0123abc",
         **more,
     }
 
@@ -31,4 +32,5 @@ def old_entry() -> dict:
         "seconds": {"train": 54.0, "whole fit command": 135.0},
         "peak_memory_mb": 2786,
         "history": [],
+        "commit": "0123abc+",
     }

@@ -64,6 +64,7 @@ def measured(name: str) -> dict[str, Any]:
         "overall": metrics["overall"],
         **by_group(metrics["groups"], read_json(at / "calibration" / "calibration.json")["groups"]),
         "split": metrics["split"],
+        "metric_version": metrics["metric_version"],
         "seed": seed,
         "preset": stages.params.train.preset,
         "seconds": {"train": seconds, "train CPU": busy, **{k: round(v, 1) for k, v in timing["spent"].items()}},

@@ -37,11 +37,11 @@ STORE, SIDE, STEP = cache_folder() / "features", 256, 2
 class Kept(FitImages):
     """Fit normals whose synthetic anomalies are drawn once for all variants and kept on disk."""
 
-    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> MadeAnomalies:
+    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1) -> MadeAnomalies:
         settings = replace(self.synthesis, strategies=strategies, size=size)
-        at = KEPT / "anomalies" / values_hash([self.images.key, settings, self.seed, copies, grey, identity()])[:24]
+        at = KEPT / "anomalies" / values_hash([self.images.key, settings, self.seed, copies, identity()])[:24]
         if not at.exists():
-            made = draw_anomalies(self.images, settings, self.seed, copies, grey)
+            made = draw_anomalies(self.images, settings, self.seed, copies)
             with atomic_dir(at) as scratch:
                 np.save(scratch / "pixels.npy", made.drawn)
                 np.save(scratch / "masks.npy", made.marked)
@@ -94,14 +94,15 @@ class View:
     def made(self) -> tuple[StoredImages, np.ndarray]:
         """The synthetic anomalies of ``check``, and their masks (N, SIDE / STEP, SIDE / STEP) bool."""
         names = pd.read_parquet(self.synthetic / "synthetic.parquet")["mask"]
-        drawn = [truth(self.synthetic, name) for name in names]
+        rules = read_decoding(self.split)
+        drawn = [truth(self.synthetic, name, rules=rules) for name in names]
         masks = np.stack([at_size(mask, SIDE)[::STEP, ::STEP] for mask in drawn if mask is not None])
         return StoredImages(self._made(), self.store), masks
 
     def _made(self) -> FileImages:
         names = pd.read_parquet(self.synthetic / "synthetic.parquet")["image_id"]
         paths = tuple(self.synthetic / name for name in names)
-        return FileImages(paths, tuple(map(file_hash, paths)))
+        return FileImages(paths, tuple(map(file_hash, paths)), read_decoding(self.split))
 
     def labels(self) -> np.ndarray:
         """(N,) bool, True where anomalous."""

@@ -106,7 +106,10 @@ def measured(name: str, found: Results | None = None) -> str:
     own = {key: entry for key, entry in (found or stored(FIT)).items() if named(key)[1] == name}
     if not own:
         return "## Measured here\nNot measured yet.\n"
-    about = "Preset `cpu`, test split, one thread ([benchmarks](../../benchmarks/README.md))."
+    about = (
+        "Preset `cpu`, test split, one thread ([benchmarks](../../benchmarks/README.md)); what the marks mean stands\n"
+        "[with the tables](../../benchmarks/results/fit.md)."
+    )
     parts = ["## Measured here\n" + about, _own(HEAD, rows(own), COST)]
     if several := seed_rows(own):
         parts += ["Over seeds, mean and smallest to largest:", _own(SEEDS_HEAD, several, PIXELS)]

@@ -44,7 +44,7 @@ RESULTS = kept.RESULTS / "synthesis.json"
 TABLE = RESULTS.with_suffix(".md")
 PAGE = Path("docs/synthesis.md")
 MARKER = "<!-- Below this line: loupe bench synthesis -->"
-SETTINGS = SynthesisSettings()
+SETTINGS = SynthesisSettings(size=256)
 PER_VIEW, SHOWN, CELL, NAMES = 16, 2, 96, 112  # normals measured and shown of each view; pixels of a cell, of the names
 GREYS = 20
 FEWEST = 3  # detectors below which no correlation is told

@@ -1,4 +1,4 @@
-"""A timm network, frozen, cut behind the last tap, with resizing and normalising in front."""
+"""A timm network, frozen, cut behind the last tap, with normalising in front."""
 
 import copy
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from components.backbones.weights import entry, load_into
 from components.core.artefacts import values_hash
-from components.pictures.imaging import resize
 
 Known = dict[tuple[int, int, int], tuple[Tensor, list[Tensor]]]
 KNOWN: ContextVar[Known | None] = ContextVar("known", default=None)
@@ -43,7 +42,9 @@ class BackboneSettings:
 
 
 class Backbone(nn.Module):
-    """Frozen features: images (B, 3, H, W) in [0, 1] -> one (B, C, h, w) per tap; BatchNorm is never updated.
+    """Frozen features: images (B, 3, size, size) in [0, 1] -> one (B, C, h, w) per tap; BatchNorm is never updated.
+
+    Images of another size are refused: who resizes twice sees other pixels than who resizes once.
 
     *pretrained* is False when a saved detector is loaded: its weights come with the detector then.
     """
@@ -107,8 +108,10 @@ class Backbone(nn.Module):
         return other
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] at its size and in the range the network was trained on."""
-        return (resize(images, self.settings.size) - self.mean) / self.std
+        """Images (B, 3, size, size) in [0, 1] in the range the network was trained on. Raises ValueError."""
+        if images.shape[-2:] != (self.settings.size, self.settings.size):
+            raise ValueError(f"images of {tuple(images.shape[-2:])} pixels; resize them once, to {self.settings.size}")
+        return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self._maps(images)

@@ -59,10 +59,16 @@ class ScoreRecord(Scored):
 # One row per answered request of the service or file of the inbox. `taken_at` is the camera's time if it was told,
 # `scored_at` the service's; `image_uri` is the image's key in the object store.
 LOG_COLUMNS = ("record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri")
-# One row per click of a reviewer; the last one on a record counts. `verdict` is defect, false_alarm or withdrawn.
-LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "verdict", "reviewer")
+# One row per click of a reviewer; the last one on a record counts. `label` is defect, false_alarm or withdrawn.
+LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "label", "reviewer")
+FORMER = {"verdict": "label"}  # what older versions called a column of LABEL_COLUMNS
 # One row per synthetic anomaly; `image_id` and `mask` are paths below the synthesis artefact.
 SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area", "seed")
+
+
+def of_today(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the score log or the labels that any version wrote, with the names of today."""
+    return {FORMER.get(name, name): value for name, value in row.items()}
 
 
 def phase_of(record: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ Every settings class of the project is a frozen dataclass; ``build`` is the one 
 
 import dataclasses
 import difflib
+import logging
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -12,13 +13,16 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from components.core.errors import SettingsError
 
 T = TypeVar("T")
+log = logging.getLogger("loupe")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build the settings class *cls*; keys that are absent keep their defaults.
 
+    A key that *cls* names in ``RETIRED``, with the reason, is left out with a warning: files of older versions load.
     *where* prefixes each message, for example ``params.yaml: split``. Raises SettingsError.
     """
+    values = _without_retired(cls, values, where)
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
     for key in values:
@@ -29,6 +33,13 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
         if required and name not in values:
             raise SettingsError(f"{where}.{name} is missing; add it")
     return cls(**{k: convert(v, hints[k], f"{where}.{k}") for k, v in values.items()})
+
+
+def _without_retired(cls: type, values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    retired: Mapping[str, str] = getattr(cls, "RETIRED", {})
+    for key in retired.keys() & values.keys():
+        log.warning("%s.%s is no setting any more and has no effect: %s", where, key, retired[key])
+    return {key: value for key, value in values.items() if key not in retired}
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:

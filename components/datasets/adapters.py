@@ -111,6 +111,13 @@ def bsdata_read(root: Path, naming: Naming = DEFAULT) -> Listed:
     return Listed(rows, listed.notes)
 
 
+def kolektor_read(root: Path, naming: Naming = DEFAULT) -> Listed:
+    """KolektorSDD in MVTec layout: the item, eight pictures of one part, is the group; files are ITEM_PART.jpg."""
+    listed = read_folder(root, naming)
+    rows = [replace(row, group=Path(row.image_id).stem.partition("_")[0]) for row in listed.rows]
+    return Listed(rows, listed.notes)
+
+
 ADAPTERS: dict[str, Adapter] = {
     "elpv": Adapter(elpv_rows, "images CC BY-NC-SA 4.0, package code Apache-2.0", elpv_fetch),
     "mtd": Adapter(mtd_rows, "none stated; cite Huang, Qiu, Yuan (2020)"),
@@ -119,6 +126,11 @@ ADAPTERS: dict[str, Adapter] = {
         lambda root: bsdata_read(root).rows,
         "CC BY-SA 4.0; cite Schlagenhauf, Landwehr, Fleischer (2021)",
         read=bsdata_read,
+    ),
+    "kolektor_sdd": Adapter(
+        lambda root: kolektor_read(root).rows,
+        "CC BY-NC-SA 4.0; cite Tabernik, Šela, Skvarč, Skočaj (2019)",
+        read=kolektor_read,
     ),
     "collected": Adapter(collected_rows, "that of the data sets it was collected from"),
 }

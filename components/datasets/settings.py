@@ -51,9 +51,13 @@ class ValidationSettings:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """*calibrate_share* of the training normals is held out; *likeness* says when two pictures are one exposure."""
+    """*calibrate_share* of the training normals is held out; *likeness* says when two pictures are one exposure.
+
+    *together* ``group``: the pictures of a group stay on one side, as several pictures of one part should.
+    """
 
     groups: tuple[str, ...] | None = None
     calibrate_share: float = 0.2
+    together: Literal["picture", "group"] = "picture"
     likeness: float = 0.25  # correlation of the noise from which two pictures may be one exposure; docs/data.md
     labelled: int = 0  # anomalous images with a mask that move from test to fit, for detectors that learn from some

@@ -105,7 +105,8 @@ def _chosen(table: pd.DataFrame, settings: SplitSettings, validated: Path) -> pd
 def _side(row, settings: SplitSettings) -> str:  # type: ignore[no-untyped-def]
     if row.role == "test":
         return "test"
-    return "calibrate" if _share(row.image_id) < settings.calibrate_share else "fit"
+    drawn = row.group if settings.together == "group" else row.image_id
+    return "calibrate" if _share(drawn) < settings.calibrate_share else "fit"
 
 
 def _share(image_id: str) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
-from components.pictures.imaging import resize
+from components.pictures.imaging import at_sizes
 
 
 class Scores(NamedTuple):
@@ -96,10 +96,10 @@ class Anomalies(Images, Protocol):
 class TrainingData(Images, Protocol):
     """The fit normals."""
 
-    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> Anomalies:
-        """*copies* synthetic anomalies on every fit normal, at *size* pixels.
+    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1) -> Anomalies:
+        """*copies* synthetic anomalies on every fit normal, drawn at *size* pixels.
 
-        With *grey* an anomaly on an image without colour gets none. Strategy ``extended`` varies what ``labelled`` has.
+        Strategy ``extended`` varies what ``labelled`` has.
         """
         ...
 
@@ -207,7 +207,12 @@ class Detector(nn.Module, ABC):
     @property
     @abstractmethod
     def size(self) -> int:
-        """Side in pixels of the square the images are resized to."""
+        """Side in pixels of the square the images are resized to, and of the maps."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of all the squares it looks at: each is made from the picture itself, none from another."""
+        return (self.size,)
 
     @abstractmethod
     def phases(self, data: TrainingData) -> Iterable[Phase]:
@@ -217,9 +222,13 @@ class Detector(nn.Module, ABC):
         """What ``score`` needs of *data*, from the store where that is possible."""
         return data.pixels(self.size)
 
-    def prepare(self, images: Tensor) -> Any:
-        """What ``score`` needs of *images*: one draw of ``inputs``."""
-        return resize(images, self.size)
+    def prepare(self, pictures: Sequence[Tensor]) -> Any:
+        """What ``score`` needs of images, one draw of ``inputs``; *pictures* are the images at each of ``sizes``."""
+        return pictures[0]
+
+    def prepared(self, images: Tensor) -> Any:
+        """What ``score`` needs of *images*, (B, 3, H, W) of any size."""
+        return self.prepare(at_sizes(images, self.sizes))
 
     @abstractmethod
     def score(self, inputs: Any, size: tuple[int, int]) -> Scores:
@@ -227,7 +236,7 @@ class Detector(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> Scores:
         """images: (B, 3, H, W) float32 in [0, 1], RGB, of any size."""
-        return self.score(self.prepare(images), (images.shape[-2], images.shape[-1]))
+        return self.score(self.prepared(images), (images.shape[-2], images.shape[-1]))
 
 
 @runtime_checkable
@@ -270,5 +279,5 @@ class FeatureDetector(BackboneDetector):
     def inputs(self, data: Images) -> Table:
         return data.features(self.backbone)
 
-    def prepare(self, images: Tensor) -> list[Tensor]:
-        return list(self.backbone(images))
+    def prepare(self, pictures: Sequence[Tensor]) -> list[Tensor]:
+        return list(self.backbone(pictures[0]))

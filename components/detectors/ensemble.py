@@ -83,6 +83,11 @@ class Ensemble(Detector):
     def size(self) -> int:
         return self.settings.size
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Those of all members, each once."""
+        return tuple(dict.fromkeys(size for member in self._detectors() for size in member.sizes))
+
     def phases(self, data: TrainingData) -> Iterable[Phase]:  # noqa: ARG002
         """None: its members have learned."""
         return ()
@@ -90,10 +95,11 @@ class Ensemble(Detector):
     def inputs(self, data: Images) -> Table:
         return Together(*(member.inputs(data) for member in self._detectors()))
 
-    def prepare(self, images: Tensor) -> tuple[Any, ...]:
-        """What each member needs of *images*, every shared network run once for each size."""
+    def prepare(self, pictures: Sequence[Tensor]) -> tuple[Any, ...]:
+        """What each member needs, every shared network run once for each size; *pictures*: at each of ``sizes``."""
+        at = dict(zip(self.sizes, pictures, strict=True))
         with computing_once():
-            return tuple(member.prepare(images) for member in self._detectors())
+            return tuple(member.prepare([at[size] for size in member.sizes]) for member in self._detectors())
 
     def score(self, inputs: Sequence[Any], size: tuple[int, int]) -> Scores:
         found = [member.score(own, size) for member, own in zip(self._detectors(), inputs, strict=True)]

@@ -31,8 +31,8 @@ It does not name the kind of defect and knows nothing of products it has not see
 | backbone weights | {_weights(detector)} |
 
 **Limits.** The false-alarm rate holds while production looks like the calibration images; watch for drift. Input is RGB
-in [0, 1] of any size; the graph resizes to {detector.size} x {detector.size} pixels, so defects smaller than a few
-pixels of that picture cannot be seen.
+in [0, 1] of any size; the graph resizes to {_sizes(detector)} pixels, so defects smaller
+than a few pixels of the largest of these cannot be seen.
 
 **Run it.** `python runner.py image.png` (onnxruntime, numpy, Pillow).
 """
@@ -43,6 +43,10 @@ def _weights(detector: Detector) -> str:
     names = dict.fromkeys(part.settings.name for part in detector.modules() if isinstance(part, Backbone))
     said = [f"{e['source']}; {e['licence']}; trained on {e['trained_on']}" for e in map(entry, names)]
     return "; and ".join(said) or "trained here; own; trained on this data set"
+
+
+def _sizes(detector: Detector) -> str:
+    return " and ".join(f"{size} x {size}" for size in dict.fromkeys(detector.sizes))
 
 
 def _of_groups(known: Calibration) -> str:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from components.calibration.exits import Scored, exits
 from components.calibration.settings import CascadeSettings
@@ -17,8 +16,6 @@ from components.datasets.loading import read_decoding, rows
 from components.decision.batch import tensor
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits, early
-from components.detectors.contract import Detector, Scores
-from components.export.embedding import described
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
 
@@ -36,10 +33,10 @@ class Grouped(NamedTuple):
 def calibrating(split: Path, data: Path, synthetic: Path) -> tuple[Grouped, Grouped]:
     """The calibrate normals, and the synthetic anomalies on them."""
     table, made = rows(split, "calibrate", "normal"), pd.read_parquet(synthetic / "synthetic.parquet")
-    group_of = table.set_index("image_id")["group"]
+    group_of, rules = table.set_index("image_id")["group"], read_decoding(split)
     return (
-        Grouped([data / name for name in table["image_id"]], table["group"].to_numpy(), read_decoding(split)),
-        Grouped([synthetic / name for name in made["image_id"]], group_of[made["origin"]].to_numpy()),
+        Grouped([data / name for name in table["image_id"]], table["group"].to_numpy(), rules),
+        Grouped([synthetic / name for name in made["image_id"]], group_of[made["origin"]].to_numpy(), rules),
     )
 
 
@@ -58,11 +55,6 @@ def write_exits(
     )
     log.info(message, 100 * leave["normals"], 100 * (leave["found_synthetic"] or 0), leave["of"])
     return stands
-
-
-def early_answer(detector: Detector, images: Tensor) -> Scores:
-    """What edge.onnx must answer to *images*, from torch."""
-    return described(detector, images, early=True)[0]
 
 
 def exit_of(exits: Exits, scores: np.ndarray, groups: list[str]) -> list[str | None]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from components.core.progress import progress
 from components.detectors.contract import Detector, Early, Scores
 from components.pictures.decoding import DEFAULT, Decoding
-from components.pictures.imaging import load
+from components.pictures.imaging import load_batch
 
 SIZE = 16
 GRID = 8  # side of the pooled picture that describes images to a detector without a backbone
@@ -24,9 +24,13 @@ BATCH = 16
 
 def described(detector: Detector, images: Tensor, early: bool = False) -> tuple[Scores, Tensor]:
     """Scores, or the early answer, and descriptor (B, D) with the backbone run once."""
-    inputs, size = detector.prepare(images), (images.shape[-2], images.shape[-1])
-    scores = detector.edge(inputs, size) if early and isinstance(detector, Early) else detector.score(inputs, size)
-    return scores, descriptor(inputs)
+    inputs = detector.prepared(images)
+    return answer(detector, inputs, (images.shape[-2], images.shape[-1]), early), descriptor(inputs)
+
+
+def answer(detector: Detector, inputs: Any, size: tuple[int, int], early: bool = False) -> Scores:
+    """Scores of one draw of inputs, or the early answer to them; the map comes at *size* (H, W)."""
+    return detector.edge(inputs, size) if early and isinstance(detector, Early) else detector.score(inputs, size)
 
 
 def descriptor(inputs: Any) -> Tensor:
@@ -93,5 +97,5 @@ def descriptors(detector: Detector, paths: Sequence[Path], rules: Decoding = DEF
 
 def _described_files(detector: Detector, paths: Sequence[Path], rules: Decoding) -> Iterator[Tensor]:
     for start in progress(range(0, len(paths), BATCH), f"describing {len(paths)} good images"):
-        images = torch.stack([load(path, detector.size, rules) for path in paths[start : start + BATCH]])
-        yield descriptor(detector.prepare(images))
+        pictures = load_batch(paths[start : start + BATCH], detector.sizes, rules)
+        yield descriptor(detector.prepare(pictures))

@@ -2,12 +2,14 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from components.core.artefacts import file_hash, read_json, recorded, tree_hash, write_json
@@ -17,15 +19,16 @@ from components.datasets.loading import read_decoding, read_split, rows
 from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits
-from components.detectors.contract import Detector, Early
+from components.detectors.contract import Detector, Early, Scores
 from components.export.card import model_card
-from components.export.edge import Grouped, calibrating, early_answer, exit_of, write_exits
-from components.export.embedding import Described, descriptors
+from components.export.edge import Grouped, calibrating, exit_of, write_exits
+from components.export.embedding import Described, answer, descriptors
 from components.export.graph import write_graph
-from components.export.parity import Decide, Scorer, compare
+from components.export.parity import Decide, compare
 from components.export.reference import write_reference
 from components.export.settings import ExportSettings
-from components.training.model import load_model
+from components.pictures.decoding import Decoding
+from components.training.model import inputs_of, load_model
 
 log = logging.getLogger("loupe")
 T = TypeVar("T")
@@ -85,7 +88,7 @@ class Graphs:
     def full(self, out: Path) -> dict[str, Any]:
         """model.onnx and its parity. Raises ParityError."""
         self._write("model.onnx", Described(self.detector, self.seen), {})
-        parity = self._parity(self.detector, "model.onnx", lambda scores, groups: self.known.decide(scores, groups)[1])
+        parity = self._parity("model.onnx", lambda scores, groups: self.known.decide(scores, groups)[1])
         counts = self.compared["split"].value_counts().sort_index()
         parity["sides"] = {str(side): int(n) for side, n in counts.items()}
         return _gate(parity, self.settings, out)
@@ -95,19 +98,26 @@ class Graphs:
         self._write("edge.onnx", Described(self.detector, self.seen, early=True), {"graph": "edge"})
         stands = write_exits(self.folder, self.known, self.settings.cascade, normals, made)
         ways = partial(exit_of, Exits.of(stands))
-        parity = _gate(
-            self._parity(partial(early_answer, self.detector), "edge.onnx", ways), self.settings, out, "edge graph"
-        )
+        parity = _gate(self._parity("edge.onnx", ways, early=True), self.settings, out, "edge graph")
         return {**parity, "leave": stands["leave"]}
 
     def _write(self, name: str, described: Described, more: dict[str, str]) -> None:
         metadata = {k: str(v) for k, v in _identity(self.manifest, self.known).items()} | more
         write_graph(described.eval(), self.folder / name, self.settings.opset, metadata)
 
-    def _parity(self, answer: Scorer, graph: str, decisions: Decide) -> dict[str, Any]:
+    def _parity(self, graph: str, decisions: Decide, early: bool = False) -> dict[str, Any]:
         names, groups, paths = (list(self.compared[column]) for column in ("image_id", "group", "path"))
         tolerance, rules = self.settings.tolerance, self.manifest.decoding
-        return compare(answer, self.folder / graph, paths, names, decisions, groups, tolerance, rules)
+        scorer = partial(from_files, self.detector, rules, early)
+        return compare(scorer, self.folder / graph, paths, names, decisions, groups, tolerance, rules)
+
+
+@torch.inference_mode()
+def from_files(
+    detector: Detector, rules: Decoding, early: bool, paths: Sequence[Path], size: tuple[int, int]
+) -> Scores:
+    """What the detector, or its early answer, says of image files as calibration sees them; maps at *size* (H, W)."""
+    return answer(detector, inputs_of(detector, paths, rules), size, early)
 
 
 def write_runner(out: Path) -> None:

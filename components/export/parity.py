@@ -1,26 +1,35 @@
 """The parity gate: the graph must score real images as the trained detector does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from components.core.progress import progress
 from components.core.runtime import session
+from components.decision.batch import tensor
 from components.decision.conformal import span
 from components.detectors.contract import Scores
 from components.pictures.decoding import DEFAULT, Decoding
-from components.pictures.imaging import to_tensor
 from components.pictures.kept import decode
 
-Scorer = Callable[[torch.Tensor], Scores]
+Scorer = Callable[[Sequence[Path], tuple[int, int]], Scores]
 Decide = Callable[[np.ndarray, list[str]], list[Any]]
 
 
+class Pair(NamedTuple):
+    """Scores (B,) of the detector and of the graph, the largest difference of their maps, the range of the map."""
+
+    ours: np.ndarray
+    theirs: np.ndarray
+    apart: float
+    low: float
+    high: float
+
+
 def compare(
-    answer: Scorer,
+    scorer: Scorer,
     graph: Path,
     paths: list[Path],
     names: list[str],
@@ -29,22 +38,20 @@ def compare(
     tolerance: float,
     rules: Decoding = DEFAULT,
 ) -> dict[str, Any]:
-    """Scores, maps and decisions of both on whole files and one batch; differences relative to the span of values.
+    """Scores, maps and decisions of both, each from the files' bytes in its own way; differences relative to the span.
 
-    *answer* is the detector, or its early answer; *decisions* tells what scores and the groups of their images come to.
-    Decisions agree too where a score lies so near to the threshold that *tolerance* of the span decides.
+    *scorer* is the detector, or its early answer, on files as calibration reads them, with maps at a given size; the
+    graph gets what the line decodes, without torch. *decisions* tells what scores and the groups of their images come
+    to. Decisions agree too where a score lies so near to the threshold that *tolerance* of the span decides.
     """
     opened = session(graph)
-    images = (to_tensor(decode(path, rules=rules))[None] for path in progress(paths, "parity"))
-    pairs = [_both(answer, opened, image) for image in images]
-    first = to_tensor(decode(paths[0], rules=rules))
-    batch = torch.stack([first, first.flip(2)])
-    pairs.append(_both(answer, opened, batch))
+    batch = [0, _alike(paths, rules)]
+    pairs = [_both(scorer, opened, [path], rules) for path in progress(paths, "parity")]
+    pairs.append(_both(scorer, opened, [paths[i] for i in batch], rules))
     ours, theirs = (np.concatenate([pair[k] for pair in pairs]).astype(np.float64) for k in (0, 1))
-    spans = {"score": span(ours), "map": span(np.array([limit for pair in pairs for limit in pair[3:]]))}
-    map_errors = np.array([pair[2] for pair in pairs]) / spans["map"]
+    spans = {"score": span(ours), "map": span(np.array([limit for pair in pairs for limit in (pair.low, pair.high)]))}
     errors = np.abs(ours - theirs) / spans["score"]
-    known = [*groups, groups[0], groups[0]]  # the batch is the first image twice
+    known = [*groups, *(groups[i] for i in batch)]
     slack = tolerance * spans["score"]
     allowed = zip(*(decisions(ours + step, known) for step in (-slack, 0, slack)), strict=True)
     agree = [theirs_is in ours_is for theirs_is, ours_is in zip(decisions(theirs, known), allowed, strict=True)]
@@ -53,15 +60,21 @@ def compare(
         "span": spans,
         "provider": "CPUExecutionProvider",
         "score_error": float(errors.max()),
-        "map_error": float(map_errors.max()),
+        "map_error": max(pair.apart for pair in pairs) / spans["map"],
         "decision_agreement": float(np.mean(agree)),
         "worst_image": names[int(np.argmax(errors[: len(names)]))],
     }
 
 
-@torch.inference_mode()
-def _both(answer: Scorer, opened: Any, images: torch.Tensor) -> tuple[np.ndarray, np.ndarray, float, float, float]:
-    mine = answer(images)
-    score, heat = opened.run(["score", "map"], {"image": images.numpy()})
+def _alike(paths: list[Path], rules: Decoding) -> int:
+    """The last picture as large as the first, for a batch of two; the first itself where there is none."""
+    shape = decode(paths[0], rules=rules).shape
+    return next((i for i in reversed(range(len(paths))) if decode(paths[i], rules=rules).shape == shape), 0)
+
+
+def _both(scorer: Scorer, opened: Any, paths: list[Path], rules: Decoding) -> Pair:
+    images = np.stack([tensor(decode(path, rules=rules)) for path in paths])
+    mine = scorer(paths, (images.shape[2], images.shape[3]))
+    score, heat = opened.run(["score", "map"], {"image": images})
     own = mine.map.numpy()
-    return mine.image.numpy(), score, float(np.abs(own - heat).max()), float(own.min()), float(own.max())
+    return Pair(mine.image.numpy(), score, float(np.abs(own - heat).max()), float(own.min()), float(own.max()))

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -29,11 +29,15 @@ FOLDERS = ("leaderboard", "retrain")  # below artefacts, beside those of the vie
 
 @dataclass(frozen=True)
 class View:
-    """What a detector is trained on: a data set, some of its groups, or other views joined."""
+    """What a detector is trained on: a data set, some of its groups, or other views joined.
+
+    *together* is ``split.together`` of this view.
+    """
 
     data: str = ""
     groups: tuple[str, ...] | None = None
     views: tuple[str, ...] = ()
+    together: Literal["picture", "group"] | None = None
 
 
 @dataclass(frozen=True)

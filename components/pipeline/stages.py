@@ -72,7 +72,8 @@ class Stages:
         if self.members:
             parts = {m.view: (m.folder / "split", m.data.relative_to(self.data)) for m in self.members}
             return join(parts, self.folder / "split", self.view)
-        settings = replace(self.params.split, groups=self.params.view(self.view).groups)
+        view, known = self.params.view(self.view), self.params.split
+        settings = replace(known, groups=view.groups, together=view.together or known.together)
         return split(self.shared / "validation", self.data, self.folder / "split", settings)
 
     def synthesise(self) -> Path:

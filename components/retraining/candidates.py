@@ -101,7 +101,7 @@ def _fetch(store: Store, record: Record, out: Path, rules: Decoding) -> Record |
 
 def _review(pool: pd.DataFrame, labels: dict[str, Record]) -> pd.DataFrame:
     """A label on any record of a picture is a label on the picture."""
-    by_picture = {label["sha256"]: label["verdict"] for label in labels.values()}
+    by_picture = {label["sha256"]: label["label"] for label in labels.values()}
     meaning = {"defect": "defect", "false_alarm": "normal"}
     return pool.assign(review=[meaning.get(by_picture.get(s, ""), "none") for s in pool["sha256"]])
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
+from components.core.records import of_today
 from components.scorelog import table
 from components.scorelog.table import Record
 from components.storage import Store
 
-VERDICTS = ("defect", "false_alarm", "withdrawn")
+GIVEN = ("defect", "false_alarm", "withdrawn")
 
 
 def read_labels(store: Store, pending: Sequence[Record] = ()) -> dict[str, Record]:
     """The last label of each record, from the store and from what is *pending* on local disk."""
-    found = list(pending)
+    found = [of_today(record) for record in pending]
     for source in table.sources(store, table.LABELS):
         found += table.newest_first(store, table.LABELS, source)
     return {label["record_id"]: label for label in sorted(found, key=lambda label: label["labelled_at"])}

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from components.core.errors import DataError, StorageError
 from components.core.filenames import hidden
-from components.core.records import LABEL_COLUMNS, LOG_COLUMNS
+from components.core.records import LABEL_COLUMNS, LOG_COLUMNS, of_today
 from components.storage import Store
 
 SCORES, LABELS = "scores", "labels"
@@ -73,7 +73,8 @@ def write(store: Store, table: str, name: str, records: Sequence[Record]) -> lis
 
 
 def _rows(table: str, rows: Sequence[Record]) -> pa.Table:
-    return pa.Table.from_pylist([{k: row.get(k) for k in COLUMNS[table]} for row in rows], _schema(table))
+    records = [{k: row.get(k) for k in COLUMNS[table]} for row in map(of_today, rows)]
+    return pa.Table.from_pylist(records, _schema(table))
 
 
 def _encode(table: str, rows: Sequence[Record], replaces: Sequence[str] = ()) -> bytes:
@@ -90,7 +91,7 @@ def _load(store: Store, folder: str) -> tuple[dict[str, list[Record]], set[str]]
         if hidden(key.removeprefix(folder)) or not key.endswith(ENDING):
             continue  # what a system or a person has left there
         content = pq.read_table(io.BytesIO(store.get(key)))
-        rows[key.removeprefix(folder)] = content.to_pylist()
+        rows[key.removeprefix(folder)] = [of_today(row) for row in content.to_pylist()]
         replaced |= set(json.loads((content.schema.metadata or {}).get(REPLACES, b"[]")))
     return rows, replaced
 

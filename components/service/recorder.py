@@ -10,7 +10,7 @@ from pathlib import Path
 from components.core.artefacts import write_flushed
 from components.core.errors import RequestError, StorageError
 from components.scorelog import table
-from components.scorelog.labels import VERDICTS, read_labels
+from components.scorelog.labels import GIVEN, read_labels
 from components.scorelog.shipper import Shipper, image_key
 from components.scorelog.spool import Spool
 from components.scorelog.table import Record
@@ -71,13 +71,13 @@ class Recorder:
         with self._lock:
             self.recent.extend(map(_shown, records))
 
-    def label(self, record_id: str, verdict: str, reviewer: str, at: datetime) -> Record:
+    def label(self, record_id: str, given: str, reviewer: str, at: datetime) -> Record:
         """Store a reviewer's click on a recent record. Raises RequestError."""
-        if verdict not in VERDICTS:
-            raise RequestError(422, f"verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
+        if given not in GIVEN:
+            raise RequestError(422, f"label {given!r}: choose one of {', '.join(GIVEN)}")
         record = self.find(record_id)
         label = {k: record[k] for k in ("record_id", "source", "image_id", "sha256")}
-        label |= {"labelled_at": at.isoformat(), "verdict": verdict, "reviewer": reviewer}
+        label |= {"labelled_at": at.isoformat(), "label": given, "reviewer": reviewer}
         self.spools[table.LABELS].append([label])
         self.labels[record_id] = label
         return label
@@ -90,12 +90,12 @@ class Recorder:
         raise RequestError(404, f"record {record_id!r}: not among the latest {self.recent.maxlen} images")
 
     def select(self, decision: str | None, source: str | None, limit: int) -> list[Record]:
-        """The latest records first, with their verdicts."""
+        """The latest records first, with their labels."""
         with self._lock:
             rows = [
                 r for r in reversed(self.recent) if decision in (None, r["decision"]) and source in (None, r["source"])
             ]
-        return [{**row, "verdict": self.labels.get(row["record_id"], {}).get("verdict")} for row in rows[:limit]]
+        return [{**row, "label": self.labels.get(row["record_id"], {}).get("label")} for row in rows[:limit]]
 
     def image(self, record_id: str) -> bytes:
         """The bytes of a recent image, from local disk or the store."""

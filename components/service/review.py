@@ -6,21 +6,22 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from components.service import documents
 from components.service.answers import Service, overlay_of
 from components.service.filing import NAME_BYTES
 
-LISTED = (*documents.RESULT, "source", "scored_at", "verdict")
+LISTED = (*documents.RESULT, "source", "scored_at", "label")
 RecordId = Annotated[str, Field(max_length=64)]
 
 
 class Label(BaseModel):
     """A reviewer's click."""
 
-    verdict: Literal["defect", "false_alarm", "withdrawn"]
+    # Programs of sites may still send it by its former name.
+    label: Literal["defect", "false_alarm", "withdrawn"] = Field(validation_alias=AliasChoices("label", "verdict"))
     reviewer: str = Field("", max_length=100)
 
 
@@ -44,7 +45,7 @@ def add_review(app: FastAPI, service: Service, check: Callable[[Request], None])
         source: Annotated[str | None, Query(max_length=NAME_BYTES)] = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 60,
     ) -> dict[str, Any]:
-        """The latest images, newest first, with the reviewers' verdicts."""
+        """The latest images, newest first, with the reviewers' labels."""
         rows = service.recorder.select(decision, source, limit)
         sources = sorted({row["source"] for row in service.recorder.select(None, None, 1000)})
         return {"records": [{k: row.get(k) for k in LISTED} for row in rows], "sources": sources}
@@ -75,4 +76,4 @@ def add_review(app: FastAPI, service: Service, check: Callable[[Request], None])
     async def label(record_id: RecordId, body: Label) -> dict[str, Any]:
         """Say whether the image shows a real defect or was a false alarm; feeds retraining."""
         at = service.clock()
-        return await run_in_threadpool(service.recorder.label, record_id, body.verdict, body.reviewer, at)
+        return await run_in_threadpool(service.recorder.label, record_id, body.label, body.reviewer, at)

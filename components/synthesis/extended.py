@@ -12,6 +12,7 @@ from scipy.ndimage import find_objects, label, map_coordinates
 
 from components.core.errors import DataError
 from components.synthesis.blending import Synthetic, made
+from components.synthesis.colour import colour_of, within_colour
 from components.synthesis.foreground import foreground
 from components.synthesis.settings import SynthesisSettings
 
@@ -27,13 +28,15 @@ def extended(
 ) -> Synthetic:
     """The region *mask* (bool (H, W)) of *defect* on the normal *image*, opaque, on the product; all of one shape.
 
-    Drawn again until the least area of the settings shows, or half of the region where it is smaller. Raises DataError.
+    It gets no more colour than *image* has. Drawn again until the least area of the settings shows, or half of the
+    region where it is smaller. Raises DataError.
     """
     least = min(settings.area[0], mask.mean() / 2)
-    where = foreground(image)
+    where, colour = foreground(image), colour_of(image)
     for _ in range(TRIES if mask.any() else 0):
         content, region = placed(*changed(defect, mask, rng), where, rng)
-        result = made(image, np.where(region[..., None], content, image), 1.0)
+        pasted = made(image, np.where(region[..., None], content, image), 1.0)
+        result = within_colour(image, pasted, colour)
         if result.area >= least and result.mask.any():
             return result
     raise DataError("extended: the mask is empty or its region shows nowhere on the normal image; give another one")

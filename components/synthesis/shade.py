@@ -29,15 +29,20 @@ SEEN = 8.0  # grey levels of mean change from which on the area can be seen
 
 def shade(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:  # noqa: ARG001
     """Another brightness, another roughness and, every other time, detail from elsewhere in the image."""
-    strength, product = float(rng.uniform(*STRENGTH)), foreground(image)
-    area = _area(image.shape[:2], rng) & (product | (product.mean() < SMALL))
+    strength, area = float(rng.uniform(*STRENGTH)), wide_area(image, rng)
     if not area.any():
         return unchanged(image, strength)
     sigma = np.exp(rng.uniform(*np.log(EDGE))) * image.shape[0] / 256
     weight = gaussian_filter(area.astype(np.float32), sigma, truncate=2.0)
-    result = dissolve(image, _finish(image, rng), strength * np.where(weight > FAINT, weight, 0))
+    result = dissolve(image, finish(image, rng), strength * np.where(weight > FAINT, weight, 0))
     change = np.abs(result[area].astype(int) - image[area]).mean()
     return made(image, result, strength) if change >= SEEN else unchanged(image, strength)
+
+
+def wide_area(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Bool (H, W): what of a wide area lies on the product; may be empty."""
+    product = foreground(image)
+    return _area(image.shape[:2], rng) & (product | (product.mean() < SMALL))
 
 
 def _area(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -50,7 +55,7 @@ def _area(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return masks.patch(shape, 2 * share, np.exp(rng.uniform(0, np.log(ASPECT))), angle, rng)
 
 
-def _finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """float32 (H, W, 3): the image with its own or moved detail, that weaker or stronger, all darker or brighter."""
     detailed = sources.moved(image, rng) if rng.random() < 0.5 else image
     fine = detailed - _coarse(detailed)

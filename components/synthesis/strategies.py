@@ -1,10 +1,14 @@
 """Every strategy by its name. Each makes an anomaly of a mask, a source and a blend; the mask is what changed."""
 
+from collections.abc import Sequence
+
+from components.core.errors import SettingsError
 from components.synthesis.artificial import line_defect, spot_defect, texture_defect
 from components.synthesis.blending import Strategy, Synthetic, blend
 from components.synthesis.confetti import confetti
 from components.synthesis.cutpaste import cutpaste, scar
 from components.synthesis.draem import perlin_self, perlin_texture
+from components.synthesis.graded import graded_faint, graded_small, graded_structure, graded_wide
 from components.synthesis.natural import natural, natural_blended
 from components.synthesis.saliency import saliency
 from components.synthesis.settings import SynthesisSettings
@@ -30,7 +34,22 @@ STRATEGIES: dict[str, Strategy] = {
     "texture_defect": texture_defect,
     "smudge": smudge,
     "shade": shade,
+    "graded_small": graded_small,
+    "graded_faint": graded_faint,
+    "graded_wide": graded_wide,
+    "graded_structure": graded_structure,
 }
 
 # Share of the image that an anomaly may cover, where it is not that of the settings.
-AREAS = {"shade": AREA}
+ANY = (1e-7, 1.0)  # not empty
+AREAS = {"shade": AREA, "graded_small": ANY, "graded_faint": ANY, "graded_wide": AREA, "graded_structure": ANY}
+
+# For checking only: what no detector learned from can choose among detectors.
+GRADED = ("graded_small", "graded_faint", "graded_wide", "graded_structure")
+
+
+def require_learnable(names: Sequence[str]) -> None:
+    """Raises SettingsError where a strategy for checking is among those that a detector is to learn from."""
+    for name in names:
+        if name in GRADED:
+            raise SettingsError(f"strategies: {name} is for checking only; a detector may learn from any other one")

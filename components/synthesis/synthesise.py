@@ -1,9 +1,11 @@
 """Synthetic anomalies with exact masks: seeded, of controlled area and strength.
 
-Their scores choose epochs and the champion; they never stand for real defects in a reported number.
+Their scores choose epochs and the champion; they never stand for real defects in a reported number. Each is a file of
+its picture's own size, decoded and resized like the picture itself, and differs from it by the anomaly alone.
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,16 @@ from components.core.errors import DataError, SettingsError
 from components.core.progress import progress
 from components.core.records import SYNTHETIC_COLUMNS
 from components.datasets.loading import read_decoding, rows
-from components.pictures.decoding import Decoding
 from components.pictures.kept import decode
 from components.synthesis.blending import Synthetic
+from components.synthesis.colour import colour_of, colourfulness, within_colour
+from components.synthesis.placing import on_picture
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import AREAS, STRATEGIES
 
 TRIES = 50
-GRID_ROWS = 3
+GRID_ROWS, CELL = 3, 128  # examples of each strategy in the picture grid, pixels of a cell
+QUICK = 1  # zlib level of the files: a fifth larger, in a third of the time
 STEM_BYTES = 100  # of an image's name in that of its anomaly: file systems take 255 bytes in all
 
 
@@ -35,12 +39,16 @@ def identity() -> str:
 
 
 def make(name: str, image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
-    """One anomaly on a uint8 (H, W, 3) image, redrawn until its area is within its range. Raises DataError."""
+    """One anomaly on a square uint8 (H, W, 3) image, of no more colour than that has, redrawn until its area is right.
+
+    Raises DataError.
+    """
     if name not in STRATEGIES:
         raise SettingsError(f"synthesis.strategies: {name} does not exist; choose of {', '.join(STRATEGIES)}")
     low, high = AREAS.get(name, settings.area)
+    colour = colour_of(image)
     for _ in range(TRIES):
-        made = STRATEGIES[name](image, rng, settings)
+        made = within_colour(image, STRATEGIES[name](image, rng, settings), colour)
         if low <= made.area <= high:
             return made
     raise DataError(f"{name}: no anomaly of area {low} to {high} in {TRIES} tries; widen synthesis.area")
@@ -52,26 +60,26 @@ def synthesise(split: Path, data: Path, out: Path, settings: SynthesisSettings, 
     with recorded(out, "synthesise", settings, {"split": split / "split.parquet"}, seed) as scratch:
         (scratch / "images").mkdir()
         (scratch / "masks").mkdir()
-        records, shown = [], []
+        records, grid = [], Grid(settings.strategies)
         for number, image_id in enumerate(progress(list(table["image_id"]), "synthetic anomalies")):
+            picture = decode(data / image_id, rules=rules)
             for k in range(settings.per_image):
                 strategy = settings.strategies[(number + k) % len(settings.strategies)]
-                original = _prepared(data / image_id, settings.size, rules)
-                made = make(strategy, original, _generator(seed, image_id, strategy, k), settings)
+                made = _on_picture(strategy, picture, _generator(seed, image_id, strategy, k), settings)
                 records.append(_write(scratch, made, image_id, strategy, k, seed))
-                shown.append((strategy, original, made))
+                grid.add(strategy, picture, made)
         pd.DataFrame(records, columns=list(SYNTHETIC_COLUMNS)).to_parquet(scratch / "synthetic.parquet", index=False)
-        _grid(shown, settings).save(scratch / "grid.png")
+        grid.drawn().save(scratch / "grid.png")
     return out
+
+
+def _on_picture(name: str, picture: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
+    return on_picture(picture, lambda square: make(name, square, rng, settings), settings.size, rng)
 
 
 def _generator(seed: int, *parts: object) -> np.random.Generator:
     digest = hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
-
-
-def _prepared(path: Path, size: int, rules: Decoding) -> np.ndarray:
-    return np.asarray(Image.fromarray(decode(path, rules=rules)).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _short(origin: str) -> str:
@@ -82,21 +90,42 @@ def _short(origin: str) -> str:
 
 def _write(out: Path, made: Synthetic, origin: str, strategy: str, k: int, seed: int) -> dict[str, Any]:
     name = f"{_short(origin)}-{strategy}-{k}.png"
-    Image.fromarray(made.image).save(out / "images" / name)
+    write_png(made.image, out / "images" / name)
     Image.fromarray(made.mask).save(out / "masks" / name)
     values = (f"images/{name}", f"masks/{name}", origin, strategy, made.strength, made.area, seed)
     return dict(zip(SYNTHETIC_COLUMNS, values, strict=True))
 
 
-def _grid(shown: list[tuple[str, np.ndarray, Synthetic]], settings: SynthesisSettings) -> Image.Image:
-    """Per strategy a row of original, anomalous image and mask, GRID_ROWS times side by side."""
-    lines = []
-    for strategy in settings.strategies:
-        cells = [c for s, original, made in shown if s == strategy for c in (original, made.image, _grey(made.mask))]
-        cells = (cells + [np.zeros((settings.size, settings.size, 3), np.uint8)] * 3 * GRID_ROWS)[: 3 * GRID_ROWS]
-        lines.append(np.concatenate(cells, 1))
-    grid = Image.fromarray(np.concatenate(lines))
-    return grid.resize((grid.width // 2, grid.height // 2), Image.Resampling.BILINEAR)
+def write_png(image: np.ndarray, path: Path) -> None:
+    """uint8 (H, W, 3) as a file that decodes to the very same, whatever the rules of its data set; grey ones as grey.
+
+    Eight bits have no white to be scaled by, and nothing is said of a turn: what was decoded once stays as it is.
+    """
+    grey = not colourfulness(image).any()
+    Image.fromarray(image[..., 0] if grey else image).save(path, compress_level=QUICK)
+
+
+class Grid:
+    """A picture of GRID_ROWS examples of every strategy: the original, the anomalous image and the mask, small."""
+
+    def __init__(self, strategies: Sequence[str]) -> None:
+        self.cells: dict[str, list[np.ndarray]] = {strategy: [] for strategy in strategies}
+
+    def add(self, strategy: str, picture: np.ndarray, made: Synthetic) -> None:
+        """Keep cells of an example, where there is room for one more."""
+        cells = self.cells[strategy]
+        if len(cells) < 3 * GRID_ROWS:
+            cells += [_cell(picture), _cell(made.image), _cell(_grey(made.mask))]
+
+    def drawn(self) -> Image.Image:
+        """A row for every strategy."""
+        blank = [np.zeros((CELL, CELL, 3), np.uint8)] * 3 * GRID_ROWS
+        lines = [np.concatenate((cells + blank)[: 3 * GRID_ROWS], 1) for cells in self.cells.values()]
+        return Image.fromarray(np.concatenate(lines))
+
+
+def _cell(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((CELL, CELL), Image.Resampling.BOX))
 
 
 def _grey(mask: np.ndarray) -> np.ndarray:

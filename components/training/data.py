@@ -17,7 +17,6 @@ from components.core.artefacts import values_hash
 from components.core.errors import SettingsError
 from components.core.progress import progress
 from components.detectors.contract import Labelled, Repeated
-from components.pictures import measuring
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.imaging import load, resize, to_tensor
 from components.pictures.masks import Mask
@@ -25,6 +24,7 @@ from components.synthesis.blending import Synthetic
 from components.synthesis.extended import extended
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.sources import texture
+from components.synthesis.strategies import require_learnable
 from components.synthesis.synthesise import identity, make
 
 
@@ -78,7 +78,15 @@ class MadeImages:
         return len(self.drawn)
 
     def pixels(self, indices: Sequence[int], size: int) -> Tensor:
-        return resize(torch.stack([to_tensor(self.drawn[i]) for i in indices]), size)
+        """(len(indices), 3, size, size): each image as it is at that size, and what its anomaly changes, resized."""
+        return torch.stack([self._changed(i, size) for i in indices])
+
+    def _changed(self, number: int, size: int) -> Tensor:
+        origin, side = number // self.copies, self.drawn.shape[1]
+        (clean,), (before,) = (self.images.pixels([origin], s) for s in (size, side))
+        # Nowhere else does the image differ from the normal one, not even by the rounding that it was drawn with.
+        change = to_tensor(self.drawn[number]) - to_tensor(_bytes(before))
+        return (clean + resize(change[None], size)[0]).clamp(0, 1)
 
     def masks(self, indices: Sequence[int], side: int) -> Tensor:
         """(len(indices), 1, side, side) float32: the largest value within each cell."""
@@ -90,18 +98,17 @@ def draw_anomalies(
     settings: SynthesisSettings,
     seed: int,
     copies: int = 1,
-    grey: bool = False,
     defects: Defects | None = None,
 ) -> MadeImages:
     """*copies* synthetic anomalies on each of *images*, in memory: number i is a function of (seed, i)."""
-    more = {"grey": grey, "defects": defects.key if defects else None} if grey or defects else None
-    key = values_hash([identity(), images.key, settings, seed, copies, *([more] if more else [])])
+    require_learnable(settings.strategies)
+    key = values_hash([identity(), images.key, settings, seed, copies, *([defects.key] if defects else [])])
     shape = (copies * len(images), settings.size, settings.size)
     pixels, masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
     for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
         normal = _bytes(images.pixels([i // copies], settings.size)[0])
         made = _drawn(i, normal, _generator(seed, i), settings, defects)
-        pixels[i], masks[i] = _without_colour(normal, made) if grey else (made.image, made.mask)
+        pixels[i], masks[i] = made.image, made.mask
     return MadeImages(key, images, copies, pixels, masks)
 
 
@@ -120,15 +127,6 @@ def _drawn(
 def _bytes(image: Tensor) -> np.ndarray:
     """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
     return (image * 255).round().byte().permute(1, 2, 0).numpy()
-
-
-def _without_colour(normal: np.ndarray, made: Synthetic) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask of *made*, turned grey where *normal* is: on a grey product, colour alone would give it away."""
-    if (normal != normal[..., :1]).any():
-        return made.image, made.mask
-    shade = np.repeat(np.rint(measuring.grey(made.image) * 255).astype(np.uint8)[..., None], 3, 2)
-    image = np.where(made.mask[..., None], shade, normal)
-    return image, (image != normal).any(-1)
 
 
 def _generator(seed: int, number: int, purpose: str = "learn") -> np.random.Generator:
@@ -218,11 +216,11 @@ class FitImages(StoredImages):
     anomalous: ImageSource | None = None  # labelled anomalies
     masks: tuple[Mask, ...] = ()  # theirs
 
-    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1, grey: bool = False) -> MadeAnomalies:
+    def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1) -> MadeAnomalies:
         settings = replace(self.synthesis, strategies=strategies, size=size)
         defects = self._defects(size) if "extended" in strategies else None
         started = time.perf_counter()
-        made = draw_anomalies(self.images, settings, self.seed, copies, grey, defects)
+        made = draw_anomalies(self.images, settings, self.seed, copies, defects)
         self.spent["synthesis"] = self.spent.get("synthesis", 0.0) + time.perf_counter() - started
         return MadeAnomalies(made, self.store)
 

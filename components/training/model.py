@@ -16,7 +16,7 @@ from components.core.settings import build
 from components.detectors.catalogue import create, detector_class
 from components.detectors.contract import Detector, scratch_keys
 from components.pictures.decoding import DEFAULT, Decoding
-from components.pictures.imaging import load
+from components.pictures.imaging import load_batch
 
 
 def save_model(detector: Detector, out: Path) -> None:
@@ -47,18 +47,23 @@ def load_model(folder: Path) -> Detector:
     return detector.eval()
 
 
+def inputs_of(detector: Detector, paths: Sequence[Path], rules: Decoding = DEFAULT) -> Any:
+    """What *detector* scores of image files, one draw of its ``inputs``: the one way from files to it in torch."""
+    device = next(detector.parameters()).device
+    return detector.prepare([pictures.to(device) for pictures in load_batch(paths, detector.sizes, rules)])
+
+
 @torch.inference_mode()
 def score_files(
     detector: Detector, paths: Sequence[Path], batch_size: int = 8, rules: Decoding = DEFAULT
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Score image files in order: per batch, image scores (B,) and maps (B, size, size), float32.
 
-    Images are resized to ``detector.size`` by the very operation inside the detector, which then leaves them alone.
+    Each file is resized to every one of ``detector.sizes`` by the very operation inside the detector's graph.
     """
     keep_freed_memory()
-    device = next(detector.parameters()).device
     starts = range(0, len(paths), batch_size)
     for start in progress(starts, f"{detector.name}: scoring {len(paths)} images"):
-        images = torch.stack([load(path, detector.size, rules) for path in paths[start : start + batch_size]])
-        scores = detector(images.to(device))
+        inputs = inputs_of(detector, paths[start : start + batch_size], rules)
+        scores = detector.score(inputs, (detector.size, detector.size))
         yield scores.image.float().cpu().numpy(), scores.map[:, 0].float().cpu().numpy()

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import roc_auc_score
 
 from components.backbones.extractor import Backbone
 from components.backbones.features import FeatureStore
@@ -18,13 +20,22 @@ from components.core.runtime import session
 from components.core.settings import build, plain
 from components.detectors.catalogue import CATALOGUE, create, describe, settings_for
 from components.detectors.contract import OnePass, Optimise
+from components.export import runner
 from components.export.embedding import Described, descriptor
+from components.export.embedding import _tensors as tensors
+from components.export.export import write_runner
 from components.export.graph import write_graph
+from components.pictures.decoding import decode
 from components.pictures.imaging import to_tensor
+from components.synthesis.blending import unchanged
+from components.synthesis.placing import on_picture
+from components.synthesis.synthesise import write_png
 from components.training.checkpoint import Checkpoint
-from components.training.data import FileImages, FitImages
+from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.loop import Loop
-from components.training.model import load_model, save_model
+from components.training.model import inputs_of, load_model, save_model, score_files
+from components.training.select import SyntheticAUROC
+from tests.conftest import tile
 
 NAMES = sorted(CATALOGUE)
 GOLDEN = Path(__file__).parent / "golden"
@@ -115,11 +126,43 @@ def test_batch_size_does_not_change_scores(fitted, batch):
     torch.testing.assert_close(together.map, torch.cat([s.map for s in alone]), rtol=1e-3, atol=1e-3)
 
 
-def test_an_image_resized_before_scores_the_same(fitted, batch):
-    from components.pictures.imaging import resize
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory) -> tuple[list[Path], list[Path]]:
+    """Sixteen pictures, and what ``synthesise`` writes of them by a strategy that changes nothing."""
+    folder = tmp_path_factory.mktemp("pairs")
+    originals, copies = ([folder / f"{i}{end}" for i in range(16)] for end in (".png", "-copy.png"))
+    for i, (original, copy_) in enumerate(zip(originals, copies, strict=True)):
+        Image.fromarray(tile(i, 300)[:, :210]).save(original)
+        same = on_picture(decode(original), lambda square: unchanged(square, 1.0), 1024, np.random.default_rng(i))
+        write_png(same.image, copy_)
+    return originals, copies
 
+
+def files(paths: list[Path]) -> FileImages:
+    return FileImages(tuple(paths), tuple(p.name for p in paths))
+
+
+def test_clean_copies_cannot_be_told_from_their_pictures(fitted, pairs, store):
+    """In the choice of epochs, and in calibration and evaluation."""
+    check = CheckImages(StoredImages(files([*pairs[0], *pairs[1]]), store), np.arange(32) >= 16)
+    assert SyntheticAUROC(check)(fitted) == 0.5
+    scores = [np.concatenate([s for s, _ in score_files(fitted, side)]) for side in pairs]
+    assert roc_auc_score(check.anomalous, np.concatenate(scores)) == 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_seen_alike_in_training_and_calibration_and_by_the_graph(name, pairs):
+    """Tables, what ``score_files`` sees, and what ``forward`` makes of whole images."""
+    torch.manual_seed(0)
+    detector, paths = create(name, settings_for(name, "tiny"), pretrained=False).eval(), pairs[0][:3]
     with torch.inference_mode():
-        torch.testing.assert_close(fitted(batch).image, fitted(resize(batch, fitted.size)).image, rtol=1e-4, atol=1e-4)
+        seen = list(tensors(inputs_of(detector, paths)))
+        drawn = list(tensors(detector.inputs(StoredImages(files(paths), FeatureStore(None))).take(range(3))))
+        whole = list(tensors(detector.prepared(torch.stack([to_tensor(decode(path)) for path in paths]))))
+    for ours, learned, graphs in zip(seen, drawn, whole, strict=True):
+        rounded = 0.5 / 255 if ours.shape[1] == 3 else 2e-3 * float(ours.abs().max())  # as tables keep them
+        torch.testing.assert_close(learned, ours, rtol=0, atol=1.01 * rounded)
+        torch.testing.assert_close(graphs, ours, rtol=1e-4, atol=1e-5 * float(ours.abs().max()))
 
 
 def a_few_steps(case: str) -> dict:
@@ -188,10 +231,12 @@ def test_a_model_of_another_version_is_refused_with_advice(tmp_path):
         load_model(tmp_path)
 
 
-def test_exported_graph_scores_the_same(fitted, batch, tmp_path):
-    """The parity gate in small: another batch and another image size than the one it was traced with."""
+def test_exported_graph_scores_the_same(fitted, batch, pairs, tmp_path, monkeypatch):
+    """The parity gate in small: another batch and another image size than the one it was traced with; and files."""
+    write_runner(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # the decoder beside the runner
     with torch.inference_mode():
-        known = descriptor(fitted.prepare(batch))
+        known = descriptor(fitted.prepared(batch))
         write_graph(Described(fitted, known), tmp_path / "model.onnx", 20, {})
         opened = session(tmp_path / "model.onnx")
         for images in (batch[:3], batch[:1, :, :80]):
@@ -201,6 +246,18 @@ def test_exported_graph_scores_the_same(fitted, batch, tmp_path):
             np.testing.assert_allclose(maps, scores.map, rtol=1e-3, atol=tolerance)
             np.testing.assert_allclose(image, scores.image, rtol=1e-3, atol=tolerance)
             assert embedding.shape == (len(images), 16)
+        _assert_runner_scores_files(opened, fitted, pairs, tolerance)
+
+
+def _assert_runner_scores_files(opened, fitted, pairs, tolerance):
+    """From the file on, without torch, as calibration does with it; a clean copy as its picture to the last bit."""
+    ours, copies = (
+        np.concatenate([opened.run(["score"], {"image": runner.pixels(str(path), {})})[0] for path in side[:4]])
+        for side in pairs
+    )
+    np.testing.assert_array_equal(ours, copies)
+    theirs = np.concatenate([scores for scores, _ in score_files(fitted, pairs[0][:4])])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=tolerance)
 
 
 def test_backbone_stays_frozen_in_training_mode(fitted, batch):

@@ -192,7 +192,7 @@ def test_a_client_that_hangs_up_harms_nobody(server):
     assert server.score(GOOD)[0] == 200
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"verdict": "maybe"}', b'{"verdict": 3}', b"\xff"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"label": "maybe"}', b'{"label": 3}', b"\xff"])
 def test_labels(server, body):
     identity = server.score(GOOD)[1]["results"][0]["record_id"]
     path = f"/v1/records/{identity}/label"

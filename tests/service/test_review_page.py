@@ -97,33 +97,33 @@ def test_filters(page):
 def test_labels_by_key_and_by_touch_survive_a_reload(reviewed, page, tmp_path):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("d")
-    page.wait_for_selector(".card[data-verdict=defect]")
+    page.wait_for_selector(".card[data-label=defect]")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("f")
-    page.wait_for_selector(".card[data-verdict=false_alarm]")
+    page.wait_for_selector(".card[data-label=false_alarm]")
     page.locator(".card").nth(4).locator("button.false_alarm").tap()
-    page.wait_for_function("document.querySelectorAll('.card[data-verdict=false_alarm]').length === 2")
+    page.wait_for_function("document.querySelectorAll('.card[data-label=false_alarm]').length === 2")
     page.reload()
     page.wait_for_selector(".card")
-    verdicts = page.locator(".card").evaluate_all("cards => cards.map(c => c.dataset.verdict)")
-    assert verdicts == ["defect", "", "false_alarm", "", "false_alarm"]
+    labels = page.locator(".card").evaluate_all("cards => cards.map(c => c.dataset.label)")
+    assert labels == ["defect", "", "false_alarm", "", "false_alarm"]
     assert reviewed.stop() in ENDED
-    found = {label["image_id"]: label["verdict"] for label in read_labels(LocalStore(tmp_path / "store")).values()}
+    found = {label["image_id"]: label["label"] for label in read_labels(LocalStore(tmp_path / "store")).values()}
     assert found == {"bad-1.png": "defect", "good-2.png": "false_alarm", "good-0.png": "false_alarm"}
     reviewed.start()
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.card[data-verdict=false_alarm]').length === 2")
+    page.wait_for_function("document.querySelectorAll('.card[data-label=false_alarm]').length === 2")
 
 
 @pytest.mark.usefixtures("reviewed")
 def test_a_label_is_withdrawn_by_the_same_button(page):
     button = page.locator(".card").first.locator("button.defect")
     button.click()
-    page.wait_for_selector(".card[data-verdict=defect]")
+    page.wait_for_selector(".card[data-label=defect]")
     assert button.get_attribute("aria-pressed") == "true"
     button.click()
-    page.wait_for_function("!document.querySelector('.card[data-verdict=defect]')")
+    page.wait_for_function("!document.querySelector('.card[data-label=defect]')")
 
 
 def test_buttons_fit_a_finger_and_nothing_comes_from_outside(reviewed, page):

@@ -148,10 +148,10 @@ class DSR(PixelDetector):
         if s.anomalies == "latent":
             yield self._stage(1, "detection", normal, self.detection_loss, learned)
         else:
-            forged = data.anomalies(s.pasted, self.size, grey=True)
+            forged = data.anomalies(s.pasted, self.size)
             triples = Together(forged.clean(self.size), forged.pixels(self.size), forged.masks(self.size))
             yield self._stage(1, "detection", triples, self.pasted_loss, learned)
-        made = data.anomalies(s.smudges, self.size, grey=True)
+        made = data.anomalies(s.smudges, self.size)
         smudged = Together(made.clean(self.size), made.pixels(self.size), made.masks(self.size))
         yield self._stage(2, "upsampling", smudged, self.upsampling_loss, self.upsampling)
 

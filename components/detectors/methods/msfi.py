@@ -139,15 +139,15 @@ class MSFI(BackboneDetector):
                     yield number, tap
 
     @property
-    def sizes(self) -> list[int]:
+    def sizes(self) -> tuple[int, ...]:
         """Sides in pixels of the image pyramid."""
-        return [int(self.size * scale) for scale in self.settings.scales]
+        return tuple(int(self.size * scale) for scale in self.settings.scales)
 
     def inputs(self, data: Images) -> Together:
         return Together(*(data.features(self.backbone.at(size)) for size in self.sizes))
 
-    def prepare(self, images: Tensor) -> list[list[Tensor]]:
-        return [self.backbone.at(size)(images) for size in self.sizes]
+    def prepare(self, pictures: Sequence[Tensor]) -> list[list[Tensor]]:
+        return [self.backbone.at(size)(p) for size, p in zip(self.sizes, pictures, strict=True)]
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, self.inputs(data)

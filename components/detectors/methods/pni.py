@@ -8,7 +8,7 @@ U-Net for DenseNet-161) and the scale of its input; the classifier may see princ
 Memory after fit: bank_size x channels, the classifier (206 million weights as published), the refinement network.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -33,7 +33,6 @@ from components.detectors.contract import (
 from components.detectors.parts.blocks import GaussianBlur, Positions, nearest, upsample
 from components.detectors.parts.convolutions import convolution
 from components.detectors.parts.coreset import FAR, Coreset, farthest_first
-from components.pictures.imaging import resize
 
 EMPTY = 1e9  # squared distance of an entry that is not allowed
 
@@ -239,8 +238,13 @@ class PNI(BackboneDetector):
     def inputs(self, data: Images) -> Together:
         return Together(data.features(self.backbone), data.pixels(self.settings.refine_size))
 
-    def prepare(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        return self.backbone(images), resize(images, self.settings.refine_size)
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """That of the backbone, and that of the refinement."""
+        return self.size, self.settings.refine_size
+
+    def prepare(self, pictures: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        return self.backbone(pictures[0]), pictures[1]
 
     def embed(self, features: list[Tensor]) -> Tensor:
         """Local means of all taps on the finest grid: (B, C, h, w)."""

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ class PRNSettings:
     *strategies* are the simulated anomalies; extended ones take half of the places when there are labelled anomalies.
     """
 
+    RETIRED: ClassVar[dict[str, str]] = {"grey": "anomalies never have more colour than their image"}
+
     backbone: BackboneSettings = BackboneSettings("resnet18", (1, 2, 3, 4), 256)
     prototypes: float = 0.1  # share of the number of fit normals
     most: int = 40  # rows kept for prototypes: the largest number of them
@@ -61,7 +64,6 @@ class PRNSettings:
     residual: bool = True  # False: the difference from the prototype is left out
     strategies: tuple[str, ...] = ("heterologous", "homologous")
     copies: int = 1  # anomalies per fit normal, drawn once
-    grey: bool = False  # anomalies of a grey product are made grey
     focal: float = 5.0  # weight of the focal loss beside the smooth L1 loss
     alpha: float = 0.5  # of the focal loss
     gamma: float = 4.0  # of the focal loss
@@ -169,7 +171,6 @@ class PRN(FeatureDetector):
             stride=2,
             strategies=("heterologous", "homologous", "shade"),
             copies=2,
-            grey=True,
             epochs=6,
             batch_size=4,
             learning_rate=2e-3,
@@ -184,7 +185,6 @@ class PRN(FeatureDetector):
             decoder=(8, 8, 8),
             stride=2,
             copies=2,
-            grey=True,
             epochs=3,
             batch_size=4,
             learning_rate=1e-2,
@@ -236,7 +236,7 @@ class PRN(FeatureDetector):
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, normals = self.settings, data.features(self.backbone)
         yield OnePass("prototypes", normals, lambda _: None, partial(self._cluster, normals))
-        pool = data.anomalies(self.kinds(data.labelled(self.size) is not None), self.size, s.copies, s.grey)
+        pool = data.anomalies(self.kinds(data.labelled(self.size) is not None), self.size, s.copies)
         yield Optimise(
             "segmentation",
             Together(Repeated(normals, s.copies), pool.features(self.backbone), pool.masks(self.size // s.stride)),

@@ -7,7 +7,7 @@ Ours (a setting each): the width of the decoder, the optimiser of the ``cpu`` pr
 Memory after fit: both teachers, the student and the decoder.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -171,8 +171,8 @@ class RSTPM(BackboneDetector):
     def inputs(self, data: Images) -> Together:
         return Together(data.pixels(self.size), data.features(self.backbone), data.features(self.second))
 
-    def prepare(self, images: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        return images, self.backbone(images), self.second(images)
+    def prepare(self, pictures: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        return pictures[0], self.backbone(pictures[0]), self.second(pictures[0])
 
     def pairs(self, inputs: tuple[Tensor, list[Tensor], list[Tensor]]) -> list[tuple[list[Tensor], list[Tensor]]]:
         """Per pair what the teacher says and what the student says, shallow to deep."""

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,12 +46,13 @@ from components.detectors.parts.similarity import structural_difference
 class SGSFSettings:
     """Settings; *widths* are channels per level, finest first, the last one the bottleneck's."""
 
+    RETIRED: ClassVar[dict[str, str]] = {"grey": "forged images never have more colour than their image"}
+
     size: int = 256
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     fold: int = 1  # fold x fold pixels make one position of the finest level, for speed; 1: none are folded
     strategies: tuple[str, ...] = ("saliency",)
     copies: int = 1  # forged images per normal one, drawn once
-    grey: bool = False  # forged images of a grey product are made grey
     normal: int = 4  # every how many-th image of a batch stays normal: 4 is forged to normal 3 : 1
     guided: bool = True  # False: the segmentation network sees no guidance
     guidance: Literal["self", "frozen", "contrast"] = "self"  # image repaired (own or frozen encoder), or similar image
@@ -167,7 +168,6 @@ class SGSF(PixelDetector):
             fold=2,
             strategies=("saliency", "shade"),
             copies=4,
-            grey=True,
             guidance="frozen",
             backbone=BackboneSettings(taps=(2, 3)),
             pool=11,
@@ -182,7 +182,6 @@ class SGSF(PixelDetector):
             (12, 16, 16, 16),
             fold=2,
             copies=4,
-            grey=True,
             guidance="frozen",
             gallery=4,
             similar=2,
@@ -233,13 +232,13 @@ class SGSF(PixelDetector):
         pixels = super().inputs(data)
         return Together(pixels, data.features(self.backbone)) if self.backbone else pixels
 
-    def prepare(self, images: Tensor) -> Any:
-        pixels = super().prepare(images)
-        return (pixels, self.backbone(images)) if self.backbone else pixels
+    def prepare(self, pictures: Sequence[Tensor]) -> Any:
+        pixels = super().prepare(pictures)
+        return (pixels, self.backbone(pixels)) if self.backbone else pixels
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s = self.settings
-        pool = data.anomalies(s.strategies, s.size, s.copies, s.grey)
+        pool = data.anomalies(s.strategies, s.size, s.copies)
         table = Together(pool.pixels(s.size), pool.clean(s.size), pool.masks(s.size))
         if self.backbone:
             features = data.features(self.backbone)

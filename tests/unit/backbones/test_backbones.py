@@ -80,8 +80,10 @@ def test_a_site_brings_its_own_weights(tmp_path, monkeypatch):
     item = {"file": "resnet18.pth", "sha256": file_hash(tmp_path / "resnet18.pth"), "mean": [0.4] * 3, "std": [0.2] * 3}
     (tmp_path / "manifest.json").write_text(json.dumps({"resnet18": item}))
     monkeypatch.setenv("LOUPE_WEIGHTS", str(tmp_path))
-    taps = Backbone(BackboneSettings("resnet18", (1, 2), 64))(torch.rand(1, 3, 80, 70))
-    assert [tuple(t.shape) for t in taps] == [(1, 64, 16, 16), (1, 128, 8, 8)]
+    backbone = Backbone(BackboneSettings("resnet18", (1, 2), 64))
+    assert [tuple(t.shape) for t in backbone(torch.rand(1, 3, 64, 64))] == [(1, 64, 16, 16), (1, 128, 8, 8)]
+    with pytest.raises(ValueError, match=r"images of \(80, 70\) pixels; resize them once, to 64"):
+        backbone(torch.rand(1, 3, 80, 70))
 
 
 @pytest.mark.slow

@@ -40,10 +40,18 @@ def test_new_and_old_entries_fill_the_same_columns():
     new, old = table.cells("mtd", "uniad", entry()), table.cells("mtd", "uniad", old_entry())
     assert len(new) == len(old) == len(table.HEAD)
     shown, before = (dict(zip(table.HEAD, line, strict=True)) for line in (new, old))
-    assert shown["image AUROC (95 %)"] == "0.800 (0.700 to 0.900)"
+    assert shown["AUROC (95 %)"] == "0.800 (0.700 to 0.900)"
     assert (shown["features s"], shown["over bare backbone"], shown["learned M"]) == ("8", "1.61", "0.56")
     assert (before["train s"], before["ONNX ms"], before["state MB"]) == ("54", "-", "-")
     assert before["pixel AP"] == "no masks"
+
+
+def test_a_row_says_what_a_reader_must_know_of_it():
+    clean = entry() | {"commit": "abc", "metric_version": "2"}
+    assert table.marks("screw", "prn", clean) == ""
+    assert table.marks("mtd", "prn", clean) == "T"
+    assert table.marks("mtd", "cma_ae", clean | {"commit": "abc+"}) == "+S"
+    assert table.marks("screw", "prn", {k: v for k, v in clean.items() if k != "metric_version"}) == "1"
 
 
 def test_other_seeds_have_a_table_of_their_own():

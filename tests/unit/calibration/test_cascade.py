@@ -160,7 +160,7 @@ def test_the_edge_graph_answers_as_torch_does(run, opened, images):
     for path in images[::4]:
         image = to_tensor(decode(path))[None]
         with torch.inference_mode():
-            own = detector.edge(detector.prepare(image), (96, 96))
+            own = detector.edge(detector.prepared(image), (96, 96))
         score_, heat, embedding = graph.run(["score", "map", "embedding"], {"image": image.numpy()})
         np.testing.assert_allclose(score_, own.image, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(heat, own.map, rtol=1e-3, atol=1e-5)

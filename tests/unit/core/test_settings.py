@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
@@ -27,6 +28,19 @@ def test_wrong_type_is_refused_and_whole_numbers_serve_as_floats():
     with pytest.raises(SettingsError, match="bank_size"):
         build(Knobs, {"bank_size": "many"}, "params")
     assert build(Knobs, {"rate": 1}, "params").rate == 1.0
+
+
+@dataclass(frozen=True)
+class Fewer:
+    RETIRED: ClassVar[dict[str, str]] = {"grey": "it always is"}
+    rate: float = 0.5
+
+
+def test_a_retired_key_is_left_out_with_a_warning(caplog):
+    assert build(Fewer, {"grey": True, "rate": 0.1}, "params") == Fewer(0.1)
+    assert caplog.messages == ["params.grey is no setting any more and has no effect: it always is"]
+    with pytest.raises(SettingsError, match="is not a setting"):
+        build(Knobs, {"grey": True}, "params")
 
 
 def test_plain_is_the_inverse_of_build():

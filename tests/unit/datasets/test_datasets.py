@@ -40,6 +40,42 @@ def test_mtd_protocol(tmp_path):
     assert (crack.defect, crack.mask) == ("crack", "MT_Crack/Imgs/x.png")
 
 
+def test_the_item_of_kolektor_sdd_is_the_group(tmp_path):
+    for name in (
+        "train/good/kos01_Part0",
+        "train/good/kos01_Part7",
+        "test/good/kos05_Part1",
+        "test/defect/kos02_Part3",
+    ):
+        save(tmp_path / f"{name}.jpg", tile(0))
+    rows = adapter("kolektor_sdd").rows(tmp_path)
+    assert sorted((row.group, row.role, row.label) for row in rows) == [
+        ("kos01", "train", "normal"),
+        ("kos01", "train", "normal"),
+        ("kos02", "test", "anomalous"),
+        ("kos05", "test", "normal"),
+    ]
+
+
+def test_groups_that_belong_together_stay_on_one_side(tmp_path):
+    """Pictures of one part are alike: on both sides they would make the threshold too low."""
+    validated = tmp_path / "validated"
+    validated.mkdir()
+    names = [f"part{number // 4:02d}_{number % 4}.png" for number in range(48)]
+    for number, name in enumerate(names):
+        save(tmp_path / name, tile(number))
+    table = manifest(tmp_path, dict.fromkeys(names, "train"))
+    table.assign(group=[name[:6] for name in names]).to_parquet(validated / "clean.parquet")
+    sides = {}
+    for together in ("picture", "group"):
+        out = split(validated, tmp_path, tmp_path / together, SplitSettings(together=together))
+        found = pd.read_parquet(out / "split.parquet")
+        sides[together] = found.groupby("group")["split"].nunique()
+        assert set(found["split"]) == {"fit", "calibrate"}
+    assert (sides["group"] == 1).all()
+    assert (sides["picture"] > 1).any()
+
+
 def test_measurements_follow_the_picture():
     dark, light = measure(np.full((40, 60, 3), 51, np.uint8)), measure(tile(0))
     assert (dark["width"], dark["height"]) == (60, 40)

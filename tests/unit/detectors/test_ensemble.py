@@ -71,13 +71,13 @@ def test_the_score_is_the_average_of_standardised_ones(members, ensemble, images
 
 @torch.inference_mode()
 def test_a_network_runs_once_for_each_size(members, ensemble, images, runs):
-    ensemble.prepare(images)
+    ensemble.prepared(images)
     assert sorted(runs) == [64, 96]
-    ensemble.prepare(images)  # nothing is remembered beyond one picture
+    ensemble.prepared(images)  # nothing is remembered beyond one picture
     assert sorted(runs) == [64, 64, 96, 96]
     runs.clear()
     for member in members:
-        member.prepare(images)
+        member.prepared(images)
     assert sorted(runs) == [64, 64, 96]
 
 
@@ -122,7 +122,7 @@ def test_a_saved_ensemble_scores_the_same(ensemble, images, tmp_path):
 @torch.inference_mode()
 def test_the_graph_scores_the_same_and_has_the_network_once(members, images, tmp_path):
     ensemble = together(members[:3], scales((1.0, 2.0), (3.0, 0.5), (-1.0, 1.0)))
-    write_graph(Described(ensemble, descriptor(ensemble.prepare(images))), tmp_path / "all.onnx", 20, {})
+    write_graph(Described(ensemble, descriptor(ensemble.prepared(images))), tmp_path / "all.onnx", 20, {})
     opened, expected = session(tmp_path / "all.onnx"), ensemble(images[:2, :, :70])
     score, heat = opened.run(["score", "map"], {"image": images[:2, :, :70].numpy()})
     torch.testing.assert_close(torch.from_numpy(score), expected.image, rtol=1e-3, atol=1e-3)

@@ -20,6 +20,7 @@ from components.detectors.contract import Scores
 from components.export.export import _gate, _sample, export
 from components.export.parity import compare
 from components.export.settings import ExportSettings
+from components.pictures.imaging import load_batch, resize
 from components.pipeline.fit import FitRequest, fit_folder
 from tests.given import decisions
 
@@ -93,7 +94,8 @@ def graph(tmp_path):
     return written
 
 
-def answer(images):
+def answer(paths, size):
+    images = load_batch(paths, size[:1])[0]
     return Scores(images.mean((1, 2, 3)), images.mean(1, keepdim=True))
 
 
@@ -110,6 +112,23 @@ def test_pictures_of_one_grey_pass_with_rounding_and_fail_with_another_graph(gra
     else:
         with pytest.raises(ParityError, match="differs from the detector"):
             _gate(parity, ExportSettings(), tmp_path / "bundle")
+
+
+def through_another_size(paths, size):
+    """A detector whose calibration resizes twice, where its graph resizes once."""
+    images = resize(load_batch(paths, (48,))[0], size[0])
+    return Scores(images.mean((1, 2, 3)), images.mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize(("scorer", "passes"), [(answer, True), (through_another_size, False)])
+def test_the_gate_begins_with_the_file(graph, scorer, passes, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+    named = [path.name for path in paths]
+    parity = compare(scorer, graph(1), paths, named, lambda s, _: ["normal"] * len(s), [""] * 3, 1e-3)
+    assert (parity["map_error"] <= 1e-3) is passes
+    assert parity["score_error"] <= 1e-1
 
 
 def test_the_floor_binds_for_flat_products_only():

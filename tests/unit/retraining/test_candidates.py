@@ -63,7 +63,7 @@ def log(tmp_path_factory):
                     "sha256": sha,
                     "labelled_at": AT.isoformat(),
                     "reviewer": "",
-                    "verdict": "defect" if i == 59 else "false_alarm",
+                    "label": "defect" if i == 59 else "false_alarm",
                 }
             )
     table.write(store, table.SCORES, "a", rows)

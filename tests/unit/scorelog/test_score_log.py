@@ -193,21 +193,38 @@ def test_reading_a_window_opens_only_its_partitions(store, monkeypatch):
 
 
 def test_the_last_label_counts(store):
-    def label(at, verdict):
+    def label(at, given):
         return {
             "record_id": "r",
             "source": "line-1",
             "image_id": "a",
             "sha256": "x",
             "labelled_at": at,
-            "verdict": verdict,
+            "label": given,
             "reviewer": "",
         }
 
     table.write(store, table.LABELS, "a", [label("2026-01-02T00:00:00", "defect")])
-    assert read_labels(store)["r"]["verdict"] == "defect"
+    assert read_labels(store)["r"]["label"] == "defect"
     pending = [label("2026-01-03T00:00:00", "false_alarm")]
-    assert read_labels(store, pending)["r"]["verdict"] == "false_alarm"
+    assert read_labels(store, pending)["r"]["label"] == "false_alarm"
+
+
+def test_labels_of_older_versions_are_read_and_survive_compaction(store, monkeypatch):
+    """They called the column ``verdict``, in the object store and in spools."""
+    old = {"record_id": "r", "source": "line-1", "image_id": "a", "sha256": "x", "reviewer": ""}
+    names = ("record_id", "labelled_at", "source", "image_id", "sha256", "verdict", "reviewer")
+    with monkeypatch.context() as before:
+        before.setitem(table.COLUMNS, table.LABELS, names)
+        before.setattr(table, "of_today", lambda row: row)
+        for hour, given in enumerate(("defect", "false_alarm")):
+            row = old | {"labelled_at": f"2026-01-02T0{hour}:00:00", "verdict": given}
+            table.write(store, table.LABELS, str(hour), [row])
+    assert read_labels(store)["r"]["label"] == "false_alarm"
+    assert table.compact(store, table.LABELS, "line-1", datetime(2026, 1, 3, tzinfo=UTC)) == 2
+    assert read_labels(store)["r"]["label"] == "false_alarm"
+    spooled = old | {"labelled_at": "2026-01-03T00:00:00", "verdict": "withdrawn"}
+    assert read_labels(store, [spooled])["r"]["label"] == "withdrawn"
 
 
 @pytest.mark.parametrize("poison", [{"score": "much"}, {"source": "a/b"}, {"source": ""}, {"embedding": 3}], ids=str)

@@ -132,3 +132,12 @@ def test_the_page_starts_empty_when_the_store_holds_nonsense(client, monkeypatch
         monkeypatch.setattr(service.recorder, "load", lambda error=error: (_ for _ in ()).throw(error))
         routes._remember(service)
     assert ask(client) == (200, "")
+
+
+@pytest.mark.parametrize("name", ["label", "verdict"])
+def test_a_label_is_taken_by_its_name_of_today_and_of_older_programs(client, name):
+    (result,) = client.post("/v1/score", content=png(), headers={"Content-Type": "image/png"}).json()["results"]
+    answer = client.put(f"/v1/records/{result['record_id']}/label", json={name: "defect"})
+    assert (answer.status_code, answer.json()["label"]) == (200, "defect")
+    (listed,) = client.get("/v1/records").json()["records"]
+    assert (listed["label"], "verdict" in listed) == ("defect", False)

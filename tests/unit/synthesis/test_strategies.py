@@ -15,7 +15,7 @@ from tests.conftest import tile
 
 SETTINGS = SynthesisSettings(size=128)
 TEXTURE = tile(3, 128)
-PINK = np.full((128, 128, 3), (255, 0, 255), np.uint8)
+DARK = np.zeros((128, 128, 3), np.uint8)
 
 
 def thing() -> np.ndarray:
@@ -55,7 +55,7 @@ def test_foreground_is_the_product():
     assert foreground(ring)[70, 60]
 
 
-@pytest.mark.parametrize("image", [TEXTURE, PINK], ids=["texture", "flat"])
+@pytest.mark.parametrize("image", [TEXTURE, DARK], ids=["texture", "flat"])
 def test_foreground_is_everything_where_nothing_stands_out(image):
     assert not standing_out(image).any()
     assert foreground(image).all()
@@ -99,7 +99,7 @@ def test_saliency_keeps_to_the_object():
 
 
 def test_saliency_without_an_object_is_plain_noise(monkeypatch):
-    monkeypatch.setattr(saliency, "foreign", lambda *_: PINK)
+    monkeypatch.setattr(saliency, "foreign", lambda *_: DARK)
     noise = np.full((128, 128), 0.39)
     noise[60:70, 40:60] = 0.41
     monkeypatch.setattr(masks, "turned_noise", lambda *_: noise)
@@ -109,10 +109,10 @@ def test_saliency_without_an_object_is_plain_noise(monkeypatch):
 
 
 def test_saliency_alpha_is_the_weight_of_a_foreign_texture(monkeypatch):
-    monkeypatch.setattr(saliency, "foreign", lambda *_: PINK)
+    monkeypatch.setattr(saliency, "foreign", lambda *_: DARK)
     made = drawn("saliency", TEXTURE, range(60))
     for m in made[:5]:
-        expected = m.strength * PINK + (1 - m.strength) * TEXTURE
+        expected = m.strength * DARK + (1 - m.strength) * TEXTURE
         assert np.abs(m.image - expected)[m.mask].max() <= 0.501
     assert 0.1 <= min(m.strength for m in made) < 0.2
     assert 0.9 < max(m.strength for m in made) <= 1
@@ -133,16 +133,16 @@ def test_an_empty_mask_is_no_anomaly(name, monkeypatch):
 
 
 def test_natural_pastes_a_photograph_opaquely(monkeypatch):
-    monkeypatch.setattr(natural, "_photograph", lambda *_: PINK)
+    monkeypatch.setattr(natural, "_photograph", lambda *_: DARK)
     for made in drawn("natural", TEXTURE):
         assert made.strength == 1
-        assert (made.image[made.mask] == PINK[0, 0]).all()
+        assert (made.image[made.mask] == DARK[0, 0]).all()
 
 
 def test_natural_source_is_augmented_after_it_was_resized(monkeypatch):
     seen = []
-    monkeypatch.setattr(sources, "augment", lambda image, _: seen.append(image.size) or Image.fromarray(PINK))
-    assert all((m.image[m.mask] == PINK[0, 0]).all() for m in drawn("natural", TEXTURE))
+    monkeypatch.setattr(sources, "augment", lambda image, _: seen.append(image.size) or Image.fromarray(DARK))
+    assert all((m.image[m.mask] == DARK[0, 0]).all() for m in drawn("natural", TEXTURE))
     assert set(seen) == {(128, 128)}
 
 
@@ -168,20 +168,18 @@ def test_photographs_are_whole_and_of_several_kinds(tmp_path):
     rng = np.random.default_rng(0)
     drawn_ones = {sources.photograph(32, None, rng).tobytes() for _ in range(60)}
     assert len(drawn_ones) == len(sources.photographs()) >= 5
-    Image.fromarray(np.hstack([PINK, TEXTURE])).save(tmp_path / "wide.png")
+    Image.fromarray(np.hstack([DARK, TEXTURE])).save(tmp_path / "wide.png")
     both = sources.photograph(64, tmp_path, rng)
     assert both[:, :30, 1].max() < 20
     assert both[:, 34:, 1].min() > 50
 
 
 def test_natural_blended_mixes_photographs_and_own_tiles(monkeypatch):
-    monkeypatch.setattr(natural, "_photograph", lambda *_: PINK)
+    monkeypatch.setattr(natural, "_photograph", lambda *_: DARK)
     made = drawn("natural_blended", TEXTURE, range(20))
-    pink = [m for m in made if (m.image[m.mask][:, 0] != m.image[m.mask][:, 1]).any()]
-    assert 0 < len(pink) < len(made)
-    for m in pink:
-        expected = m.strength * PINK + (1 - m.strength) * TEXTURE
-        assert np.abs(m.image - expected)[m.mask].max() <= 0.501
+    expected = [m.strength * DARK + (1 - m.strength) * TEXTURE for m in made]
+    dark = [np.abs(m.image - e)[m.mask].max() <= 0.501 for m, e in zip(made, expected, strict=True)]
+    assert 0 < sum(dark) < len(made)
     assert min(m.strength for m in made) < 0.5
 
 
@@ -198,9 +196,9 @@ def test_simulated_anomalies_lie_on_the_product(name):
 
 
 def test_heterologous_holds_a_foreign_texture(monkeypatch):
-    monkeypatch.setattr(simulated, "foreign", lambda *_: PINK)
+    monkeypatch.setattr(simulated, "foreign", lambda *_: DARK)
     for m in drawn("heterologous", thing()):
-        expected = m.strength * PINK + (1 - m.strength) * thing()
+        expected = m.strength * DARK + (1 - m.strength) * thing()
         assert np.abs(m.image - expected)[m.mask].max() <= 0.501
 
 
@@ -235,8 +233,7 @@ def test_extended_pastes_the_real_region():
         made = extend(TEXTURE, seed)
         np.testing.assert_array_equal(made.mask, (made.image != TEXTURE).any(-1))
         assert 0.5 < made.area / defective()[1].mean() < 2
-        pasted = made.image[made.mask].astype(int)
-        assert ((pasted.max(1) - pasted.min(1)) > 60).mean() > 0.8  # the blot's colour on a grey image
+        assert (made.image == made.image[..., :1]).all()  # none of the blot's colour on a grey image
         assert made.strength == 1
     assert (extend(TEXTURE, 1).image == extend(TEXTURE, 1).image).all()
     assert (extend(TEXTURE, 1).image != extend(TEXTURE, 2).image).any()
@@ -311,7 +308,7 @@ def test_smudge_is_one_colour():
     solid = drawn("smudge", TEXTURE, settings=SynthesisSettings(size=128, strength=(1, 1)))
     colours = [np.unique(m.image[m.mask], axis=0) for m in solid]
     assert all(len(c) == 1 for c in colours)
-    assert len({tuple(c[0]) for c in colours}) == len(colours)
+    assert len({tuple(c[0]) for c in colours}) > len(colours) / 2  # on a grey image: some greys meet
     for m in drawn("smudge", TEXTURE):
         paint = (m.image - (1 - m.strength) * TEXTURE.astype(float))[m.mask] / m.strength
         assert np.ptp(paint, axis=0).max() <= 1.01 / m.strength

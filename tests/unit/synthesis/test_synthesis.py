@@ -15,7 +15,7 @@ from components.synthesis import synthesise as made_by
 from components.synthesis.blending import Synthetic
 from components.synthesis.masks import perlin_noise
 from components.synthesis.settings import SynthesisSettings
-from components.synthesis.strategies import STRATEGIES
+from components.synthesis.strategies import AREAS, STRATEGIES
 from components.synthesis.synthesise import make
 from tests.conftest import tile
 
@@ -38,7 +38,7 @@ def test_mask_is_exactly_what_changed(name):
         made = drawn(name, seed)
         np.testing.assert_array_equal(made.mask, (made.image != IMAGE).any(-1))
         assert made.area == made.mask.mean()
-        least, most = (0.01, 0.5) if name == "shade" else SETTINGS.area
+        least, most = AREAS.get(name, SETTINGS.area)
         assert least <= made.area <= most
         low, high = PUBLISHED.get(name, SETTINGS.strength)
         assert low <= made.strength <= high

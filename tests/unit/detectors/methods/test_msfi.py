@@ -27,7 +27,7 @@ def detector():
 def inputs(detector):
     torch.manual_seed(1)
     with torch.inference_mode():
-        drawn = detector.prepare(torch.rand(2, 3, 64, 64))
+        drawn = detector.prepared(torch.rand(2, 3, 64, 64))
     return [[tap.clone() for tap in scale] for scale in drawn]
 
 
@@ -47,7 +47,7 @@ class Given:
 def test_both_pyramids_are_there(detector):
     assert len({scale for scale, _ in detector.places}) >= 2
     assert len({tap for _, tap in detector.places}) >= 2
-    assert detector.sizes == [64, 32]
+    assert detector.sizes == (64, 32)
 
 
 def test_grids_that_say_nothing_get_no_block():

@@ -13,13 +13,14 @@ from PIL import Image
 
 from components.core.errors import DataError, SettingsError
 from components.core.records import MANIFEST_COLUMNS
+from components.core.settings import build, plain
 from components.datasets.loading import read_split
 from components.datasets.manifest import measure
 from components.datasets.settings import SplitSettings
 from components.datasets.splits import split
 from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
-from components.detectors.methods.prn import PRN, Attention, Exchange, Pointwise
+from components.detectors.methods.prn import PRN, Attention, Exchange, Pointwise, PRNSettings
 from components.detectors.parts.blocks import focal
 from components.training.data import FileImages, FitImages
 from components.training.train import _labelled
@@ -328,10 +329,7 @@ def test_it_trains_on_labelled_anomalies_only_where_there_are_any(folder, store,
     assert detector.head.weight.grad.any()
 
 
-def test_anomalies_on_a_grey_product_are_grey_when_asked(folder, store):
-    data = training_data(folder, 0, store)
-    for grey in (False, True):
-        pool = data.anomalies(("perlin_texture",), 64, 1, grey)
-        images, clean, masks = (t.take(range(8)) for t in (pool.pixels(64), pool.clean(64), pool.masks(64)))
-        assert bool((images != images[:, :1]).any()) is not grey
-        torch.testing.assert_close((images != clean).any(1, keepdim=True).float(), masks)
+def test_settings_of_an_older_version_load(caplog):
+    old = {**plain(TINY), "grey": True}
+    assert build(PRNSettings, old, "settings.json") == TINY
+    assert "settings.json.grey is no setting any more" in caplog.text

@@ -27,7 +27,7 @@ def detector():
 def inputs(detector):
     torch.manual_seed(1)
     with torch.no_grad():
-        return detector.prepare(torch.rand(2, 3, 64, 64))
+        return detector.prepared(torch.rand(2, 3, 64, 64))
 
 
 def test_the_teachers_are_two_different_networks(detector):

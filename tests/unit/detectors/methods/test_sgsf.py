@@ -234,7 +234,7 @@ def contrasted(**changes) -> tuple[SGSF, list[list[torch.Tensor]]]:
     """A detector guided by contrast with two images in its gallery, and the features of both."""
     detector = made(guidance="contrast", **changes)
     images = torch.stack([torch.full((3, 64, 64), 0.2), torch.rand(3, 64, 64)])
-    known = detector.prepare(images)
+    known = detector.prepared(images)
     detector.gallery.add(known)
     return detector, [[f[i : i + 1] for f in known[1]] for i in range(2)]
 
