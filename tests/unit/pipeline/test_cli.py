@@ -22,6 +22,7 @@ COMMANDS = [
     ["data", "add"],
     ["data", "check"],
     ["fit"],
+    ["ensemble"],
     ["evaluate"],
     ["score"],
     ["pipeline"],
@@ -84,6 +85,9 @@ def test_detectors_as_json():
         ),
         (("fit", "patchcore", "--data", ".", "--out", "x", "--groups", "day"), "data.groups is 'day'; choose one of"),
         (("fit", "patchcore", "--data", ".", "--out", "x", "--params", "none.yaml"), "none.yaml: not found"),
+        (("fit", "ensemble", "--data", ".", "--out", "x"), "type `loupe ensemble RUN RUN`"),
+        (("ensemble", ".", "..", "--data", ".", "--out", "x"), "holds no finished run"),
+        (("ensemble", ".", ".", "--data", ".", "--out", "x"), "two or more different runs"),
         (("evaluate", ".", "--data", "."), "holds no run.json"),
         (
             ("evaluate", ".", "--labelled", ".", "--masks", "black"),
