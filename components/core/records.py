@@ -62,8 +62,14 @@ LOG_COLUMNS = ("record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri")
 # One row per click of a reviewer; the last one on a record counts. `label` is defect, false_alarm or withdrawn.
 LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "label", "reviewer")
 FORMER = {"verdict": "label"}  # what older versions called a column of LABEL_COLUMNS
-# One row per synthetic anomaly; `image_id` and `mask` are paths below the synthesis artefact.
-SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area", "seed")
+# One row per synthetic anomaly; `image_id` and `mask` are paths below the synthesis artefact. `area` is its share of
+# the picture, `extent` the root of its pixels there: the side of a square as large.
+SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area", "extent", "seed")
+
+# One row per picture that a trained detector was checked with: `kind` is normal, a strategy, or nuisance and its name;
+# `extent` is an anomaly's.
+CHECK_COLUMNS = ("image_id", "kind", "extent", "score")
+NORMAL, NUISANCE = "normal", "nuisance "
 
 
 def of_today(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,7 +145,7 @@ class Optimise:
     *schedule* maps the done share of all steps (0..1) to a factor on the learning rate. *average* is the decay of an
     exponential moving average of the weights (0: none). With *select* the epoch with the best synthetic score is kept.
     *rivals* step on every batch behind it, in order; while one player steps, the parameters that only others have are
-    frozen. The schedule holds for all players.
+    frozen. The schedule holds for all players. Modules that hold none of the players' parameters are in eval mode.
     """
 
     name: str

@@ -79,11 +79,12 @@ class Stages:
         return split(self.shared / "validation", self.data, self.folder / "split", settings)
 
     def synthesise(self) -> Path:
-        from components.synthesis.synthesise import synthesise
+        from components.training.difficulty import graded
 
         self._require_normals()
         out = self.folder / "synthetic"
-        return synthesise(self.folder / "split", self.data, out, self.params.synthesis, self.params.seed)
+        known = self.params
+        return graded(self.folder / "split", self.data, out, known.synthesis, known.train, known.seed)
 
     def _require_normals(self) -> None:
         """Before anything is made from the split: no training ends with too few good images to calibrate on."""
@@ -106,7 +107,7 @@ class Stages:
 
         members = [Made(self.of(name) / "model", self.of(name) / "calibration") for name in ensemble.split(JOINT)]
         split, synthetic = self.folder / "split", self.folder / "synthetic"
-        return combine(members, split, synthetic, self.data, self.of(ensemble) / "model")
+        return combine(members, split, synthetic, self.data, self.of(ensemble) / "model", self.params.seed)
 
     def calibrate(self, detector: str) -> Path:
         from components.calibration.calibrate import calibrate

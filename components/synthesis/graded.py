@@ -18,9 +18,9 @@ from components.synthesis.settings import SynthesisSettings
 from components.synthesis.shade import finish, wide_area
 
 SMALL = (8.0, 45.0)  # pixels: longest extent of a small defect, drawn evenly by its logarithm
-FAINT_AREA = (0.02, 0.12)  # share of the square
-TONE = 96.0  # grey levels, up or down, of a small defect of strength 1
-FAINT_TONE, FAINT_ROUGH = 32.0, 1.2  # of a faint one: grey levels, and the logarithm of its factor on fine detail
+FAINT_AREA = (0.03, 0.2)  # share of the product
+TONE = 160.0  # grey levels, up or down, of a small defect of strength 1
+FAINT_TONE, FAINT_ROUGH = 64.0, 1.6  # of a faint one: grey levels, and the logarithm of its factor on fine detail
 RADIUS = (12.0, 0.12)  # of a structure: pixels at least, share of the square at most
 BEND = 0.6  # of the radius: how far a structure is moved at strength 1
 LEAST = 0.08  # a soft edge weighs no less where anything changes
@@ -44,10 +44,8 @@ def graded_small(image: np.ndarray, rng: np.random.Generator, settings: Synthesi
 def graded_faint(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
     """A cloud of slightly other brightness or slightly other roughness, without an edge."""
     strength, share = strength_of(rng, settings), rng.uniform(*FAINT_AREA)
-    noise = masks.turned_noise(image.shape[:2], rng, 2)
-    area = (noise > np.quantile(noise, 1 - share)) & foreground(image)
-    if not area.any():
-        return unchanged(image, strength)
+    noise, product = masks.turned_noise(image.shape[:2], rng, 2), foreground(image)
+    area = product & (noise > np.quantile(noise[product], 1 - share))
     weight = _floored(gaussian_filter(area.astype(np.float32), 0.02 * min(area.shape), truncate=2.0))
     change = _brighter if rng.random() < 0.5 else _rougher
     return made(image, dissolve(image, change(image, rng, strength), weight), strength)

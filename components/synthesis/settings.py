@@ -13,7 +13,7 @@ class SynthesisSettings:
 
     size: int = 1024  # beyond what any detector looks at: more would cost time and change nothing that is scored
     per_image: int = 1
-    strategies: tuple[str, ...] = ("perlin_texture", "perlin_self", "cutpaste", "scar")
+    strategies: tuple[str, ...] = ("graded_small", "graded_faint", "graded_wide", "graded_structure")
     area: tuple[float, float] = (0.001, 0.1)
     # Weight of the source in the blend: 1 - beta of DRAEM. Strategies whose publication has another range keep theirs.
     strength: tuple[float, float] = (0.2, 1.0)

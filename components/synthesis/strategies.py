@@ -45,6 +45,7 @@ ANY = (1e-7, 1.0)  # not empty
 AREAS = {"shade": AREA, "graded_small": ANY, "graded_faint": ANY, "graded_wide": AREA, "graded_structure": ANY}
 
 # For checking only: what no detector learned from can choose among detectors.
+LOCAL = ("graded_small", "graded_structure")  # sizes in pixels: drawn in a box of the picture as it was taken
 GRADED = ("graded_small", "graded_faint", "graded_wide", "graded_structure")
 
 

@@ -5,7 +5,8 @@ its picture's own size, decoded and resized like the picture itself, and differs
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from components.core.artefacts import file_hash, recorded, values_hash
+from components.core.artefacts import file_hash, recorded, values_hash, write_json
 from components.core.errors import DataError, SettingsError
 from components.core.progress import progress
 from components.core.records import SYNTHETIC_COLUMNS
@@ -24,9 +25,10 @@ from components.synthesis.blending import Synthetic
 from components.synthesis.colour import colour_of, colourfulness, within_colour
 from components.synthesis.placing import on_picture
 from components.synthesis.settings import SynthesisSettings
-from components.synthesis.strategies import AREAS, STRATEGIES
+from components.synthesis.strategies import AREAS, LOCAL, STRATEGIES
 
 TRIES = 50
+SPREAD = (0.7, 1.3)  # factors on a strength that was chosen for a data set
 GRID_ROWS, CELL = 3, 128  # examples of each strategy in the picture grid, pixels of a cell
 QUICK = 1  # zlib level of the files: a fifth larger, in a third of the time
 STEM_BYTES = 100  # of an image's name in that of its anomaly: file systems take 255 bytes in all
@@ -54,8 +56,22 @@ def make(name: str, image: np.ndarray, rng: np.random.Generator, settings: Synth
     raise DataError(f"{name}: no anomaly of area {low} to {high} in {TRIES} tries; widen synthesis.area")
 
 
-def synthesise(split: Path, data: Path, out: Path, settings: SynthesisSettings, seed: int) -> Path:
-    """Synthetic anomalies on the calibrate normals: images, masks, synthetic.parquet and a picture grid."""
+def synthesise(
+    split: Path,
+    data: Path,
+    out: Path,
+    settings: SynthesisSettings,
+    seed: int,
+    strengths: Mapping[str, float] | None = None,
+    levels: Mapping[str, Any] | None = None,
+) -> Path:
+    """Synthetic anomalies on the calibrate normals: images, masks, synthetic.parquet and a picture grid.
+
+    *strengths* are of the strategies that have one of their own; *levels* says how they were found (levels.json).
+    """
+    of = {
+        s: spread(settings, (strengths or {})[s]) if s in (strengths or {}) else settings for s in settings.strategies
+    }
     table, rules = rows(split, "calibrate", "normal"), read_decoding(split)
     with recorded(out, "synthesise", settings, {"split": split / "split.parquet"}, seed) as scratch:
         (scratch / "images").mkdir()
@@ -65,19 +81,27 @@ def synthesise(split: Path, data: Path, out: Path, settings: SynthesisSettings, 
             picture = decode(data / image_id, rules=rules)
             for k in range(settings.per_image):
                 strategy = settings.strategies[(number + k) % len(settings.strategies)]
-                made = _on_picture(strategy, picture, _generator(seed, image_id, strategy, k), settings)
+                made = on_whole(strategy, picture, generator(seed, image_id, strategy, k), of[strategy])
                 records.append(_write(scratch, made, image_id, strategy, k, seed))
                 grid.add(strategy, picture, made)
         pd.DataFrame(records, columns=list(SYNTHETIC_COLUMNS)).to_parquet(scratch / "synthetic.parquet", index=False)
         grid.drawn().save(scratch / "grid.png")
+        write_json(scratch / "levels.json", levels or {})
     return out
 
 
-def _on_picture(name: str, picture: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
-    return on_picture(picture, lambda square: make(name, square, rng, settings), settings.size, rng)
+def on_whole(name: str, picture: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
+    """One anomaly on a whole picture, uint8 (H, W, 3); what is drawn in a small place is drawn at full resolution."""
+    most = max(picture.shape) if name in LOCAL else settings.size
+    return on_picture(picture, lambda square: make(name, square, rng, settings), most, rng)
 
 
-def _generator(seed: int, *parts: object) -> np.random.Generator:
+def spread(settings: SynthesisSettings, strength: float) -> SynthesisSettings:
+    """*settings* with strengths around *strength*."""
+    return replace(settings, strength=(strength * SPREAD[0], min(1.0, strength * SPREAD[1])))
+
+
+def generator(seed: int, *parts: object) -> np.random.Generator:
     digest = hashlib.sha256("/".join(map(str, (seed, *parts))).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
@@ -92,7 +116,8 @@ def _write(out: Path, made: Synthetic, origin: str, strategy: str, k: int, seed:
     name = f"{_short(origin)}-{strategy}-{k}.png"
     write_png(made.image, out / "images" / name)
     Image.fromarray(made.mask).save(out / "masks" / name)
-    values = (f"images/{name}", f"masks/{name}", origin, strategy, made.strength, made.area, seed)
+    extent = float(np.sqrt(made.mask.sum()))
+    values = (f"images/{name}", f"masks/{name}", origin, strategy, made.strength, made.area, extent, seed)
     return dict(zip(SYNTHETIC_COLUMNS, values, strict=True))
 
 

@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import BundleError, CalibrationError
-from components.datasets.loading import read_decoding, rows
 from components.decision.calibration import Calibration
-from components.detectors.contract import Detector
 from components.detectors.ensemble import Scale, Scales, together
 from components.training.model import load_model, save_model, score_files
 from components.training.select import auroc
+from components.training.train import anomalous, check_images, write_evidence
 
 DEVIATION = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
 
@@ -27,8 +25,8 @@ class Made:
     calibration: Path
 
 
-def combine(members: Sequence[Made], split: Path, synthetic: Path, data: Path, out: Path) -> Path:
-    """Write model.safetensors, settings.json and history.json of the ensemble of *members* to *out*.
+def combine(members: Sequence[Made], split: Path, synthetic: Path, data: Path, out: Path, seed: int) -> Path:
+    """Write to *out* of the ensemble of *members* what ``train`` writes of a detector.
 
     Raises BundleError where a calibration is of another model, CalibrationError where scores cannot be brought to one
     scale, SettingsError where *members* make no ensemble.
@@ -36,10 +34,15 @@ def combine(members: Sequence[Made], split: Path, synthetic: Path, data: Path, o
     made = together([load_model(member.model) for member in members], [_scales(member) for member in members])
     inputs = {"split": split, "synthetic": synthetic}
     inputs |= {f"member {number}": member.model / "model.safetensors" for number, member in enumerate(members)}
-    with recorded(out, "train", {"detector": made.name, "settings": made.settings}, inputs) as scratch:
-        worth = _synthetic_auroc(made, split, synthetic, data)
+    images, told = check_images(split, synthetic, data)
+    with recorded(out, "train", {"detector": made.name, "settings": made.settings}, inputs, seed) as scratch:
+        # From the files, and not from the store: it knows features of the weights of today, not of a member's.
+        scored = score_files(made, images.paths, rules=images.rules)
+        scores = np.concatenate([found for found, _ in scored]).astype(np.float64)
         save_model(made, scratch)
-        write_json(scratch / "history.json", [{"phase": "average", "epoch": 0, "synthetic_auroc": worth}])
+        judged = {"phase": "average", "epoch": 0, "synthetic_auroc": auroc(anomalous(told), scores)}
+        write_json(scratch / "history.json", [judged])
+        write_evidence(made, told.assign(score=scores), data, images.rules, seed, scratch)
     return out
 
 
@@ -72,13 +75,3 @@ def _first(what: str, *spreads: float) -> float:
         if spread > 0:
             return spread
     raise CalibrationError(f"{what}: gives every good picture the same values; leave it out of the ensemble")
-
-
-def _synthetic_auroc(detector: Detector, split: Path, synthetic: Path, data: Path) -> float:
-    """The image AUROC of synthetic anomalies against calibrate normals, as every training ends with."""
-    normal = [data / name for name in rows(split, "calibrate", "normal")["image_id"]]
-    made = [synthetic / name for name in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]]
-    rules = read_decoding(split)
-    scored = [*score_files(detector, normal, rules=rules), *score_files(detector, made)]
-    scores = np.concatenate([images for images, _ in scored]).astype(np.float64)
-    return auroc(np.arange(len(scores)) >= len(normal), scores)

@@ -83,7 +83,8 @@ class MadeImages:
 
     def _changed(self, number: int, size: int) -> Tensor:
         origin, side = number // self.copies, self.drawn.shape[1]
-        (clean,), (before,) = (self.images.pixels([origin], s) for s in (size, side))
+        clean = self.images.pixels([origin], size)[0]
+        before = clean if size == side else self.images.pixels([origin], side)[0]
         # Nowhere else does the image differ from the normal one, not even by the rounding that it was drawn with.
         change = to_tensor(self.drawn[number]) - to_tensor(_bytes(before))
         return (clean + resize(change[None], size)[0]).clamp(0, 1)

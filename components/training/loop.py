@@ -1,7 +1,8 @@
 """The one training loop: any detector's phases, exact resume, the epoch that synthetic anomalies prefer.
 
 Randomness is a function of (seed, phase, epoch, step), never of what ran before, so a resumed run draws the same
-batches and the same noise as an unbroken one.
+batches and the same noise as an unbroken one. So is the mode: a detector is in eval mode, and what an Optimise phase
+moves is in training mode while it steps.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.core.progress import progress
 from components.detectors.contract import Detector, OnePass, Optimise, Phase, Player, TrainingData
@@ -41,6 +42,7 @@ class Loop:
 
     def run(self, data: TrainingData) -> None:
         """Run all phases, from the checkpoint if there is one."""
+        self.detector.eval()
         self._resume()
         for number, phase in enumerate(self.detector.phases(data)):
             if number < self.position["phase"]:
@@ -55,7 +57,7 @@ class Loop:
 
     def _resume(self) -> None:
         found = self.checkpoint.load()
-        if not found or "phase" not in found[1]:  # a checkpoint of an older version says something else
+        if not found or not self._fits(*found):
             return
         self.tensors, position = found
         self.history, best = position.pop("history"), position.pop("best")
@@ -64,6 +66,14 @@ class Loop:
         if best is not None:
             self.best = (best, part(self.tensors, "best."))
         log.info("%s: resumes at %s", self.detector.name, position)
+
+    def _fits(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> bool:
+        """False of a checkpoint that another version of Loupe wrote: its places or its weights are other ones."""
+        kept, own = part(tensors, "model."), learned(self.detector)
+        fits = "phase" in position and {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in own.items()}
+        if not fits:
+            log.info("%s: the checkpoint is of another version of the detector; starts anew", self.detector.name)
+        return fits
 
     def _save(self, extra: dict[str, Tensor] | None = None) -> None:
         tensors = prefixed("model.", learned(self.detector)) | (extra or {})
@@ -85,10 +95,12 @@ class Loop:
                 if start < self.position["step"]:
                     continue
                 rows = range(start, min(start + phase.batch_size, len(phase.table)))
+                torch.manual_seed(self._number(phase, 0, start))
                 phase.update(self.fabric.to_device(phase.table.take(rows)))
                 self.position["step"] = start + phase.batch_size
                 if self._due():
                     self._save()
+            torch.manual_seed(self._number(phase, 0, len(phase.table)))
             phase.finish()
         self.history.append({"phase": phase.name, "epoch": 0, **self._kept(phase)})
 
@@ -113,7 +125,8 @@ class Loop:
         optimisers = self._optimisers(phase)
         average = self._average(phase)
         for epoch in range(self.position["epoch"], phase.epochs):
-            losses = self._epoch(phase, optimisers, average, epoch)
+            with learning(self.detector, phase):
+                losses = self._epoch(phase, optimisers, average, epoch)
             self._finish_epoch(phase, average, epoch, losses, optimisers)
         if phase.select and self.best:
             self.detector.load_state_dict(self.best[1], strict=False)
@@ -140,7 +153,6 @@ class Loop:
         order = torch.randperm(len(phase.table), generator=self._generator(phase, epoch)).tolist()
         batches = [order[i : i + phase.batch_size] for i in range(0, len(order), phase.batch_size)]
         totals = self.position.pop("losses", [0.0] * len(optimisers))
-        self.detector.train()
         for step in progress(range(len(batches)), f"{self.detector.name}: {phase.name} {epoch + 1}/{phase.epochs}"):
             if step < self.position["step"]:
                 continue
@@ -189,7 +201,6 @@ class Loop:
     def _finish_epoch(
         self, phase: Optimise, average: list[Tensor], epoch: int, losses: list[float], optimisers: list[Any]
     ) -> None:
-        self.detector.eval()
         record = {"phase": phase.name, "epoch": epoch, "loss": losses[0], "lr": optimisers[0].param_groups[0]["lr"]}
         record |= {f"rival_{number}_loss": loss for number, loss in enumerate(losses[1:], 1)}
         if phase.select and _checked(epoch, phase.epochs):
@@ -237,6 +248,25 @@ def _loop_state(optimisers: list[Any], average: list[Tensor]) -> dict[str, Tenso
     for number, optimiser in enumerate(optimisers):
         state |= prefixed(_prefix(number), optimiser_tensors(optimiser))
     return state
+
+
+@contextmanager
+def learning(detector: nn.Module, phase: Optimise) -> Iterator[None]:
+    """Training mode for the blocks of *detector* that *phase* moves a parameter of; eval mode for others, and behind.
+
+    A block that rests keeps its running statistics and drops nothing. A layer without parameters, such as dropout, goes
+    with the nearest module around it that has some.
+    """
+    moved = {id(p) for player in phase.players for p in player.parameters if p.requires_grad}
+    detector.train()
+    for block in detector.modules():
+        own = [id(p) for p in block.parameters()]
+        if own and moved.isdisjoint(own):
+            block.eval()
+    try:
+        yield
+    finally:
+        detector.eval()
 
 
 @contextmanager

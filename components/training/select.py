@@ -22,14 +22,22 @@ class SyntheticAUROC:
         self.table: Table | None = None
 
     def __call__(self, detector: Detector) -> float:
+        return auroc(self.check.anomalous, self.scores(detector))
+
+    def scores(self, detector: Detector) -> np.ndarray:
+        """float64 (N,): of the calibrate normals and the anomalies."""
         self.table = self.table or detector.inputs(self.check.data)
-        scores = torch.cat(list(_scores(detector, self.table))).double().numpy()
-        return auroc(self.check.anomalous, scores)
+        return scores_of(detector, self.table)
 
 
 def auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
     """Of *scores* (N,) against *anomalous* (N,) bool; what is not finite counts as the most anomalous."""
     return float(roc_auc_score(anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
+
+
+def scores_of(detector: Detector, table: Table) -> np.ndarray:
+    """float64 (N,): the image scores of every row of *table*."""
+    return torch.cat(list(_scores(detector, table))).double().numpy()
 
 
 @torch.inference_mode()

@@ -12,14 +12,17 @@ from components.backbones.features import FeatureStore
 from components.core.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import DataError
+from components.core.records import NORMAL
 from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
 from components.detectors.catalogue import create, settings_for
+from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
 from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
+from components.training.evidence import nuisances, summary
 from components.training.loop import Loop
 from components.training.model import save_model
 from components.training.select import SyntheticAUROC
@@ -43,13 +46,15 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
         store = FeatureStore(features_folder(settings.store), settings.store_limit_gb)
-        select = SyntheticAUROC(_check_images(split, synthetic, data, store))
+        checked, told = check_images(split, synthetic, data)
+        select = SyntheticAUROC(CheckImages(StoredImages(checked, store), anomalous(told)))
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
-        anomalous, masks = _labelled(data, split)
-        images = FitImages(_images(data, _rows(split, "fit"), rules), store, seed, anomalous=anomalous, masks=masks)
+        defects, masks = _labelled(data, split)
+        images = FitImages(_images(data, _rows(split, "fit"), rules), store, seed, anomalous=defects, masks=masks)
         loop.run(images)
         save_model(detector, scratch)
         write_json(scratch / "history.json", loop.history)
+        write_evidence(detector, told.assign(score=select.scores(detector)), data, rules, seed, scratch)
         spent = {**loop.spent, **images.spent}
         write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage), "spent": spent})
     checkpoint.discard()
@@ -85,8 +90,25 @@ def _labelled(data: Path, split: Path) -> tuple[FileImages | None, tuple[Mask, .
     return (_images(data, found, rules) if len(found) else None), tuple(masks)
 
 
-def _check_images(split: Path, synthetic: Path, data: Path, store: FeatureStore) -> CheckImages:
-    normal = _images(data, _rows(split, "calibrate"), read_decoding(split))
-    made = [synthetic / i for i in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]]
+def check_images(split: Path, synthetic: Path, data: Path) -> tuple[FileImages, pd.DataFrame]:
+    """What chooses, and of each of its pictures image_id, kind and extent."""
+    chosen, table = _rows(split, "calibrate"), pd.read_parquet(synthetic / "synthetic.parquet")
+    normal, made = _images(data, chosen, read_decoding(split)), [synthetic / i for i in table["image_id"]]
     images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(p) for p in made)), normal.rules)
-    return CheckImages(StoredImages(images, store), np.arange(len(images)) >= len(normal))
+    good = pd.DataFrame({"image_id": chosen["image_id"], "kind": NORMAL, "extent": np.nan})
+    told = pd.concat([good, table.rename(columns={"strategy": "kind"})[list(good.columns)]], ignore_index=True)
+    return images, told
+
+
+def anomalous(told: pd.DataFrame) -> np.ndarray:
+    """bool (N,): which pictures of ``check_images`` are anomalies."""
+    return (told["kind"] != NORMAL).to_numpy()
+
+
+def write_evidence(detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int, out: Path) -> None:
+    """check.parquet, CHECK_COLUMNS of the detector as it is kept, and check.json; *told* has its scores already."""
+    names = list(told[told["kind"] == NORMAL]["image_id"])
+    late = nuisances(detector, names, [data / n for n in names], rules, seed)
+    checked = pd.concat([told, late], ignore_index=True)
+    checked.to_parquet(out / "check.parquet", index=False)
+    write_json(out / "check.json", summary(checked))

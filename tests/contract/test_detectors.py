@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,16 +53,22 @@ def images(product) -> FileImages:
     return FileImages(tuple(paths), tuple(p.name for p in paths))
 
 
-def trained(
-    case: str, images: FileImages, store: FeatureStore, folder: Path, every: float = 1e9, fabric=None, **changes
+def looped(
+    case: str, images: FileImages, store: FeatureStore, folder: Path, kind=Loop, seed: int = 0, fabric=None, **changes
 ):
-    torch.manual_seed(0)
+    """The loop that has trained a detector, from the checkpoint in *folder* if there is one, else from *seed*."""
+    torch.manual_seed(seed)
     name, overrides = CASES[case]
     detector = create(name, dataclasses.replace(settings_for(name, "tiny", overrides), **changes))
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     fabric.to_device(detector)
-    Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, every, fabric).run(FitImages(images, store))
-    return detector.eval()
+    loop = kind(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, 1e9, fabric)
+    loop.run(FitImages(images, store))
+    return loop
+
+
+def trained(*given, **changes):
+    return looped(*given, **changes).detector
 
 
 @pytest.fixture(scope="session", params=CASES)
@@ -148,6 +155,17 @@ def test_clean_copies_cannot_be_told_from_their_pictures(fitted, pairs, store):
     assert SyntheticAUROC(check)(fitted) == 0.5
     scores = [np.concatenate([s for s, _ in score_files(fitted, side)]) for side in pairs]
     assert roc_auc_score(check.anomalous, np.concatenate(scores)) == 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_clean_copies_score_as_their_pictures_at_larger_sizes(name, pairs):
+    key = "size" if hasattr(settings_for(name, "tiny"), "size") else "backbone.size"
+    for size in (128, 256):
+        torch.manual_seed(0)
+        detector = create(name, settings_for(name, "tiny", {key: size}), pretrained=False).eval()
+        ours, copies = (next(score_files(detector, side[:2])) for side in pairs)
+        np.testing.assert_array_equal(ours[0], copies[0])
+        np.testing.assert_array_equal(ours[1], copies[1])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -273,51 +291,93 @@ def test_backbone_stays_frozen_in_training_mode(fitted, batch):
     fitted.load_state_dict(whole)  # a student's own statistics may have moved
 
 
-def test_same_seed_gives_the_same_weights(case, begun, images, store, tmp_path):
-    again = trained(case, images, store, tmp_path, **a_few_steps(case)).state_dict()
+class Kept(Loop):
+    """Keeps the checkpoint behind the first batch of each phase, as a process that dies then leaves it.
+
+    ``moved`` names what moved although it rests: a buffer of a block without a parameter that the phase learns, and
+    running statistics in a closed-form phase.
+    """
+
+    def __init__(self, *given) -> None:
+        super().__init__(*given)
+        self.kept: dict[int, Path] = {}
+        self.moved: list[str] = []
+        self.begun = 0  # phases
+
+    def _due(self) -> bool:
+        return self.position["phase"] not in self.kept
+
+    def _save(self, extra=None) -> None:
+        due = self._due()
+        super()._save(extra)
+        if due and self.position["step"]:
+            folder = self.checkpoint.folder
+            self.kept[self.position["phase"]] = folder.with_name(f"{folder.name}-{self.position['phase']}")
+            shutil.copytree(folder, self.kept[self.position["phase"]])
+
+    def _fit(self, phase) -> None:
+        statistics = {name for name, part in self.detector.named_modules() if hasattr(part, "running_mean")}
+        self._watch(phase, super()._fit, statistics)
+
+    def _optimise(self, phase) -> None:
+        learned = {id(p) for player in phase.players for p in player.parameters}
+        parts = {name: [id(p) for p in part.parameters()] for name, part in self.detector.named_modules()}
+        self._watch(phase, super()._optimise, {n for n, own in parts.items() if own and learned.isdisjoint(own)})
+
+    def _watch(self, phase, run, resting: set[str]) -> None:
+        def buffers():
+            named = self.detector.named_buffers()
+            return {n: b.clone() for n, b in named if any(n.startswith(f"{part}.") for part in resting)}
+
+        assert len(phase.table) > phase.batch_size, "the first batch is to be the middle of the phase"
+        self.begun, before = self.begun + 1, buffers()
+        run(phase)
+        self.moved += [f"{phase.name}: {n}" for n, b in buffers().items() if not torch.equal(b, before[n])]
+
+
+@pytest.fixture(scope="session")
+def kept(case, images, store, tmp_path_factory):
+    """The training of ``begun`` once more, with a checkpoint in each of its phases."""
+    folder = tmp_path_factory.mktemp("kept") / "checkpoint"
+    return looped(case, images, store, folder, Kept, **a_few_steps(case))
+
+
+def test_same_seed_gives_the_same_weights(begun, kept):
+    again = kept.detector.state_dict()
     for key, value in begun.state_dict().items():
         torch.testing.assert_close(again[key], value, rtol=0, atol=0)
 
 
-class KilledError(Exception):
-    """Stands for the signal."""
+def test_what_does_not_learn_in_a_phase_does_not_move_in_it(kept):
+    assert not kept.moved
 
 
-@pytest.fixture
-def killed_once(monkeypatch) -> None:
-    """The second checkpoint of the test is the last thing its first training does."""
-    save, saved = Checkpoint.save, []
+def test_a_training_killed_in_any_phase_resumes_as_if_it_had_not_been(case, kept, images, store, batch):
+    """What the new process starts from is of another seed: all of it must come from the checkpoint."""
+    assert sorted(kept.kept) == list(range(kept.begun))
+    whole, scores = kept.detector.state_dict(), scored(kept.detector, batch)
+    for folder in kept.kept.values():
+        resumed = looped(case, images, store, folder, seed=1, **a_few_steps(case))
+        assert resumed.history == kept.history
+        for key, value in resumed.detector.state_dict().items():
+            torch.testing.assert_close(value, whole[key], rtol=0, atol=0, msg=f"{folder.name}: {key}")
+        for one, other in zip(scored(resumed.detector, batch), scores, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
 
-    def killing(self, *state):
-        save(self, *state)
-        saved.append(self)
-        if len(saved) == 2:
-            raise KilledError
 
-    monkeypatch.setattr(Checkpoint, "save", killing)
-
-
-@pytest.mark.usefixtures("killed_once")
-def test_killed_training_resumes_with_the_same_weights(case, fitted, images, store, tmp_path):
-    whole = fitted.state_dict()
-    with pytest.raises(KilledError):
-        trained(case, images, store, tmp_path / "cut", every=0.0)
-    assert load_file(tmp_path / "cut" / "state.safetensors")
-    resumed = trained(case, images, store, tmp_path / "cut", every=0.0).state_dict()
-    for key in whole:
-        torch.testing.assert_close(resumed[key], whole[key], rtol=0, atol=0)
+@torch.inference_mode()
+def scored(detector, batch: torch.Tensor):
+    return detector(batch)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.usefixtures("killed_once")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_killed_training_resumes_on_a_gpu_and_scores_as_on_the_cpu(
     case, precision, images, store, batch, tmp_path, monkeypatch
 ):
     fabric = Fabric(accelerator="gpu", devices=1, precision=precision)
-    with pytest.raises(KilledError):
-        trained(case, images, store, tmp_path / "cut", 0.0, fabric)
-    detector = trained(case, images, store, tmp_path / "cut", 0.0, fabric)
+    cut = looped(case, images, store, tmp_path / "cut", Kept, fabric=fabric).kept[0]
+    detector = trained(case, images, store, cut, fabric=fabric)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # float32 here is float32 there
     with torch.inference_mode():
         there, here = detector(batch.cuda()), detector.cpu()(batch)

@@ -62,7 +62,7 @@ def test_members_share_the_network_and_stand_on_scales_of_calibrate_normals(run,
         np.testing.assert_allclose(made.scales[number], np.array(expected), rtol=1e-6)
 
 
-def test_it_can_be_evaluated_scored_and_chosen(run, product, tmp_path):
+def test_it_can_be_evaluated_scored_and_chosen(run, members, product, tmp_path):
     loupe("evaluate", run, "--data", product)
     metrics = read_json(run / "evaluation" / "metrics.json")
     assert metrics["overall"]["image"]["auroc"] > 0.9
@@ -70,6 +70,8 @@ def test_it_can_be_evaluated_scored_and_chosen(run, product, tmp_path):
     scored = pd.read_parquet(tmp_path / "scores.parquet")
     assert set(scored["model"]) == {"ensemble"}
     assert 0.5 < synthetic_score(run) <= 1
+    made, shown = (read_json(at / "model" / "check.json") for at in (run, members[0]))
+    assert made.keys() == shown.keys()  # the evidence that a training leaves
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def test_a_calibration_of_another_model_is_refused(members, copied, tmp_path):
     below = members[0] / "work" / "run"
     both = [Made(run / "model", run) for run in (members[0], copied)]
     with pytest.raises(BundleError, match="is of another model"):
-        combine(both, below / "split", below / "synthetic", tmp_path, tmp_path / "model")
+        combine(both, below / "split", below / "synthetic", tmp_path, tmp_path / "model", 0)
 
 
 def calibrated(scores, quantiles=(1.0, 4.0, 5.0, 9.0)):

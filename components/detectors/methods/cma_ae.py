@@ -62,7 +62,7 @@ class CMAAESettings:
     weight_decay: float = 1e-5  # reconstructed
     residual_features: Literal["encoder", "backbone"] = "backbone"  # reconstructed: of which network the residual is
     backbone: BackboneSettings = BackboneSettings("resnet18", (0, 1, 2), 256)
-    standardise: Literal["scale", "position"] = "scale"  # ours: what shares a mean and a deviation on the normals
+    standardise: Literal["scale", "position"] = "scale"  # ours: what shares one scale; position if better
     blur: float = 4.0  # sigma, pixels of the working size; reconstructed
     image: Literal["maximum", "deviation"] = "maximum"  # of the map is the image score; reconstructed
 
@@ -182,7 +182,8 @@ class CMAAE(PixelDetector):
         outer = s.residual_features == "backbone"
         self.backbone = Backbone(replace(s.backbone, size=s.size), pretrained) if outer else None
         scales = len(s.backbone.taps if outer else s.widths)
-        self.fuse = Positions(scales * s.size**2, True) if s.standardise == "position" else Standardise(scales, True)
+        self.fuse = Standardise(scales, True)
+        self.positions = Positions(scales * s.size**2, s.standardise == "position")  # of what is of one scale
         self.blur = GaussianBlur(s.blur)
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
@@ -202,6 +203,7 @@ class CMAAE(PixelDetector):
         )
         clean = data.pixels(self.size)
         yield OnePass("standardise", clean, lambda images: self.fuse.add(self.residuals(images)), self.fuse.finish)
+        yield from self.positions.phases(clean, lambda images: self.fuse(self.residuals(images)))
 
     def loss(self, pairs: Pairs) -> Tensor:
         """Of the repair of anomalous images to the clean ones, squared, structural and by gradients."""
@@ -225,7 +227,7 @@ class CMAAE(PixelDetector):
         return torch.cat([upsample(_apart(a, b), (self.size, self.size)) for a, b in pairs], 1)
 
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
-        own = self.blur(self.fuse(self.residuals(inputs)).sum(1, keepdim=True))
+        own = self.blur(self.positions(self.fuse(self.residuals(inputs))).sum(1, keepdim=True))
         flat = own.flatten(1)
         image = flat.max(1).values if self.settings.image == "maximum" else flat.std(1, correction=0)
         return Scores(image, upsample(own, size))

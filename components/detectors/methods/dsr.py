@@ -25,7 +25,7 @@ from components.detectors.contract import (
     Together,
     TrainingData,
 )
-from components.detectors.parts.blocks import box_mean, focal, squared_distances, upsample
+from components.detectors.parts.blocks import box_mean, focal, in_proportion, squared_distances, upsample
 from components.detectors.parts.convolutions import Decoder, Encoder, UNet, convolution
 from components.detectors.parts.quantiser import Latent, Quantiser, doubled, restore, straight_through, to_image
 from components.synthesis.masks import perlin
@@ -64,7 +64,7 @@ class DSRSettings:
     pasted: tuple[str, ...] = ("perlin_texture",)  # the strategies of the latter
     masks: int = 1000  # ours: Perlin masks made in advance, turned and mirrored at each draw
     smudges: tuple[str, ...] = ("smudge",)
-    box: int = 21  # pixels; side of the box mean behind the image score
+    box: int | None = None  # pixels; side of the mean behind the image score; none: 21 at size 256, in proportion, odd
 
 
 class DSR(PixelDetector):
@@ -107,7 +107,6 @@ class DSR(PixelDetector):
             learning_rate=(3e-3, 5e-3, 1e-2),
             turn=(0.0, 0.0),
             masks=40,
-            box=11,
         ),
     }
     info = MethodInfo(
@@ -256,7 +255,8 @@ class DSR(PixelDetector):
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
         pair = self.rebuilt(inputs)
         mask = self.mask(pair).sigmoid()
-        image = box_mean(mask, self.settings.box, self.settings.box // 2).amax((1, 2, 3))
+        side = self.settings.box or in_proportion(21, self.size)
+        image = box_mean(mask, side, side // 2).amax((1, 2, 3))
         return Scores(image, upsample(self.upsampling(torch.cat([pair, mask], 1)), size))
 
 

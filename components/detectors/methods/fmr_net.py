@@ -234,7 +234,6 @@ class FMRNet(PixelDetector):
     def restoration_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Phase 2: defective images (B, 3, S, S) to the clean ones; masks (B, 1, S, S) say where that counts more."""
         s, (defective, clean, masks) = self.settings, batch
-        self.encoder.eval()  # the loop sets training mode; its running statistics are to stay those of normals
         with torch.no_grad():
             features = self.features(defective)
         embedded = self.embed(features[-1])

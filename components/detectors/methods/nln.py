@@ -19,8 +19,19 @@ from torch import Tensor
 from components.core.errors import SettingsError
 from components.detectors.contract import MethodInfo, OnePass, Optimise, Phase, PixelDetector, Scores, TrainingData
 from components.detectors.parts.autoencoders import KINDS, Kind
-from components.detectors.parts.blocks import GaussianBlur, Positions, Standardise, largest, squared_distances, upsample
+from components.detectors.parts.blocks import (
+    POSITIONS,
+    GaussianBlur,
+    Positions,
+    Standardise,
+    largest,
+    squared_distances,
+    upsample,
+)
 from components.detectors.parts.coreset import FAR
+from components.detectors.parts.draw import Draw
+
+BARRED = 1e12  # squared distance that is added to a latent which does not count: behind rows that hold nothing
 
 
 @dataclass(frozen=True)
@@ -33,14 +44,14 @@ class NLNSettings:
     kind: Kind = "ae"
     width: int = 32
     latent: int = 128
-    neighbours: int = 5
+    neighbours: int = 5  # all there are where there are fewer
     share: float = 0.6  # of the error in the image score, the rest is the distance
     map_share: float = 0.25  # of the error in the map
     blur: float = 0.0  # sigma in pixels over the map of errors, 0: none; ours
     top: float = 1.0  # share of the map of errors whose mean is the image's; ours, 1: the mean of all as published
     positions: bool = False  # ours: each position of both terms by its mean and deviation on the fit normals
     scoring: Literal["nln", "autoencoder"] = "nln"  # autoencoder: error of an image's own reconstruction
-    bank_size: int = 20_000  # latents at most, thinned evenly; ours
+    bank_size: int = 20_000  # latents at most, a drawn subset of more; ours
     turned: bool = True  # patches are turned by random quarters in training
     crops: int = 64  # random patches per image beside the grid, from its central 80 %
     epochs: int = 50
@@ -132,6 +143,7 @@ class NLN(PixelDetector):
         self.register_buffer("owner", torch.full((s.bank_size,), -1))  # number of the image behind a latent
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("seen", torch.zeros(3, dtype=torch.int64))  # images, by phase
+        self.draw = Draw(s.bank_size, "latents")
         ones = torch.ones(len(self.steps) ** 2, 1, s.patch, s.patch)
         self.register_buffer("overlap", self._sum(ones), persistent=False)
 
@@ -149,11 +161,13 @@ class NLN(PixelDetector):
             select=False,
             rivals=tuple(rivals),
         )
-        every = -(-len(table) * len(self.steps) ** 2 // s.bank_size)  # latents are thinned evenly
-        yield OnePass("latents", table, lambda images: self._add_latents(images, every), self._find_centre)
-        # Not undone by itself: what the score would be without it is open until the phase behind.
-        yield from self.positions.phases(table, lambda images: self._as_new(images, 2), optional=False)
+        self.draw.expect(len(table) * len(self.steps) ** 2)
+        yield OnePass("latents", table, self._add_latents, self._find_centre)
         yield OnePass("scale", table, self._add_terms, self._finish_terms)
+        if (
+            s.positions
+        ):  # what each position is, the pass before has found; here the scale of terms that are taken by it
+            yield OnePass(POSITIONS, table, self._add_positioned, self._take_positions, optional=True)
 
     def patches(self, images: Tensor, steps: range | None = None) -> Tensor:
         """(B, C, size, size) -> (B * n * n, C, patch, patch), row by row; *steps* replaces those of ``stride``."""
@@ -185,28 +199,35 @@ class NLN(PixelDetector):
         y, x = (int(v) for v in torch.randint(low, self.size - low - self.settings.patch + 1, (2,)))
         return images[:, :, y : y + self.settings.patch, x : x + self.settings.patch]
 
-    def neighbours(self, latents: Tensor, barred: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The K nearest latents of the bank (N, K, D) and their distances (N, K).
+    def neighbours(self, latents: Tensor, barred: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The K nearest latents of the bank (N, K, D), their distances (N, K) and what each counts (N, K), 1 in all.
 
-        *barred* (N,) are numbers of images whose latents do not count.
+        *barred* (N,) are numbers of images whose latents do not count, unless the bank holds no others. Of fewer than K
+        latents all count alike; in place of those that are missing the latent itself is given, which counts nothing.
         """
         # About the centre: the matmul form would lose the digits of distances that are small beside the latents.
         far = squared_distances(latents - self.centre, self.bank - self.centre)
+        hidden = self.owner < 0
         if barred is not None:
-            far = far + 1e12 * (barred[:, None] == self.owner)
-        chosen = far.topk(self.settings.neighbours, dim=1, largest=False).indices
-        found = self.bank[chosen]
-        return found, (latents[:, None] - found).square().sum(2).sqrt()
+            own = barred[:, None] == self.owner
+            own = own & (~own & ~hidden).any(1, keepdim=True)
+            far, hidden = far + BARRED * own, own | hidden
+        chosen = far.topk(min(self.settings.neighbours, len(self.bank)), dim=1, largest=False).indices
+        used = ~hidden.expand_as(far).gather(1, chosen)
+        found = torch.where(used[..., None], self.bank[chosen], latents[:, None])
+        share = used / used.sum(1, keepdim=True).clamp_min(1)
+        return found, (latents[:, None] - found).square().sum(2).sqrt(), share
 
     def terms(self, images: Tensor, barred: Tensor | None = None) -> Tensor:
         """Error against the neighbours' reconstructions, and latent distance: maps (B, 2, size, size)."""
         patches = self.patches(images)
         latents = self.autoencoder.encode(patches)
-        found, distances = self.neighbours(latents, barred)
+        found, distances, share = self.neighbours(latents, barred)
         rebuilt = self.autoencoder.decode(found.flatten(0, 1)).unflatten(0, found.shape[:2])
-        errors = [self.autoencoder.error(patches, latents, rebuilt[:, k]) for k in range(self.settings.neighbours)]
-        constant = distances.mean(1).view(-1, 1, 1, 1).expand_as(errors[0])  # all of a patch is equally far
-        return torch.cat([self.blur(self.stitch(torch.stack(errors).mean(0))), self.stitch(constant)], 1)
+        shares = share.T[..., None, None, None]
+        errors = [self.autoencoder.error(patches, latents, rebuilt[:, k]) * shares[k] for k in range(len(shares))]
+        constant = (share * distances).sum(1).view(-1, 1, 1, 1).expand_as(errors[0])  # all of a patch is equally far
+        return torch.cat([self.blur(self.stitch(torch.stack(errors).sum(0))), self.stitch(constant)], 1)
 
     def own_error(self, images: Tensor) -> Tensor:
         """The plain autoencoder's: error of the image's own reconstruction, (B, 1, size, size)."""
@@ -214,14 +235,14 @@ class NLN(PixelDetector):
         latents = self.autoencoder.encode(patches)
         return self.stitch(self.autoencoder.error(patches, latents, self.autoencoder.decode(latents)))
 
-    def _add_latents(self, images: Tensor, every: int) -> None:
-        patches, first = self.patches(images), int(self.seen[0])
-        per_image = len(self.steps) ** 2
-        numbers = first * per_image + torch.arange(len(patches), device=images.device)
-        chosen = (numbers % every == 0).nonzero()[:, 0]
-        at = int(self.count)
-        self.bank[at : at + len(chosen)] = self.autoencoder.encode(patches[chosen])
-        self.owner[at : at + len(chosen)] = numbers[chosen] // per_image
+    def _add_latents(self, images: Tensor) -> None:
+        patches, per_image = self.patches(images), len(self.steps) ** 2
+        first = int(self.seen[0]) * per_image
+        chosen, at = self.draw.among(first, len(patches))
+        chosen = chosen.to(images.device)
+        if len(chosen):
+            self.bank[at : at + len(chosen)] = self.autoencoder.encode(patches[chosen])
+            self.owner[at : at + len(chosen)] = (first + chosen) // per_image
         self.count += len(chosen)
         self.seen[0] += len(images)
 
@@ -229,9 +250,21 @@ class NLN(PixelDetector):
         self.centre.copy_(self.bank[: int(self.count)].mean(0))
 
     def _add_terms(self, images: Tensor) -> None:
-        maps = self.positions(self._as_new(images, 1))
+        maps = self._as_new(images, 1)
+        self._add_maps(maps)
+        if self.settings.positions:
+            self.positions.add(maps)
+
+    def _add_positioned(self, images: Tensor) -> None:
+        self._add_maps(self.positions.ahead(self._as_new(images, 2)))
+
+    def _add_maps(self, maps: Tensor) -> None:
         self.map_terms.add(maps)
         self.image_terms.add(self._image_terms(maps))
+
+    def _take_positions(self) -> None:
+        self.positions.finish()
+        self._finish_terms()
 
     def _as_new(self, images: Tensor, phase: int) -> Tensor:
         """Terms of normals as new images would meet the bank: without the latents of their own."""
@@ -240,8 +273,9 @@ class NLN(PixelDetector):
         return self.terms(images, numbers.repeat_interleave(len(self.steps) ** 2))
 
     def _finish_terms(self) -> None:
-        self.map_terms.finish()
-        self.image_terms.finish()
+        for terms in (self.map_terms, self.image_terms):
+            terms.finish()
+            terms.sums.zero_()  # there may be another pass
 
     def score(self, images: Tensor, size: tuple[int, int]) -> Scores:
         if self.settings.scoring == "autoencoder":

@@ -29,7 +29,7 @@ from components.detectors.contract import (
     TrainingData,
     scratch,
 )
-from components.detectors.parts.blocks import largest, nearest, upsample
+from components.detectors.parts.blocks import POSITIONS, in_proportion, largest, nearest, upsample
 from components.detectors.parts.convolutions import convolution, double
 from components.detectors.parts.coreset import Coreset
 from components.detectors.parts.similarity import structural_difference
@@ -57,7 +57,7 @@ class PAEDIDSettings:
     threshold: float = 3.0  # lambda, in deviations of the residual on fit normals; reconstructed
     positions: bool = False  # ours: the deviation is that of each position, never below the one of all
     block: float = 0.5  # gamma over lambda, shrinks what is weak in its neighbourhood (0: off); reconstructed
-    block_side: int = 7  # of that neighbourhood, odd; reconstructed
+    block_side: int | None = None  # of that neighbourhood, odd; none: 7 at size 256, in proportion; reconstructed
     weights: bool = True  # lambda is smaller where a patch's code is far from the normal ones; reconstructed
     bank_size: int = 512  # normal codes that are kept; reconstructed
     brightness: bool = False  # fit gain and offset of the background to each image; reconstructed
@@ -109,7 +109,6 @@ class PAEDID(PixelDetector):
             learning_rate=3e-3,
             threshold=2.0,
             positions=True,
-            block_side=5,
             brightness=True,
             top=0.01,
         ),
@@ -180,6 +179,8 @@ class PAEDID(PixelDetector):
             )
             yield OnePass("distances", table, self._add_gaps, self._finish_gaps)
         yield OnePass("noise", table, self._add_residuals, self._finish_residuals)
+        if s.positions:  # found in the pass before, and taken here, so that it can be undone
+            yield OnePass(POSITIONS, table, lambda _: None, self._take_positions, optional=True)
 
     def prior(self, images: Tensor) -> Tensor:
         """P: the background that the patch autoencoder sees, (B, 3, H, W)."""
@@ -210,7 +211,7 @@ class PAEDID(PixelDetector):
         found = {"both": above - below, "bright": above, "dark": -below}[s.sign]
         if not s.block:
             return found
-        side = s.block_side
+        side = s.block_side or max(3, in_proportion(7, s.size))  # a block of one pixel would be none
         energy = F.avg_pool2d(found.square().mean(1, keepdim=True), side, 1, side // 2, count_include_pad=False)
         return found * F.relu(1 - s.block * s.threshold * self.deviation * self.local / (energy + 1e-12).sqrt())
 
@@ -255,9 +256,10 @@ class PAEDID(PixelDetector):
         centres = (torch.arange(BINS, dtype=torch.float64, device=self.histogram.device) + 0.5) * (2 / BINS) - 1
         middle = _median(centres, self.histogram)
         self.deviation.copy_(NORMAL * _median((centres - middle).abs(), self.histogram).clamp_min(1e-4))
-        if self.settings.positions:
-            spread = (self.squares[1] / self.squares[0]).sqrt()
-            self.local.copy_((spread / self.deviation).clamp_min(1.0))
+
+    def _take_positions(self) -> None:
+        spread = (self.squares[1] / self.squares[0]).sqrt()
+        self.local.copy_((spread / self.deviation).clamp_min(1.0))
 
     def score(self, images: Tensor, size: tuple[int, int]) -> Scores:
         *_, (_, defect) = self.decompose(images)

@@ -74,8 +74,8 @@ class PatchCore(FeatureDetector):
         b, c, h, w = embedded.shape
         rows = embedded.permute(0, 2, 3, 1).reshape(-1, c)
         distances = nearest(rows, self.coreset.bank)[0].reshape(b, h * w)
-        maps = self.blur(upsample(distances.reshape(b, 1, h, w), size))
-        return Scores(self._image_score(rows.reshape(b, h * w, c), distances), maps)
+        own = self.blur(upsample(distances.reshape(b, 1, h, w), (self.size, self.size)))  # sigma is of this size
+        return Scores(self._image_score(rows.reshape(b, h * w, c), distances), upsample(own, size))
 
     def _image_score(self, rows: Tensor, distances: Tensor) -> Tensor:
         worst, at = distances.max(1)

@@ -57,7 +57,7 @@ class PMBAESettings:
     batch_size: int = 16
     learning_rate: float = 2e-4  # reconstructed
     share: float = 0.9  # of the pixels that are nuisance: the histogram's level is read there; reconstructed
-    ceiling: float = 1.5  # the level never exceeds this times its mean on the normals; reconstructed
+    ceiling: float = 1.5  # the level is capped at this times its mean on the normals, for their median; reconstructed
     standardise: bool = False  # ours: each position of the map by its mean and deviation on the normals
     blur: float = 4.0  # sigma, pixels of the working size; reconstructed
     top: float = 0.005  # share of the map whose mean is the image score; reconstructed
@@ -113,31 +113,41 @@ class ErrorEstimate(nn.Module):
     """Histogram error estimation: the level most of an image's own differences stay below is taken off, down to zero.
 
     The level is where the cumulative histogram of the difference image reaches *share*, with the finest bins there are
-    (one per value). It is capped by *ceiling* times its mean on normals, so that a large defect does not hide itself.
+    (one per value). It is capped, so that a large defect does not hide itself: for an image whose median is that of the
+    normals at *ceiling* times their mean level, and with the image's own median the cap rises and falls. What lifts the
+    whole difference image, as other light does, is nuisance and taken off; a defect of up to half of the image does
+    not move its median.
     """
 
-    cap: Tensor
+    room: Tensor
     sums: Tensor
 
     def __init__(self, pixels: int, share: float, ceiling: float) -> None:
         super().__init__()
-        self.above, self.ceiling = max(1, round((1 - share) * pixels)), ceiling
-        self.register_buffer("cap", torch.full((), torch.inf))
-        scratch(self, "sums", torch.zeros(2, dtype=torch.float64))
+        self.above, self.middle, self.ceiling = max(1, round((1 - share) * pixels)), pixels // 2 + 1, ceiling
+        self.register_buffer("room", torch.full((), torch.inf))  # of the level above the image's median
+        scratch(self, "sums", torch.zeros(3, dtype=torch.float64))
 
     def level(self, differences: Tensor) -> Tensor:
         """(B, 1, H, W) -> (B, 1, 1, 1), without the cap."""
-        return differences.flatten(1).topk(self.above).values[:, -1].view(-1, 1, 1, 1)
+        return self._ranked(differences)[0]
+
+    def _ranked(self, differences: Tensor) -> tuple[Tensor, Tensor]:
+        """Level and median of each image, (B, 1, 1, 1) each."""
+        largest = differences.flatten(1).topk(max(self.above, self.middle)).values
+        return largest[:, self.above - 1].view(-1, 1, 1, 1), largest[:, self.middle - 1].view(-1, 1, 1, 1)
 
     def forward(self, differences: Tensor) -> Tensor:
-        return F.relu(differences - self.level(differences).minimum(self.cap))
+        level, median = self._ranked(differences)
+        return F.relu(differences - level.minimum(median + self.room))
 
     def add(self, differences: Tensor) -> None:
-        levels = self.level(differences).double()
-        self.sums += torch.stack([torch.full_like(levels.sum(), levels.numel()), levels.sum()])
+        level, median = (values.double().sum() for values in self._ranked(differences))
+        self.sums += torch.stack([torch.full_like(level, len(differences)), level, median])
 
     def finish(self) -> None:
-        self.cap.copy_(self.ceiling * self.sums[1] / self.sums[0])
+        count, level, median = self.sums
+        self.room.copy_((self.ceiling * level - median) / count)
 
 
 class PMBAE(PixelDetector):
@@ -210,7 +220,7 @@ class PMBAE(PixelDetector):
             select=not s.standardise,  # the standardised map, which would choose, is there only behind its phase
         )
         yield OnePass("error level", table, self._add_level, self.estimate.finish)
-        yield from self.positions.phases(table, self.errors, optional=False)
+        yield from self.positions.phases(table, self.errors)
 
     def rebuild(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Images (B, 3, size, size) as the memories know them, and the address weights of each memory level."""

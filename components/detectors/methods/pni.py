@@ -222,7 +222,7 @@ class PNI(BackboneDetector):
             )
         if s.refine:
             yield OnePass("scale", table, self._raise_scale, lambda: None)
-            pool = data.anomalies(s.strategies, s.refine_size)
+            pool = data.anomalies(s.strategies, self.size)  # at the size of what is scored: as fine as that
             yield Optimise(
                 "refinement",
                 Together(self.inputs(pool), pool.masks(s.refine_size)),
@@ -343,7 +343,7 @@ class PNI(BackboneDetector):
         """Squared error of the refined map against the mask, and of its two gradients (weights 1/2, 1/4, 1/4)."""
         (features, images), masks = batch
         with torch.no_grad():
-            maps = self._coarse(features, (masks.shape[2], masks.shape[3])) / self.scale
+            maps = self._small(self._coarse(features, (self.size, self.size)))
         off = maps + self.refiner(images, maps) - masks
         parts = (0.5, off), (0.25, off.diff(dim=2)), (0.25, off.diff(dim=3))
         return torch.stack([weight * part.square().mean() for weight, part in parts]).sum()
@@ -358,8 +358,11 @@ class PNI(BackboneDetector):
         own = self._coarse(features, (self.size, self.size))
         return own + self.settings.refine_share * self._residual(images, own) if self.settings.refine else own
 
+    def _small(self, maps: Tensor) -> Tensor:
+        """Maps as the refinement sees them, in learning and in scoring: (B, 1, refine_size, refine_size)."""
+        return upsample(maps, (self.settings.refine_size, self.settings.refine_size)) / self.scale
+
     def _residual(self, images: Tensor, maps: Tensor) -> Tensor:
         """What refinement adds, in the unit of the map."""
-        side = self.settings.refine_size
-        small = upsample(maps, (side, side)) / self.scale
-        return upsample(self.refiner(images, small), (maps.shape[2], maps.shape[3])) * self.scale
+        refined = self.refiner(images, self._small(maps))
+        return upsample(refined, (maps.shape[2], maps.shape[3])) * self.scale

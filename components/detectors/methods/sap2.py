@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from components.backbones.extractor import BackboneSettings
 from components.detectors.contract import FeatureDetector, MethodInfo, OnePass, Optimise, Phase, Scores, TrainingData
 from components.detectors.parts.blocks import upsample
+from components.detectors.parts.draw import Draw
+
+HIDDEN = -1e4  # logit of a neighbour that does not count
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class SAP2Settings:
     batch_size: int = 64
     learning_rate: float = 5e-4
     decay: float = 0.9  # of the learning rate per epoch
-    bank_size: int = 5000
+    bank_size: int = 5000  # normals at most, a drawn subset of more
 
 
 class SAP2(FeatureDetector):
@@ -69,12 +72,13 @@ class SAP2(FeatureDetector):
             nn.init.xavier_uniform_(layer.weight)
         self.register_buffer("bank", torch.zeros(settings.bank_size, width))
         self.register_buffer("unused", torch.full((settings.bank_size,), -10.0))  # added to the similarity
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))  # of normals that were offered
+        self.draw = Draw(settings.bank_size, "bank")
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.features(self.backbone)
-        every = -(-len(table) // s.bank_size)  # a large set is thinned evenly
-        yield OnePass("bank", table, lambda features: self._add(self.vectors(features), every), lambda: None)
+        self.draw.expect(len(table))
+        yield OnePass("bank", table, lambda features: self._add(self.vectors(features)), lambda: None)
         if s.adapt:
             yield Optimise(
                 "projection",
@@ -100,27 +104,31 @@ class SAP2(FeatureDetector):
         """Globally averaged features (B, D)."""
         return self.local(features).mean((2, 3))
 
-    def _add(self, rows: Tensor, every: int) -> None:
-        first, seen = int(self.count), torch.arange(len(rows))
-        rows = rows[(first + seen) % every == 0]
-        at = -(-first // every)
-        self.bank[at : at + len(rows)] = rows
-        self.unused[at : at + len(rows)] = 0
-        self.count += len(seen)
+    def _add(self, rows: Tensor) -> None:
+        chosen, at = self.draw.among(int(self.count), len(rows))
+        self.bank[at : at + len(chosen)] = rows[chosen]
+        self.unused[at : at + len(chosen)] = 0
+        self.count += len(rows)
 
     def normal(self, z: Tensor, skip: int = 0) -> Tensor:
         """The adaptive normal representation of *z* (B, D): its k nearest normals, projected, attended, averaged.
 
-        *skip* leaves out the nearest: in training that is the image itself.
+        *skip* leaves out the nearest: in training that is the image itself. Of fewer normals than k all are taken; a
+        normal without another one is its own neighbour.
         """
-        k = min(self.settings.neighbours, len(self.bank) - skip)
+        k = min(self.settings.neighbours + skip, len(self.bank))
         similarity = F.normalize(z, dim=1) @ F.normalize(self.bank, dim=1).T + self.unused
-        nearest = similarity.topk(k + skip, dim=1).indices[:, skip:]
-        x = self.projected(self.bank[nearest])  # (B, k, D)
+        x = self.projected(self.bank[similarity.topk(k, dim=1).indices])  # (B, k, D)
+        used = self._used(k, skip)
         if self.settings.attention and self.settings.adapt:
             logits = self.query(x) @ self.key(x).transpose(1, 2) / x.shape[2] ** 0.5
-            x = logits.softmax(2) @ x + x
-        return x.mean(1)  # type: ignore[no-any-return]
+            x = (logits + HIDDEN * (1 - used)).softmax(2) @ x + x
+        return (x * used[:, None]).sum(1) / used.sum().clamp_min(1)
+
+    def _used(self, k: int, skip: int) -> Tensor:
+        """Which of the *k* nearest rows count, (k,) of 0 and 1: rows that hold nothing come last and do not."""
+        held, place = (self.unused == 0).sum(), torch.arange(k, device=self.unused.device)
+        return ((place < held) & (place >= (held - 1).clamp(0, skip))).float()
 
     def loss(self, features: list[Tensor]) -> Tensor:
         """Disagreement with the normal representation, and the constraint to the pretrained vector."""

@@ -36,7 +36,7 @@ from components.detectors.contract import (
     TrainingData,
     epochs_of,
 )
-from components.detectors.parts.blocks import anomaly_head, box_mean, focal, upsample
+from components.detectors.parts.blocks import anomaly_head, box_mean, focal, in_proportion, upsample
 from components.detectors.parts.convolutions import Decoder, Encoder, Twice, convolution
 from components.detectors.parts.gallery import Gallery
 from components.detectors.parts.similarity import structural_difference
@@ -56,13 +56,13 @@ class SGSFSettings:
     normal: int = 4  # every how many-th image of a batch stays normal: 4 is forged to normal 3 : 1
     guided: bool = True  # False: the segmentation network sees no guidance
     guidance: Literal["self", "frozen", "contrast"] = "self"  # image repaired (own or frozen encoder), or similar image
-    gallery: int = 512  # contrast: normal images kept, evenly over the fit normals
+    gallery: int = 512  # contrast: normal images kept, a drawn subset of the fit normals
     similar: int = 4  # contrast: of how many most similar ones a training step draws one (the successor has 4 and 5)
     backbone: BackboneSettings = BackboneSettings("resnet18", (4,), 256)  # unless guided by itself; it sees at *size*
     detach: bool = False  # no gradient of the segmentation reaches the guidance network
     weight: float = 1.0  # of the guidance network's loss
     gamma: float = 2.0  # of the focal loss
-    pool: int = 21  # side in pixels of the mean before the image score's maximum
+    pool: int | None = None  # pixels; side of the mean behind the image score; none: 21 at size 256, in proportion, odd
     epochs: int = 800
     draws: int = 0  # ours: at least so many normal images in all epochs, so that few images get more epochs
     batch_size: int = 16
@@ -170,7 +170,6 @@ class SGSF(PixelDetector):
             copies=4,
             guidance="frozen",
             backbone=BackboneSettings(taps=(2, 3)),
-            pool=11,
             epochs=7,
             draws=4200,
             batch_size=8,
@@ -183,10 +182,9 @@ class SGSF(PixelDetector):
             fold=2,
             copies=4,
             guidance="frozen",
-            gallery=4,
+            gallery=8,
             similar=2,
             backbone=BackboneSettings(taps=(2, 3), size=64),
-            pool=5,
             epochs=8,
             batch_size=8,
             learning_rate=1e-2,
@@ -310,5 +308,6 @@ class SGSF(PixelDetector):
         if self.gallery:
             seen = self.gallery.nearest(seen)
         found = self.maps(images, seen)[0].sigmoid()
-        pooled = box_mean(found, self.settings.pool, self.settings.pool // 2)
+        side = self.settings.pool or in_proportion(21, self.size)
+        pooled = box_mean(found, side, side // 2)
         return Scores(pooled.flatten(1).max(1).values, upsample(found, size))

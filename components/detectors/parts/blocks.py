@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from components.detectors.contract import OnePass, Phase, Table, scratch
 
+POSITIONS = "standardised positions"  # name of the phase that takes a map position by position
+
 
 class GaussianBlur(nn.Module):
     """Separable Gaussian over maps (B, 1, H, W), truncated at four sigma, edges replicated (the same in ONNX)."""
@@ -55,11 +57,16 @@ class Standardise(nn.Module):
         count = torch.full_like(self.sums[0], rows[:, 0].numel())
         self.sums += torch.stack([count, rows.sum((0, 2, 3)), rows.square().sum((0, 2, 3))])
 
-    def finish(self) -> None:
+    def measured(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of what was added so far, (1, C, 1, 1) each."""
         mean = self.sums[1] / self.sums[0]
         spread = (self.sums[2] / self.sums[0] - mean.square()).clamp_min(0).sqrt()
-        self.mean.copy_(mean.view(1, -1, 1, 1))
-        self.std.copy_(spread.clamp_min(1e-3 * float(spread.max()) + 1e-12).view(1, -1, 1, 1))
+        spread = spread.clamp_min(1e-3 * float(spread.max()) + 1e-12)
+        return mean.view(1, -1, 1, 1).to(self.mean.dtype), spread.view(1, -1, 1, 1).to(self.std.dtype)
+
+    def finish(self) -> None:
+        for kept, found in zip((self.mean, self.std), self.measured(), strict=True):
+            kept.copy_(found)
 
 
 class Positions(Standardise):
@@ -78,12 +85,18 @@ class Positions(Standardise):
     def add(self, maps: Tensor) -> None:
         super().add(_by_position(maps))
 
-    def phases(self, table: Table, maps: Callable[[Any], Tensor], optional: bool = True) -> Iterable[Phase]:
-        """The phase that measures *maps* of every batch of the fit normals, if it is asked for."""
+    def ahead(self, maps: Tensor) -> Tensor:
+        """What ``forward`` will make of *maps* once ``finish`` has run."""
+        mean, std = self.measured()
+        return ((_by_position(maps) - mean) / std).view_as(maps)
+
+    def phases(self, table: Table, maps: Callable[[Any], Tensor]) -> Iterable[Phase]:
+        """The phase that measures *maps* of every batch of the fit normals, if it is asked for.
+
+        It is optional: undone, the positions are left as they are (docs/adr/0016).
+        """
         if self.active:
-            yield OnePass(
-                "standardised positions", table, lambda batch: self.add(maps(batch)), self.finish, 16, optional
-            )
+            yield OnePass(POSITIONS, table, lambda batch: self.add(maps(batch)), self.finish, optional=True)
 
 
 def _by_position(maps: Tensor) -> Tensor:
@@ -104,6 +117,11 @@ def box_mean(maps: Tensor, side: int, margin: int = 0) -> Tensor:
     """
     rows = F.avg_pool2d(maps, (side, 1), 1, (margin, 0))
     return F.avg_pool2d(rows, (1, side), 1, (0, margin))
+
+
+def in_proportion(side: int, size: int) -> int:
+    """The odd side of a box at *size* pixels that has *side* at 256, the nearest there is."""
+    return 2 * round((side * size / 256 - 1) / 2) + 1
 
 
 def largest(maps: Tensor, share: float) -> Tensor:

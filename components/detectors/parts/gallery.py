@@ -4,12 +4,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.detectors.parts.draw import Draw
+
 ITSELF = 1 - 1e-4  # cosine from which on two images are one: features are stored in float16
 HIDDEN = -2.0  # below any cosine
 
 
 class Gallery(nn.Module):
-    """Up to *count* images, found by the cosine of their mean features (Xing et al., IEEE TCSVT 34(6), 2024)."""
+    """Up to *count* images, found by the cosine of their mean features (Xing et al., IEEE TCSVT 34(6), 2024).
+
+    Of more images a drawn subset is kept.
+    """
 
     images: Tensor
     signatures: Tensor
@@ -17,24 +22,22 @@ class Gallery(nn.Module):
 
     def __init__(self, count: int, size: int, channels: int) -> None:
         super().__init__()
-        self.every = 1
         self.register_buffer("images", torch.zeros((count, 3, size, size), dtype=torch.uint8))
         self.register_buffer("signatures", torch.zeros((count, channels)))
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.draw = Draw(count, "gallery")
 
     def expect(self, offered: int) -> None:
-        """So many will be offered: every k-th is kept, so that all parts of the set are seen."""
-        self.every = -(-offered // len(self.images))
+        """So many will be offered."""
+        self.draw.expect(offered)
 
     def add(self, batch: tuple[Tensor, list[Tensor]]) -> None:
         """Images (B, 3, size, size) in [0, 1] and their features, deepest last."""
         images, features = batch
-        for image, signature in zip(images, signature_of(features), strict=True):
-            row, rest = divmod(int(self.seen), self.every)
-            if not rest:
-                self.images[row] = (image * 255).round().byte()
-                self.signatures[row] = signature
-            self.seen += 1
+        chosen, at = self.draw.among(int(self.seen), len(images))
+        self.images[at : at + len(chosen)] = (images[chosen] * 255).round().byte()
+        self.signatures[at : at + len(chosen)] = signature_of(features)[chosen]
+        self.seen += len(images)
 
     def likeness(self, features: list[Tensor]) -> Tensor:
         """Cosine of each of the batch with each one kept: (B, count)."""

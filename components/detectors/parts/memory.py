@@ -18,7 +18,7 @@ class Memory(nn.Module):
         self, slots: int, width: int, parts: int = 1, temperature: float = 0.1, shrink: float = 0.0, most: int = 0
     ) -> None:
         super().__init__()
-        self.temperature, self.shrink, self.most = temperature, shrink, most
+        self.temperature, self.shrink, self.most = temperature, shrink, min(most, slots)
         self.slots = nn.Parameter(torch.randn(parts, slots, width) / width**0.5)
 
     def forward(self, queries: Tensor) -> tuple[Tensor, Tensor]:

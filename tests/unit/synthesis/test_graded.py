@@ -69,7 +69,7 @@ def test_wide_and_faint_areas_are_of_their_kind():
     wide = [drawn("graded_wide", image, 1.0, seed) for seed in range(12)]
     faint = [drawn("graded_faint", image, 1.0, seed) for seed in range(12)]
     assert max(made.area for made in wide) > 0.2
-    assert max(change(made, image) for made in faint) < 40
+    assert max(change(made, image) for made in faint) < 70
     assert all(label(made.mask)[1] >= 1 for made in faint)
 
 

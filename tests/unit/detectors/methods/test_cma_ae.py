@@ -195,6 +195,8 @@ def test_positions_can_be_standardised_one_by_one(images):
     detector = made(standardise="position")
     detector.fuse.add(detector.residuals(images))
     detector.fuse.finish()
+    detector.positions.add(detector.fuse(detector.residuals(images)))
+    detector.positions.finish()
     maps = detector.score(images, (64, 64)).map
     torch.testing.assert_close(maps.mean(0), torch.zeros(1, 64, 64), rtol=0, atol=1e-3)
 

@@ -300,7 +300,23 @@ def test_the_image_score_is_the_largest_box_mean_of_the_mask_before_upsampling(d
     scores = detector.score(images(1), (64, 64))
     assert float(scores.image) == pytest.approx(100 / 441, rel=1e-5)
     torch.testing.assert_close(scores.map, constant)
-    assert settings_for("dsr", "paper").box == 21
+
+
+@pytest.mark.parametrize("preset", ["paper", "cpu", "tiny"])
+def test_the_box_grows_with_the_image(preset, monkeypatch):
+    """21 pixels at 256 as published; at 128 the odd number nearest to 10.5."""
+    settings, asked = settings_for("dsr", preset), []
+    wanted = {256: 21, 128: 11, 64: 5}[settings.size]
+    small = made(size=settings.size, box=settings.box)
+
+    def measured(maps, side, margin):
+        asked.append((side, margin))
+        return maps
+
+    monkeypatch.setattr("components.detectors.methods.dsr.box_mean", measured)
+    with torch.inference_mode():
+        small(torch.rand(1, 3, settings.size, settings.size))
+    assert asked == [(wanted, wanted // 2)]
 
 
 def test_the_upsampling_module_sees_the_mask(detector):

@@ -6,11 +6,14 @@ import json
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.core.artefacts import file_hash
+from components.core.errors import BundleError
 from components.detectors.methods.fastflow import BACKBONES, Coupling, FastFlow, FastFlowSettings, Flow
+from components.training.model import load_model, save_model
 
 RESNET18 = BackboneSettings("resnet18", (1, 2, 3), 256)
 
@@ -66,6 +69,40 @@ def test_likelihood_is_half_the_square_less_the_log_determinants():
         flat, log_det = step.step(flat)
         total += log_det
     torch.testing.assert_close(flow.likelihood(x), 0.5 * flow(x).square().sum((1, 2, 3)) - total)
+
+
+def test_log_determinant_of_the_whole_flow_behind_the_norm_is_exact():
+    """What is learned is counted: no weight lies outside of the likelihood, where shrinking it would lower the loss."""
+    flow = Flow(2, 2, FastFlowSettings(steps=2)).double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    x = torch.randn(1, 2, 2, 2, dtype=torch.double)
+    counted = 0.5 * flow(x).square().sum() - flow.likelihood(x)[0]
+    entering = torch.nn.functional.layer_norm(x, x.shape[1:]).flatten()
+
+    def behind(v):
+        for step in flow.steps:
+            v = step(v)
+        return v.flatten()
+
+    jacobian = torch.autograd.functional.jacobian(lambda v: behind(v.view(1, 2, 2, 2)), entering)
+    torch.testing.assert_close(counted, torch.linalg.slogdet(jacobian).logabsdet)
+    torch.testing.assert_close(behind(entering.view(1, 2, 2, 2)), flow(x).flatten())
+    assert {name.split(".")[0] for name, _ in flow.named_parameters()} == {"steps"}
+
+
+def test_a_model_whose_norm_has_weights_is_refused_with_advice(tmp_path):
+    """Models of versions before had them, outside of the likelihood."""
+    detector = FastFlow(FastFlow.presets["tiny"], pretrained=False)
+    save_model(detector, tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    for number, flow in enumerate(detector.flows):
+        norm = nn.LayerNorm(flow.norm.normalized_shape)
+        state |= {f"flows.{number}.norm.{key}": value for key, value in norm.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(BundleError, match=r"do not fit fastflow .* train it again"):
+        load_model(tmp_path)
 
 
 def test_training_lowers_the_loss_of_the_likelihood():

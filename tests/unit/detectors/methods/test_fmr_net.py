@@ -10,6 +10,7 @@ from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.fmr_net import FMRNet, Rearrangement, contrast, imbalance
 from components.detectors.parts.memory import as_queries
+from components.training.loop import learning
 from tests.given import Named
 
 TINY = settings_for("fmr_net", "tiny")
@@ -158,12 +159,13 @@ def test_phase_2_leaves_encoder_and_memory_as_they_are(defects):
     detector = made(apart=1.0)
     frozen = {k: v.clone() for k, v in detector.state_dict().items() if k.startswith(("encoder", "memory"))}
     decoder = detector.leave.weight.clone()
-    optimiser = torch.optim.Adam(list(detector.phases(Named()))[2].parameters, lr=1e-2)
-    detector.train()  # as the loop does
-    for _ in range(2):
-        optimiser.zero_grad()
-        detector.restoration_loss(defects).backward()
-        optimiser.step()
+    phase = list(detector.phases(Named()))[2]
+    optimiser = torch.optim.Adam(phase.parameters, lr=1e-2)
+    with learning(detector, phase):
+        for _ in range(2):
+            optimiser.zero_grad()
+            detector.restoration_loss(defects).backward()
+            optimiser.step()
     for key, value in frozen.items():  # running statistics too
         torch.testing.assert_close(detector.state_dict()[key], value, rtol=0, atol=0)
     assert not torch.equal(detector.leave.weight, decoder)

@@ -103,27 +103,63 @@ def test_the_latents_of_all_normals_are_kept(data):
     assert (detector.owner[160:] == -1).all()
 
 
-def test_under_its_cap_the_bank_is_thinned_evenly(data):
-    detector = filled(data, bank_size=60)
-    assert int(detector.count) == 54  # every third of 160
-    assert set(detector.owner[:54].tolist()) == set(range(10))
+@pytest.mark.parametrize(("stride", "cap", "per_side"), [(8, 70, 7), (16, 40, 4)])  # 490 by 70, 160 by 40
+def test_under_its_cap_the_bank_holds_patches_of_all_positions(stride, cap, per_side, monkeypatch):
+    """A fixed step of 7, or 4, would divide the patches of an image: one column of positions."""
+    at = torch.linspace(0, 1, 64)
+    place = torch.stack([at.expand(64, 64), at[:, None].expand(64, 64), torch.zeros(64, 64)])
+    plain = NLN.__init__
+
+    def with_places(self, *given):
+        plain(self, *given)
+        monkeypatch.setattr(
+            self.autoencoder, "encode", lambda p: torch.cat([p.mean((2, 3)), torch.zeros(len(p), 5)], 1)
+        )
+
+    monkeypatch.setattr(NLN, "__init__", with_places)
+    detector = filled(Pixels(place.expand(10, -1, -1, -1)), stride=stride, bank_size=cap)
+    assert int(detector.count) == cap
+    assert all(len(detector.bank[:, axis].unique()) == per_side for axis in (0, 1))
+    assert set(detector.owner.tolist()) == set(range(10))
+
+
+def test_of_fewer_latents_than_neighbours_all_count_and_nothing_else():
+    detector = filled(Pixels(stripes(2).clamp(0, 1)), bank_size=100, neighbours=40)
+    with torch.inference_mode():
+        latents = detector.autoencoder.encode(detector.patches(stripes(3)[2:]))
+        for barred, rows in ((None, range(32)), (torch.zeros(16), range(16, 32))):
+            found, distances, share = detector.neighbours(latents, barred)
+            exact = (latents[:, None] - detector.bank[None, list(rows)]).norm(dim=2)
+            assert ((share > 0).sum(1) == len(rows)).all()
+            torch.testing.assert_close((share * distances).sum(1), exact.mean(1), rtol=1e-3, atol=1e-5)
+            assert float(found.abs().max()) < 1e3  # no row that holds nothing
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_normals_have_a_scale_of_real_distances(count):
+    detector = filled(Pixels(stripes(count).clamp(0, 1)), neighbours=20)
+    with torch.inference_mode():
+        scores = detector(stripes(4)[3:].clamp(0, 1))
+    assert float(detector.map_terms.mean.abs().max()) < 100  # rows that hold nothing are 10,000 away
+    assert torch.isfinite(scores.map).all()
 
 
 def test_neighbours_are_the_nearest_latents(data, images):
     detector = filled(data, bank_size=200, neighbours=3)
     with torch.inference_mode():
         latents = detector.autoencoder.encode(detector.patches(images))
-        found, distances = detector.neighbours(latents)
+        found, distances, share = detector.neighbours(latents)
         exact = (latents[:, None] - detector.bank[None, :160]).double().norm(dim=2).sort(1).values[:, :3]
     torch.testing.assert_close(distances.double(), exact, rtol=1e-3, atol=1e-5)
     torch.testing.assert_close((latents[:, None] - found).norm(dim=2), distances)
+    torch.testing.assert_close(share, torch.full_like(share, 1 / 3))
 
 
-def test_the_error_is_against_the_neighbours_reconstructions_not_its_own(data, images):
-    detector = filled(data, kind="ae", neighbours=2)
+def test_the_error_is_against_the_neighbours_reconstructions_not_its_own(data):
+    detector, images = filled(data, kind="ae", neighbours=2), torch.rand(3, 3, 64, 64)
     with torch.inference_mode():
         patches = detector.patches(images)
-        found, distances = detector.neighbours(detector.autoencoder.encode(patches))
+        found, distances, _ = detector.neighbours(detector.autoencoder.encode(patches))
         rebuilt = [detector.autoencoder.decode(found[:, k]) for k in range(2)]
         expected = torch.stack([(patches - r).abs().mean(1, keepdim=True) for r in rebuilt]).mean(0)
         error, distance = detector.terms(images).split(1, 1)
@@ -262,3 +298,5 @@ def test_both_terms_can_be_standardised_position_by_position(data):
         detector.seen[2] = 0
         maps = detector.positions(detector._as_new(data.images[:10], 2))
     torch.testing.assert_close(maps.mean(0), torch.zeros(2, 64, 64), rtol=0, atol=1e-2)
+    torch.testing.assert_close(detector.map_terms.mean, maps.mean((0, 2, 3), keepdim=True), rtol=0, atol=1e-3)
+    torch.testing.assert_close(detector.map_terms.std, maps.std((0, 2, 3), keepdim=True), rtol=1e-2, atol=0)

@@ -149,8 +149,35 @@ def test_a_large_defect_does_not_hide_itself():
     estimate.finish()
     defect = torch.zeros(1, 1, 10, 10)
     defect[:, :, :5] = 4.0  # half of the image: its own level would be 4
-    assert float(estimate.cap) == pytest.approx(1.5 * 0.9, abs=0.05)
-    torch.testing.assert_close(estimate(defect).max(), 4.0 - estimate.cap)
+    assert float(estimate.room) == pytest.approx(1.5 * 0.9 - 0.5, abs=0.05)
+    torch.testing.assert_close(estimate(defect).max(), 4.0 - estimate.room)
+
+
+def test_a_normal_under_other_light_is_cleaned_as_before():
+    """What lifts the difference everywhere is nuisance; a cap fixed on the normals would leave all of it."""
+    estimate, draw = ErrorEstimate(400, share=0.9, ceiling=1.5), torch.Generator().manual_seed(0)
+    normals = 0.04 * torch.rand(8, 1, 20, 20, generator=draw)
+    estimate.add(normals)
+    estimate.finish()
+    torch.testing.assert_close(estimate(normals + 0.1), estimate(normals), rtol=0, atol=1e-6)
+    defect = normals[:1] + 0.1
+    defect[:, :, :8] += 0.3  # two fifths of a brighter image: its own level would hide it
+    left = estimate(defect)
+    assert float(left[:, :, :8].mean()) > 0.2
+    assert float(left[:, :, 8:].mean()) < 0.01
+
+
+def test_a_brighter_normal_scores_as_the_normal(images, monkeypatch):
+    detector = made(standardise=False)
+    normals = 0.3 * images
+    monkeypatch.setattr(detector, "rebuild", lambda given: (0.3 * images[: len(given)] + 0.02 * edges, []))
+    edges = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    detector._add_level(normals)
+    detector.estimate.finish()
+    plain, brighter = detector(normals), detector(normals + 0.2)
+    assert float(plain.image.max()) > 0
+    assert float(brighter.image.max()) < 3 * float(plain.image.max())
+    assert float(brighter.map.mean()) < 0.01  # of 0.19 that the difference is
 
 
 def test_the_map_and_the_image_score_come_from_the_cleaned_difference(images, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from components.detectors.catalogue import settings_for
 from components.detectors.methods.pni import PNI, Neighbourhood
 from components.detectors.parts.coreset import farthest_first
+from components.training.loop import learning
 
 TINY = settings_for("pni", "tiny")
 
@@ -125,6 +126,8 @@ def test_principal_directions_are_white(detector):
 class Given:
     """Training data whose tables are their names."""
 
+    asked = ()
+
     def features(self, _):
         return ["features"]
 
@@ -134,7 +137,8 @@ class Given:
     def masks(self, side):
         return [f"masks {side}"]
 
-    def anomalies(self, *_):
+    def anomalies(self, *asked):
+        self.asked = asked
         return self
 
 
@@ -143,6 +147,31 @@ def test_refinement_is_trained_on_synthetic_defects_and_can_be_off():
     assert [s.name for s in made(refine=False).phases(Given())][-1] == "neighbourhood"
     *_, phase = made().phases(Given())
     assert phase.table.tables[1] == ["masks 32"]
+
+
+def test_refinement_learns_from_defects_of_the_size_that_is_scored():
+    data = Given()
+    *_, phase = made().phases(data)
+    assert data.asked == (TINY.strategies, TINY.backbone.size)
+    assert phase.table.tables[0].tables[1] == [f"pixels {TINY.refine_size}"]
+
+
+def test_refinement_sees_the_same_map_in_learning_and_in_scoring(detector, monkeypatch):
+    seen = []
+    monkeypatch.setattr(detector.refiner, "forward", lambda _, maps: seen.append(maps) or torch.zeros_like(maps))
+    detector.settings = dataclasses.replace(detector.settings, refine=True)
+    given = (features(), torch.rand(2, 3, 32, 32))
+    detector.refine_loss((given, torch.zeros(2, 1, 32, 32)))
+    detector.score(given, (64, 64))
+    torch.testing.assert_close(seen[0], seen[1])
+
+
+def test_the_classifier_is_not_in_training_mode_while_the_refinement_learns():
+    found = made()
+    *_, phase = found.phases(Given())
+    with learning(found, phase):
+        assert found.refiner.training
+        assert not any(part.training for part in found.neighbourhood.modules())
 
 
 def test_refinement_is_a_tenth_of_the_map(detector, monkeypatch):
@@ -158,7 +187,7 @@ def test_refinement_learns_the_mask_and_its_edges(detector, monkeypatch):
     masks[:, :, 8:16, 8:16] = 1
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
-        coarse = detector._coarse(features(), (32, 32)) / detector.scale
+        coarse = detector._small(detector._coarse(features(), (64, 64)))
     monkeypatch.setattr(detector.refiner, "forward", lambda *_: masks - coarse)
     assert float(detector.refine_loss(((features(), images), masks))) == pytest.approx(0, abs=1e-9)
     monkeypatch.setattr(detector.refiner, "forward", lambda *_: -coarse)

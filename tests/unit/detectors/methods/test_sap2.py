@@ -17,7 +17,7 @@ WIDTH = 112
 def detector():
     torch.manual_seed(0)
     made = SAP2(TINY, pretrained=False).eval()
-    made._add(torch.randn(20, WIDTH), 1)
+    made._add(torch.randn(20, WIDTH))
     return made
 
 
@@ -27,12 +27,13 @@ def features():
     return [torch.randn(3, WIDTH, 4, 4)]
 
 
-def literal(detector, z, skip):
+def literal(detector, z, skip, held=20):
     """The paper's equations, one image at a time."""
     found = []
     for image in z:
-        bank = detector.bank[:20]
-        order = F.cosine_similarity(image[None], bank).argsort(descending=True)[skip : skip + 4]
+        bank = detector.bank[:held]
+        order = F.cosine_similarity(image[None], bank).argsort(descending=True)
+        order = order[skip : skip + detector.settings.neighbours]
         x = bank[order] @ detector.project.weight.T
         a = torch.softmax((x @ detector.query.weight.T) @ (x @ detector.key.weight.T).T / WIDTH**0.5, 1)
         found.append((a @ x + x).mean(0))
@@ -43,6 +44,31 @@ def literal(detector, z, skip):
 def test_the_nearest_normals_are_projected_attended_and_averaged(detector, features, skip):
     z = detector.vectors(features)
     torch.testing.assert_close(detector.normal(z, skip), literal(detector, z, skip))
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize(("held", "skip"), [(1, 0), (2, 0), (2, 1), (10, 0), (10, 1), (33, 0), (33, 1)])
+def test_of_fewer_normals_than_neighbours_all_count_and_nothing_else(held, skip, attention, features):
+    torch.manual_seed(0)
+    detector = SAP2(dataclasses.replace(TINY, neighbours=32, attention=attention), pretrained=False).eval()
+    detector._add(torch.randn(held, WIDTH) - 1)  # most point away: rows of zero are nearer than they are
+    z = detector.vectors(features)
+    expected = literal(detector, z, skip, held)
+    if not attention:
+        nearest = F.cosine_similarity(z[:, None], detector.bank[None, :held], dim=2).argsort(1, descending=True)
+        expected = detector.project(detector.bank[nearest[:, skip : skip + 32]]).mean(1)
+    torch.testing.assert_close(detector.normal(z, skip), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_single_normal_is_its_own_neighbour(features):
+    torch.manual_seed(0)
+    detector = SAP2(TINY, pretrained=False).eval()
+    detector._add(torch.randn(1, WIDTH))
+    z = detector.vectors(features)
+    torch.testing.assert_close(detector.normal(z, skip=1), literal(detector, z, 0, 1))
+    loss = detector.loss(features)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in (detector.project.weight, detector.query.weight))
 
 
 def test_attention_is_part_of_it(detector, features):
@@ -82,13 +108,18 @@ def test_the_map_is_the_score_by_position(detector, features):
     assert float(scores.map.std()) > 0
 
 
-def test_a_large_set_is_thinned_evenly():
+def test_of_a_large_set_a_drawn_subset_is_kept_in_order():
+    torch.manual_seed(0)
     detector = SAP2(dataclasses.replace(TINY, bank_size=8), pretrained=False)
+    detector.draw.expect(20)
     rows = torch.arange(1, 21.0)[:, None].expand(-1, WIDTH)
     for chunk in rows.split(7):
-        detector._add(chunk, 3)
-    assert detector.bank[:, 0].tolist() == [1, 4, 7, 10, 13, 16, 19, 0]
-    assert detector.unused.tolist() == [0] * 7 + [-10]
+        detector._add(chunk)
+    found = detector.bank[:, 0]
+    assert detector.unused.tolist() == [0] * 8  # full: a fixed step would have left one empty
+    assert (found.diff() > 0).all()
+    assert len(set(found.diff().tolist())) > 1
+    assert int(detector.count) == 20
 
 
 def test_only_the_three_matrices_learn(detector):

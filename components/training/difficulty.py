@@ -1,0 +1,128 @@
+"""How hard graded anomalies are on a data set: a fixed probe chooses their strength, so that no check is full or blind.
+
+The probe is a small PatchCore on the default backbone. It stands for no detector that is chosen: it only says what can
+be seen at all. Its features of the fit normals are those that PatchCore reads later; they are computed once.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+
+from components.backbones.features import FeatureStore
+from components.core.cache import features_folder
+from components.core.progress import progress
+from components.datasets.loading import read_decoding, rows
+from components.detectors.catalogue import create, settings_for
+from components.detectors.contract import Detector, OnePass
+from components.pictures.decoding import Decoding
+from components.pictures.kept import decode
+from components.synthesis.settings import SynthesisSettings
+from components.synthesis.strategies import GRADED
+from components.synthesis.synthesise import generator, on_whole, spread, synthesise
+from components.training.data import FileImages, FitImages, StoredImages
+from components.training.model import score_pictures
+from components.training.select import scores_of
+from components.training.settings import TrainSettings
+
+log = logging.getLogger("loupe")
+WANTED = (0.75, 0.92)  # the probe's AUROC: within the 0.7 to 0.95 that its own spread on few pictures may add to
+MIDDLE = 0.85
+WEAKEST, STRONGEST = 0.03, 1.0
+TRIES = 5  # halvings of that range, in its logarithm
+PICTURES = 24
+BATCH = 8
+BANK = 1000  # patches that the probe keeps
+
+
+@dataclass(frozen=True)
+class Level:
+    """The strength that was chosen for a kind, and what the probe's AUROC was there, over so many anomalies."""
+
+    strength: float
+    probe_auroc: float
+    anomalies: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted detector, its scores of the calibrate normals (N,), and the normals that anomalies are drawn on."""
+
+    detector: Detector
+    normals: np.ndarray
+    paths: Sequence[Path]
+    rules: Decoding
+
+    def auroc(self, kind: str, settings: SynthesisSettings, seed: int) -> float:
+        """AUROC of one anomaly of *kind* on each of the paths against the calibrate normals."""
+        parts = [self.paths[start : start + BATCH] for start in range(0, len(self.paths), BATCH)]
+        found = [score_pictures(self.detector, [self._made(kind, p, settings, seed) for p in part]) for part in parts]
+        labels = np.repeat([0, 1], [len(self.normals), len(self.paths)])
+        return float(roc_auc_score(labels, np.concatenate([self.normals, *found])))
+
+    def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:
+        # The same places and shapes at every strength: only the strength is compared.
+        picture, rng = decode(path, rules=self.rules), generator(seed, "probe", path.name, kind)
+        return on_whole(kind, picture, rng, settings).image
+
+
+def graded(split: Path, data: Path, out: Path, settings: SynthesisSettings, train: TrainSettings, seed: int) -> Path:
+    """Synthetic anomalies for checking (``synthesis.synthesise``), the graded ones as strong as the probe says."""
+    kinds = [name for name in settings.strategies if name in GRADED]
+    levels = levels_of(split, data, kinds, settings, train, seed) if kinds else {}
+    strengths = {kind: level.strength for kind, level in levels.items()}
+    told = {kind: asdict(level) for kind, level in levels.items()}
+    return synthesise(split, data, out, settings, seed, strengths, told)
+
+
+def levels_of(
+    split: Path, data: Path, kinds: Sequence[str], settings: SynthesisSettings, train: TrainSettings, seed: int
+) -> dict[str, Level]:
+    """The level of each kind."""
+    probe = fitted(split, data, train)
+    levels = {kind: level_of(probe, kind, settings, seed) for kind in progress(kinds, "how hard anomalies are")}
+    for kind, level in levels.items():
+        log.info("%s: strength %.2f, where the probe has AUROC %.2f", kind, level.strength, level.probe_auroc)
+    return levels
+
+
+def level_of(probe: Probe, kind: str, settings: SynthesisSettings, seed: int) -> Level:
+    """By halving: the strength nearest to the middle of what is wanted, or an end of the range."""
+    low, high = WEAKEST, STRONGEST
+    tried: list[Level] = []
+    for _ in range(TRIES):
+        strength = math.sqrt(low * high)
+        auroc = probe.auroc(kind, spread(settings, strength), seed)
+        tried.append(Level(strength, auroc, len(probe.paths)))
+        if WANTED[0] <= auroc <= WANTED[1]:
+            break
+        low, high = (strength, high) if auroc < MIDDLE else (low, strength)
+    return min(tried, key=lambda level: abs(level.probe_auroc - MIDDLE))
+
+
+def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
+    """The probe on the fit normals of a split."""
+    rules, store = read_decoding(split), FeatureStore(features_folder(train.store), train.store_limit_gb)
+    images = {side: _images(split, data, side, rules) for side in ("fit", "calibrate")}
+    preset = "tiny" if train.preset == "tiny" else "cpu"
+    detector = create("patchcore", settings_for("patchcore", preset, {"bank_size": BANK})).eval()
+    with torch.inference_mode():
+        for phase in detector.phases(FitImages(images["fit"], store)):
+            assert isinstance(phase, OnePass)
+            for start in range(0, len(phase.table), phase.batch_size):
+                phase.update(phase.table.take(range(start, min(start + phase.batch_size, len(phase.table)))))
+            phase.finish()
+        normals = scores_of(detector, detector.inputs(StoredImages(images["calibrate"], store)))
+    paths = images["calibrate"].paths
+    chosen = paths[:: max(1, len(paths) // PICTURES)][:PICTURES]
+    return Probe(detector, normals, chosen, rules)
+
+
+def _images(split: Path, data: Path, side: str, rules: Decoding) -> FileImages:
+    found = rows(split, side, "normal")
+    return FileImages(tuple(data / i for i in found["image_id"]), tuple(found["sha256"]), rules)
