@@ -63,7 +63,7 @@ def detectors(as_json: AsJson = False) -> None:
         say(f"{entry['name']:12} {entry['family']:18} {entry['venue']} {entry['year']}  {entry['paper']}")
 
 
-@app.command("new-detector", epilog="Example: loupe new-detector padim")
+@app.command("new-detector", epilog="Example: loupe new-detector spade")
 def new_detector(name: str) -> None:
     """Begin a method of your own in this checkout: its file, catalogue line, test and page (CONTRIBUTING.md)."""
     from datetime import UTC, datetime

@@ -97,6 +97,19 @@ def fit(
     say(f"run in {fit_folder(request, out)}")
 
 
+@app.command(epilog="Example: loupe ensemble runs/patchcore runs/padim --data photos --out runs/both")
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that `loupe fit` wrote, of one data set and seed.")],
+    data: Annotated[Path, typer.Option(help="The data set's folder, as given to fit.")],
+    out: Annotated[Path, typer.Option(help="The ensemble's folder: model, calibration.json, bundle, run.json.")],
+    alpha: Annotated[float | None, typer.Option(help="The false-alarm rate on good images; default the runs'.")] = None,
+) -> None:
+    """Put trained runs together as one model: mean standardised scores and maps, calibrated and exported as a whole."""
+    from components.pipeline.ensemble import EnsembleRequest, ensemble_runs
+
+    say(f"run in {ensemble_runs(EnsembleRequest(tuple(runs), data.resolve(), alpha), out)}")
+
+
 @app.command(epilog="Example: loupe evaluate runs/photos --data photos")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A folder that `loupe fit` wrote.")],

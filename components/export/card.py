@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from components.core.errors import BundleError
-from components.core.settings import plain
 from components.decision.bundle import Manifest
 from components.decision.calibration import Calibration
 
@@ -18,13 +17,7 @@ FIRST, LAST = "| calibration |", "| true false-alarm rate"  # rows of the operat
 
 def model_card(detector: Detector, manifest: Manifest, known: Calibration, parity: dict[str, Any]) -> str:
     """Markdown: use, data, calibration, parity, licences, limits."""
-    from components.backbones.weights import entry
-
     info = detector.info
-    backbone = plain(detector.settings).get("backbone", {}).get("name")
-    weights = (
-        entry(backbone) if backbone else {"licence": "own", "trained_on": "this data set", "source": "trained here"}
-    )
     return f"""# {info.title} on {manifest.dataset} ({manifest.groups})
 
 **Use.** Finds what differs from the good images it was trained on. Raw score and heat map; higher = more anomalous.
@@ -39,11 +32,11 @@ It does not name the kind of defect and knows nothing of products it has not see
 {point_rows(known)}
 | parity with torch, of the span | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e}, on \
 {" and ".join(f"{n} {side}" for side, n in parity["sides"].items())} images |{_of_edge(parity)}
-| backbone weights | {weights["source"]}; {weights["licence"]}; trained on {weights["trained_on"]} |
+| backbone weights | {_weights(detector)} |
 
 **Limits.** The false-alarm rate holds while production looks like the calibration images; watch for drift. Input is RGB
-in [0, 1] of any size; the graph resizes to {detector.size} x {detector.size} pixels, so defects smaller than a few
-pixels of that picture cannot be seen.
+in [0, 1] of any size; the graph resizes to {_sizes(detector)} pixels, so defects smaller
+than a few pixels of the largest of these cannot be seen.
 
 **Run it.** `python runner.py image.png` (onnxruntime, numpy, Pillow).
 """
@@ -71,6 +64,20 @@ def moved_card(card: str, known: Calibration, parity: dict[str, Any]) -> str:
             next(i for i, line in enumerate(kept) if line.startswith("| parity")) + 1, _of_edge(parity).lstrip()
         )
     return "\n".join(kept)
+
+
+def _weights(detector: Detector) -> str:
+    """Source, licence and training data of every frozen network in the detector."""
+    from components.backbones.extractor import Backbone
+    from components.backbones.weights import entry
+
+    names = dict.fromkeys(part.settings.name for part in detector.modules() if isinstance(part, Backbone))
+    said = [f"{e['source']}; {e['licence']}; trained on {e['trained_on']}" for e in map(entry, names)]
+    return "; and ".join(said) or "trained here; own; trained on this data set"
+
+
+def _sizes(detector: Detector) -> str:
+    return " and ".join(f"{size} x {size}" for size in dict.fromkeys(detector.sizes))
 
 
 def _of_groups(known: Calibration) -> str:

@@ -55,16 +55,16 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
         raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
-    stages = _stages(request, out / "work")
+    stages = stages_of(request, out / "work")
     if finished(out, asked(request), request.data):
         return out
     stages.params.settings_of(request.detector)
-    check_folder(out, request.data, _begun, "a run of `loupe fit`")
+    check_folder(out, request.data, begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
 
 
-def _begun(out: Path) -> bool:
+def begun(out: Path) -> bool:
     """A run of ours, finished or not: the same command goes on with it."""
     return any((out / name).exists() for name in ("run.json", "work"))
 
@@ -79,12 +79,13 @@ def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     for name in ("train", "calibrate", "export"):
         log.info("%s: %s", out, name)
         getattr(stages, name)(request.detector)
-    done = _present(request, stages, out)
+    done = present(request, stages, out)
     remember(request.data, seen, out / "work")
     return done
 
 
-def _stages(request: FitRequest, work: Path) -> Stages:
+def stages_of(request: FitRequest, work: Path) -> Stages:
+    """The stages of a request, whose artefacts lie below *work*. Raises SettingsError."""
     name, sections = request.data.name, request.sections
     every = request.checkpoint_every
     params = Params(
@@ -111,7 +112,7 @@ def asked(request: FitRequest) -> dict[str, Any]:
     return {k: v for k, v in plain(request).items() if k != "checkpoint_every"} | {"data": request.data.name}
 
 
-def _present(request: FitRequest, stages: Stages, out: Path) -> Path:
+def present(request: FitRequest, stages: Stages, out: Path) -> Path:
     """Put what a user looks for at the top of *out*; the stages' own artefacts stay below ``work``."""
     made = stages.of(request.detector)
     for name in ("model", "bundle"):

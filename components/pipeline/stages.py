@@ -16,6 +16,8 @@ from components.datasets.settings import SplitSettings
 from components.pipeline import crossing
 from components.pipeline.params import Params, load_params
 
+JOINT = "-"  # in the name of an ensemble, between its members; no detector has it in its own
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -110,6 +112,14 @@ class Stages:
             return crossing.train(self, detector, folds)
         split, synthetic, out = self.folder / "split", self.folder / "synthetic", self.of(detector) / "model"
         return train(detector, split, synthetic, self.data, out, self.params.train, self.params.seed)
+
+    def combine(self, ensemble: str) -> Path:
+        """The model of an ensemble in place of training: of detectors that are trained and calibrated."""
+        from components.training.combine import Made, combine
+
+        members = [Made(self.of(name) / "model", self.of(name) / "calibration") for name in ensemble.split(JOINT)]
+        split, synthetic = self.folder / "split", self.folder / "synthetic"
+        return combine(members, split, synthetic, self.data, self.of(ensemble) / "model", self.params.seed)
 
     def calibrate(self, detector: str) -> Path:
         from components.calibration.calibrate import calibrate

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from components.core.artefacts import write_json
 from components.core.progress import progress
 from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
-from components.datasets.loading import rows
 from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
 from components.pictures.kept import decode
@@ -29,20 +29,17 @@ ALARM = 0.95  # quantile of the calibrate normals above which a nuisance counts 
 BATCH = 8
 
 
-def told(split: Path, synthetic: Path) -> pd.DataFrame:
-    """CHECK_COLUMNS but the score: the calibrate normals, then the anomalies, as a training checks them."""
-    good, made = rows(split, "calibrate", "normal"), pd.read_parquet(synthetic / "synthetic.parquet")
-    normal = pd.DataFrame({"image_id": good["image_id"], "kind": NORMAL, "extent": np.nan})
-    return pd.concat([normal, made.rename(columns={"strategy": "kind"})[list(normal.columns)]], ignore_index=True)
-
-
-def evidence(
-    detector: Detector, scores: np.ndarray, of: pd.DataFrame, data: Path, rules: Decoding, seed: int
-) -> pd.DataFrame:
-    """CHECK_COLUMNS of a detector: its *scores* of the pictures that are ``told``, and of nuisances."""
-    names = list(of[of["kind"] == NORMAL]["image_id"])
+def with_nuisances(detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int) -> pd.DataFrame:
+    """CHECK_COLUMNS of a detector: those of *told*, with their scores already, and of nuisances on its normals."""
+    names = list(told[told["kind"] == NORMAL]["image_id"])
     found = nuisances(detector, names, [data / name for name in names], rules, seed)
-    return pd.concat([of.assign(score=scores), found], ignore_index=True)
+    return pd.concat([told, found], ignore_index=True)
+
+
+def write_evidence(checked: pd.DataFrame, out: Path) -> None:
+    """check.parquet and what it comes to, check.json, into the folder of a model."""
+    checked.to_parquet(out / "check.parquet", index=False)
+    write_json(out / "check.json", summary(checked))
 
 
 def nuisances(

@@ -26,13 +26,17 @@ class SyntheticAUROC:
         self.table: Table | None = None
 
     def __call__(self, detector: Detector) -> float:
-        scores = self.scores(detector)
-        return float(roc_auc_score(self.check.anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
+        return auroc(self.check.anomalous, self.scores(detector))
 
     def scores(self, detector: Detector) -> np.ndarray:
         """float64 (N,): of the calibrate normals and the anomalies."""
         self.table = self.table or detector.inputs(self.check.data)
         return scores_of(detector, self.table)
+
+
+def auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
+    """Of *scores* (N,) against *anomalous* (N,) bool; what is not finite counts as the most anomalous."""
+    return float(roc_auc_score(anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
 
 
 def scores_of(detector: Detector, table: Table) -> np.ndarray:
