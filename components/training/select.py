@@ -16,6 +16,7 @@ from components.training.data import CheckImages
 from components.training.model import save_model
 
 BATCH = 16
+LARGE = 1e300
 
 
 class SyntheticAUROC:
@@ -36,7 +37,8 @@ class SyntheticAUROC:
 
 def auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
     """Of *scores* (N,) against *anomalous* (N,) bool; what is not finite counts as the most anomalous."""
-    return float(roc_auc_score(anomalous, np.nan_to_num(scores, nan=np.inf, posinf=1e300)))
+    finite = np.nan_to_num(scores, nan=LARGE, posinf=LARGE, neginf=-LARGE)
+    return float(roc_auc_score(anomalous, finite))
 
 
 def scores_of(detector: Detector, table: Table) -> np.ndarray:

@@ -62,6 +62,14 @@ def test_weights_map_one_to_one_onto_timm():
     assert all("running_var" not in k or (v >= 0).all() for k, v in model.state_dict().items())
 
 
+def test_a_backbone_is_frozen_and_stays_in_evaluation_mode():
+    parent = torch.nn.Sequential(Backbone(BackboneSettings(taps=(2,), size=64), pretrained=False))
+    parent.train()
+    assert parent.training
+    assert not any(part.training for part in parent[0].modules())
+    assert not any(p.requires_grad for p in parent.parameters())
+
+
 def test_unknown_backbone_and_changed_file_are_named(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match="no weights in the manifest"):
         entry("resnet18")

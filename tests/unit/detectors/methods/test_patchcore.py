@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from components.backbones.extractor import BackboneSettings
 from components.detectors.methods.patchcore import PatchCore, PatchCoreSettings
@@ -88,6 +89,17 @@ def test_image_score_is_the_reweighted_distance_of_the_farthest_patch(detector, 
         # Roth et al., eq. 6 and 7: (1 - exp(s*) / sum of exp over the neighbours of the nearest patch) s*
         expected = (1 - weights[0] / max(weights[1:].sum(), 1.0)) * float(worst)
         assert float(image) == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_map_is_the_distance_to_the_nearest_of_the_bank(detector, rows):
+    detector.coreset.offer(rows)
+    features = [
+        torch.randn(2, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
+    ]
+    queries = detector.embed(features).permute(0, 2, 3, 1).flatten(1, 2)
+    nearest = torch.cdist(queries, detector.coreset.known()).min(2).values.view(2, 1, 8, 8)
+    expected = detector.blur(F.interpolate(nearest, (64, 64), mode="bilinear", align_corners=False))
+    torch.testing.assert_close(detector.score(features, (64, 64)).map, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_map_holds_the_distance_of_every_patch(detector):
