@@ -12,7 +12,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from components.core.progress import show_logs
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import Params, load_params
-from components.pipeline.stages import Stages
+from components.pipeline.stages import JOINT, Stages
 from flows.slot import training_slot
 from flows.terminal import without_tracebacks
 
@@ -43,9 +43,14 @@ def prepare(stages: Stages) -> Path:
 def fit(stages: Stages, detector: str, params_file: Path) -> Path:
     """In a process that can be killed; it dies with the flow."""
     with training_slot():
-        seconds = stages.params.train.stage_seconds
+        seconds = stages.params.train.stage_seconds * (1 + stages.folds)
         run_stage("train", stages.view, detector, params_file, stages.data_root, seconds)
     return stages.of(detector) / "model"
+
+
+@task
+def combine(stages: Stages, ensemble: str) -> Path:
+    return stages.combine(ensemble)
 
 
 @task
@@ -83,13 +88,17 @@ def train(
     detectors: list[str] | None = None,
     data_root: Path = Path("data"),
 ) -> Path:
-    """Run every detector on every view; *views* and *detectors* default to ``pipeline`` in the params file."""
+    """Run every detector on every view; *views* and *detectors* default to ``pipeline`` in the params file.
+
+    Ensembles whose members are among the detectors are put together behind them and are candidates like these.
+    """
     params, logger = load_params(params_file), get_run_logger()
     names, chosen = detectors or list(params.pipeline.detectors), views or list(params.pipeline.views)
     for view in chosen:  # what is wrong with the last one is told before the first one is trained
         params.view(view)
     for name in names:
         params.settings_of(name)
+    ensembles = [JOINT.join(members) for members in params.pipeline.ensembles if set(members) <= set(names)]
     evaluations: dict[str, Path] = {}
     for view in chosen:
         stages = Stages(params, view, data_root)
@@ -97,11 +106,11 @@ def train(
             bring_data(source)
             check_data(source)
         prepare(stages)
-        for name in names:
-            fit(stages, name, params_file)
+        for name in (*names, *ensembles):
+            combine(stages, name) if name in ensembles else fit(stages, name, params_file)
             if evaluation := evaluate(stages, name):
                 evaluations[f"{view}/{name}"] = evaluation
-        logger.info("%s: %s", view, register(params, stages, names))
+        logger.info("%s: %s", view, register(params, stages, [*names, *ensembles]))
     return rank(evaluations, Path(params.artefacts) / "leaderboard")
 
 

@@ -1,6 +1,9 @@
 """A timm network, frozen, cut behind the last tap, with normalising in front."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +14,19 @@ from torch import Tensor, nn
 
 from components.backbones.weights import entry, load_into
 from components.core.artefacts import values_hash
+
+Known = dict[tuple[int, int, int], tuple[Tensor, list[Tensor]]]
+KNOWN: ContextVar[Known | None] = ContextVar("known", default=None)
+
+
+@contextmanager
+def computing_once() -> Iterator[None]:
+    """Within, a network that is asked for the features of the same tensor and size again answers from memory."""
+    token = KNOWN.set({})
+    try:
+        yield
+    finally:
+        KNOWN.reset(token)
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ class Backbone(nn.Module):
         taps: Any = self.net.feature_info
         self.channels = tuple(taps.channels())
         self.reductions = tuple(taps.reduction())
+        self.picks = tuple(range(len(self.channels)))  # of what the network puts out
         for part in self.net.modules():
             if getattr(part, "inplace", False):
                 # The same values, and an export to ONNX takes two thirds of the time.
@@ -81,6 +98,15 @@ class Backbone(nn.Module):
         other.settings = replace(self.settings, size=size)
         return other
 
+    def part(self, taps: tuple[int, ...], size: int) -> "Backbone":
+        """The same network and weights at another input size, with only some of its own taps, which are counted up."""
+        other, mine = self.at(size), self.settings.taps
+        other.settings = replace(other.settings, taps=taps)
+        other.picks = tuple(self.picks[mine.index(tap)] for tap in sorted(taps))
+        other.channels = tuple(self.channels[mine.index(tap)] for tap in taps)
+        other.reductions = tuple(self.reductions[mine.index(tap)] for tap in taps)
+        return other
+
     def normalise(self, images: Tensor) -> Tensor:
         """Images (B, 3, size, size) in [0, 1] in the range the network was trained on. Raises ValueError."""
         if images.shape[-2:] != (self.settings.size, self.settings.size):
@@ -88,6 +114,20 @@ class Backbone(nn.Module):
         return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self._maps(images)
+        return [maps[i] for i in self.picks]
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """All that the network puts out; within ``computing_once`` from what it has put out already."""
+        known = KNOWN.get()
+        if known is None:
+            return self._computed(images)
+        key = (id(self.net), self.settings.size, id(images))
+        if key not in known:  # the images are kept as well: while they live nothing else has their id
+            known[key] = (images, self._computed(images))
+        return known[key][1]
+
+    def _computed(self, images: Tensor) -> list[Tensor]:
         maps = self.net(self.normalise(images))
         return list(maps) if isinstance(self.norm, nn.Identity) else [self._normed(m) for m in maps]
 

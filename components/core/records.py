@@ -66,6 +66,11 @@ FORMER = {"verdict": "label"}  # what older versions called a column of LABEL_CO
 # the picture, `extent` the root of its pixels there: the side of a square as large.
 SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area", "extent", "seed")
 
+# One row per picture that a trained detector was checked with: `kind` is normal, a strategy, or nuisance and its name;
+# `extent` is an anomaly's.
+CHECK_COLUMNS = ("image_id", "kind", "extent", "score")
+NORMAL, NUISANCE = "normal", "nuisance "
+
 
 def of_today(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the score log or the labels that any version wrote, with the names of today."""

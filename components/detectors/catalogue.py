@@ -22,6 +22,7 @@ CATALOGUE = {
     "fmr_net": "components.detectors.methods.fmr_net:FMRNet",
     "msfi": "components.detectors.methods.msfi:MSFI",
     "nln": "components.detectors.methods.nln:NLN",
+    "padim": "components.detectors.methods.padim:PaDiM",
     "paedid": "components.detectors.methods.paedid:PAEDID",
     "patchcore": "components.detectors.methods.patchcore:PatchCore",
     "pmb_ae": "components.detectors.methods.pmb_ae:PMBAE",
@@ -33,10 +34,13 @@ CATALOGUE = {
     "sivt": "components.detectors.methods.sivt:SIVT",
     "uniad": "components.detectors.methods.uniad:UniAD",
 }
+COMPOSED = {"ensemble": "components.detectors.ensemble:Ensemble"}  # made of trained detectors, never trained itself
 
 
 def require(name: str) -> None:
     """Raises SettingsError with the nearest name where *name* is none of the catalogue; loads nothing."""
+    if name in COMPOSED:
+        raise SettingsError(f"{name} is not trained but made of trained runs; type `loupe {name} RUN RUN`")
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name, CATALOGUE, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CATALOGUE)}"
@@ -44,9 +48,10 @@ def require(name: str) -> None:
 
 
 def detector_class(name: str) -> type[Detector]:
-    """The class behind a catalogue name. Raises SettingsError."""
-    require(name)
-    module, _, attribute = CATALOGUE[name].partition(":")
+    """The class behind a name of the catalogue, or of what is composed. Raises SettingsError."""
+    if name not in COMPOSED:
+        require(name)
+    module, _, attribute = (CATALOGUE | COMPOSED)[name].partition(":")
     found: type[Detector] = getattr(importlib.import_module(module), attribute)
     return found
 

@@ -71,8 +71,8 @@ class $title(FeatureDetector):
 
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
         deviation = ((features[0] - self.mean) / self.spread).square().mean(1, keepdim=True).sqrt()
-        maps = self.blur(upsample(deviation, size))
-        return Scores(deviation.flatten(1).amax(1), maps)
+        own = self.blur(upsample(deviation, (self.size, self.size)))  # sigma is of this size, whatever is asked for
+        return Scores(deviation.flatten(1).amax(1), upsample(own, size))
 
     def _add(self, features: list[Tensor]) -> None:
         rows = features[0].double()

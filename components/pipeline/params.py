@@ -49,6 +49,13 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Pipeline(Selection):
+    """What the training flow runs; each of *ensembles* is a candidate made of several of the detectors."""
+
+    ensembles: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Benchmark(Selection):
     """The matrix of dvc.yaml, with the data set of each view and one view of each data set."""
 
@@ -65,7 +72,7 @@ class Params:
     seed: int = 0
     artefacts: str = "artefacts"
     store: str = "store"
-    pipeline: Selection = Selection()
+    pipeline: Pipeline = Pipeline()
     benchmark: Benchmark = Benchmark()
     validation: dict[str, ValidationSettings] = field(default_factory=dict)
     split: SplitSettings = SplitSettings()
@@ -92,11 +99,22 @@ class Params:
         for part, names in chosen.items():
             for name in names:
                 check_known(name, CATALOGUE, f"{part}.detectors")
+        for members in self.pipeline.ensembles:
+            for name in members:
+                check_known(name, self.pipeline.detectors, "pipeline.ensembles")
+            if len(set(members)) < max(2, len(members)):
+                raise SettingsError(
+                    f"pipeline.ensembles: {list(members)}; name two or more different detectors in each"
+                )
 
     def settings_of(self, detector: str) -> Any:
-        """The settings that *detector* would be trained with. Raises SettingsError."""
-        from components.detectors.catalogue import settings_for
+        """The settings that *detector* would be trained with. Raises SettingsError, also for an alpha without exits."""
+        from components.calibration.exits import require_normal_above
+        from components.detectors.catalogue import detector_class, settings_for
+        from components.detectors.contract import Early
 
+        if issubclass(detector_class(detector), Early):
+            require_normal_above(self.calibration.alpha, self.export.cascade)
         return settings_for(detector, self.train.preset, self.train.detectors.get(detector, {}))
 
     def view(self, name: str) -> View:

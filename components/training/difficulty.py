@@ -6,7 +6,7 @@ be seen at all. Its features of the fit normals are those that PatchCore reads l
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,12 +21,12 @@ from components.datasets.loading import read_decoding, rows
 from components.detectors.catalogue import create, settings_for
 from components.detectors.contract import Detector, OnePass
 from components.pictures.decoding import Decoding
-from components.pictures.imaging import at_sizes, to_tensor
 from components.pictures.kept import decode
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import generator, on_whole, spread, synthesise
 from components.training.data import FileImages, FitImages, StoredImages
+from components.training.model import score_pictures
 from components.training.select import scores_of
 from components.training.settings import TrainSettings
 
@@ -58,42 +58,50 @@ class Probe:
     paths: Sequence[Path]
     rules: Decoding
 
-    @torch.inference_mode()
     def auroc(self, kind: str, settings: SynthesisSettings, seed: int) -> float:
         """AUROC of one anomaly of *kind* on each of the paths against the calibrate normals."""
-        found = []
-        for start in range(0, len(self.paths), BATCH):
-            made = [self._made(kind, path, settings, seed) for path in self.paths[start : start + BATCH]]
-            sizes = zip(*(at_sizes(image, self.detector.sizes) for image in made), strict=True)
-            inputs = self.detector.prepare([torch.cat(images) for images in sizes])
-            found += self.detector.score(inputs, (self.detector.size, self.detector.size)).image.tolist()
-        labels = np.repeat([0, 1], [len(self.normals), len(found)])
-        return float(roc_auc_score(labels, np.concatenate([self.normals, found])))
+        parts = [self.paths[start : start + BATCH] for start in range(0, len(self.paths), BATCH)]
+        found = [score_pictures(self.detector, [self._made(kind, p, settings, seed) for p in part]) for part in parts]
+        labels = np.repeat([0, 1], [len(self.normals), len(self.paths)])
+        return float(roc_auc_score(labels, np.concatenate([self.normals, *found])))
 
-    def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> torch.Tensor:
+    def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:
         # The same places and shapes at every strength: only the strength is compared.
-        made = on_whole(kind, decode(path, rules=self.rules), generator(seed, "probe", path.name, kind), settings)
-        return to_tensor(made.image)[None]
+        picture, rng = decode(path, rules=self.rules), generator(seed, "probe", path.name, kind)
+        return on_whole(kind, picture, rng, settings).image
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How the anomalies of a data set that check detectors are made."""
+
+    data: Path
+    settings: SynthesisSettings
+    train: TrainSettings
+    seed: int
+
+    def levels(self, split: Path) -> dict[str, Level]:
+        """The level of each graded kind, by a probe of the fit normals of *split*."""
+        kinds = [name for name in self.settings.strategies if name in GRADED]
+        if not kinds:
+            return {}
+        probe = fitted(split, self.data, self.train)
+        found = {k: level_of(probe, k, self.settings, self.seed) for k in progress(kinds, "how hard anomalies are")}
+        for kind, level in found.items():
+            log.info("%s: strength %.2f, where the probe has AUROC %.2f", kind, level.strength, level.probe_auroc)
+        return found
+
+    def make(self, split: Path, out: Path, levels: Mapping[str, Level]) -> Path:
+        """Anomalies on the calibrate normals of *split* (``synthesis.synthesise``), the graded ones at their levels."""
+        strengths = {kind: level.strength for kind, level in levels.items()}
+        told = {kind: asdict(level) for kind, level in levels.items()}
+        return synthesise(split, self.data, out, self.settings, self.seed, strengths, told)
 
 
 def graded(split: Path, data: Path, out: Path, settings: SynthesisSettings, train: TrainSettings, seed: int) -> Path:
-    """Synthetic anomalies for checking (``synthesis.synthesise``), the graded ones as strong as the probe says."""
-    kinds = [name for name in settings.strategies if name in GRADED]
-    levels = levels_of(split, data, kinds, settings, train, seed) if kinds else {}
-    strengths = {kind: level.strength for kind, level in levels.items()}
-    told = {kind: asdict(level) for kind, level in levels.items()}
-    return synthesise(split, data, out, settings, seed, strengths, told)
-
-
-def levels_of(
-    split: Path, data: Path, kinds: Sequence[str], settings: SynthesisSettings, train: TrainSettings, seed: int
-) -> dict[str, Level]:
-    """The level of each kind."""
-    probe = fitted(split, data, train)
-    levels = {kind: level_of(probe, kind, settings, seed) for kind in progress(kinds, "how hard anomalies are")}
-    for kind, level in levels.items():
-        log.info("%s: strength %.2f, where the probe has AUROC %.2f", kind, level.strength, level.probe_auroc)
-    return levels
+    """Synthetic anomalies for checking, the graded ones as strong as the probe says."""
+    checks = Checks(data, settings, train, seed)
+    return checks.make(split, out, checks.levels(split))
 
 
 def level_of(probe: Probe, kind: str, settings: SynthesisSettings, seed: int) -> Level:

@@ -16,7 +16,7 @@ from components.core.settings import build
 from components.detectors.catalogue import create, detector_class
 from components.detectors.contract import Detector, scratch_keys
 from components.pictures.decoding import DEFAULT, Decoding
-from components.pictures.imaging import load_batch
+from components.pictures.imaging import at_sizes, load_batch, to_tensor
 
 
 def save_model(detector: Detector, out: Path) -> None:
@@ -51,6 +51,15 @@ def inputs_of(detector: Detector, paths: Sequence[Path], rules: Decoding = DEFAU
     """What *detector* scores of image files, one draw of its ``inputs``: the one way from files to it in torch."""
     device = next(detector.parameters()).device
     return detector.prepare([pictures.to(device) for pictures in load_batch(paths, detector.sizes, rules)])
+
+
+@torch.inference_mode()
+def score_pictures(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """float32 (N,): image scores of decoded pictures, uint8 (H, W, 3) each, as if they came from files."""
+    device = next(detector.parameters()).device
+    sizes = zip(*(at_sizes(to_tensor(picture)[None], detector.sizes) for picture in pictures), strict=True)
+    inputs = detector.prepare([torch.cat(images).to(device) for images in sizes])
+    return detector.score(inputs, (detector.size, detector.size)).image.float().cpu().numpy()
 
 
 @torch.inference_mode()

@@ -20,11 +20,12 @@ from flows.train import train
 
 PROJECT = Path(__file__).parents[2]
 DETECTORS = ("fastflow", "patchcore")
+ENSEMBLE = "fastflow-patchcore"
 VIEW = {"product": {"data": "product"}}
 SMALL = {
     "data": {"product": {"adapter": "folder", "name": "product"}},
     "views": VIEW,
-    "pipeline": {"views": ["product"], "detectors": list(DETECTORS)},
+    "pipeline": {"views": ["product"], "detectors": list(DETECTORS), "ensembles": [list(DETECTORS)]},
     "benchmark": {
         "views": ["product"],
         "detectors": list(DETECTORS),
@@ -102,15 +103,16 @@ def test_metrics_are_the_same_byte_for_byte(reproduced, detector):
 @pytest.mark.slow
 def test_flow_ends_with_a_leaderboard_and_a_champion(project, flown):
     text = (project / "prefect-artefacts" / "leaderboard" / "leaderboard.md").read_text()
-    assert all(name in text for name in DETECTORS)
+    assert all(f"| {name} |" in text for name in (*DETECTORS, ENSEMBLE))
     registry = Registry(RegistrySettings(str(project / "registry")))
-    assert len(registry.versions("product")) == 2
+    assert len(registry.versions("product")) == 3
     (decision,) = registry.decisions("product")
     assert registry.champion("product") == decision.version
     assert any("synthetic anomalies" in reason for reason in decision.reasons)
     assert flown[LIMIT] == 1
     run = registry.client.get_run(registry.client.get_model_version("product", decision.version).run_id)
-    assert run.data.params["detector"] in DETECTORS
+    assert run.data.params["detector"] in (*DETECTORS, ENSEMBLE)
+    assert sum(f"{ENSEMBLE}: image AUROC on synthetic anomalies" in reason for reason in decision.reasons) == 1
     assert {"synthetic_auroc", "test_image_auroc", "false_alarm_rate"} <= set(run.data.metrics)
 
 

@@ -36,7 +36,7 @@ def run(command: str, project: Path) -> str:
 @pytest.mark.slow
 def test_the_commands_of_contributing_end_green(project):
     text = (project / "CONTRIBUTING.md").read_text()
-    path = re.search(r"(?:^    .*padim.*\n|^    loupe bench methods\n)+", text, re.MULTILINE)
+    path = re.search(r"(?:^    .*spade.*\n|^    loupe bench methods\n)+", text, re.MULTILINE)
     commands = [line.strip() for line in path[0].splitlines()]
     assert [c.split()[0] for c in commands] == ["loupe", "make", "make", "loupe", "pytest"]
     for command in commands:
@@ -44,14 +44,14 @@ def test_the_commands_of_contributing_end_green(project):
     assert " passed" in said
     assert "skipped" not in said.replace("2 skipped", "")  # the two that need a GPU
     # The contract of the method itself has just been run.
-    others = "every_method or preset or (documents and padim)"
+    others = "every_method or preset or (documents and spade)"
     run(f"pytest tests/contract tests/unit/test_documents.py -k '{others}'", project)
-    assert "[Padim](docs/methods/padim.md)" in (project / "README.md").read_text()
+    assert "[Spade](docs/methods/spade.md)" in (project / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("PaDiM", "a letter first"), ("patchcore", "in the catalogue already"), ("../x", "a letter first")],
+    [("SpaDe", "a letter first"), ("patchcore", "in the catalogue already"), ("../x", "a letter first")],
 )
 def test_a_name_that_cannot_be_is_refused(name, said, project):
     with pytest.raises(SettingsError, match=said):
@@ -59,9 +59,9 @@ def test_a_name_that_cannot_be_is_refused(name, said, project):
 
 
 def test_nothing_of_a_user_is_overwritten(project, tmp_path_factory):
-    (project / "docs/methods/padim.md").write_text("mine")
+    (project / "docs/methods/spade.md").write_text("mine")
     with pytest.raises(SettingsError, match="exists already"):
-        new_detector("padim", project, 2026)
-    assert not (project / "components/detectors/methods/padim.py").exists()
+        new_detector("spade", project, 2026)
+    assert not (project / "components/detectors/methods/spade.py").exists()
     with pytest.raises(SettingsError, match="no checkout"):
-        new_detector("padim", tmp_path_factory.mktemp("empty"), 2026)
+        new_detector("spade", tmp_path_factory.mktemp("empty"), 2026)

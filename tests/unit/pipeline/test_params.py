@@ -14,7 +14,7 @@ from components.core.errors import CalibrationError, LoupeError, SettingsError
 from components.datasets.settings import DataSettings
 from components.pictures.decoding import Decoding
 from components.pipeline.fit import EvaluateRequest, FitRequest, evaluate_run, fit_folder
-from components.pipeline.params import Benchmark, Params, Selection, View, load_params
+from components.pipeline.params import Benchmark, Params, Pipeline, View, load_params
 from components.pipeline.retraining import Retraining
 from components.pipeline.stages import Stages
 from components.retraining.settings import RetrainSettings
@@ -68,6 +68,9 @@ def test_what_is_in_order_loads(tmp_path):
         ("train/store_limit_gb", -1.0, "train.store_limit_gb is -1"),
         ("train/precision", "16", "train.precision is 16; choose one of 32-true"),
         ("train/detectors/patchcor", {}, "train.detectors: patchcor does not exist; did you mean patchcore?"),
+        ("pipeline/ensembles", [["patchcore", "padim"]], "pipeline.ensembles: padim does not exist"),
+        ("pipeline/ensembles", [["patchcore"]], "name two or more different detectors in each"),
+        ("pipeline/ensembles", [["patchcore", "patchcore"]], "name two or more different detectors in each"),
         ("pipeline/detectors", ["fastflo"], "pipeline.detectors: fastflo does not exist; did you mean fastflow?"),
         ("pipeline/views", ["line-2"], "pipeline.views: line-2 does not exist; did you mean line-1?"),
         ("benchmark/detectors", ["x"], "benchmark.detectors: x does not exist; known are adtr"),
@@ -115,7 +118,7 @@ def test_each_record_checks_itself():
         lambda: CalibrationSettings(alpha=-0.1),
         lambda: TrainSettings(checkpoint_every=0),
         lambda: Params({}, {}, seed=-1),
-        lambda: Params({}, {}, pipeline=Selection(detectors=("x",))),
+        lambda: Params({}, {}, pipeline=Pipeline(detectors=("x",))),
         lambda: Params({}, {}, benchmark=Benchmark(detectors=("x",))),
         lambda: Params({}, {}, retrain=RetrainSettings(detectors=("x",))),
     ):
@@ -171,7 +174,7 @@ def test_too_few_good_pictures_are_told_before_anything_is_made_of_the_split(tmp
     for i in range(40):
         Image.fromarray(tile(i, 64)).save(tmp_path / "part/train/good" / f"{i:02d}.png")
     request = FitRequest("patchcore", tmp_path / "part", preset="tiny", alpha=0.01)
-    with pytest.raises(CalibrationError, match=r"99 are needed \(about 495 good training images\)"):
+    with pytest.raises(CalibrationError, match=r"40 good training pictures are too few.*99 are needed: add 59"):
         fit_folder(request, tmp_path / "run")
     assert not (tmp_path / "run/work/run/synthetic").exists()
     assert not (tmp_path / "run/work/run/patchcore").exists()
@@ -186,7 +189,7 @@ def test_a_joined_view_counts_the_pictures_of_all(tmp_path):
     with atomic_dir(tmp_path / "both" / "split") as scratch:
         rows = {"image_id": map(str, range(18)), "split": "calibrate", "label": "normal"}
         pd.DataFrame(rows).to_parquet(scratch / "split.parquet")
-    with pytest.raises(CalibrationError, match="18 calibrate normals are too few"):
+    with pytest.raises(CalibrationError, match=r"18 good training pictures are too few.*add 1,"):
         Stages(params, "both", tmp_path).synthesise()
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import SettingsError
-from components.pipeline.fit import FitRequest, _stages
+from components.pipeline.fit import FitRequest, stages_of
 from components.pipeline.sections import put, sections_of
 
 
 def params(sections, **more):
-    return _stages(FitRequest("patchcore", Path("photos"), sections=sections, **more), Path("work")).params
+    return stages_of(FitRequest("patchcore", Path("photos"), sections=sections, **more), Path("work")).params
 
 
 def test_keys_of_a_section_are_told_from_settings_of_the_detector():

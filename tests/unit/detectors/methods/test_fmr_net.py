@@ -100,6 +100,14 @@ def test_latents_are_replaced_by_their_nearest_slots(detector, images):
     torch.testing.assert_close(replaced, expected)
 
 
+def test_of_fewer_slots_than_neighbours_all_answer(images):
+    few = made(slots=2)
+    weights = few.memory(as_queries(few.embed(few.features(images)[-1])))[1]
+    assert few.settings.nearest == 3
+    assert weights.shape[2] == 2
+    assert (weights > 0).all()
+
+
 def test_the_decoder_sees_nothing_of_a_latent_but_the_memory_s_answer(detector, images):
     features = detector.features(images)
     embedded = detector.embed(features[-1])

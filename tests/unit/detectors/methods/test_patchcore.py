@@ -114,3 +114,14 @@ def test_map_holds_the_distance_of_every_patch(detector):
     assert abs(y - 36) <= 5
     assert abs(x - 44) <= 5
     assert float(heat[:16, :16].max()) < 1e-3
+
+
+def test_the_blur_is_of_the_working_size_whatever_size_the_image_has(detector):
+    detector.coreset.offer(torch.zeros(1, detector.coreset.bank.shape[1]))
+    features = [
+        torch.zeros(1, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
+    ]
+    features[0][0, :, 4, 4] = 5.0
+    own = detector.score(features, (64, 64)).map
+    large = detector.score(features, (256, 256)).map
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(large, 4), own, rtol=0.05, atol=0.02 * float(own.max()))

@@ -1,0 +1,15 @@
+"""The command line: a thin Typer app over the components. Heavy libraries are loaded by the command that needs them."""
+
+from components.cli import line, machine, workshop
+from components.cli.shared import app
+from components.core.boundary import boundary
+from components.core.progress import show_logs
+
+__all__ = ["app", "line", "machine", "main", "workshop"]
+
+
+def main() -> None:
+    """Run a command; what fails is one sentence on standard error and an exit status: docs/operating.md."""
+    show_logs()
+    with boundary():
+        app()

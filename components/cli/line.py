@@ -1,0 +1,136 @@
+"""Commands of the line: the service, the monitor, retraining, the registry, the inbox."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, say
+from components.core.errors import SettingsError
+
+
+@app.command(epilog="Example: loupe serve elpv-mono --port 8000")
+def serve(
+    name: Annotated[str, typer.Argument(help="A bundle folder, or the registered name whose champion is served.")],
+    host: Annotated[str | None, typer.Option(help="Default: service.host of the params file.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: service.port of the params file.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Run the scoring service, with the review page on /review, until it is told to stop."""
+    from dataclasses import replace
+
+    from components.pipeline.params import load_params
+    from components.service.server import serve as run
+
+    known = load_params(params)
+    service = replace(known.service, host=host or known.service.host, port=port or known.service.port)
+    run(name, service, known.registry, known.store)
+
+
+@app.command(epilog="Example: loupe monitor elpv-mono")
+def monitor(
+    name: Annotated[str, typer.Argument(help="The registered model.")],
+    as_json: AsJson = False,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Judge the score log's new windows; verdicts are stored, the monitor flow announces those that ask to retrain."""
+    from components.core.settings import plain
+    from components.pipeline.monitoring import judge_windows
+    from components.pipeline.params import load_params
+
+    verdicts = judge_windows(load_params(params), name)
+    if as_json:
+        say(json.dumps(plain(verdicts), indent=1))
+        return
+    for verdict in verdicts:
+        say(f"{verdict.action:8} {verdict.id}: {verdict.reasons[0]}; report: {verdict.evidence}")
+    say(f"{len(verdicts)} new windows judged")
+
+
+@app.command(epilog="Example: loupe dashboard --port 8001")
+def dashboard(host: str = "127.0.0.1", port: int = 8001, params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Open Evidently's web application on the monitor's workspace, until it is told to stop."""
+    from components.monitoring.evidently import dashboard_command
+    from components.pipeline.params import load_params
+
+    workspace = Path(load_params(params).monitor.workspace)
+    if not workspace.exists():
+        raise SettingsError(f"{workspace}: not found; it is made by the first `loupe monitor`")
+    command = dashboard_command(Path(sys.executable), workspace, host, port)
+    say(f"http://{host}:{port}")
+    os.execv(command[0], command)
+
+
+@app.command(epilog="Example: loupe retrain line-1-25f41524d13e-00003")
+def retrain(
+    verdict: Annotated[str, typer.Argument(help="The verdict's name, as `loupe monitor` prints it.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Retrain for a verdict: candidates, data version, challengers, gate; once per window."""
+    from components.pipeline.params import load_params
+    from components.pipeline.retraining import Retraining
+    from flows.retrain import retrain as run
+    from flows.terminal import without_tracebacks
+
+    without_tracebacks()
+    job = Retraining.of(load_params(params), verdict)
+    say(f"{run(verdict, params)}: see {job.folder}")
+
+
+@app.command(epilog="Example: loupe models elpv-mono --json")
+def models(
+    name: Annotated[str | None, typer.Argument(help="Only this registered model.")] = None,
+    as_json: AsJson = False,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """List registered models, their versions, aliases and decisions."""
+    from components.registry.overview import describe_models, overview_lines
+
+    found = describe_models(_registry(params), name)
+    say(json.dumps(found, indent=1) if as_json else "\n".join(overview_lines(found)))
+
+
+def _registry(params: Path) -> Any:
+    from components.pipeline.params import load_params
+    from components.registry.mlflow import Registry
+
+    return Registry(load_params(params).registry)
+
+
+@app.command(epilog="Example: loupe promote elpv-mono 3 --reason 'approved by quality'")
+def promote(
+    name: str,
+    version: str,
+    reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Make a version champion, past the gate, by hand; services reload within seconds."""
+    decision = _registry(params).promote(name, version, (f"by hand: {reason}",), {})
+    say(f"{name}: version {decision.version} is champion, before it {decision.previous}")
+
+
+@app.command(epilog="Example: loupe rollback elpv-mono --reason 'too many false alarms'")
+def rollback(
+    name: str,
+    reason: Annotated[str, typer.Option(help="Why; kept in the decision record.")] = "",
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Restore the champion before the present one; services reload within seconds."""
+    decision = _registry(params).rollback(name, (f"by hand: {reason or 'no reason given'}",))
+    say(f"{name}: version {decision.version} is champion again, before it {decision.previous}")
+
+
+@app.command(epilog="Example: loupe inbox elpv-mono")
+def inbox(
+    name: Annotated[str, typer.Argument(help="The registered model whose champion scores.")],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Score what lies below inbox/<source>/ of the object store, each file once; bad files are quarantined."""
+    from flows.batch import batch_scoring
+    from flows.terminal import without_tracebacks
+
+    without_tracebacks()
+    say(f"{batch_scoring(params, name)} images scored")

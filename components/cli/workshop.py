@@ -1,0 +1,192 @@
+"""Commands of the workshop: data sets in, training, evaluation, scores."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.cli.shared import (
+    DEFAULT_PARAMS,
+    Defects,
+    Goods,
+    Groups,
+    ParamsFile,
+    Sets,
+    app,
+    declared,
+    naming_of,
+    say,
+)
+from components.core.errors import SettingsError
+
+data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("add", epilog="Example: loupe data add tiles --adapter mtd --source /mnt/usb/MTD")
+def data_add(
+    name: Annotated[str, typer.Argument(help="The data set's name: data/NAME, pinned by data/NAME.dvc.")],
+    adapter: Annotated[str, typer.Option(help="elpv, mtd or folder (MVTec layout).")] = "folder",
+    source: Annotated[Path | None, typer.Option(help="The folder to copy; elpv needs none.")] = None,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+) -> None:
+    """Bring a data set in: copy it to data/NAME and pin its content with DVC."""
+    from components.datasets.versions import bring_in
+
+    naming = naming_of(good, defect, groups)
+    out = bring_in(name, adapter, source, naming=naming)
+    entry = json.dumps({"adapter": adapter, "name": name} | declared(good, defect, groups))
+    say(f"in {out}; name it in params.yaml under views and data, `{name}: {entry}`, to use it in the pipeline")
+
+
+@data_app.command("check", epilog="Example: loupe data check elpv")
+def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Validate a data set of params.yaml and print what was found."""
+    from components.datasets.versions import checkout
+    from components.pipeline.params import load_params
+    from components.pipeline.stages import Stages
+
+    known = load_params(params)
+    view = next((v for v, item in known.views.items() if item.data == name), None)
+    if view is None:
+        raise SettingsError(f"{params}: no view uses the data set {name}; add one under views")
+    stages = Stages(known, view)
+    checkout(stages.data.name)
+    stages.manifest()
+    out = stages.validate()
+    say((out / "summary.json").read_text().rstrip())
+    say(f"report in {out / 'docs' / 'index.html'}")
+
+
+@app.command(epilog="Example: loupe fit patchcore --data photos --out runs/photos --set bank_size=5000")
+def fit(
+    detector: str,
+    data: Annotated[
+        Path, typer.Option(help="A data set: MVTec layout (train/good is enough), or what --adapter reads.")
+    ],
+    out: Annotated[Path, typer.Option(help="The run's folder: model, calibration.json, bundle, run.json.")],
+    adapter: Annotated[str, typer.Option(help="elpv, mtd or folder.")] = "folder",
+    group: Annotated[list[str] | None, typer.Option(help="Use only this group; may be repeated.")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper, cpu or tiny; default cpu.")] = None,
+    seed: int = 0,
+    alpha: Annotated[float | None, typer.Option(help="The false-alarm rate on good images; default 0.05.")] = None,
+    setting: Sets = None,
+    checkpoint_every: Annotated[float | None, typer.Option(help="Seconds between checkpoints; default 20.")] = None,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+    params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
+) -> None:
+    """Train on a folder, calibrate and export; killed half way, the same command resumes."""
+    from components.pipeline.fit import FitRequest, fit_folder
+    from components.pipeline.sections import assignment, put, sections_of
+
+    sections, overrides = sections_of(params, data.resolve().name, detector) if params else ({}, {})
+    for key, value in (assignment(text) for text in setting or []):
+        if not put(sections, key, value):
+            overrides[key] = value
+    if names := declared(good, defect, groups):
+        sections["data"] = {**sections.get("data", {}), **names}
+    chosen = tuple(group) if group else None
+    request = FitRequest(
+        detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections
+    )
+    say(f"run in {fit_folder(request, out)}")
+
+
+@app.command(epilog="Example: loupe ensemble runs/patchcore runs/padim --data photos --out runs/both")
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that `loupe fit` wrote, of one data set and seed.")],
+    data: Annotated[Path, typer.Option(help="The data set's folder, as given to fit.")],
+    out: Annotated[Path, typer.Option(help="The ensemble's folder: model, calibration.json, bundle, run.json.")],
+    alpha: Annotated[float | None, typer.Option(help="The false-alarm rate on good images; default the runs'.")] = None,
+) -> None:
+    """Put trained runs together as one model: mean standardised scores and maps, calibrated and exported as a whole."""
+    from components.pipeline.ensemble import EnsembleRequest, ensemble_runs
+
+    say(f"run in {ensemble_runs(EnsembleRequest(tuple(runs), data.resolve(), alpha), out)}")
+
+
+@app.command(epilog="Example: loupe evaluate runs/photos --data photos")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A folder that `loupe fit` wrote.")],
+    data: Annotated[Path | None, typer.Option(help="The data set's folder, as given to fit.")] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Instead: any folder with test/good and test/<defect>, or good and <defect>.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to; default RUN/evaluation, or RUN/labelled.")] = None,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+    masks: Annotated[str, typer.Option(help="What masks of --labelled mark: auto, marked or inverted.")] = "auto",
+    mask_turn: Annotated[str, typer.Option(help="How they are turned: auto, stored or shown.")] = "auto",
+    seed: int = 0,
+) -> None:
+    """Score the test split, or other labelled pictures: metrics.json, scores.parquet, curves, gallery."""
+    from components.pipeline.fit import EvaluateRequest, evaluate_run, mask_options
+
+    read = mask_options(masks, mask_turn)
+    places = (data and data.resolve(), labelled and labelled.resolve())
+    request = EvaluateRequest(run, *places, naming_of(good, defect, groups), *read, seed)
+    written = evaluate_run(request, out or run / ("labelled" if labelled else "evaluation"))
+    say((written / "metrics.json").read_text().rstrip())
+    say(f"evaluation in {written}")
+
+
+@app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.parquet")
+def score(
+    bundle: Path,
+    images: Annotated[list[Path], typer.Argument(help="Files, or folders that are searched with all below them.")],
+    out: Annotated[Path, typer.Option(help="The table of scores, parquet.")],
+    maps: Annotated[Path | None, typer.Option(help="Also write each heat map here, float32 .npy.")] = None,
+    group: Annotated[str | None, typer.Option(help="What they show, if the model knows several groups.")] = None,
+    cascade: Annotated[bool, typer.Option("--cascade", help="Let the edge graph answer where it is certain.")] = False,
+) -> None:
+    """Score images with ONNX Runtime only: raw score, p-value, decision per image.
+
+    A file that cannot be scored has its reason in the table's column problem; the exit status is then 3, and 1 when
+    no file could be scored.
+    """
+    from components.decision.batch import score as score_images
+
+    say(f"scores in {score_images(bundle, images, out, maps, group, cascade)}")
+
+
+@app.command(epilog="Example: loupe calibrate runs/photos --alpha 0.02")
+def calibrate(
+    target: Annotated[str, typer.Argument(help="A run of `loupe fit`, a bundle, or a registered name.")],
+    alpha: Annotated[float | None, typer.Option(help="The false-alarm rate on good images.")] = None,
+    cost_miss: Annotated[float | None, typer.Option(help="Instead: what a missed defect costs.")] = None,
+    cost_alarm: Annotated[float | None, typer.Option(help="What a false alarm costs, in the same unit.")] = None,
+    defect_rate: Annotated[float | None, typer.Option(help="The share of defective pictures on the line.")] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Defects to choose by: good/ and <defect>/; default: the reviewed ones.")
+    ] = None,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+    out: Annotated[Path | None, typer.Option(help="Write a copy here; default: in place.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Set another operating point, without training: by a false-alarm rate, or by what mistakes cost."""
+    from components.pipeline.operating import PointRequest, calibrate_any, costs_of
+
+    costs = costs_of(cost_miss, cost_alarm, defect_rate)
+    naming = naming_of(good, defect, groups)
+    for line in calibrate_any(PointRequest(Path(target), alpha, costs, labelled, naming, None, out), params):
+        say(line)
+
+
+@app.command(epilog="Example: loupe pipeline --views elpv-mono --detectors patchcore")
+def pipeline(
+    detectors: Annotated[list[str] | None, typer.Option("--detectors", help="May be repeated.")] = None,
+    views: Annotated[list[str] | None, typer.Option("--views", "--data", help="May be repeated.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Run the Prefect training flow in this process."""
+    from flows.train import run_here
+
+    say(run_here(params, views, detectors))

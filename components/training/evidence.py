@@ -1,0 +1,98 @@
+"""What is known of a trained detector without a label: how it finds each kind of anomaly, and what it takes for one.
+
+Scores of the calibrate normals, of the anomalies made on them, and of the same normals as they may come tomorrow
+(``synthesis.nuisance``). They describe; the threshold comes from calibration.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from components.core.artefacts import write_json
+from components.core.progress import progress
+from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
+from components.detectors.contract import Detector
+from components.pictures.decoding import Decoding
+from components.pictures.kept import decode
+from components.synthesis.nuisance import NUISANCES
+from components.training.model import score_pictures
+
+MOST = 100  # pictures that nuisances are drawn on
+SIZES = (0, 16, 32, 64, 128, 100_000)  # pixels: edges of the classes of an anomaly's extent
+ALARM = 0.95  # quantile of the calibrate normals above which a nuisance counts as an alarm
+BATCH = 8
+
+
+def with_nuisances(detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int) -> pd.DataFrame:
+    """CHECK_COLUMNS of a detector: those of *told*, with their scores already, and of nuisances on its normals."""
+    names = list(told[told["kind"] == NORMAL]["image_id"])
+    found = nuisances(detector, names, [data / name for name in names], rules, seed)
+    return pd.concat([told, found], ignore_index=True)
+
+
+def write_evidence(checked: pd.DataFrame, out: Path) -> None:
+    """check.parquet and what it comes to, check.json, into the folder of a model."""
+    checked.to_parquet(out / "check.parquet", index=False)
+    write_json(out / "check.json", summary(checked))
+
+
+def nuisances(
+    detector: Detector, names: Sequence[str], paths: Sequence[Path], rules: Decoding, seed: int
+) -> pd.DataFrame:
+    """CHECK_COLUMNS of some of the normals, each under one nuisance; the nuisances take turns."""
+    step = max(1, len(paths) // MOST)
+    chosen = list(zip(names, paths, strict=True))[::step][:MOST]
+    kinds = [list(NUISANCES)[number % len(NUISANCES)] for number in range(len(chosen))]
+    pictures = (_drawn(kind, path, rules, seed) for kind, (_, path) in zip(kinds, chosen, strict=True))
+    scores = np.concatenate([score_pictures(detector, batch) for batch in _batches(pictures)] or [np.empty(0)])
+    rows = ((name, NUISANCE + kind, np.nan, s) for (name, _), kind, s in zip(chosen, kinds, scores, strict=True))
+    return pd.DataFrame(rows, columns=list(CHECK_COLUMNS))
+
+
+def _drawn(kind: str, path: Path, rules: Decoding, seed: int) -> np.ndarray:
+    digest = hashlib.sha256(f"{seed}/{kind}/{path.name}".encode()).digest()
+    return NUISANCES[kind](decode(path, rules=rules), np.random.default_rng(int.from_bytes(digest[:8], "big")))
+
+
+def _batches(pictures: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """BATCH pictures at a time."""
+    batch: list[np.ndarray] = []
+    for picture in progress(pictures, "good pictures as they may come"):
+        batch.append(picture)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def summary(scores: pd.DataFrame) -> dict[str, Any]:
+    """What check.json holds of CHECK_COLUMNS: AUROC of anomalies by kind and by size, and alarms by nuisance."""
+    normal = scores[scores["kind"] == NORMAL]["score"].to_numpy()
+    other = scores[scores["kind"].str.startswith(NUISANCE)]
+    made = scores[~scores.index.isin(other.index) & (scores["kind"] != NORMAL)]
+    sizes = pd.cut(made["extent"], SIZES, right=False, labels=[f"{a} to {b}" for a, b in pairwise(SIZES)])
+    limit = np.quantile(normal, ALARM)
+    return {
+        "normals": len(normal),
+        "kinds": {str(kind): _auroc(normal, part["score"]) for kind, part in made.groupby("kind")},
+        "extents": {str(size): _auroc(normal, p["score"]) for size, p in made.groupby(sizes, observed=True)},
+        "nuisances": {
+            str(kind).removeprefix(NUISANCE): {
+                **_auroc(normal, part["score"]),
+                "alarms": float((part["score"] > limit).mean()),
+            }
+            for kind, part in other.groupby("kind")
+        },
+    }
+
+
+def _auroc(normal: np.ndarray, found: pd.Series) -> dict[str, Any]:
+    labels = np.repeat([0, 1], [len(normal), len(found)])
+    return {"auroc": float(roc_auc_score(labels, np.concatenate([normal, found]))), "of": len(found)}
