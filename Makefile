@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 FAST := tests/unit --ignore=tests/unit/benchmarks --ignore=tests/unit/detectors/methods
 
-.PHONY: help setup pipeline test quick check golden bench stack stack-down demo-drift clean
+.PHONY: help setup pipeline test quick check golden mutants bench stack stack-down demo-drift clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
@@ -39,6 +39,9 @@ quick: setup  ## style, floor plan, types and the fast tests
 
 golden: setup  ## store the golden numbers of one method: make golden NAME=patchcore
 	$(BIN)/pytest tests/contract -k "golden and $(NAME)" --golden
+
+mutants: setup  ## break sources point by point, a named test must fail each time; of one method: make mutants NAME=patchcore
+	$(BIN)/python -m tests.mutants $(NAME)
 
 bench: setup  ## the reproducible benchmark: dvc repro over the matrix of params.yaml
 	$(BIN)/loupe data check elpv

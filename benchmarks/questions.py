@@ -24,7 +24,7 @@ NAMES = {
         "duplicates",
         "methods",
     ),
-    "mechanisms": ("mechanisms", "cascade", "quantiser"),
+    "mechanisms": ("mechanisms", "cascade", "quantiser", "thresholds"),
     "production": (
         "monitor",
         "replay",

@@ -43,7 +43,7 @@ def prepare(stages: Stages) -> Path:
 def fit(stages: Stages, detector: str, params_file: Path) -> Path:
     """In a process that can be killed; it dies with the flow."""
     with training_slot():
-        seconds = stages.params.train.stage_seconds
+        seconds = stages.params.train.stage_seconds * (1 + stages.folds)
         run_stage("train", stages.view, detector, params_file, stages.data_root, seconds)
     return stages.of(detector) / "model"
 

@@ -31,6 +31,7 @@ TESTS = Path(__file__).parent
 LONG = (  # in this order; test_slot ends its server, which Prefect goes on asking for the slot: it comes second
     "loop/test_loop.py",
     "contract/test_detectors.py",
+    "contract/test_mutants.py",
     "service/test_nothing_lost.py",
     "flows/test_both_ways.py",
     "flows/test_slot.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.common.results import RESULTS
 from benchmarks.common.runner import options
 from benchmarks.common.tables import markdown
-from components.registry.register import synthetic_score
+from components.registry.choice import synthetic_score
 
 CANDIDATES = (([1, 2, 3], 0.0), ([2, 3, 4], 0.0), ([2, 3, 4], 0.005), ([3, 4], 0.005))
 CHOSEN = {

@@ -1,6 +1,7 @@
 """The calibration component: scores of the calibrate normals -> calibration.json."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
-from components.decision.conformal import needed, span, threshold
+from components.decision.conformal import beyond, needed, span, threshold
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 RESOLUTION = 1e-4  # of the span of scores; a tenth of what the parity gate lets pass, far above rounding
@@ -34,18 +35,17 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),
             "groups": _groups(scores, table["group"].to_numpy(), settings),
-            # Heat maps are drawn on this scale: from the typical to the largest value seen on normal images.
-            "map": dict(
-                zip(
-                    map(str, MAP_QUANTILES),
-                    [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())],
-                    strict=True,
-                )
-            ),
+            "map": scale(maps),
         }
         write_json(scratch / "calibration.json", result)
         table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
     return out
+
+
+def scale(maps: np.ndarray) -> dict[str, float]:
+    """What heat maps are drawn on, from the typical to the largest value seen on normals: *maps* (N, MAP_QUANTILES)."""
+    values = [*map(float, np.median(maps[:, :3], 0)), float(maps[:, 3].max())]
+    return dict(zip(map(str, MAP_QUANTILES), values, strict=True))
 
 
 def require_enough(n: int, alpha: float, where: Path, share: float | None = None) -> None:
@@ -64,10 +64,10 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
     from scipy.stats import beta
 
     n, alpha = len(scores), settings.alpha
-    beyond = int(alpha * (n + 1) + 1e-9)  # the true rate at this threshold is Beta(beyond, n + 1 - beyond)
+    above = beyond(n, alpha)  # the true rate at this threshold is Beta(above, n + 1 - above)
     resolution = RESOLUTION * span(scores)
     tails = (1 - settings.confidence) / 2
-    low, high = beta.ppf([tails, 1 - tails], beyond, n + 1 - beyond)
+    low, high = beta.ppf([tails, 1 - tails], above, n + 1 - above)
     return {
         "rule": "split conformal: anomalous when p <= alpha",
         "alpha": alpha,
@@ -82,14 +82,28 @@ def summary(scores: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]
 
 
 def _groups(scores: np.ndarray, groups: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    return group_tables(by_group(scores, groups), settings)
+
+
+def by_group(scores: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores of each group."""
+    return {str(name): scores[groups == name] for name in sorted(set(groups))}
+
+
+def group_tables(
+    scores: Mapping[str, np.ndarray], settings: CalibrationSettings, apart: bool = False
+) -> dict[str, Any]:
     """Per group its own table where there are several and it has enough normals; the overall one decides the rest."""
-    names = sorted(set(groups))
-    return {str(g): _group(scores[groups == g], settings, len(names) > 1) for g in names}
+    apart = apart or len(scores) > 1
+    return {str(name): _group(part, settings, apart) for name, part in sorted(scores.items())}
 
 
 def _group(scores: np.ndarray, settings: CalibrationSettings, apart: bool) -> dict[str, Any]:
     if len(scores) < needed(settings.alpha):
-        return {"n": len(scores), "threshold": None, "reason": f"fewer than {needed(settings.alpha)} normals"}
+        reason = f"fewer than {needed(settings.alpha)} normals"
+        # Kept for `loupe calibrate`: at a larger alpha the group has a table of its own.
+        held = {"held": [float(s) for s in np.sort(scores)], "resolution": RESOLUTION * span(scores)} if apart else {}
+        return {"n": len(scores), "threshold": None, "reason": reason, **held}
     if apart:
         table = summary(scores, settings)
         return {k: table[k] for k in ("n", "threshold", "resolution", "false_alarm_interval", "quantiles", "scores")}

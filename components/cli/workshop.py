@@ -155,6 +155,31 @@ def score(
     say(f"scores in {score_images(bundle, images, out, maps, group, cascade)}")
 
 
+@app.command(epilog="Example: loupe calibrate runs/photos --alpha 0.02")
+def calibrate(
+    target: Annotated[str, typer.Argument(help="A run of `loupe fit`, a bundle, or a registered name.")],
+    alpha: Annotated[float | None, typer.Option(help="The false-alarm rate on good images.")] = None,
+    cost_miss: Annotated[float | None, typer.Option(help="Instead: what a missed defect costs.")] = None,
+    cost_alarm: Annotated[float | None, typer.Option(help="What a false alarm costs, in the same unit.")] = None,
+    defect_rate: Annotated[float | None, typer.Option(help="The share of defective pictures on the line.")] = None,
+    labelled: Annotated[
+        Path | None, typer.Option(help="Defects to choose by: good/ and <defect>/; default: the reviewed ones.")
+    ] = None,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+    out: Annotated[Path | None, typer.Option(help="Write a copy here; default: in place.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Set another operating point, without training: by a false-alarm rate, or by what mistakes cost."""
+    from components.pipeline.operating import PointRequest, calibrate_any, costs_of
+
+    costs = costs_of(cost_miss, cost_alarm, defect_rate)
+    naming = naming_of(good, defect, groups)
+    for line in calibrate_any(PointRequest(Path(target), alpha, costs, labelled, naming, None, out), params):
+        say(line)
+
+
 @app.command(epilog="Example: loupe pipeline --views elpv-mono --detectors patchcore")
 def pipeline(
     detectors: Annotated[list[str] | None, typer.Option("--detectors", help="May be repeated.")] = None,

@@ -4,6 +4,7 @@
 varies from run to run and is therefore no hashed output of a DVC stage.
 """
 
+import ctypes
 import errno
 import fcntl
 import glob
@@ -25,6 +26,7 @@ from components.core.errors import PlaceError
 from components.core.places import writing
 from components.core.settings import plain
 
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 VOLATILE = "timing.json"
 TRIES = 100  # at renaming, where other processes write the same folder
 VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
@@ -51,6 +53,8 @@ def atomic_dir(out: Path) -> Iterator[Path]:
 
 
 def _put(scratch: Path, out: Path) -> None:
+    if _exchanged(scratch, out):  # what was there is removed by whoever made the scratch
+        return
     replaced = out.parent / f".{out.name}.{os.getpid()}.old"
     for _ in range(TRIES):
         with suppress(FileNotFoundError):
@@ -68,6 +72,12 @@ def _put(scratch: Path, out: Path) -> None:
         # Another process put its own there between the two renames: that is the old one now. There may have been none.
         shutil.rmtree(replaced, ignore_errors=True)
     raise PlaceError(f"{out}: other processes write there all the time; end them or give another folder")
+
+
+def _exchanged(scratch: Path, out: Path) -> bool:
+    """Swap two names in one step, where the system can: there is then no moment without *out*."""
+    swap: Any = getattr(ctypes.CDLL(None), "renameat2", None)  # Linux
+    return swap is not None and swap(AT_FDCWD, os.fsencode(scratch), AT_FDCWD, os.fsencode(out), RENAME_EXCHANGE) == 0
 
 
 def _clear(out: Path) -> None:

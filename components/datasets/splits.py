@@ -106,10 +106,10 @@ def _side(row, settings: SplitSettings) -> str:  # type: ignore[no-untyped-def]
     if row.role == "test":
         return "test"
     drawn = row.group if settings.together == "group" else row.image_id
-    return "calibrate" if _share(drawn) < settings.calibrate_share else "fit"
+    return "calibrate" if share_of(drawn) < settings.calibrate_share else "fit"
 
 
-def _share(image_id: str) -> float:
+def share_of(image_id: str) -> float:
     """A number in [0, 1) from the file name alone; in folders below train/good from their names too.
 
     Cameras and parts with a folder each often repeat file names: by those alone all would go to one side.
@@ -133,7 +133,7 @@ def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int]
     table["mask_rule"] = table.get("mask_rule")  # None in what older versions validated
     known = np.array([is_known(*row) for row in zip(table["mask"], table["mask_rule"], strict=True)], bool)
     able = table[(table["split"] == "test") & (table["label"] == "anomalous") & known]
-    ranked = sorted(set(able.index) - copied, key=lambda row: _share(str(table.at[row, "image_id"])))
+    ranked = sorted(set(able.index) - copied, key=lambda row: share_of(str(table.at[row, "image_id"])))
     turns: Counter[str] = Counter()
     place = {}
     for row in ranked:

@@ -90,7 +90,8 @@ class Bundle:
     def edge(self) -> tuple[Any, Exits]:
         """The session of the edge graph and its ways out. Raises BundleError where the detector has none."""
         if not (self.folder / "edge.onnx").exists():
-            raise BundleError(f"{self.folder}: {self.manifest.detector} has no edge graph; score without --cascade")
+            why = "a calibration by folds" if self.calibration.folds else self.manifest.detector
+            raise BundleError(f"{self.folder}: {why} has no edge graph; score without --cascade")
         opened = session(self.folder / "edge.onnx", self.threads)
         self._require_one_model(opened, "edge.onnx")
         return opened, Exits.read(self.folder / "cascade.json")

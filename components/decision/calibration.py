@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from components.core.artefacts import read_json
+from components.core.errors import CalibrationError
 from components.decision.conformal import Table, called, p_values
 
 
@@ -24,7 +25,8 @@ class Group:
 class Calibration:
     """*interval* holds the true false-alarm rate with *confidence*; *scale* is that of heat maps, by quantile.
 
-    *model* is the hash of the model whose scores these are; None in files of older versions.
+    *model* is the hash of the model whose scores these are; None in files of older versions. *folds* 0: they are of
+    pictures that the model has not seen; K: of K models, each without its part of the pictures.
     """
 
     table: Table
@@ -34,6 +36,8 @@ class Calibration:
     groups: Mapping[str, Group]
     scale: Mapping[str, float]
     model: str | None = None
+    rule: str = ""
+    folds: int = 0
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
@@ -42,7 +46,8 @@ class Calibration:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Calibration":
-        """The record of what calibration.json holds."""
+        """The record of what calibration.json holds. Raises CalibrationError where nothing can be decided by it."""
+        _require_usable(values)
         groups = {name: _group(values, own) for name, own in values.get("groups", {}).items()}
         low, high = values["false_alarm_interval"]
         return cls(
@@ -53,6 +58,8 @@ class Calibration:
             groups,
             values.get("map", {}),
             values.get("model"),
+            values.get("rule", ""),
+            values.get("folds", 0),
         )
 
     @property
@@ -81,6 +88,15 @@ class Calibration:
             p[at], limits[at] = p_values(table, scores[at]), table.threshold
             decisions[at] = [called(one, table.alpha) for one in p[at]]
         return p, list(decisions), limits
+
+
+def _require_usable(values: Mapping[str, Any]) -> None:
+    """JSON takes NaN, and people edit files: by such a record every picture would be normal."""
+    alpha, limit = values["alpha"], values["threshold"]
+    known = np.asarray(values["scores"], np.float64)
+    if not (0 < alpha < 1 and np.isfinite(limit) and known.size and np.isfinite(known).all()):
+        what = f"alpha {alpha}, threshold {limit} and {known.size} scores"
+        raise CalibrationError(f"calibration.json holds {what}, by which nothing can be decided; calibrate again")
 
 
 def _group(overall: Mapping[str, Any], own: Mapping[str, Any]) -> Group:

@@ -12,10 +12,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from components.core.errors import CalibrationError
+
 
 def needed(alpha: float) -> int:
     """The fewest normals with which a p-value can reach *alpha*."""
     return math.ceil(1 / alpha - 1e-9) - 1
+
+
+def smallest(n: int) -> float:
+    """The smallest alpha that *n* normals can give, rounded up: what is said is accepted when it is typed."""
+    return math.ceil(1e5 / (n + 1)) / 1e5
+
+
+def beyond(n: int, alpha: float) -> int:
+    """How many of *n* normals, and the new one itself, may lie at or above a score that is called anomalous.
+
+    Raises CalibrationError where *n* is too small for *alpha*, or *alpha* no rate.
+    """
+    allowed = math.floor(alpha * (n + 1) + 1e-9) if 0 < alpha < 1 else 0
+    if not 1 <= allowed <= n:
+        most = math.floor(1e5 * n / (n + 1)) / 1e5
+        raise CalibrationError(f"alpha is {alpha:g} with {n} normals; give one from {smallest(n):g} to {most:g}")
+    return allowed
 
 
 FLAT = 0.01  # a range below this share of the largest value is that of a flat product: rounding must not rule it
@@ -27,9 +46,12 @@ def span(values: np.ndarray) -> float:
 
 
 def threshold(scores: np.ndarray, alpha: float, resolution: float = 0.0) -> float:
-    """The largest score still called normal: *resolution* above the k-th smallest, k = n + 1 - floor(alpha (n + 1))."""
+    """The largest score still called normal: *resolution* above the k-th smallest, k = n + 1 - floor(alpha (n + 1)).
+
+    Raises CalibrationError as ``beyond``.
+    """
     n = len(scores)
-    return float(np.sort(scores)[n - math.floor(alpha * (n + 1) + 1e-9)]) + resolution
+    return float(np.sort(scores)[n - beyond(n, alpha)]) + resolution
 
 
 @dataclass(frozen=True)

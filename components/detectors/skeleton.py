@@ -71,8 +71,8 @@ class $title(FeatureDetector):
 
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
         deviation = ((features[0] - self.mean) / self.spread).square().mean(1, keepdim=True).sqrt()
-        maps = self.blur(upsample(deviation, size))
-        return Scores(deviation.flatten(1).amax(1), maps)
+        own = self.blur(upsample(deviation, (self.size, self.size)))  # sigma is of this size, whatever is asked for
+        return Scores(deviation.flatten(1).amax(1), upsample(own, size))
 
     def _add(self, features: list[Tensor]) -> None:
         rows = features[0].double()
@@ -99,6 +99,27 @@ def test_a_feature_that_deviates_raises_the_map_there():
     found = detector.score(features, (8 * detector.mean.shape[1],) * 2).map[0, 0]
     assert found[12, 12] > found[-1, -1]
 ''')
+MUTANTS = Template("""file = "components/detectors/methods/$name.py"
+tests = "tests/unit/detectors/methods/test_$name.py"
+
+[[mutant]]
+breaks = "features are compared with their mean"
+old = "((features[0] - self.mean) / self.spread)"
+new = "(0 * features[0] + self.mean)"
+fails = "test_a_feature_that_deviates_raises_the_map_there"
+
+[[mutant]]
+breaks = "what is above the mean counts"
+old = ".square().mean(1, keepdim=True).sqrt()"
+new = ".clamp_max(0).square().mean(1, keepdim=True).sqrt()"
+fails = "test_a_feature_that_deviates_raises_the_map_there"
+
+[[mutant]]
+breaks = "deviations raise the map"
+old = "upsample(deviation, size)"
+new = "upsample(-deviation, size)"
+fails = "test_a_feature_that_deviates_raises_the_map_there"
+""")
 PAGE = Template("""# $title
 
 Authors: Title, venue and year. One sentence on what kind of method it is.
@@ -126,6 +147,7 @@ def new_detector(name: str, project: Path, year: int) -> list[Path]:
     made = {
         Path("components/detectors/methods") / f"{name}.py": METHOD,
         Path("tests/unit/detectors/methods") / f"test_{name}.py": TEST,
+        Path("tests/mutants") / f"{name}.toml": MUTANTS,
         Path("docs/methods") / f"{name}.md": PAGE,
     }
     if there := [path for path in made if (project / path).exists()]:

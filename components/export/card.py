@@ -1,17 +1,23 @@
 """The model card, written from what is known of the run."""
 
-from typing import Any
+from __future__ import annotations
 
-from components.backbones.extractor import Backbone
-from components.backbones.weights import entry
+from typing import TYPE_CHECKING, Any
+
+from components.core.errors import BundleError
 from components.decision.bundle import Manifest
 from components.decision.calibration import Calibration
-from components.detectors.contract import Detector
+
+if TYPE_CHECKING:  # who only moves the rows of an operating point does not wait for torch
+    from components.detectors.contract import Detector
+
+EDGE = "| edge graph "
+FIRST, LAST = "| calibration |", "| true false-alarm rate"  # rows of the operating point, and what is between
 
 
 def model_card(detector: Detector, manifest: Manifest, known: Calibration, parity: dict[str, Any]) -> str:
     """Markdown: use, data, calibration, parity, licences, limits."""
-    info, low_high = detector.info, known.interval
+    info = detector.info
     return f"""# {info.title} on {manifest.dataset} ({manifest.groups})
 
 **Use.** Finds what differs from the good images it was trained on. Raw score and heat map; higher = more anomalous.
@@ -23,9 +29,7 @@ It does not name the kind of defect and knows nothing of products it has not see
 | ours where the paper is silent | {"; ".join(info.reconstructed) or "nothing"} |
 | model | `{manifest.model}` |
 | data (split table) | `{manifest.data}` |
-| calibration | {known.n} held-out good images, false-alarm rate asked for: {known.alpha} |
-| threshold (raw score) | {known.threshold:.6g} |{_of_groups(known)}
-| true false-alarm rate, {known.confidence:.0%} interval | {low_high[0]:.3f} to {low_high[1]:.3f} |
+{point_rows(known)}
 | parity with torch, of the span | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e}, on \
 {" and ".join(f"{n} {side}" for side, n in parity["sides"].items())} images |{_of_edge(parity)}
 | backbone weights | {_weights(detector)} |
@@ -38,8 +42,35 @@ than a few pixels of the largest of these cannot be seen.
 """
 
 
+def point_rows(known: Calibration) -> str:
+    """The rows that say where the model decides."""
+    low, high = known.interval
+    said = f"good images, each by one of {known.folds} models without it" if known.folds else "held-out good images"
+    return f"""{FIRST} {known.n} {said}, false-alarm rate asked for: {known.alpha} |
+| threshold (raw score) | {known.threshold:.6g} |{_of_groups(known)}
+{LAST}, {known.confidence:.0%} interval{", nominal" if known.folds else ""} | {low:.3f} to {high:.3f} |"""
+
+
+def moved_card(card: str, known: Calibration, parity: dict[str, Any]) -> str:
+    """*card* with the rows of another operating point. Raises BundleError where it has no such rows."""
+    lines = card.split("\n")
+    at = [i for i, line in enumerate(lines) if line.startswith((FIRST, LAST))]
+    if len(at) != 2:
+        raise BundleError("MODEL_CARD.md: has no rows of an operating point; export the bundle again")
+    lines[at[0] : at[1] + 1] = [point_rows(known)]
+    kept = [line for line in lines if not line.startswith(EDGE)]
+    if "edge" in parity:
+        kept.insert(
+            next(i for i, line in enumerate(kept) if line.startswith("| parity")) + 1, _of_edge(parity).lstrip()
+        )
+    return "\n".join(kept)
+
+
 def _weights(detector: Detector) -> str:
     """Source, licence and training data of every frozen network in the detector."""
+    from components.backbones.extractor import Backbone
+    from components.backbones.weights import entry
+
     names = dict.fromkeys(part.settings.name for part in detector.modules() if isinstance(part, Backbone))
     said = [f"{e['source']}; {e['licence']}; trained on {e['trained_on']}" for e in map(entry, names)]
     return "; and ".join(said) or "trained here; own; trained on this data set"
@@ -61,7 +92,7 @@ def _of_edge(parity: dict[str, Any]) -> str:
         return ""
     edge, leave = parity["edge"], parity["edge"]["leave"]
     return (
-        "\n| edge graph (`loupe score --cascade`, `cascade.json`) | its parity: "
+        f"\n{EDGE}(`loupe score --cascade`, `cascade.json`) | its parity: "
         f"score {edge['score_error']:.1e}, map {edge['map_error']:.1e}; normal at once: {leave['normals']:.0%} of the "
         f"calibrate normals, {leave['found_synthetic'] or 0:.0%} of {leave['of']} synthetic anomalies that would be "
         "found |"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from components.calibration.exits import Scored, exits
+from components.calibration.exits import Scored, evidence, moved_exits
 from components.calibration.settings import CascadeSettings
 from components.core.artefacts import write_json
 from components.core.progress import progress
@@ -45,9 +45,9 @@ def write_exits(
 ) -> dict[str, Any]:
     """Write cascade.json beside the two graphs in *out*, by whose own scores it is; returns what it holds."""
     edge = [_scores(out / "edge.onnx", given, "edge graph") for given in (normals, made)]
-    decisions = known.decide(_scores(out / "model.onnx", made, "full graph"), list(made.groups))[1]
-    seen = np.array([decision == "anomalous" for decision in decisions], bool)
-    stands = exits(Scored(edge[0], normals.groups), Scored(edge[1][seen], made.groups[seen]), known, settings)
+    full = _scores(out / "model.onnx", made, "full graph")
+    kept = evidence(Scored(edge[0], normals.groups), Scored(edge[1], made.groups), full, settings)
+    stands = moved_exits({"evidence": kept}, known)
     write_json(out / "cascade.json", stands)
     leave = stands["leave"]
     message = (

@@ -52,22 +52,26 @@ def export(
         "calibration": calibration / "calibration.json",
         "split": split / "split.parquet",
     }
-    if isinstance(detector, Early) or "synthetic" in set(compared["split"]):
+    early = isinstance(detector, Early) and not known.folds
+    if early or "synthetic" in set(compared["split"]):
         inputs["synthetic"] = synthetic / "synthetic.parquet"
-    good, normals = (list(rows(split, side, "normal")["image_id"]) for side in ("fit", "calibrate"))
+    good, normals = list(rows(split, "fit", "normal")["image_id"]), _normals(split, calibration, known)
+    if isinstance(detector, Early) and not early:
+        log.warning("%s: calibrated by folds, no edge graph: its limits need pictures that it has not seen", out)
     with recorded(out, "export", settings, inputs) as scratch:
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
         seen = descriptors(detector, [data / n for n in _evenly(good, settings.described_images)], manifest.decoding)
         graphs = Graphs(scratch, detector, seen, known, manifest, compared, settings)
         parity = graphs.full(out)
-        if isinstance(detector, Early):
+        if early:
             parity["edge"] = graphs.edge(out, *calibrating(split, data, synthetic))
         write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
         write_runner(scratch)
         write_reference(Bundle(scratch, manifest, None), data, normals, scratch / "reference.parquet")
         (scratch / "MODEL_CARD.md").write_text(model_card(detector, manifest, known, parity))
         files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
-        described = {**_identity(manifest, known), "decoding": plain(manifest.decoding), "files": files}
+        more = {"rule": known.rule, "decoding": plain(manifest.decoding), "files": files}
+        described = {**_identity(manifest, known), **more}
         write_json(scratch / "manifest.json", described)
     log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
     return out
@@ -140,6 +144,14 @@ def _manifest(model: Path, split: Path) -> Manifest:
         read_decoding(split),
         {},
     )
+
+
+def _normals(split: Path, calibration: Path, known: Calibration) -> dict[str, float | None]:
+    """The pictures that calibrate, with the scores of the folds' models where these do."""
+    if not known.folds:
+        return dict.fromkeys(map(str, rows(split, "calibrate", "normal")["image_id"]))
+    table = pd.read_parquet(calibration / "scores.parquet")
+    return {str(name): float(score) for name, score in zip(table["image_id"], table["score"], strict=True)}
 
 
 def _identity(manifest: Manifest, known: Calibration) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from components.core.settings import convert, plain
 from components.datasets.loading import hand_on, rows
 from components.datasets.rows import DEFAULT, Naming
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.detectors.catalogue import require, settings_for
+from components.detectors.catalogue import require
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.pictures.kept import keeping
 from components.pictures.masks import Masks, MaskTurn
+from components.pipeline.finished import code_hash, finished, listing, remember
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
 from components.pipeline.stages import Stages
@@ -55,7 +56,9 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
     stages = stages_of(request, out / "work")
-    settings_for(request.detector, stages.params.train.preset, request.overrides)
+    if finished(out, asked(request), request.data):
+        return out
+    stages.params.settings_of(request.detector)
     check_folder(out, request.data, begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
@@ -68,6 +71,7 @@ def begun(out: Path) -> bool:
 
 def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     """All stages in order, under the lock of *out*."""
+    seen = listing(request.data)
     steps = [stages.manifest, stages.validate, stages.split, stages.synthesise]
     for step in steps:
         log.info("%s: %s", out, step.__name__)
@@ -75,7 +79,9 @@ def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     for name in ("train", "calibrate", "export"):
         log.info("%s: %s", out, name)
         getattr(stages, name)(request.detector)
-    return present(request, stages, out)
+    done = present(request, stages, out)
+    remember(request.data, seen, out / "work")
+    return done
 
 
 def stages_of(request: FitRequest, work: Path) -> Stages:
@@ -101,6 +107,11 @@ def stages_of(request: FitRequest, work: Path) -> Stages:
     return Stages(params, "run", request.data.parent)
 
 
+def asked(request: FitRequest) -> dict[str, Any]:
+    """A request as run.json keeps it: without what has no part in the result."""
+    return {k: v for k, v in plain(request).items() if k != "checkpoint_every"} | {"data": request.data.name}
+
+
 def present(request: FitRequest, stages: Stages, out: Path) -> Path:
     """Put what a user looks for at the top of *out*; the stages' own artefacts stay below ``work``."""
     made = stages.of(request.detector)
@@ -108,12 +119,13 @@ def present(request: FitRequest, stages: Stages, out: Path) -> Path:
         with atomic_dir(out / name) as scratch:
             shutil.copytree(made / name, scratch, dirs_exist_ok=True)
     shutil.copy2(made / "calibration" / "calibration.json", out / "calibration.json")
-    shutil.copy2(stages.folder / "split" / "split.parquet", out / "split.parquet")
-    hand_on(stages.folder / "split", out)
-    asked = {k: v for k, v in plain(request).items() if k != "checkpoint_every"} | {"data": request.data.name}
+    shutil.copy2(stages.shipped / "split.parquet", out / "split.parquet")
+    hand_on(stages.shipped, out)
+    wanted = asked(request)
     record = {
-        "request": asked,
-        "configuration": values_hash(asked),
+        "request": wanted,
+        "configuration": values_hash(wanted),
+        "program": code_hash(),
         "outputs": {name: tree_hash(out / name) for name in ("model", "bundle", "calibration.json", "split.parquet")},
         "stages": {name: read_json(made / name / "run.json") for name in ("model", "calibration", "bundle")},
     }

@@ -108,9 +108,13 @@ class Params:
                 )
 
     def settings_of(self, detector: str) -> Any:
-        """The settings that *detector* would be trained with. Raises SettingsError."""
-        from components.detectors.catalogue import settings_for
+        """The settings that *detector* would be trained with. Raises SettingsError, also for an alpha without exits."""
+        from components.calibration.exits import require_normal_above
+        from components.detectors.catalogue import detector_class, settings_for
+        from components.detectors.contract import Early
 
+        if issubclass(detector_class(detector), Early):
+            require_normal_above(self.calibration.alpha, self.export.cascade)
         return settings_for(detector, self.train.preset, self.train.detectors.get(detector, {}))
 
     def view(self, name: str) -> View:

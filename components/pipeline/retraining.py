@@ -23,9 +23,10 @@ from components.monitoring.verdict import Verdict
 from components.pictures.decoding import Decoding
 from components.pipeline.params import Params, View, load_params
 from components.pipeline.stages import Stages
+from components.registry.choice import choose
 from components.registry.gate import Gate, gate
 from components.registry.mlflow import Registry
-from components.registry.register import DATA_PIN, register_run, synthetic_score
+from components.registry.register import DATA_PIN, register_run
 from components.retraining import dataset
 from components.retraining.candidates import gather
 from components.retraining.compare import compare
@@ -134,6 +135,8 @@ class Retraining:
         base = known.view(self.verdict.model).data if self.verdict.model in known.views else self.live
         contract = dict(values["validation"].get(base, {}), expect_masks=False)
         values["artefacts"] = str(self.folder)
+        # The gate compares on good pictures that neither model has learned from: none are left by folds.
+        values["calibration"]["folds"] = 0
         rules = plain(self._decoding())
         values["data"] = {self.live: {"adapter": "collected", "name": self.live, **rules}}
         values["views"] = {self.live: {"data": self.live}}
@@ -150,7 +153,7 @@ class Retraining:
     def compare(self, detectors: Sequence[str]) -> tuple[str, Gate]:
         """The best challenger by synthetic anomalies, and what the gate says of it."""
         stages, registry = self.stages, Registry(self.params.registry)
-        best = max(detectors, key=lambda name: synthetic_score(stages.of(name)))
+        best = choose({name: stages.of(name) for name in detectors}).detector
         champion, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
         figures = compare(
             champion,

@@ -3,6 +3,7 @@
 artefacts/<data>/{manifest,validation}
 artefacts/<view>/{split,synthetic}                      (a joined view: from the splits of its members)
 artefacts/<view>/<detector>/{model,calibration,evaluation,bundle}
+artefacts/<view>/folds, artefacts/<view>/<detector>/folds    (where too few good pictures could be held out)
 """
 
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from components.core.boundary import boundary
 from components.core.errors import SettingsError
+from components.datasets.settings import SplitSettings
+from components.pipeline import crossing
 from components.pipeline.params import Params, load_params
 
 JOINT = "-"  # in the name of an ensemble, between its members; no detector has it in its own
@@ -74,30 +77,39 @@ class Stages:
         if self.members:
             parts = {m.view: (m.folder / "split", m.data.relative_to(self.data)) for m in self.members}
             return join(parts, self.folder / "split", self.view)
+        return split(self.shared / "validation", self.data, self.folder / "split", self.split_settings)
+
+    @property
+    def split_settings(self) -> SplitSettings:
+        """Those of all views with what this one says of itself."""
         view, known = self.params.view(self.view), self.params.split
-        settings = replace(known, groups=view.groups, together=view.together or known.together)
-        return split(self.shared / "validation", self.data, self.folder / "split", settings)
+        return replace(known, groups=view.groups, together=view.together or known.together)
 
     def synthesise(self) -> Path:
         from components.training.difficulty import graded
 
-        self._require_normals()
+        # Before anything is made from the split: no training ends with too few good images to calibrate on.
+        if folds := self.folds:
+            return crossing.synthesise(self, folds)
         out = self.folder / "synthetic"
         known = self.params
         return graded(self.folder / "split", self.data, out, known.synthesis, known.train, known.seed)
 
-    def _require_normals(self) -> None:
-        """Before anything is made from the split: no training ends with too few good images to calibrate on."""
-        from components.calibration.calibrate import require_enough
-        from components.datasets.loading import rows
+    @property
+    def folds(self) -> int:
+        """In how many folds all good pictures calibrate, 0: the split's side does that. Raises CalibrationError."""
+        return crossing.count(self)
 
-        share = None if self.members else self.params.split.calibrate_share
-        n = len(rows(self.folder / "split", "calibrate", "normal"))
-        require_enough(n, self.params.calibration.alpha, self.folder / "split", share)
+    @property
+    def shipped(self) -> Path:
+        """The split that says what the models here have learned from."""
+        return crossing.shipped(self) if self.folds else self.folder / "split"
 
     def train(self, detector: str) -> Path:
         from components.training.train import train
 
+        if folds := self.folds:
+            return crossing.train(self, detector, folds)
         split, synthetic, out = self.folder / "split", self.folder / "synthetic", self.of(detector) / "model"
         return train(detector, split, synthetic, self.data, out, self.params.train, self.params.seed)
 
@@ -112,6 +124,8 @@ class Stages:
     def calibrate(self, detector: str) -> Path:
         from components.calibration.calibrate import calibrate
 
+        if folds := self.folds:
+            return crossing.calibrate(self, detector, folds)
         at = self.of(detector)
         return calibrate(at / "model", self.folder / "split", self.data, at / "calibration", self.params.calibration)
 
@@ -128,7 +142,7 @@ class Stages:
         return evaluate(
             at / "model",
             at / "calibration",
-            self.folder / "split",
+            self.shipped,
             self.data,
             at / "evaluation",
             settings,
@@ -139,8 +153,8 @@ class Stages:
         from components.export.export import export
 
         at, settings = self.of(detector), self.params.export
-        split, synthetic = self.folder / "split", self.folder / "synthetic"
-        return export(at / "model", at / "calibration", split, synthetic, self.data, at / "bundle", settings)
+        synthetic = self.folder / "synthetic"
+        return export(at / "model", at / "calibration", self.shipped, synthetic, self.data, at / "bundle", settings)
 
 
 def main(arguments: list[str]) -> None:

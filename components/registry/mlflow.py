@@ -172,6 +172,10 @@ class Registry:
         """What was noted of a version when it was registered."""
         return dict(self.client.get_model_version(name, version).tags)
 
+    def metrics(self, name: str, version: str) -> dict[str, float]:
+        """The figures that were registered with a version."""
+        return dict(self.client.get_run(self.client.get_model_version(name, version).run_id).data.metrics)
+
     def fetch(self, name: str, version: str, out: Path) -> Path:
         """A version's bundle in *out*: downloaded, whole or not at all, where it is not there yet."""
         import mlflow

@@ -1,10 +1,10 @@
-"""Register the detectors of one view and make the best one champion; test labels have no part in the choice."""
+"""Register the detectors of one view and make the chosen one champion; test labels have no part in the choice."""
 
 from pathlib import Path
 from typing import Any
 
 from components.core.artefacts import read_json
-from components.core.records import kept_score
+from components.registry.choice import choose, synthetic_score
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 
@@ -12,28 +12,27 @@ DATA_PIN = "data_pin"  # tag of a version that a retraining made: the pin file o
 
 
 def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Path]) -> str:
-    """Register each detector's bundle under *name* and promote the best by synthetic AUROC; returns one sentence.
+    """Register each detector's bundle under *name* and promote the one that ``choose`` takes; returns one sentence.
 
     A champion that has learned from production since stays: what is trained here knows only the older data.
     """
     registry = Registry(settings)
-    scores = {detector: synthetic_score(at) for detector, at in detectors.items()}
+    choice = choose(detectors)
     versions = {detector: register_run(registry, name, detector, at, {}) for detector, at in detectors.items()}
-    best = max(scores, key=lambda detector: scores[detector])
-    reasons = tuple(f"{d}: image AUROC on synthetic anomalies {s:.4f}" for d, s in sorted(scores.items()))
-    evidence = {d: at / "model" / "history.json" for d, at in detectors.items()}
+    best, reasons = choice.detector, choice.reasons
+    evidence = {d: at / "model" / _evidence(at) for d, at in detectors.items()}
     champion = registry.champion(name)
     if champion and registry.tags(name, champion).get(DATA_PIN):
         said = f"champion {champion} has learned from production since; `loupe promote` replaces it all the same"
         registry.refuse(name, versions[best], (said, *reasons), evidence)
         return f"version {versions[best]} is registered and not promoted: {said}"
-    registry.promote(name, versions[best], (f"{best} is best", *reasons), evidence)
+    registry.promote(name, versions[best], (f"{best} is taken", *reasons), evidence)
     return f"{best}, version {versions[best]} ({'; '.join(reasons)})"
 
 
-def synthetic_score(at: Path) -> float:
-    """AUROC on synthetic anomalies of the model that the training at *at* ended with."""
-    return kept_score(read_json(at / "model" / "history.json")) or 0.0
+def _evidence(at: Path) -> str:
+    """The file that told of a model what it is worth."""
+    return "check.json" if (at / "model" / "check.json").exists() else "history.json"
 
 
 def register_run(registry: Registry, name: str, detector: str, at: Path, tags: dict[str, str]) -> str:

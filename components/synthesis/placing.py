@@ -56,12 +56,13 @@ def _reduced(square: np.ndarray, draw: Draw, most: int) -> Synthetic:
     if side <= most:
         return draw(square)
     small = np.asarray(Image.fromarray(square).resize((most, most), Image.Resampling.BILINEAR))
-    drawn = draw(small)
-    change = _enlarged(drawn.image.astype(np.float32) - small, side)
-    return made(square, np.rint(square + change).clip(0, 255).astype(np.uint8), drawn.strength)
+    drawn, result = draw(small), square.copy()
+    for channel in range(3):  # one at a time: such pictures are large
+        change = _enlarged(drawn.image[..., channel].astype(np.float32) - small[..., channel], side)
+        result[..., channel] = np.rint(square[..., channel] + change).clip(0, 255)
+    return made(square, result, drawn.strength)
 
 
 def _enlarged(change: np.ndarray, side: int) -> np.ndarray:
-    """float32 (h, w, 3) -> (side, side, 3), bilinear."""
-    channels = [Image.fromarray(np.ascontiguousarray(change[..., c])) for c in range(3)]
-    return np.stack([np.asarray(c.resize((side, side), Image.Resampling.BILINEAR)) for c in channels], -1)
+    """float32 (h, w) -> (side, side), bilinear."""
+    return np.asarray(Image.fromarray(change).resize((side, side), Image.Resampling.BILINEAR))

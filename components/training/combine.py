@@ -10,9 +10,10 @@ from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import BundleError, CalibrationError
 from components.decision.calibration import Calibration
 from components.detectors.ensemble import Scale, Scales, together
+from components.training.evidence import with_nuisances, write_evidence
 from components.training.model import load_model, save_model, score_files
 from components.training.select import auroc
-from components.training.train import anomalous, check_images, write_evidence
+from components.training.train import anomalous, check_images
 
 DEVIATION = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
 
@@ -42,7 +43,7 @@ def combine(members: Sequence[Made], split: Path, synthetic: Path, data: Path, o
         save_model(made, scratch)
         judged = {"phase": "average", "epoch": 0, "synthetic_auroc": auroc(anomalous(told), scores)}
         write_json(scratch / "history.json", [judged])
-        write_evidence(made, told.assign(score=scores), data, images.rules, seed, scratch)
+        write_evidence(with_nuisances(made, told.assign(score=scores), data, images.rules, seed), scratch)
     return out
 
 

@@ -6,7 +6,7 @@ be seen at all. Its features of the fit normals are those that PatchCore reads l
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,24 +71,37 @@ class Probe:
         return on_whole(kind, picture, rng, settings).image
 
 
+@dataclass(frozen=True)
+class Checks:
+    """How the anomalies of a data set that check detectors are made."""
+
+    data: Path
+    settings: SynthesisSettings
+    train: TrainSettings
+    seed: int
+
+    def levels(self, split: Path) -> dict[str, Level]:
+        """The level of each graded kind, by a probe of the fit normals of *split*."""
+        kinds = [name for name in self.settings.strategies if name in GRADED]
+        if not kinds:
+            return {}
+        probe = fitted(split, self.data, self.train)
+        found = {k: level_of(probe, k, self.settings, self.seed) for k in progress(kinds, "how hard anomalies are")}
+        for kind, level in found.items():
+            log.info("%s: strength %.2f, where the probe has AUROC %.2f", kind, level.strength, level.probe_auroc)
+        return found
+
+    def make(self, split: Path, out: Path, levels: Mapping[str, Level]) -> Path:
+        """Anomalies on the calibrate normals of *split* (``synthesis.synthesise``), the graded ones at their levels."""
+        strengths = {kind: level.strength for kind, level in levels.items()}
+        told = {kind: asdict(level) for kind, level in levels.items()}
+        return synthesise(split, self.data, out, self.settings, self.seed, strengths, told)
+
+
 def graded(split: Path, data: Path, out: Path, settings: SynthesisSettings, train: TrainSettings, seed: int) -> Path:
-    """Synthetic anomalies for checking (``synthesis.synthesise``), the graded ones as strong as the probe says."""
-    kinds = [name for name in settings.strategies if name in GRADED]
-    levels = levels_of(split, data, kinds, settings, train, seed) if kinds else {}
-    strengths = {kind: level.strength for kind, level in levels.items()}
-    told = {kind: asdict(level) for kind, level in levels.items()}
-    return synthesise(split, data, out, settings, seed, strengths, told)
-
-
-def levels_of(
-    split: Path, data: Path, kinds: Sequence[str], settings: SynthesisSettings, train: TrainSettings, seed: int
-) -> dict[str, Level]:
-    """The level of each kind."""
-    probe = fitted(split, data, train)
-    levels = {kind: level_of(probe, kind, settings, seed) for kind in progress(kinds, "how hard anomalies are")}
-    for kind, level in levels.items():
-        log.info("%s: strength %.2f, where the probe has AUROC %.2f", kind, level.strength, level.probe_auroc)
-    return levels
+    """Synthetic anomalies for checking, the graded ones as strong as the probe says."""
+    checks = Checks(data, settings, train, seed)
+    return checks.make(split, out, checks.levels(split))
 
 
 def level_of(probe: Probe, kind: str, settings: SynthesisSettings, seed: int) -> Level:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
+from components.core.artefacts import write_json
 from components.core.progress import progress
 from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
 from components.detectors.contract import Detector
@@ -26,6 +27,19 @@ MOST = 100  # pictures that nuisances are drawn on
 SIZES = (0, 16, 32, 64, 128, 100_000)  # pixels: edges of the classes of an anomaly's extent
 ALARM = 0.95  # quantile of the calibrate normals above which a nuisance counts as an alarm
 BATCH = 8
+
+
+def with_nuisances(detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int) -> pd.DataFrame:
+    """CHECK_COLUMNS of a detector: those of *told*, with their scores already, and of nuisances on its normals."""
+    names = list(told[told["kind"] == NORMAL]["image_id"])
+    found = nuisances(detector, names, [data / name for name in names], rules, seed)
+    return pd.concat([told, found], ignore_index=True)
+
+
+def write_evidence(checked: pd.DataFrame, out: Path) -> None:
+    """check.parquet and what it comes to, check.json, into the folder of a model."""
+    checked.to_parquet(out / "check.parquet", index=False)
+    write_json(out / "check.json", summary(checked))
 
 
 def nuisances(

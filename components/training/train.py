@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 
 from components.backbones.features import FeatureStore
-from components.core.artefacts import file_hash, recorded, tree_hash, values_hash, write_json
+from components.core.artefacts import file_hash, read_json, recorded, tree_hash, values_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import DataError
 from components.core.records import NORMAL
@@ -17,28 +18,41 @@ from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
 from components.detectors.catalogue import create, settings_for
-from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
 from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
-from components.training.evidence import nuisances, summary
+from components.training.evidence import with_nuisances, write_evidence
 from components.training.loop import Loop
 from components.training.model import save_model
-from components.training.select import SyntheticAUROC
+from components.training.select import FoldsAUROC, KeptChecks, SyntheticAUROC
 from components.training.settings import TrainSettings
 
 log = logging.getLogger("loupe")
 
 
-def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settings: TrainSettings, seed: int) -> Path:
+def train(
+    name: str,
+    split: Path,
+    synthetic: Path,
+    data: Path,
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+    folds: Sequence[Path] = (),
+    checks: Path | None = None,
+) -> Path:
     """Train detector *name*; writes model.safetensors, settings.json and history.json to *out*.
+
+    The models of *folds* choose the epochs, where they are given, instead of the calibrate normals. With *checks* the
+    model of each check is kept below it.
 
     An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same.
     """
     method = settings_for(name, settings.preset, settings.detectors.get(name))
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
     what = [name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
+    what += [tree_hash(fold / "history.json") for fold in folds]
     fingerprint = values_hash([*what, *([rules.white] if rules.white else [])])
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
     keep_freed_memory()
@@ -46,15 +60,24 @@ def train(name: str, split: Path, synthetic: Path, data: Path, out: Path, settin
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
         store = FeatureStore(features_folder(settings.store), settings.store_limit_gb)
-        checked, told = check_images(split, synthetic, data)
-        select = SyntheticAUROC(CheckImages(StoredImages(checked, store), anomalous(told)))
+        own, told = (None, pd.DataFrame()) if folds else _own_checks(split, synthetic, data, store)
+        select: SyntheticAUROC | FoldsAUROC | KeptChecks
+        select = own or FoldsAUROC([read_json(fold / "history.json") for fold in folds])
+        if checks:
+            select = KeptChecks(select, checks)
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
+        if not isinstance(select, SyntheticAUROC):
+            select.loop = loop
         defects, masks = _labelled(data, split)
         images = FitImages(_images(data, _rows(split, "fit"), rules), store, seed, anomalous=defects, masks=masks)
         loop.run(images)
         save_model(detector, scratch)
         write_json(scratch / "history.json", loop.history)
-        write_evidence(detector, told.assign(score=select.scores(detector)), data, rules, seed, scratch)
+        if own:
+            checked = with_nuisances(detector, told.assign(score=own.scores(detector)), data, rules, seed)
+        else:  # what the folds were checked with, each by the model that had not seen it
+            checked = pd.concat([pd.read_parquet(fold / "check.parquet") for fold in folds], ignore_index=True)
+        write_evidence(checked, scratch)
         spent = {**loop.spent, **images.spent}
         write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage), "spent": spent})
     checkpoint.discard()
@@ -105,10 +128,7 @@ def anomalous(told: pd.DataFrame) -> np.ndarray:
     return (told["kind"] != NORMAL).to_numpy()
 
 
-def write_evidence(detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int, out: Path) -> None:
-    """check.parquet, CHECK_COLUMNS of the detector as it is kept, and check.json; *told* has its scores already."""
-    names = list(told[told["kind"] == NORMAL]["image_id"])
-    late = nuisances(detector, names, [data / n for n in names], rules, seed)
-    checked = pd.concat([told, late], ignore_index=True)
-    checked.to_parquet(out / "check.parquet", index=False)
-    write_json(out / "check.json", summary(checked))
+def _own_checks(split: Path, synthetic: Path, data: Path, store: FeatureStore) -> tuple[SyntheticAUROC, pd.DataFrame]:
+    """What chooses where calibrate normals are held out, and what is told of its pictures."""
+    checked, told = check_images(split, synthetic, data)
+    return SyntheticAUROC(CheckImages(StoredImages(checked, store), anomalous(told))), told

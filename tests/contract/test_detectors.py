@@ -44,7 +44,9 @@ GOLDEN = Path(__file__).parent / "golden"
 CASES = {name: (name, {}) for name in NAMES} | {
     f"sgsf by {kind}": ("sgsf", {"guidance": kind, "backbone.taps": [4]}) for kind in ("contrast", "self")
 }
-TOUCHY = ("cma_ae", "dsr", "nln", "rstpm")  # other vector instructions move even a few steps of theirs
+# By how much the rates of a golden training are divided. What learning moves and what other vector instructions move
+# go together: with these scores move by 5 % and more, on another kind of processor by less than 0.7 %.
+GENTLE = {"cma_ae": 200, "dsr": 200, "msfi": 30, "nln": 30, "rstpm": 60}
 
 
 @pytest.fixture(scope="session")
@@ -186,7 +188,7 @@ def test_files_are_seen_alike_in_training_and_calibration_and_by_the_graph(name,
 def a_few_steps(case: str) -> dict:
     """Settings of *case* with every gradient phase short and gentle; what would cut maps at a limit is off."""
     name, overrides = CASES[case]
-    gentle = 1000 if name in TOUCHY else 10
+    gentle = GENTLE.get(name, 10)
     changes = {"threshold": 0.0} if name == "paedid" else {}
     for key, value in vars(settings_for(name, "tiny", overrides)).items():
         if key.endswith("epochs") and value:
@@ -204,12 +206,14 @@ def golden(case: str) -> dict:
 
 @pytest.fixture(scope="session")
 def begun(case, images, store, tmp_path_factory):
-    """A detector behind a few steps of each of its phases."""
-    return trained(case, images, store, tmp_path_factory.mktemp("begun"), **a_few_steps(case))
+    """The loop behind a few steps of each of its phases."""
+    return looped(case, images, store, tmp_path_factory.mktemp("begun"), **a_few_steps(case))
 
 
 def test_golden_numbers(case, begun, batch, pytestconfig):
-    """Stored scores of the tiny model behind a few steps; a change that moves them carries a table in CHANGELOG.md.
+    """Stored losses and scores of the tiny model behind a few steps; a change that moves them is in CHANGELOG.md.
+
+    The losses say whether all parts of them are there, the scores what was learned by them.
 
     `make golden NAME=patchcore` stores those of today.
 
@@ -217,8 +221,9 @@ def test_golden_numbers(case, begun, batch, pytestconfig):
     ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 pytest tests/contract -k golden
     """
     with torch.inference_mode():
-        scores = begun(batch)
-    found = {"image": scores.image.tolist(), "map_mean": scores.map.mean((1, 2, 3)).tolist()}
+        scores = begun.detector.eval()(batch)
+    losses = [record[key] for record in begun.history for key in sorted(record) if key.endswith("loss")]
+    found = {"image": scores.image.tolist(), "map_mean": scores.map.mean((1, 2, 3)).tolist(), "losses": losses}
     known = golden(case)
     if pytestconfig.getoption("--golden"):
         path = GOLDEN / f"{CASES[case][0]}.json"
@@ -226,8 +231,9 @@ def test_golden_numbers(case, begun, batch, pytestconfig):
         return
     assert case in known, f"run `make golden NAME={CASES[case][0]}` once the method is as it should be"
     stored = known[case]
-    for key, values in found.items():
-        tolerance = 0.01 * max(map(abs, stored[key]))
+    assert losses == pytest.approx(stored["losses"], rel=0.01), json.dumps({case: found})
+    for key in ("image", "map_mean"):
+        values, tolerance = found[key], 0.01 * max(map(abs, stored[key]))
         assert values == pytest.approx(stored[key], rel=0, abs=tolerance), json.dumps({case: found})
 
 
@@ -344,7 +350,7 @@ def kept(case, images, store, tmp_path_factory):
 
 def test_same_seed_gives_the_same_weights(begun, kept):
     again = kept.detector.state_dict()
-    for key, value in begun.state_dict().items():
+    for key, value in begun.detector.state_dict().items():
         torch.testing.assert_close(again[key], value, rtol=0, atol=0)
 
 

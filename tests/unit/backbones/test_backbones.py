@@ -15,6 +15,7 @@ from components.backbones.features import FeatureStore
 from components.backbones.runtime import FastBackbone
 from components.backbones.weights import entry, load_into
 from components.core.errors import WeightsError
+from components.pictures.decoding import Decoding
 from components.training.data import FileImages
 from tests.given import in_torch
 
@@ -59,6 +60,14 @@ def test_weights_map_one_to_one_onto_timm():
     changed = [k for k, v in model.state_dict().items() if v.is_floating_point() and not torch.equal(v, before[k])]
     assert len(changed) == sum(v.is_floating_point() for v in before.values())
     assert all("running_var" not in k or (v >= 0).all() for k, v in model.state_dict().items())
+
+
+def test_a_backbone_is_frozen_and_stays_in_evaluation_mode():
+    parent = torch.nn.Sequential(Backbone(BackboneSettings(taps=(2,), size=64), pretrained=False))
+    parent.train()
+    assert parent.training
+    assert not any(part.training for part in parent[0].modules())
+    assert not any(p.requires_grad for p in parent.parameters())
 
 
 def test_unknown_backbone_and_changed_file_are_named(tmp_path, monkeypatch):
@@ -212,3 +221,43 @@ def test_the_benchmark_sums_what_the_store_saved(tmp_path):
     assert [line[0] for line in found] == ["view/a", "view/b", "all 2"]
     assert found[-1][1:] == ["3", "5", "38%", "42", "30"]
     assert trainings(tmp_path / "view")[0][0] == "not measured"
+
+
+@pytest.mark.usefixtures("in_torch")
+def test_a_new_picture_costs_itself_alone(backbone, images, tmp_path):
+    """What a data set that has grown, and the folds of a small one, ask for: lists that share pictures."""
+    store = FeatureStore(tmp_path)
+    old = FileImages(images.paths[:7], images.hashes[:7])
+    store.features(backbone, old)
+    assert (store.usage.computed, store.usage.copied) == (7, 0)
+    grown = store.features(backbone, images)
+    assert (store.usage.computed, store.usage.copied) == (10, 7)
+    alone = FeatureStore(tmp_path / "alone").features(backbone, images)
+    for one, other in zip(grown.taps, alone.taps, strict=True):
+        np.testing.assert_array_equal(one, other)
+    turned = FileImages(images.paths[2:8][::-1], images.hashes[2:8][::-1])
+    for one, other in zip(store.features(backbone, turned).taps, alone.taps, strict=True):
+        np.testing.assert_array_equal(one, other[2:8][::-1])
+    assert (store.usage.computed, store.usage.copied) == (10, 13)
+
+
+@pytest.mark.usefixtures("in_torch")
+def test_features_are_copied_of_the_same_bytes_read_alike_only(backbone, images, tmp_path):
+    store = FeatureStore(tmp_path)
+    store.features(backbone, images)
+    store.features(backbone, FileImages(images.paths, images.hashes, Decoding(white=4095.0)))  # another white
+    store.features(backbone, FileImages(images.paths, tuple(f"{name}+" for name in images.hashes)))  # other bytes
+    store.features(Backbone(BackboneSettings(taps=(2,), size=96)), images)  # another size
+    assert (store.usage.computed, store.usage.copied) == (40, 0)
+
+
+@pytest.mark.usefixtures("in_torch")
+def test_features_whose_bytes_have_changed_are_not_copied(backbone, images, tmp_path):
+    store = FeatureStore(tmp_path)
+    store.features(backbone, FileImages(images.paths[:7], images.hashes[:7]))
+    for tap in tmp_path.glob("*/tap.npy"):
+        with tap.open("r+b") as stream:
+            stream.seek(-4, 2)
+            stream.write(b"rot!")
+    store.features(backbone, images)
+    assert (store.usage.computed, store.usage.copied) == (17, 0)

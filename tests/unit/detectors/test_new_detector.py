@@ -38,7 +38,7 @@ def test_the_commands_of_contributing_end_green(project):
     text = (project / "CONTRIBUTING.md").read_text()
     path = re.search(r"(?:^    .*spade.*\n|^    loupe bench methods\n)+", text, re.MULTILINE)
     commands = [line.strip() for line in path[0].splitlines()]
-    assert [c.split()[0] for c in commands] == ["loupe", "make", "loupe", "pytest"]
+    assert [c.split()[0] for c in commands] == ["loupe", "make", "make", "loupe", "pytest"]
     for command in commands:
         said = run(command.replace("make ", f"make -o .venv/.ready BIN={BIN} "), project)
     assert " passed" in said

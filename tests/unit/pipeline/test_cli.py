@@ -25,6 +25,7 @@ COMMANDS = [
     ["ensemble"],
     ["evaluate"],
     ["score"],
+    ["calibrate"],
     ["pipeline"],
     ["serve"],
     ["monitor"],

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import RegistryError
+from components.registry.choice import synthetic_score
 from components.registry.mlflow import Registry
 from components.registry.overview import describe_models, overview_lines
-from components.registry.register import DATA_PIN, register_best, synthetic_score
+from components.registry.register import DATA_PIN, register_best
 from components.registry.settings import RegistrySettings
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)

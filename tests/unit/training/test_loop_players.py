@@ -132,6 +132,37 @@ def test_the_best_epoch_is_kept_for_all_players(tmp_path):
         torch.testing.assert_close(value, kept[1][key], rtol=0, atol=0)
 
 
+def averaged(weights, decay):
+    """The moving average behind each of *weights*, the first of which is where it starts."""
+    found = [weights[0]]
+    for weight in weights[1:]:
+        found.append(decay * found[-1] + (1 - decay) * weight)
+    return found
+
+
+def test_the_moving_average_is_checked_and_kept(tmp_path):
+    asked = []
+
+    def select(game):
+        asked.append(game.one.weight.item())
+        return 0.5
+
+    torch.manual_seed(0)
+    game = Game(rivals=False, average=0.8)
+    loop(game, tmp_path, select=select).run(None)
+    expected = averaged([one for _, _, one, _ in game.seen], 0.8)  # weights before each of nine steps
+    assert asked[:2] == pytest.approx([expected[3], expected[6]], rel=1e-5)
+    assert game.one.weight.item() == asked[2]
+
+
+def test_the_moving_average_is_kept_where_no_epoch_is_chosen(tmp_path):
+    live, _ = played(tmp_path / "live", rivals=False, select=False)
+    found, _ = played(tmp_path / "average", rivals=False, select=False, average=0.8)
+    weights = [*(one for _, _, one, _ in live.seen), live.one.weight.item()]
+    assert found.one.weight.item() == pytest.approx(averaged(weights, 0.8)[-1], rel=1e-5)
+    assert found.one.weight.item() != pytest.approx(live.one.weight.item(), rel=1e-3)
+
+
 def test_schedule_and_clip_hold_for_a_rival(tmp_path):
     still, _ = played(tmp_path / "a", schedule=lambda _: 0.0)
     assert len({other for *_, other in still.seen}) == 1

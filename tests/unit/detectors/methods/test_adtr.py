@@ -72,6 +72,12 @@ def test_map_is_the_distance_and_the_image_score_its_largest_local_mean(monkeypa
     assert float(scores.image) == pytest.approx(float(pooled.max()))
 
 
+def test_the_loss_of_normals_is_the_squared_distance_per_position(monkeypatch):
+    detector, off = made(), torch.randn(2, 64, 152)
+    monkeypatch.setattr(detector, "difference", lambda _: off)
+    torch.testing.assert_close(detector.normal_loss([]), off.square().sum(2).mean())
+
+
 def test_pseudo_huber_is_that_of_the_paper():
     difference = torch.tensor([[[3.0, -5.0], [0.0, 0.0]]])
     assert pseudo_huber(difference)[0].tolist() == pytest.approx([math.sqrt(4**2 + 1) - 1, 0])

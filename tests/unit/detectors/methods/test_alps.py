@@ -99,6 +99,14 @@ def test_the_latent_is_perturbed_and_the_pixels_are_not(images, monkeypatch):
     torch.testing.assert_close(decoded[1], latent + 0.25)  # the autoencoder learns from this one
 
 
+def test_the_autoencoder_learns_from_both_errors(images, monkeypatch):
+    detector = reached(clean=0.25)
+    monkeypatch.setattr(detector, "perturbation", lambda _, latent: torch.full_like(latent, 100.0))
+    perturbed, clean = (detector.error(images, path).mean() for path in (True, False))
+    assert abs(float(perturbed - clean)) > 1e-2 * float(clean)
+    torch.testing.assert_close(detector.loss(images), perturbed + 0.25 * clean, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("factor", [1.0, 100.0])
 def test_a_perturbation_is_bounded_in_units_of_the_latent(images, factor):
     detector = reached(bound=0.2)

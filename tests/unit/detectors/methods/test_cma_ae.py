@@ -4,12 +4,15 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from components.backbones.extractor import BackboneSettings
 from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.cma_ae import CMAAE, ClearMemory, forgetting
+from components.detectors.parts.memory import entropy
+from components.detectors.parts.similarity import gradient_difference, structural_difference
 from tests.given import Named
 
 TINY = settings_for("cma_ae", "tiny")
@@ -61,15 +64,13 @@ def test_the_memory_passes_the_input_gate_alone(clear, encoded):
 
 
 def test_both_gates_see_the_encoding_and_the_memory(clear, encoded):
+    seen = []
     for gate in (clear.forget, clear.write):
-        gate.weight.grad = None
-    clear(encoded)[0].square().sum().backward()
-    for gate in (clear.forget, clear.write):
-        assert gate.weight.grad[:, :16].any()
-        assert gate.weight.grad[:, 16:].any()
-    with torch.no_grad():
-        before = clear(encoded)[1]
-        assert not torch.allclose(clear(torch.flip(encoded, (1,)))[1], before)
+        gate.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    weights = clear(encoded)[2]
+    remembered = (weights @ clear.memory.slots).view(2, 8, 8, 16).permute(0, 3, 1, 2)
+    for given in seen:
+        torch.testing.assert_close(given, torch.cat([encoded, remembered], 1))
 
 
 def test_at_first_more_is_kept_than_forgotten(clear, encoded):
@@ -81,8 +82,12 @@ def test_nothing_reaches_the_decoder_beside_the_gates(images):
     for gate in detector.restorer.gates:
         opened(gate.forget, -50.0)
         opened(gate.write, -50.0)
-    repaired = detector.restorer(images)[0]
-    torch.testing.assert_close(repaired, repaired[:1].expand_as(repaired))
+    entered = []
+    detector.restorer.decoder.register_forward_pre_hook(lambda _, given: entered.extend(given))
+    detector.restorer(images)
+    deepest, laterals = entered
+    assert float(deepest.abs().max()) < 1e-6
+    assert laterals == [None] * len(TINY.widths)
 
 
 def test_finer_levels_can_be_gated_too(images):
@@ -111,6 +116,22 @@ def test_the_target_is_the_clean_image(images, monkeypatch):
     monkeypatch.setattr(detector.restorer, "forward", lambda given: (clean, [given[:, :1]], weights))
     assert float(detector.loss((images, clean, images[:, :1]))) == pytest.approx(0, abs=1e-3)
     assert float(detector.loss((images, images, images[:, :1]))) > 0.1
+
+
+def test_the_loss_has_four_parts(images):
+    detector = made(clean_share=0.0, structure=2.0, gradient=3.0, entropy=0.5)
+    clean = torch.rand(4, 3, 64, 64)
+    with torch.no_grad():
+        repaired, _, weights = detector.restorer(images)
+        parts = [
+            F.mse_loss(repaired, clean),
+            structural_difference(repaired, clean).mean(),
+            gradient_difference(repaired, clean).mean(),
+            entropy(weights[0]),
+        ]
+        assert min(parts) > 0.01
+        expected = parts[0] + 2 * parts[1] + 3 * parts[2] + 0.5 * parts[3]
+        torch.testing.assert_close(detector.loss((images, clean, images[:, :1])), expected)
 
 
 def test_a_share_of_the_pairs_is_clean(images):
@@ -165,6 +186,23 @@ def test_features_are_compared_and_not_pixels(images, monkeypatch):
     monkeypatch.setattr(detector.restorer, "forward", lambda given: (1 - given, [], []))
     monkeypatch.setattr(detector.restorer, "encode", lambda _: [torch.ones(4, 4, 8, 8)] * 3)
     assert not detector.residuals(images).any()
+
+
+def test_features_are_compared_by_their_direction(images, monkeypatch):
+    detector, found = made(), [torch.rand(4, 4, side, side) for side in (32, 16, 8)]
+    longer = iter((found, [3 * maps for maps in found]))
+    monkeypatch.setattr(detector.restorer, "forward", lambda given: (given, [], []))
+    monkeypatch.setattr(detector.restorer, "encode", lambda _: next(longer))
+    assert float(detector.residuals(images).max()) < 1e-5
+
+
+@pytest.mark.parametrize("scale", range(3))
+def test_every_scale_is_in_the_map(scale, images, monkeypatch):
+    detector, residuals = made(), torch.zeros(4, 3, 64, 64)
+    residuals[:, scale, 20:40, 20:40] = 1
+    monkeypatch.setattr(detector, "residuals", lambda _: residuals)
+    found = detector.score(images, (64, 64)).map
+    assert float((found[:, :, 30, 30] - found[:, :, 5, 5]).min()) > 0.5
 
 
 def test_fewer_than_three_scales_are_refused():

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
@@ -13,6 +14,7 @@ from components.detectors.catalogue import settings_for
 from components.detectors.contract import Optimise
 from components.detectors.methods.dsr import DSR, Restriction, decibels, perlin_pool, replaced
 from components.detectors.parts import quantiser
+from components.detectors.parts.blocks import focal
 from components.detectors.parts.quantiser import Quantiser
 
 TINY = settings_for("dsr", "tiny")
@@ -173,6 +175,20 @@ def test_the_general_decoder_rebuilds_what_is_corrupted_the_other_what_is_clean(
     assert all(a is b for words in given for a, b in zip(words, corrupted, strict=True))
     monkeypatch.setattr(detector.specific, "restricted", lambda *_: corrupted)
     assert float(detector.detection_loss(images())) > 1e-6
+
+
+def test_the_loss_has_three_parts(detector, monkeypatch):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        clean, corrupted, truth = given = detector.corrupted(images(), torch.ones(4, 1, 64, 64))
+        monkeypatch.setattr(detector, "corrupted", lambda *_: given)
+        features = detector.specific.restricted(*corrupted)
+        rebuilt = detector.specific(detector.latent, features)
+        mask = detector.mask(torch.cat([rebuilt, detector.latent.decode(*corrupted)], 1))
+        restricted = sum(F.mse_loss(found, wanted) for found, wanted in zip(features, clean, strict=True))
+        parts = focal(mask, truth), restricted, F.mse_loss(rebuilt, images())
+        assert min(parts) > 1e-3
+        torch.testing.assert_close(detector.detection_loss(images()), parts[0] + parts[1] + 10 * parts[2])
 
 
 def test_the_mask_pulls_on_no_decoder(detector):

@@ -53,6 +53,31 @@ def test_kernels_alternate_or_are_all_three():
     assert kernels(Flow(8, 4, FastFlowSettings(steps=3, kernels=(3,)))) == [3, 3, 3]
 
 
+def test_a_coupling_scales_and_shifts_by_what_it_keeps():
+    step = coupling()
+    step.permutation.copy_(torch.arange(4))
+
+    def changed(kept: float, value: float) -> torch.Tensor:
+        x = torch.full((1, 4, 5, 5), value, dtype=torch.double)
+        x[:, :2] = kept
+        return step(x)[:, 2:]
+
+    assert not torch.allclose(changed(0.0, 0.0), changed(1.0, 0.0))  # a shift that the kept half decides
+    slopes = [changed(kept, 1.0) - changed(kept, 0.0) for kept in (0.0, 1.0)]
+    assert not torch.allclose(*slopes)  # and a scale
+
+
+def test_channels_change_places_between_the_steps():
+    step, x = coupling(), torch.randn(1, 4, 5, 5, dtype=torch.double)
+    step.permutation.copy_(torch.arange(4))
+    plain = step(x)
+    step.permutation.copy_(torch.arange(4).flip(0))
+    torch.testing.assert_close(step(x), plain.flip(1))
+    drawn = Coupling(64, 3, 1.0, 2.0).permutation
+    assert not torch.equal(drawn, torch.arange(64))
+    assert torch.equal(drawn.sort().values, torch.arange(64))
+
+
 def test_log_determinant_is_exact():
     step = coupling()
     x = torch.randn(1, 4, 3, 3, dtype=torch.double)

@@ -10,6 +10,7 @@ from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.fmr_net import FMRNet, Rearrangement, contrast, imbalance
 from components.detectors.parts.memory import as_queries
+from components.detectors.parts.similarity import gradient_difference, structural_difference
 from components.training.loop import learning
 from tests.given import Named
 
@@ -65,6 +66,24 @@ def test_phase_1_learns_by_the_contrast(images):
     assert nearness(10.0) > nearness(0.0) + 0.02
 
 
+def test_the_loss_of_phase_1_has_four_parts(images):
+    detector = made(contrast=2.0, balance=3.0)
+    with torch.no_grad():
+        features = detector.features(images)
+        embedded = detector.embed(features[-1])
+        rebuilt = detector.rebuilt(features, embedded)
+        cosine = detector.memory.cosine(as_queries(embedded))[0]
+        parts = [
+            F.mse_loss(rebuilt, images),
+            structural_difference(rebuilt, images).mean(),
+            contrast(cosine, TINY.temperature).mean(),
+            imbalance(cosine, TINY.temperature),
+        ]
+        assert min(parts) > 1e-3
+        expected = parts[0] + parts[1] + 2 * parts[2] + 3 * parts[3]
+        torch.testing.assert_close(detector.background_loss(images), expected)
+
+
 def test_a_slot_that_serves_everything_costs():
     even, one = torch.eye(4), torch.tensor([[1.0, 0, 0, 0]]).expand(4, 4)
     assert float(imbalance(even, 0.1)) == pytest.approx(0, abs=1e-3)
@@ -79,6 +98,14 @@ def test_latents_are_replaced_by_their_nearest_slots(detector, images):
     weights = (best.values / TINY.temperature).softmax(1)
     expected = (weights[:, :, None] * detector.memory.slots[0][best.indices]).sum(1)
     torch.testing.assert_close(replaced, expected)
+
+
+def test_of_fewer_slots_than_neighbours_all_answer(images):
+    few = made(slots=2)
+    weights = few.memory(as_queries(few.embed(few.features(images)[-1])))[1]
+    assert few.settings.nearest == 3
+    assert weights.shape[2] == 2
+    assert (weights > 0).all()
 
 
 def test_the_decoder_sees_nothing_of_a_latent_but_the_memory_s_answer(detector, images):
@@ -198,6 +225,14 @@ def test_phase_2_rebuilds_the_clean_image_and_counts_more_inside(detector, defec
     monkeypatch.setattr(lighter, "repulsion", lambda *_: torch.zeros(()))
     monkeypatch.setattr(lighter, "rebuilt", lambda *_: defective)
     assert losses["defective"] > 1.5 * float(lighter.restoration_loss(defects))
+
+
+def test_the_loss_of_phase_2_has_three_differences(defects, monkeypatch):
+    detector, (_, clean, _), answer = made(inside=1.0), defects, torch.rand(2, 3, 64, 64)
+    monkeypatch.setattr(detector, "repulsion", lambda *_: torch.zeros(()))
+    monkeypatch.setattr(detector, "rebuilt", lambda *_: answer)
+    parts = F.mse_loss(answer, clean), structural_difference(clean, answer), gradient_difference(clean, answer)
+    torch.testing.assert_close(detector.restoration_loss(defects), sum(part.mean() for part in parts))
 
 
 def test_defective_cells_are_pushed_off_the_memory(detector):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from components.detectors.catalogue import settings_for
@@ -121,6 +122,25 @@ def test_the_search_by_images_prefers_the_coarse_block_that_ranks_images_over_th
     )
     assert preferred("images", inputs, masks) == 1
     assert preferred("pixels", inputs, masks) == 0
+
+
+def test_the_search_prefers_few_blocks(detector, inputs, monkeypatch):
+    """With maps that say nothing, what is left of the loss makes a large weight larger."""
+    monkeypatch.setattr(MSFI, "standardised", lambda *_: dict.fromkeys(range(3), torch.zeros(2, 1, 16, 16)))
+    with torch.no_grad():
+        detector.importance.copy_(torch.tensor([0.0, 1.0, 0.0]))
+    detector.search_loss((inputs, torch.zeros(2, 1, 16, 16))).backward()
+    assert (detector.importance.grad < 0).tolist() == [False, True, False]
+
+
+def test_the_map_is_the_weighted_sum_of_the_blocks(detector, inputs):
+    detector.weights.copy_(torch.tensor([0.2, 0.0, 0.8]))
+    detector.keep()
+    first, last = detector.standardised(inputs).values()
+    up = [F.interpolate(m, (64, 64), mode="bilinear", align_corners=False) for m in (first, last)]
+    scores = detector.score(inputs, (64, 64))
+    torch.testing.assert_close(scores.map, detector.blur(0.2 * up[0] + 0.8 * up[1]))
+    torch.testing.assert_close(scores.image, scores.map.amax((1, 2, 3)))
 
 
 def test_small_weights_are_cut_and_what_is_cut_does_not_run(detector, inputs):

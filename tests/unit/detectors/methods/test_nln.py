@@ -93,6 +93,23 @@ def test_a_variational_latent_is_drawn_in_training_and_is_the_mean_in_scoring(im
     assert autoencoder.loss(patches) != autoencoder.loss(patches)
 
 
+def test_a_variational_loss_has_the_divergence(images):
+    """Of a decoder that says nothing, what is left draws the means to zero."""
+    autoencoder = made(kind="vae").autoencoder
+    torch.nn.init.zeros_(autoencoder.decoder[1].weight)
+    patches = made().patches(images)
+    autoencoder.loss(patches).backward()
+    expected = autoencoder.encode(patches).mean(0) / TINY.patch**2
+    torch.testing.assert_close(autoencoder.mean.bias.grad, expected)
+
+
+def test_the_plain_kind_learns_to_rebuild(images):
+    autoencoder = made(kind="ae").autoencoder
+    patches = made().patches(images)
+    rebuilt = autoencoder.decode(autoencoder.encode(patches))
+    torch.testing.assert_close(autoencoder.loss(patches), torch.nn.functional.binary_cross_entropy(rebuilt, patches))
+
+
 def test_the_latents_of_all_normals_are_kept(data):
     detector = filled(data, bank_size=200)
     assert int(detector.count) == 10 * 16
@@ -184,6 +201,27 @@ def test_what_the_neighbours_do_not_show_is_an_error_even_if_the_autoencoder_reb
     assert float(error[:, :, 32:].max()) == 0
 
 
+def test_every_neighbour_has_its_share_of_the_error(data, monkeypatch):
+    detector = filled(data, kind="ae", neighbours=2)
+    length = 3 * TINY.patch**2
+    detector.bank = torch.full((128, length), 1.0)
+    detector.bank[0] = 0.5
+    detector.owner, detector.centre = torch.zeros(128), torch.zeros(length)
+    monkeypatch.setattr(detector.autoencoder, "encode", lambda patches: patches.flatten(1))
+    monkeypatch.setattr(detector.autoencoder, "decode", lambda latents: latents.view(-1, 3, TINY.patch, TINY.patch))
+    error = detector.terms(torch.full((1, 3, 64, 64), 0.5))[:, :1]  # one neighbour is it, the other 0.5 away
+    torch.testing.assert_close(error, torch.full((1, 1, 64, 64), 0.25))
+
+
+def test_both_terms_are_on_the_scale_of_the_normals(data, images):
+    detector = filled(data)
+    with torch.inference_mode():
+        scale, maps = detector.map_terms, detector.terms(images)
+        error, distance = ((maps - scale.mean) / scale.std).split(1, 1)
+        torch.testing.assert_close(detector(images).map, 0.25 * error + 0.75 * distance)
+    assert (scale.std < 0.5).all()
+
+
 def test_error_and_distance_are_weighed_on_the_scale_of_the_normals(data, images):
     only = {share: filled(data, share=share, map_share=share) for share in (0.0, 0.6, 1.0)}
     with torch.inference_mode():
@@ -191,6 +229,7 @@ def test_error_and_distance_are_weighed_on_the_scale_of_the_normals(data, images
     for part in ("image", "map"):
         error, distance, both = (getattr(scores[share], part) for share in (1.0, 0.0, 0.6))
         assert not torch.allclose(error, distance)
+        assert float(distance.abs().min()) > 0
         torch.testing.assert_close(both, 0.6 * error + 0.4 * distance, rtol=1e-4, atol=1e-4)
     settings = NLN.presets["paper"]
     assert (settings.share, settings.map_share) == (0.6, 0.25)

@@ -9,6 +9,7 @@ from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.paedid import PAEDID
+from components.detectors.parts.similarity import structural_difference
 from tests.given import Pixels, learned
 
 TINY = settings_for("paedid", "tiny", {"threshold": 3.0, "block": 0.5})  # of the other presets
@@ -89,6 +90,15 @@ def test_training_rebuilds_from_noise(data):
     detector.encoder.register_forward_pre_hook(lambda _, given: met.append(given[0]))
     detector.loss(data.images[:4])
     assert float((met[0] - data.images[:4]).std()) == pytest.approx(TINY.noise, rel=0.1)
+
+
+def test_the_loss_has_two_parts(data):
+    detector, images = made(noise=0.0, structure=2.0), data.images[:4]
+    with torch.no_grad():
+        rebuilt = detector.background(detector.encoder(images))
+        parts = (rebuilt - images).square().mean(), structural_difference(rebuilt, images).mean()
+        assert min(parts) > 1e-3
+        torch.testing.assert_close(detector.loss(images), parts[0] + 2 * parts[1])
 
 
 def test_the_defect_found_so_far_is_taken_off_before_the_prior_looks_again(fitted, defective, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from components.backbones.extractor import BackboneSettings
 from components.detectors.methods.patchcore import PatchCore, PatchCoreSettings
@@ -90,6 +91,17 @@ def test_image_score_is_the_reweighted_distance_of_the_farthest_patch(detector, 
         assert float(image) == pytest.approx(expected, rel=1e-3)
 
 
+def test_the_map_is_the_distance_to_the_nearest_of_the_bank(detector, rows):
+    detector.coreset.offer(rows)
+    features = [
+        torch.randn(2, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
+    ]
+    queries = detector.embed(features).permute(0, 2, 3, 1).flatten(1, 2)
+    nearest = torch.cdist(queries, detector.coreset.known()).min(2).values.view(2, 1, 8, 8)
+    expected = detector.blur(F.interpolate(nearest, (64, 64), mode="bilinear", align_corners=False))
+    torch.testing.assert_close(detector.score(features, (64, 64)).map, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_map_holds_the_distance_of_every_patch(detector):
     detector.coreset.offer(torch.zeros(1, detector.coreset.bank.shape[1]))
     detector._link()
@@ -102,3 +114,14 @@ def test_map_holds_the_distance_of_every_patch(detector):
     assert abs(y - 36) <= 5
     assert abs(x - 44) <= 5
     assert float(heat[:16, :16].max()) < 1e-3
+
+
+def test_the_blur_is_of_the_working_size_whatever_size_the_image_has(detector):
+    detector.coreset.offer(torch.zeros(1, detector.coreset.bank.shape[1]))
+    features = [
+        torch.zeros(1, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)
+    ]
+    features[0][0, :, 4, 4] = 5.0
+    own = detector.score(features, (64, 64)).map
+    large = detector.score(features, (256, 256)).map
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(large, 4), own, rtol=0.05, atol=0.02 * float(own.max()))

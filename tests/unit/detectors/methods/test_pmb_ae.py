@@ -4,11 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.pmb_ae import PMBAE, ErrorEstimate, PartitionMemory
+from components.detectors.parts.memory import entropy
+from components.detectors.parts.similarity import structural_difference
 from tests.given import Named
 
 TINY = settings_for("pmb_ae", "tiny")
@@ -123,6 +126,28 @@ def test_what_the_skip_sees_and_what_the_memory_reads_both_reach_the_decoder(ima
     detector.rebuild(images)
     torch.testing.assert_close(seen["laterals"][0], detector.encoder(images)[1])  # as it is: a plain skip
     assert seen["laterals"][1] is None
+
+
+def test_the_decoder_gets_what_a_memory_reads_and_nothing_else_of_its_level(images):
+    detector = made(widths=(8, 8, 8, 8), laterals=("memory", "skip", "none", "memory"))
+    entered = []
+    detector.decoder.register_forward_pre_hook(lambda _, given: entered.extend(given))
+    detector.rebuild(images)
+    deepest, (third, second, first) = entered
+    levels = detector.encoder(images)
+    torch.testing.assert_close(deepest, detector.memories["3"](levels[3])[0])
+    torch.testing.assert_close(first, detector.memories["0"](levels[0])[0])
+    torch.testing.assert_close(second, levels[1])
+    assert third is None
+
+
+def test_the_loss_has_three_parts(images):
+    detector = made(structure=2.0, entropy=0.5)
+    with torch.no_grad():
+        rebuilt, weights = detector.rebuild(images)
+        parts = F.mse_loss(rebuilt, images), structural_difference(rebuilt, images).mean(), entropy(weights[0])
+        assert min(parts) > 0.01
+        torch.testing.assert_close(detector.loss(images), parts[0] + 2 * parts[1] + 0.5 * parts[2])
 
 
 def test_partitions_must_hold_more_than_one_position():

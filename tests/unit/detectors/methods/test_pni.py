@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from components.detectors.catalogue import settings_for
-from components.detectors.methods.pni import PNI, Neighbourhood
+from components.detectors.methods.pni import PNI, Neighbourhood, Refine
 from components.detectors.parts.coreset import farthest_first
 from components.training.loop import learning
 
@@ -85,6 +86,18 @@ def test_an_entry_counts_only_where_it_is_allowed(detector):
         assert float(found[1, 0, y, x]) == pytest.approx(float(expected), rel=1e-3)
         restricted += int(expected > distances.min() * 1.001)
     assert restricted
+
+
+def test_the_classifier_learns_the_representative_nearest_to_the_centre(detector, monkeypatch):
+    given = features()
+    embedded = detector.embed(given).permute(0, 2, 3, 1)
+    index = torch.cdist(embedded.flatten(1, 2), detector.representative).argmin(2).view(2, 8, 8)
+    sure = 50 * F.one_hot(index, TINY.representatives).permute(0, 3, 1, 2).float()
+    losses = []
+    for logits in (sure, sure.roll(1, 1)):
+        monkeypatch.setattr(detector.neighbourhood, "forward", lambda _, logits=logits: logits)
+        losses.append(float(detector.neighbourhood_loss(given)))
+    assert losses == pytest.approx([0, 50], abs=1e-3)
 
 
 def test_position_and_neighbourhood_are_averaged_and_can_be_off(detector):
@@ -180,6 +193,21 @@ def test_refinement_is_a_tenth_of_the_map(detector, monkeypatch):
     detector.settings = dataclasses.replace(detector.settings, refine=True)
     monkeypatch.setattr(detector, "_residual", lambda _, maps: torch.ones_like(maps))
     torch.testing.assert_close(detector.score(given, (64, 64)).map, plain + 0.1)
+
+
+def test_the_refiner_sees_the_image_and_the_map():
+    torch.manual_seed(0)
+    refiner, images, maps = Refine(4).eval(), torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32)
+    plain = refiner(images, maps)
+    assert float((refiner(1 - images, maps) - plain).abs().max()) > 1e-3
+    assert float((refiner(images, 1 - maps) - plain).abs().max()) > 1e-3
+
+
+def test_the_image_reaches_the_map_through_the_refiner(detector):
+    detector.settings = dataclasses.replace(detector.settings, refine=True)
+    images = torch.rand(2, 3, 32, 32)
+    one, two = (detector.score((features(), given), (64, 64)).map for given in (images, 1 - images))
+    assert not torch.equal(one, two)
 
 
 def test_refinement_learns_the_mask_and_its_edges(detector, monkeypatch):

@@ -165,6 +165,14 @@ def test_patches_of_several_sizes_attend_to_each_other():
             torch.testing.assert_close(found, reference(project, x, n), rtol=1e-4, atol=1e-5)
 
 
+def test_attended_scales_are_fused_before_the_decoder(detector, features):
+    """Where fusion says nothing, the decoder has the code alone."""
+    others = [*(x + 1 for x in features[:3]), features[3]]
+    assert not torch.allclose(detector.logits(features), detector.logits(others))
+    detector.fusion.register_forward_hook(lambda *parts: [torch.zeros_like(x) for x in parts[2]])
+    torch.testing.assert_close(detector.logits(features), detector.logits(others), rtol=0, atol=0)
+
+
 def test_the_product_of_a_training_step_is_the_convolution():
     point = Pointwise(3, 5)
     x = torch.randn(2, 3, 4, 6)

@@ -79,6 +79,14 @@ def test_gates_are_one_channel_from_the_second_teacher(detector, inputs):
     assert not torch.allclose(one[0], two[0])
 
 
+def test_each_pair_has_a_teacher_of_its_own(detector, inputs):
+    (first, _), (second, rebuilt) = detector.pairs(inputs)
+    assert all(a is b for a, b in zip(first, inputs[1][:-1], strict=True))
+    assert all(a is b for a, b in zip(second, inputs[2], strict=True))
+    for found, expected in zip(rebuilt, detector.decoder(inputs[1][-1], inputs[2]), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_six_maps_are_fused_by_sum_and_product(detector, inputs):
     maps = detector.maps(inputs)
     assert [len(pair) for pair in maps] == [3, 3]

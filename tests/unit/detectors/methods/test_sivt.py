@@ -32,10 +32,15 @@ def test_subsets_are_disjoint_complementary_and_of_one_size(partition):
     assert (subsets.sum(1) == 16).all()
 
 
-def test_training_draws_new_subsets_and_inference_keeps_its_own(target):
-    detector = made()
-    assert not torch.equal(detector._drawn(), detector._drawn())
-    torch.testing.assert_close(detector.rebuild(target, detector.subsets), detector.rebuild(target, detector.subsets))
+def test_training_draws_new_subsets_and_inference_keeps_its_own(target, monkeypatch):
+    detector, used = made(), []
+    monkeypatch.setattr(detector, "target", lambda _: target)
+    monkeypatch.setattr(detector, "rebuild", lambda found, subsets: used.append(subsets) or found)
+    for step in (detector.loss, detector.loss, detector.product):
+        step([])
+    assert not torch.equal(used[0], used[1])
+    assert (torch.stack(used).sum(1) == 1).all()
+    assert used[2] is detector.subsets
 
 
 def test_other_sizes_of_a_checkerboard_are_refused():
@@ -78,6 +83,16 @@ def test_auxiliary_tokens_know_their_position_unless_the_released_form_is_asked_
     latent = released.induced(torch.randn(1, 152, 8, 8), released.subsets)[0]
     for subset in released.subsets.bool():  # the conflict of paper and code: one latent per subset
         torch.testing.assert_close(latent[subset], latent[subset][:1].expand(16, -1), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_position_is_in_tokens_and_auxiliary_tokens(target):
+    detector, seen = made(), []
+    for parameter in (detector.embed.weight, detector.embed.bias, detector.auxiliary):
+        parameter.zero_()
+    detector.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    detector.induced(target, detector.subsets)
+    torch.testing.assert_close(seen[0], detector.position.expand(4, -1, -1))
 
 
 def test_loss_has_a_distance_and_a_direction_term(monkeypatch, target):

@@ -1,0 +1,119 @@
+"""The stages of a view whose good pictures are too few to be held out: each one trains and calibrates."""
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.core.artefacts import read_json, tree_hash, values_hash, write_json
+from components.core.settings import plain
+from components.datasets.folds import ALL, HELD, write_folds
+from components.datasets.loading import rows
+from components.pipeline.finished import code_hash
+
+if TYPE_CHECKING:
+    from components.calibration.folds import Fold
+    from components.pipeline.stages import Stages
+
+log = logging.getLogger("loupe")
+CHECKS = "checks"  # below the folder of a fold: the model that all folds together prefer
+FOLDS = "folds"  # below the folder of a view and of a detector
+
+
+def count(stages: "Stages") -> int:
+    """The folds of a view; 0: the calibrate side of its split is enough. Raises CalibrationError before any work."""
+    from components.calibration.folds import fold_count
+
+    split = stages.folder / "split"
+    share = None if stages.members else stages.params.split.calibrate_share
+    held, fitted = (len(rows(split, side, "normal")) for side in ("calibrate", "fit"))
+    return fold_count(held, held + fitted, stages.params.calibration, split, share)
+
+
+def shipped(stages: "Stages") -> Path:
+    """The split of the model that ships: all good pictures on the fit side."""
+    return stages.folder / FOLDS / ALL / "split"
+
+
+def synthesise(stages: "Stages", folds: int) -> Path:
+    """The folds, anomalies on the held-out pictures of each, and on all of them for what the shipped model is asked."""
+    from components.training.difficulty import Checks
+
+    log.info(
+        "%s: too few good pictures to hold out enough for alpha %g: cross-conformal by %d folds, %d trainings instead "
+        "of 1; that the false-alarm rate holds is then no theorem, but measured (docs/adr/0026)",
+        stages.folder,
+        stages.params.calibration.alpha,
+        folds,
+        folds + 1,
+    )
+    at = write_folds(stages.folder / "split", stages.folder / FOLDS, folds, stages.split_settings.together)
+    checks = Checks(stages.data, stages.params.synthesis, stages.params.train, stages.params.seed)
+    levels = checks.levels(at / "0" / "split")  # of one fold for all of them: they are alike
+    for number in range(folds):
+        checks.make(at / str(number) / "split", at / str(number) / "synthetic", levels)
+    return checks.make(at / HELD / "split", stages.folder / "synthetic", levels)
+
+
+def train(stages: "Stages", detector: str, folds: int) -> Path:
+    """The model of each fold, those that are there already left alone, then the one that ships."""
+    from components.training.train import train as fit
+
+    known, started = (stages.params.train, stages.params.seed), time.monotonic()
+    for number, (model, split) in enumerate(_folds(stages, detector, folds)):
+        mark = _mark(stages, detector, split)
+        if not _done(model, mark):
+            fit(detector, split, split.parent / "synthetic", stages.data, model, *known, checks=model.parent / CHECKS)
+            write_json(model.parent / "done.json", {"asked": mark, "model": tree_hash(model)})
+        each = (time.monotonic() - started) / (number + 1)
+        log.info("%s: fold %d of %d, about %.0f s to go", model.parent, number + 1, folds, each * (folds - number))
+    models = [fold.model for fold in _folds(stages, detector, folds)]
+    _leave_best(models)
+    synthetic, out = stages.folder / "synthetic", stages.of(detector) / "model"
+    return fit(detector, shipped(stages), synthetic, stages.data, out, *known, models)
+
+
+def _leave_best(models: list[Path]) -> None:
+    """Of the checks that the trainings kept, the one that all folds together prefer."""
+    best = _common(models)
+    for at in (model.parent / CHECKS for model in models):
+        for check in at.iterdir() if at.exists() else ():
+            if check.name != str(best):
+                shutil.rmtree(check)
+
+
+def _common(models: list[Path]) -> int | None:
+    from components.training.select import common_check
+
+    return common_check([read_json(model / "history.json") for model in models])
+
+
+def _mark(stages: "Stages", detector: str, split: Path) -> str:
+    """What determines the model of a fold."""
+    train = stages.params.train
+    asked = [detector, train.preset, plain(train.detectors.get(detector)), train.precision, stages.params.seed]
+    return values_hash([*asked, tree_hash(split.parent / "split"), tree_hash(split.parent / "synthetic"), code_hash()])
+
+
+def _done(model: Path, mark: str) -> bool:
+    done = model.parent / "done.json"
+    return done.exists() and model.exists() and read_json(done) == {"asked": mark, "model": tree_hash(model)}
+
+
+def calibrate(stages: "Stages", detector: str, folds: int) -> Path:
+    """The table of out-of-fold scores."""
+    from components.calibration.folds import calibrate_folds
+
+    at, known = stages.of(detector), stages.params.calibration
+    parts = _folds(stages, detector, folds)
+    if (best := _common([fold.model for fold in parts])) is not None:
+        parts = [fold._replace(model=fold.model.parent / CHECKS / str(best)) for fold in parts]
+    return calibrate_folds(at / "model", parts, stages.data, at / "calibration", known)
+
+
+def _folds(stages: "Stages", detector: str, folds: int) -> "list[Fold]":
+    from components.calibration.folds import Fold
+
+    at, splits = stages.of(detector) / FOLDS, stages.folder / FOLDS
+    return [Fold(at / str(number) / "model", splits / str(number) / "split") for number in range(folds)]

@@ -1,0 +1,105 @@
+"""Which of several detectors is taken, without a label: docs/adr/0025-the-choice.md.
+
+A detector's worth is how well it tells graded anomalies from good pictures, as they are and as they may come tomorrow.
+The reference is taken unless another one is better than it for certain, on the same pictures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from components.core.artefacts import read_json
+from components.core.records import NORMAL, NUISANCE, kept_score
+
+REFERENCE = "patchcore"
+CERTAIN = 0.95  # share of the resampled pictures on which another detector must be better than the reference
+RESAMPLED = 500
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The detector that is taken, the worth of each, and one sentence for each of them."""
+
+    detector: str
+    worths: dict[str, float]
+    reasons: tuple[str, ...]
+
+
+def choose(candidates: Mapping[str, Path], reference: str = REFERENCE, seed: int = 0) -> Choice:
+    """The choice among trained detectors, each given by the folder of its model, calibration and bundle.
+
+    Where one was trained before there was evidence (check.parquet), all are compared by the score in their histories.
+    """
+    tables = {name: at / "model" / "check.parquet" for name, at in candidates.items()}
+    if not all(path.exists() for path in tables.values()):
+        return _by_history(candidates)
+    return by_evidence({name: pd.read_parquet(path) for name, path in tables.items()}, reference, seed)
+
+
+def by_evidence(found: Mapping[str, pd.DataFrame], reference: str = REFERENCE, seed: int = 0) -> Choice:
+    """The choice from CHECK_COLUMNS of each candidate, which were all checked with the same pictures."""
+    worths = {name: worth(table) for name, table in found.items()}
+    best = max(sorted(worths), key=lambda name: worths[name])
+    said = {
+        name: f"{name}: graded anomalies against good pictures, AUROC {worths[name]:.4f}" for name in sorted(worths)
+    }
+    if reference not in found or best == reference:
+        return Choice(best, worths, tuple(said.values()))
+    share = _share_better(found[best], found[reference], seed)
+    taken = best if share >= CERTAIN else reference
+    said[best] += f"; better than {reference} on {share:.0%} of resampled pictures, {CERTAIN:.0%} are asked for"
+    return Choice(taken, worths, tuple(said.values()))
+
+
+def worth(table: pd.DataFrame) -> float:
+    """Mean over the kinds of anomaly of the AUROC against normals and nuisances."""
+    return _worth(_by_kind(table))
+
+
+def _by_kind(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    return {str(kind): part.to_numpy() for kind, part in table.groupby("kind")["score"]}
+
+
+def _worth(scores: Mapping[str, np.ndarray]) -> float:
+    good = {kind: part for kind, part in scores.items() if kind == NORMAL or kind.startswith(NUISANCE)}
+    against = np.concatenate(list(good.values()))
+    return float(np.mean([auroc(against, part) for kind, part in scores.items() if kind not in good]))
+
+
+def auroc(good: np.ndarray, made: np.ndarray) -> float:
+    """Probability that one of *made* has the higher score than one of *good*; equal scores count half."""
+    ranks = rankdata(np.concatenate([good, made]))[len(good) :]
+    return float((ranks.sum() - len(made) * (len(made) + 1) / 2) / (len(good) * len(made)))
+
+
+def _share_better(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
+    """Share of resamplings, the same for both, in which *one* is worth more; pictures are drawn within their kind.
+
+    0 where they were checked with different pictures: nothing is certain then.
+    """
+    if not one[["image_id", "kind"]].equals(other[["image_id", "kind"]]):
+        return 0.0
+    rng, ours, theirs = np.random.default_rng(seed), _by_kind(one), _by_kind(other)
+    better = 0
+    for _ in range(RESAMPLED):
+        drawn = {kind: rng.integers(0, len(part), len(part)) for kind, part in ours.items()}
+        pairs = ({kind: part[drawn[kind]] for kind, part in scores.items()} for scores in (ours, theirs))
+        better += _worth(next(pairs)) > _worth(next(pairs))
+    return better / RESAMPLED
+
+
+def _by_history(candidates: Mapping[str, Path]) -> Choice:
+    worths = {name: synthetic_score(at) for name, at in candidates.items()}
+    best = max(sorted(worths), key=lambda name: worths[name])
+    return Choice(
+        best, worths, tuple(f"{n}: image AUROC on synthetic anomalies {s:.4f}" for n, s in sorted(worths.items()))
+    )
+
+
+def synthetic_score(at: Path) -> float:
+    """AUROC on synthetic anomalies of the model that the training at *at* ended with."""
+    return kept_score(read_json(at / "model" / "history.json")) or 0.0

@@ -1,0 +1,75 @@
+"""Which of several detectors is taken, without a label."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
+from components.registry import choice
+from components.registry.choice import auroc, by_evidence, choose, worth
+
+KINDS = [NORMAL] * 60 + [NUISANCE + "blur"] * 20 + ["graded_small"] * 40 + ["graded_wide"] * 40
+
+
+def checked(small=1.0, wide=1.0, nuisance=0.0, seed=0, kinds=KINDS):
+    """CHECK_COLUMNS of a detector to which anomalies and nuisances are so many deviations from normal."""
+    moved = {"graded_small": small, "graded_wide": wide, NUISANCE + "blur": nuisance}
+    scores = np.random.default_rng(seed).normal(0, 1, len(kinds)) + [moved.get(kind, 0.0) for kind in kinds]
+    rows = [(f"{n}.png", kind, np.nan, score) for n, (kind, score) in enumerate(zip(kinds, scores, strict=True))]
+    return pd.DataFrame(rows, columns=list(CHECK_COLUMNS))
+
+
+def test_auroc_counts_equal_scores_half():
+    rng = np.random.default_rng(0)
+    good, made = rng.integers(0, 6, 50), rng.integers(2, 9, 30)
+    assert auroc(good, made) == pytest.approx(roc_auc_score([0] * 50 + [1] * 30, np.concatenate([good, made])))
+
+
+def test_worth_is_the_mean_over_kinds_however_many_there_are_of_each():
+    many = ["graded_wide"] * 400
+    assert worth(checked(0.0, 9.0, kinds=KINDS + many)) == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_detector_that_alarms_at_blur_is_worth_less():
+    assert worth(checked(nuisance=4.0)) < worth(checked()) - 0.1
+
+
+def test_the_reference_is_taken_unless_another_one_is_better_for_certain():
+    """Nearly as good by luck of the pictures does not do; better by far does."""
+    reference, lucky, better = checked(1.0, 1.0), checked(1.1, 1.1, seed=1), checked(2.5, 2.5, seed=2)
+    kept = by_evidence({"patchcore": reference, "lucky": lucky})
+    assert kept.worths["lucky"] > kept.worths["patchcore"]
+    assert kept.detector == "patchcore"
+    assert "better than patchcore on" in " ".join(kept.reasons)
+    assert by_evidence({"patchcore": reference, "lucky": lucky, "better": better}).detector == "better"
+    assert by_evidence({"lucky": lucky, "better": better}).detector == "better"
+
+
+def test_one_that_was_checked_with_other_pictures_does_not_replace_the_reference():
+    other = checked(2.5, 2.5, seed=2)
+    assert by_evidence({"patchcore": checked(), "other": other}).detector == "other"
+    assert by_evidence({"patchcore": checked(), "other": other.assign(image_id="x")}).detector == "patchcore"
+
+
+def trained(folder, table=None, score=0.9):
+    (folder / "model").mkdir(parents=True)
+    if table is not None:
+        table.to_parquet(folder / "model/check.parquet")
+    (folder / "model/history.json").write_text(json.dumps([{"phase": "one", "synthetic_auroc": score}]))
+    return folder
+
+
+def test_models_of_before_there_was_evidence_are_compared_by_their_histories(tmp_path):
+    old, new = trained(tmp_path / "old", score=0.95), trained(tmp_path / "new", checked(), score=0.9)
+    assert choose({"old": old, "patchcore": new}).detector == "old"
+    assert choose({"patchcore": new, "fastflow": trained(tmp_path / "f", checked(0.1, 0.1))}).detector == "patchcore"
+
+
+def test_half_of_the_resamplings_are_better_where_two_are_equal():
+    one, other = checked(seed=3), checked(seed=4)
+    low, high = sorted([choice._share_better(one, other, 0), choice._share_better(other, one, 0)])
+    assert low + high == pytest.approx(1.0)
+    assert 0.0 <= low <= 0.5
