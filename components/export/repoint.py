@@ -40,7 +40,7 @@ def repoint(bundle: Path, values: dict[str, Any]) -> None:
         _restate(graph, known)
     manifest = read_json(bundle / "manifest.json")
     files = {name: file_hash(bundle / name) for name in manifest["files"]}
-    point = {"alpha": known.alpha, "threshold": known.threshold}
+    point = {"alpha": known.alpha, "threshold": known.threshold, "rule": known.rule}
     write_json(bundle / "manifest.json", {**manifest, **point, "files": files})
     if (bundle / RUN).exists():
         record = read_json(bundle / RUN)

@@ -14,7 +14,7 @@ from components.core.places import check_folder
 from components.detectors.catalogue import COMPOSED
 from components.pictures.kept import keeping
 from components.pipeline.fit import LOCK, FitRequest, begun, present, stages_of
-from components.pipeline.stages import Stages
+from components.pipeline.stages import FOLDED, Stages
 
 log = logging.getLogger("loupe")
 (ENSEMBLE,) = COMPOSED
@@ -82,6 +82,8 @@ def _records(runs: Sequence[Path]) -> list[dict[str, Any]]:
     for run, record in zip(runs, records, strict=True):
         if record["request"]["detector"] == ENSEMBLE:
             raise SettingsError(f"{run}: is an ensemble itself; name the runs that it was made of")
+        if (_work(run) / "folds").exists():
+            raise SettingsError(f"{run}: {FOLDED}")
     for part in ("split", "synthetic"):
         if not (_work(runs[0]) / part).is_dir():
             raise DataError(f"{_work(runs[0]) / part}: is gone; fit {runs[0]} again with the same command")

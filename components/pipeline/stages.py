@@ -16,6 +16,7 @@ from components.datasets.settings import SplitSettings
 from components.pipeline import crossing
 from components.pipeline.params import Params, load_params
 
+FOLDED = "is calibrated by folds, as too few good pictures are held out; an ensemble needs calibration.folds 0"
 JOINT = "-"  # in the name of an ensemble, between its members; no detector has it in its own
 
 
@@ -117,6 +118,8 @@ class Stages:
         """The model of an ensemble in place of training: of detectors that are trained and calibrated."""
         from components.training.combine import Made, combine
 
+        if self.folds:
+            raise SettingsError(f"{self.folder}: {FOLDED}")
         members = [Made(self.of(name) / "model", self.of(name) / "calibration") for name in ensemble.split(JOINT)]
         split, synthetic = self.folder / "split", self.folder / "synthetic"
         return combine(members, split, synthetic, self.data, self.of(ensemble) / "model", self.params.seed)

@@ -97,6 +97,9 @@ def test_runs_that_make_no_ensemble_are_refused_before_the_work(run, members, co
         asked(product, copied, members[0], copied)
     with pytest.raises(DataError, match="is not a folder"):
         asked(product / "none", out, *members)
+    (copied / "work/run/folds").mkdir()
+    with pytest.raises(SettingsError, match=r"is calibrated by folds, .* needs calibration\.folds 0"):
+        asked(product, out, members[0], copied)
     table = pd.read_parquet(copied / "split.parquet")
     table.iloc[:-1].to_parquet(copied / "split.parquet", index=False)
     with pytest.raises(DataError, match=r"learned other pictures than .*; fit both with the same"):

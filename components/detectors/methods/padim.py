@@ -20,7 +20,7 @@ from components.core.errors import SettingsError
 from components.detectors.contract import FeatureDetector, MethodInfo, OnePass, Phase, Scores, TrainingData, scratch
 from components.detectors.parts.blocks import GaussianBlur, upsample
 
-BLOCK = 64  # positions whose covariances are inverted at a time
+BLOCK = 16  # positions whose covariances are inverted at a time
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,10 @@ class PaDiM(FeatureDetector):
         self.blur = GaussianBlur(settings.blur)
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
-        kind = self.settings.gaussian
-        finish = self._each_position if kind == "position" else self._whole_picture
-        yield OnePass("statistics", data.features(self.backbone), self._add, finish)
-        if kind == "auto":  # from the sums that are there already: no second pass
-            yield OnePass("positions", Nothing(), self._add, self._each_position, optional=True)
+        yield OnePass("statistics", data.features(self.backbone), self._add, self._whole_picture)
+        if (kind := self.settings.gaussian) != "picture":  # from the sums that are there: no second pass over images
+            places = Places(self.side**2)
+            yield OnePass("positions", places, self._each_position, lambda: None, BLOCK, optional=kind == "auto")
 
     def embed(self, features: list[Tensor]) -> Tensor:
         """The chosen channels of all taps at every position: (h * w, B, d)."""
@@ -117,21 +116,28 @@ class PaDiM(FeatureDetector):
         self.products.baddbmm_(rows.transpose(1, 2), rows)
         self.seen += rows.shape[1]
 
-    def _each_position(self) -> None:
-        self._settle(self.sums, self.products, int(self.seen))
-
     def _whole_picture(self) -> None:
-        self._settle(self.sums.sum(0)[None], self.products.sum(0)[None], int(self.seen) * len(self.sums))
+        self._hold_room(1)
+        self._settle(
+            torch.zeros(1, dtype=torch.int64), self.sums.sum(0)[None], self.products.sum(0)[None], len(self.sums)
+        )
 
-    def _settle(self, sums: Tensor, products: Tensor, count: int) -> None:
-        """Means, and whitenings from sums (P, d) and sums of outer products (P, d, d) of *count* rows each."""
+    def _each_position(self, places: Tensor) -> None:
+        if len(self.mean) != len(self.sums):
+            self._hold_room(len(self.sums))
+        self._settle(places, self.sums[places], self.products[places], 1)
+
+    def _settle(self, at: Tensor, sums: Tensor, products: Tensor, each: int) -> None:
+        """The Gaussians *at*, from sums (P, d) and sums of outer products (P, d, d) of *each* rows of every image."""
+        count = int(self.seen) * each
         mean = sums / count
-        parts = [
-            _whitening(products[i : i + BLOCK], mean[i : i + BLOCK], count, self.settings.epsilon).float()
-            for i in range(0, len(mean), BLOCK)
-        ]
-        with torch.inference_mode(False):  # what is made within could never be loaded into
-            self._hold(mean.float().clone(), torch.cat([part.clone() for part in parts]))
+        self.mean[at] = mean.float()
+        self.whitening[at] = _whitening(products, mean, count, self.settings.epsilon).float()
+
+    def _hold_room(self, count: int) -> None:
+        d = self.mean.shape[1]
+        with torch.inference_mode(False):  # what is made within a pass could never be loaded into
+            self._hold(self.mean.new_zeros(count, d), self.mean.new_zeros(count, d, d))
 
     def _hold(self, mean: Tensor, whitening: Tensor) -> None:
         """The state that scores: of one Gaussian (1, d), (1, d, d), or of one at each position."""
@@ -142,19 +148,21 @@ class PaDiM(FeatureDetector):
         """Saved state says which variant it is of; its shape is taken over before it is copied."""
         given = state.get(f"{prefix}mean")
         if given is not None and len(given) in (1, self.side**2) and len(given) != len(self.mean):
-            d = self.mean.shape[1]
-            self._hold(self.mean.new_zeros(len(given), d), self.mean.new_zeros(len(given), d, d))
+            self._hold_room(len(given))
         super()._load_from_state_dict(state, prefix, *rest)
 
 
-class Nothing:
-    """No images: the table of a phase that is made from what another one summed."""
+@dataclass(frozen=True)
+class Places:
+    """The numbers of all positions, as a table to draw from."""
+
+    count: int
 
     def __len__(self) -> int:
-        return 0
+        return self.count
 
-    def take(self, indices: Sequence[int]) -> list[Tensor]:
-        raise IndexError(indices)
+    def take(self, indices: Sequence[int]) -> Tensor:
+        return torch.as_tensor(list(indices))
 
 
 def _side(settings: PaDiMSettings, grids: tuple[int, ...]) -> int:

@@ -223,3 +223,4 @@ def test_params_of_a_retraining_load_again(tmp_path, monkeypatch):
     job.folder.mkdir(parents=True)
     job._write_params()
     assert list(load_params(job.derived).views) == [job.live]
+    assert load_params(job.derived).calibration.folds == 0  # the gate compares on pictures that are held out

@@ -144,7 +144,7 @@ def test_positions_stay_unless_synthetic_anomalies_speak_against_them(worth, pla
     torch.testing.assert_close(loaded.score(query, (64, 64)).map, detector.score(query, (64, 64)).map, rtol=0, atol=0)
 
 
-def test_one_pass_reads_the_features_once_in_either_variant(tmp_path):
+def test_both_variants_come_from_one_pass_over_the_features(tmp_path):
     class Counted(Rows):
         read = 0
 
