@@ -116,8 +116,8 @@ fails = "test_a_feature_that_deviates_raises_the_map_there"
 
 [[mutant]]
 breaks = "deviations raise the map"
-old = "upsample(deviation, size)"
-new = "upsample(-deviation, size)"
+old = "upsample(deviation,"
+new = "upsample(-deviation,"
 fails = "test_a_feature_that_deviates_raises_the_map_there"
 """)
 PAGE = Template("""# $title
