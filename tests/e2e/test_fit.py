@@ -18,6 +18,7 @@ from components.decision.batch import score
 from components.decision.bundle import Bundle
 from components.export.export import _gate
 from components.export.settings import ExportSettings
+from components.synthesis.strategies import GRADED
 from tests.conftest import SMALL
 
 
@@ -60,7 +61,8 @@ def test_calibrate_normals_get_one_fixed_synthetic_anomaly_each(run):
     table = pd.read_parquet(run / "split.parquet")
     assert sorted(made["origin"]) == sorted(table[table["split"] == "calibrate"]["image_id"])
     assert all((below / "synthetic" / name).exists() for name in (*made["image_id"], *made["mask"], "grid.png"))
-    assert made["area"].between(0.001, 0.1).all()
+    assert set(made["strategy"]) <= set(GRADED)
+    assert made["area"].between(0, 0.5, inclusive="neither").all()
 
 
 def test_every_artefact_says_what_made_it(run):

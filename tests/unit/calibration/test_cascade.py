@@ -36,7 +36,9 @@ def run(product, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("fmr_net") / "run"
     few = {"epochs": 2, "restore_epochs": 1}
-    return fit_folder(FitRequest("fmr_net", product, preset="tiny", alpha=ALPHA, overrides=few), out)
+    plain = {"synthesis": {"strategies": ["perlin_texture", "natural"]}}  # so plain that a tiny model finds some
+    request = FitRequest("fmr_net", product, preset="tiny", alpha=ALPHA, overrides=few, sections=plain)
+    return fit_folder(request, out)
 
 
 @pytest.fixture(scope="module")
