@@ -21,6 +21,7 @@ NAMES = {
         "labelled",
         "synthesis",
         "choose",
+        "choice",
         "duplicates",
         "methods",
     ),

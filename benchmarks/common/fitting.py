@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.common.evidence import CHOICE, told
 from benchmarks.common.results import RESULTS, add, stored
 from benchmarks.common.runner import Usage, beside, clocked, timed
 from benchmarks.common.views import named, params_file, prepare, stages_of
@@ -60,6 +61,8 @@ def measured(name: str) -> dict[str, Any]:
     shutil.rmtree(at, ignore_errors=True)
     (seconds, busy, peak), *_ = [staged(stage, name) for stage in STAGES]
     timing, metrics = read_json(at / "model" / "timing.json"), read_json(at / "evaluation" / "metrics.json")
+    auroc = metrics["overall"]["image"]["auroc"]
+    add(CHOICE, {name: told(at / "model" / "check.parquet", auroc, git_commit())})
     return {
         "overall": metrics["overall"],
         **by_group(metrics["groups"], read_json(at / "calibration" / "calibration.json")["groups"]),

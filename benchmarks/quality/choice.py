@@ -1,0 +1,127 @@
+"""Rules that choose a detector without a label, side by side: what each loses against the best detector of a view.
+
+Regret is the image AUROC of the best detector on the test split less that of the chosen one. Rules see calibrate
+normals, graded anomalies made on them and nuisances; test labels only say what a choice was worth. ``loupe bench fit``
+stores what the rules need (results/choice.json); this trains nothing. A rule with a number to set gets the number that
+is best on the other views. Written to benchmarks/results/choice.md.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from benchmarks.common.evidence import CHOICE, table_of
+from benchmarks.common.results import RESULTS, stored
+from benchmarks.common.runner import options
+from benchmarks.common.tables import joined, markdown, stacked, wrapped
+from benchmarks.common.views import named
+from components.core.records import NORMAL, NUISANCE
+from components.registry.choice import REFERENCE, by_evidence, worth
+
+OUT = RESULTS / "choice.md"
+CERTAINTIES = (0.5, 0.8, 0.9, 0.95, 0.99)
+Checks = Mapping[str, pd.DataFrame]  # by detector
+Rule = Callable[[Checks], str]
+
+
+def highest(measure: Callable[[pd.DataFrame], float]) -> Rule:
+    """The detector with the highest measure."""
+    return lambda checks: max(sorted(checks), key=lambda name: measure(checks[name]))
+
+
+def without_nuisances(table: pd.DataFrame) -> float:
+    return worth(table[~table["kind"].str.startswith(NUISANCE)])
+
+
+def quiet(table: pd.DataFrame) -> float:
+    """How seldom good pictures as they may come lie above 95 % of the normals, negative."""
+    limit = table[table["kind"] == NORMAL]["score"].quantile(0.95)
+    return -float((table[table["kind"].str.startswith(NUISANCE)]["score"] > limit).mean())
+
+
+def consensus(checks: Checks) -> str:
+    """The detector whose order of the pictures is most like that of the others."""
+    names = sorted(checks)
+    if len(names) < 3:
+        return names[0]
+    agreement = spearmanr(np.stack([checks[name]["score"] for name in names], 1)).statistic
+    return names[int(np.argmax(agreement.mean(0)))]
+
+
+def certain(share: float) -> Rule:
+    return lambda checks: by_evidence(checks, certain=share).detector
+
+
+RULES: dict[str, Rule] = {
+    f"always {REFERENCE}": lambda checks: REFERENCE if REFERENCE in checks else sorted(checks)[0],
+    "highest AUROC of graded anomalies": highest(without_nuisances),
+    "the same against nuisances too": highest(worth),
+    "fewest alarms at nuisances": highest(quiet),
+    "consensus": consensus,
+    "reference unless certain (ours)": certain(0.95),
+}
+
+
+def main(arguments: list[str]) -> None:
+    options("choice", __doc__).parse_args(arguments)
+    OUT.write_text(page(stored(CHOICE)))
+
+
+def views_of(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Entries by view and detector, seed 0."""
+    views: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, entry in sorted(found.items()):
+        view, detector, seed = named(name)
+        if seed == 0:
+            views[view][detector] = entry
+    return dict(views)
+
+
+def regret(entries: Mapping[str, Any], rule: Rule) -> tuple[str, float]:
+    """The chosen detector of a view and what it loses."""
+    chosen = rule({name: table_of(entry) for name, entry in entries.items()})
+    return chosen, max(e["auroc"] for e in entries.values()) - entries[chosen]["auroc"]
+
+
+def left_out(views: Mapping[str, Any]) -> dict[str, tuple[str, float]]:
+    """For each view the choice with the certainty that loses least on the others, the surest of equal ones."""
+    lost = {c: {view: regret(entries, certain(c)) for view, entries in views.items()} for c in CERTAINTIES}
+    found = {}
+    for view in views:
+        others = {c: sum(r for v, (_, r) in of.items() if v != view) for c, of in lost.items()}
+        found[view] = lost[min(sorted(CERTAINTIES, reverse=True), key=lambda c: round(others[c], 6))][view]
+    return found
+
+
+def page(found: Mapping[str, Any]) -> str:
+    views = views_of(found)
+    lines = {name: {v: regret(entries, rule) for v, entries in views.items()} for name, rule in RULES.items()}
+    lines["the same, certainty of the other views"] = left_out(views)
+    head = ("rule", *views, "mean", "worst")
+    rows = [[name, *(f"{r:.3f}" for _, r in of.values()), *_mean_worst(of)] for name, of in lines.items()]
+    chosen = [[name, *(detector for detector, _ in of.values())] for name, of in lines.items()]
+    commits = sorted({str(e["commit"])[:7] + str(e["commit"])[40:] for e in found.values()})
+    about = wrapped(
+        f"Seed 0, preset cpu, {len(found)} trainings at {', '.join(commits)}. Detectors by view: "
+        + "; ".join(f"{view}: {', '.join(entries)}" for view, entries in views.items())
+    )
+    best = [[v, *max((e["auroc"], d) for d, e in entries.items())[::-1]] for v, entries in views.items()]
+    return joined(
+        "# Rules that choose a detector without a label",
+        about,
+        "## Regret, image AUROC",
+        stacked(head, rows, 1, "mean"),
+        "## What each rule takes",
+        stacked(("rule", *views), chosen, 1, *list(views)[4:5]),
+        "## The best of each view, by test labels",
+        markdown(("view", "detector", "image AUROC"), [[v, d, f"{a:.3f}"] for v, d, a in best]),
+    )
+
+
+def _mean_worst(of: Mapping[str, tuple[str, float]]) -> list[str]:
+    lost = [r for _, r in of.values()]
+    return [f"{np.mean(lost):.3f}", f"{max(lost):.3f}"]

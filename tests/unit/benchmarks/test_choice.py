@@ -1,0 +1,69 @@
+"""Rules of choice, on figures that are made up."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.common.evidence import table_of, told
+from benchmarks.quality import choice
+from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
+
+KINDS = [NORMAL] * 40 + [NUISANCE + "gain"] * 20 + ["graded_small"] * 40
+
+
+def checked(found=1.0, nuisance=0.0, seed=0):
+    """CHECK_COLUMNS of a detector to which anomalies and nuisances are so many deviations from normal."""
+    moved = {"graded_small": found, NUISANCE + "gain": nuisance}
+    scores = np.random.default_rng(seed).normal(0, 1, len(KINDS)) + [moved.get(kind, 0.0) for kind in KINDS]
+    rows = zip(map(str, range(len(KINDS))), KINDS, [np.nan] * len(KINDS), scores, strict=True)
+    return pd.DataFrame(rows, columns=list(CHECK_COLUMNS))
+
+
+def entry(folder, auroc, **how):
+    checked(**how).to_parquet(folder / "check.parquet")
+    return told(folder / "check.parquet", auroc, "0123abc")
+
+
+def test_scores_come_back_as_they_were_kept(tmp_path):
+    table = table_of(entry(tmp_path, 0.9))
+    assert table["kind"].value_counts().to_dict() == {NORMAL: 40, "graded_small": 40, NUISANCE + "gain": 20}
+    np.testing.assert_allclose(np.sort(table["score"]), np.sort(checked()["score"]), rtol=1e-4)
+
+
+@pytest.fixture
+def found(tmp_path):
+    """On one view the loud detector finds most anomalies and is worst; on the other a quiet one is best for certain."""
+    return {
+        "one/patchcore": entry(tmp_path, 0.92, found=1.5),
+        "one/loud": entry(tmp_path, 0.71, found=2.0, nuisance=3.0, seed=1),
+        "two/patchcore": entry(tmp_path, 0.8, found=0.5),
+        "two/sharp": entry(tmp_path, 0.95, found=3.0, seed=2),
+        "two/sharp@1": entry(tmp_path, 0.99, found=9.0, seed=2),
+    }
+
+
+def test_regret_is_what_the_best_of_the_view_has_more(found):
+    views = choice.views_of(found)
+    assert choice.regret(views["one"], choice.RULES["always patchcore"]) == ("patchcore", 0)
+    assert choice.regret(views["two"], choice.RULES["always patchcore"])[1] == pytest.approx(0.15)
+    assert choice.regret(views["one"], choice.RULES["highest AUROC of graded anomalies"])[0] == "loud"
+    assert choice.regret(views["one"], choice.RULES["the same against nuisances too"])[0] == "patchcore"
+    assert choice.regret(views["one"], choice.RULES["fewest alarms at nuisances"])[0] == "patchcore"
+    assert choice.regret(views["two"], choice.RULES["reference unless certain (ours)"])[0] == "sharp"
+
+
+def test_the_page_names_every_rule_its_choices_and_the_best(found):
+    text = choice.page(found)
+    for rule in (*choice.RULES, "the same, certainty of the other views"):
+        assert text.count(f"| {rule} |") == 2
+    assert "| two | sharp | 0.950 |" in text
+    assert "0123abc" in text
+
+
+def test_the_certainty_of_a_view_comes_from_the_other_views(monkeypatch):
+    """Where the others lose less by 0.5, that is taken, though the view itself would rather have 0.99."""
+    lost = {("a", 0.5): 0.3, ("a", 0.99): 0.0, ("b", 0.5): 0.0, ("b", 0.99): 0.2}
+    monkeypatch.setattr(choice, "CERTAINTIES", (0.5, 0.99))
+    monkeypatch.setattr(choice, "certain", lambda share: share)
+    monkeypatch.setattr(choice, "regret", lambda entries, share: (f"{share}", lost[entries, share]))
+    assert choice.left_out({"a": "a", "b": "b"}) == {"a": ("0.5", 0.3), "b": ("0.99", 0.2)}
