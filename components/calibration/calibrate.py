@@ -11,6 +11,7 @@ from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
 from components.decision.conformal import beyond, needed, span, threshold
+from components.pictures.framing import values_inside
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 RESOLUTION = 1e-4  # of the span of scores; a tenth of what the parity gate lets pass, far above rounding
@@ -28,9 +29,10 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
     inputs = {"model": model / "model.safetensors", "split": split / "split.parquet"}
     with recorded(out, "calibrate", settings, inputs) as scratch:
         paths = [data / i for i in table["image_id"]]
-        scored = list(score_files(load_model(model), paths, rules=read_decoding(split)))
+        rules = read_decoding(split)
+        scored = list(score_files(load_model(model), paths, rules=rules))
         scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
-        maps = np.concatenate([np.quantile(m.reshape(len(m), -1), MAP_QUANTILES, axis=1).T for _, m in scored])
+        maps = np.concatenate([map_quantiles(m, rules.roi) for _, m in scored])
         result = {
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),
@@ -40,6 +42,11 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
         write_json(scratch / "calibration.json", result)
         table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
     return out
+
+
+def map_quantiles(maps: np.ndarray, roi: str | None) -> np.ndarray:
+    """(N, MAP_QUANTILES) of heat maps (N, H, W), of what lies inside the region of interest."""
+    return np.asarray(np.quantile(values_inside(maps, roi), MAP_QUANTILES, axis=1).T)
 
 
 def scale(maps: np.ndarray) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from components.calibration.calibrate import MAP_QUANTILES, by_group, group_tables, require_enough, scale, summary
+from components.calibration.calibrate import by_group, group_tables, map_quantiles, require_enough, scale, summary
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
@@ -82,8 +82,9 @@ def _scored(fold: Fold, number: int, data: Path) -> tuple[pd.DataFrame, np.ndarr
 
     table = rows(fold.split, "calibrate", "normal")
     paths = [data / name for name in table["image_id"]]
-    scored = list(score_files(load_model(fold.model), paths, rules=read_decoding(fold.split)))
-    maps = np.concatenate([np.quantile(m.reshape(len(m), -1), MAP_QUANTILES, axis=1).T for _, m in scored])
+    rules = read_decoding(fold.split)
+    scored = list(score_files(load_model(fold.model), paths, rules=rules))
+    maps = np.concatenate([map_quantiles(m, rules.roi) for _, m in scored])
     scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
     return table.assign(score=scores, fold=number)[["image_id", "group", "score", "fold"]], maps
 

@@ -78,6 +78,9 @@ def fit(
     good: Goods = None,
     defect: Defects = None,
     groups: Groups = None,
+    roi: Annotated[
+        Path | None, typer.Option(help="A mask image or JSON polygons; nothing outside is learned, scored or alarmed.")
+    ] = None,
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
@@ -90,6 +93,8 @@ def fit(
             overrides[key] = value
     if names := declared(good, defect, groups):
         sections["data"] = {**sections.get("data", {}), **names}
+    if roi:
+        sections["data"] = {**sections.get("data", {}), "roi": str(roi)}
     chosen = tuple(group) if group else None
     request = FitRequest(
         detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from components.datasets.loading import DECODING, LISTING
 from components.datasets.rows import Row
 from components.datasets.settings import DataSettings
 from components.pictures.decoding import Decoding, Picture, full_scale, largest
+from components.pictures.framing import OTHER_SHAPE, ShapeError
 from components.pictures.kept import picture
 from components.pictures.masks import AS_IS, Reading, Region, mask_paths, read_as, sizes
 from components.pictures.measuring import grey, statistics
+from components.pictures.roi import pinned, region_text
 
 log = logging.getLogger("loupe")
 
@@ -32,7 +34,7 @@ def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
     """Write out/manifest.parquet (records.MANIFEST_COLUMNS), decoding.json, by which its pictures are read, and
     listing.json, which says what was found in the folder.
 
-    Raises DataError when the folder is not the adapter's.
+    Raises DataError when the folder is not the adapter's, or the region of interest does not fit its pictures.
     """
     if not data.is_dir():
         raise DataError(f"{data}: is not a folder; bring the data in with `loupe data add`")
@@ -41,10 +43,11 @@ def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
     found = listed(settings.adapter, data, settings.naming)
     rows, regions = found.rows, list[Region]()
     with recorded(out, "manifest", settings, {}) as scratch:
-        rules = Decoding(settings.white or _white(data, rows, settings), settings.max_pixels)
-        write_json(scratch / DECODING, rules)
+        rules = _rules(data, rows, settings)
+        write_json(scratch / DECODING, rules.kept)
         counted = progress(rows, f"{settings.name}: reading images")
         table = read_rows(data, counted, settings, rules, regions)
+        _require_one_shape(data, table)
         table.to_parquet(scratch / "manifest.parquet", index=False)
         write_json(scratch / LISTING, {**found.notes, "regions": sizes(regions)})
     return out
@@ -56,6 +59,35 @@ def read_rows(
     """The table of *rows* (records.MANIFEST_COLUMNS); what their masks mark is added to *regions*."""
     records = [_record(data, row, settings, rules, regions) for row in rows]
     return pd.DataFrame(records, columns=list(MANIFEST_COLUMNS))
+
+
+def _rules(data: Path, rows: Sequence[Row], settings: DataSettings) -> Decoding:
+    roi = region_text(settings.roi) if settings.roi else None
+    rules = Decoding(settings.white or _white(data, rows, settings), settings.max_pixels, roi)
+    return rules if roi is None else replace(rules, roi=pinned(roi, _first_size(data, rows, rules.whole)))
+
+
+def _first_size(data: Path, rows: Sequence[Row], rules: Decoding) -> tuple[int, int]:
+    """Width and height of the first picture that can be read."""
+    for row in rows:
+        try:
+            height, width = picture(data / row.image_id, row.image_id, rules).pixels.shape[:2]
+            return width, height
+        except DataError:
+            continue  # reading it again tells why
+    raise DataError(
+        f"{data}: none of its pictures can be read, and the region of interest fits none; export them again"
+    )
+
+
+def _require_one_shape(data: Path, table: pd.DataFrame) -> None:
+    """One picture of another shape may be anything; the region was drawn for one of them."""
+    others = [str(said) for said in table["problem"].dropna() if OTHER_SHAPE in str(said)]
+    if others:
+        raise DataError(
+            f"{data}: {len(others)} of {len(table)} pictures do not fit the region of interest: {others[0]}, take the "
+            "others out, or draw the region on one of these"
+        )
 
 
 def _white(data: Path, rows: Sequence[Row], settings: DataSettings) -> float | None:
@@ -92,12 +124,14 @@ def _record(data: Path, row: Row, settings: DataSettings, rules: Decoding, regio
         return {**record, "problem": "the file is listed but missing"}
     try:
         record["sha256"] = file_hash(path)
-        found = picture(path, row.image_id, rules)
+        found = picture(path, row.image_id, rules.whole)  # copies are told by the whole of a picture
         reading = _reading(data, row, settings, rules, found)
         regions += reading.regions
-        return {**record, "mask_rule": reading.rule, "mode": found.mode, **measure(found.pixels)}
+        return {**record, "mask_rule": reading.rule, "mode": found.mode, **measure(found.pixels, rules.roi)}
     except DataError as error:
         return {**record, "problem": str(error)}
+    except ShapeError as error:
+        return {**record, "problem": f"{row.image_id}: {error}"}
     except Exception as error:
         return {**record, "problem": f"{row.image_id}: cannot be used ({type(error).__name__}: {error}); copy it again"}
 
@@ -121,10 +155,13 @@ def _reading(data: Path, row: Row, settings: DataSettings, rules: Decoding, foun
     return read_as(paths, (width, height), found.turn, settings.masks, settings.mask_turn, rules)
 
 
-def measure(pixels: np.ndarray) -> dict[str, Any]:
-    """Size in pixels; grey mean and standard deviation in [0, 1]; variance of the Laplacian; 64-bit DCT hash in hex."""
+def measure(pixels: np.ndarray, roi: str | None = None) -> dict[str, Any]:
+    """Size in pixels; grey mean and standard deviation in [0, 1]; variance of the Laplacian; 64-bit DCT hash in hex.
+
+    *pixels* are the whole picture, as the hash is of; the other measures are of the region of interest alone.
+    """
     shade = grey(pixels)
-    return {**statistics(shade), "phash": perceptual_hash(shade)}
+    return {**statistics(shade, roi), "phash": perceptual_hash(shade)}
 
 
 def perceptual_hash(shade: np.ndarray) -> str:

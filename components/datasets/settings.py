@@ -14,7 +14,8 @@ class DataSettings:
 
     *white* is the value of files with more than 8 bits that is shown as white; None: what the files themselves show.
     *good* and *defect* declare names of folders, *groups* makes the first folder below them a group. *masks* says what
-    the masks mark, *mask_turn* whether they are turned as pictures are stored or as they are shown.
+    the masks mark, *mask_turn* whether they are turned as pictures are stored or as they are shown. *roi* is a file
+    that draws the region of interest (docs/region.md), or what decoding.json holds of one.
     """
 
     adapter: str
@@ -26,6 +27,7 @@ class DataSettings:
     groups: Literal["none", "folder"] = "none"
     masks: Masks = "auto"
     mask_turn: MaskTurn = "auto"
+    roi: str | None = None
 
     @property
     def naming(self) -> Naming:

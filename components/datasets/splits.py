@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -29,11 +30,12 @@ def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Pa
     table = _chosen(pd.read_parquet(validated / "clean.parquet"), settings, validated)
     with recorded(out, "split", settings, {"validated": validated / "clean.parquet"}) as scratch:
         hand_on(validated, scratch)
-        copies = find_copies(_pictures(table, data, read_decoding(validated)), settings.likeness)
+        rules = read_decoding(validated)
+        copies = find_copies(_pictures(table, data, rules.whole), settings.likeness)
         table["split"] = [_side(row, settings) for row in table.itertuples()]
         table["note"] = None
         leave_out(table, copies)
-        _move_labelled(table, data, settings.labelled, copied(copies))
+        _move_labelled(table, data, settings.labelled, copied(copies), rules)
         table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
         shifted, found = shifts(table), told(table, copies)
         write_json(scratch / "split.json", {**_summary(table), "copies": found, "shifted": shifted})
@@ -62,7 +64,7 @@ def join(members: Mapping[str, tuple[Path, Path]], out: Path, name: str) -> Path
         _require_apart(table, out)
         table.reindex(columns=list(SPLIT_COLUMNS)).to_parquet(scratch / "split.parquet", index=False)
         write_json(scratch / "split.json", _summary(table))
-        write_json(scratch / DECODING, rules)
+        write_json(scratch / DECODING, rules.kept)
     log.info("%s: %s of %d views", out, dict(Counter(table["split"])), len(members))
     return out
 
@@ -73,7 +75,11 @@ def _joined_rules(rules: Mapping[str, Decoding], out: Path) -> Decoding:
     if len(whites) > 1:
         said = ", ".join(f"{view} {white:g}" for white, view in whites.items())
         raise DataError(f"{out}: the views differ in the white of their deep files ({said}); set the same data.white")
-    return Decoding(next(iter(whites), None), max(known.max_pixels for known in rules.values()))
+    regions = {known.roi for known in rules.values()}
+    if len(regions) > 1:
+        said = ", ".join(f"{view} {'has one' if known.roi else 'none'}" for view, known in rules.items())
+        raise DataError(f"{out}: the views differ in their region of interest ({said}); give all the same data.roi")
+    return Decoding(next(iter(whites), None), max(known.max_pixels for known in rules.values()), regions.pop())
 
 
 def _member(table: pd.DataFrame, folder: Path, view: str) -> pd.DataFrame:
@@ -125,7 +131,7 @@ def _pictures(table: pd.DataFrame, data: Path, rules: Decoding) -> Pictures:
     return Pictures([data / name for name in table["image_id"]], sizes, list(table["phash"]), rules)
 
 
-def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int]) -> None:
+def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int], rules: Decoding) -> None:
     """Move *count* anomalous images from test to fit: defect types in turn, within a type by the hash of the file name.
 
     One that has a near-duplicate stays, whichever side the other is on: no picture of it may be left in the test.
@@ -141,7 +147,8 @@ def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int]
         place[row] = (turns[defect], defect)
         turns[defect] += 1
     in_turn = sorted(ranked, key=place.__getitem__)
-    marked = (row for row in in_turn if load(data, table.at[row, "mask"], table.at[row, "mask_rule"], 256) is not None)
+    marks = partial(load, data, size=256, rules=rules)  # none where the defect lies outside the region of interest
+    marked = (row for row in in_turn if marks(table.at[row, "mask"], table.at[row, "mask_rule"]) is not None)
     chosen = list(islice(marked, count))
     if len(chosen) < count:
         raise DataError(f"{data}: {len(chosen)} anomalous test images have a mask and no copy; lower split.labelled")

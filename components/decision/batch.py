@@ -184,7 +184,7 @@ def _said(
         "decision": decided.decision,
         "threshold": decided.threshold,
         "embedding": [float(value) for value in embedding],
-        **statistics(grey(pixels)),
+        **statistics(grey(pixels), bundle.decoding.roi),
     }
 
 

@@ -16,6 +16,7 @@ from components.decision.calibration import Calibration
 from components.decision.cascade import Exits, early, edge_decision, full_decision
 from components.decision.conformal import Decided, decide_one
 from components.pictures.decoding import Decoding
+from components.pictures.framing import quiet
 
 OUTPUTS = ["score", "map", "embedding"]
 
@@ -119,10 +120,13 @@ class Bundle:
                 raise BundleError(f"{what}; export the bundle again")
 
     def score(self, images: np.ndarray, narrow: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16)."""
+        """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16).
+
+        Outside the region of interest a map holds the lowest value that it has inside.
+        """
         run = (self.narrow if narrow else self.session).run
         scores, maps, embeddings = run(OUTPUTS, {"image": images})
-        return scores, maps, embeddings
+        return scores, quiet(maps, self.decoding.roi), embeddings
 
     def answer(self, image: np.ndarray, group: str | None = None, cascade: bool = False) -> Answer:
         """One image (1, 3, H, W): by the full graph, or with *cascade* by the edge graph where that is certain."""
@@ -133,6 +137,7 @@ class Bundle:
             left = exits.exit_of(group)
             if decision := early(left, float(score[0])):
                 decided = edge_decision(left, float(score[0]), decision)
+                heat = quiet(heat, self.decoding.roi)
                 return Answer("edge", float(score[0]), heat[0, 0], embedding[0], decided)
         score, heat, embedding = self.score(image)
         table, value = self.calibration.table_of(group), float(score[0])

@@ -13,6 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from components.core.artefacts import read_json
 from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.framing import scaled
 from components.pictures.kept import decode
 
 mpl.use("Agg")
@@ -91,7 +92,8 @@ def gallery(
     rules: Decoding = DEFAULT,
     split: str = "test",
 ) -> None:
-    """gallery.png and index.html: four rows of images, each with its heat map below."""
+    """gallery.png and index.html: four rows of images, each with its heat map below; without heat outside the region
+    of interest, which a white line surrounds."""
     out.mkdir()
     chosen = _chosen(result, count)
     cells = [(title, i) for title in ROWS for i in chosen[title]]
@@ -107,8 +109,8 @@ def gallery(
     drawn = None
     for title, i in cells:
         row, column = 2 * filled.index(title), chosen[title].index(i)
-        image = decode(data / str(table.at[i, "image_id"]), rules=rules)
-        drawn = _cell(axes[row : row + 2, column], image, maps[i], masks.get(i), colours)
+        image = decode(data / str(table.at[i, "image_id"]), rules=rules.whole)
+        drawn = _cell(axes[row : row + 2, column], image, maps[i], masks.get(i), colours, rules.roi)
         axes[row][column].set_title(f"{title}\np = {result.at[i, 'p_value']:.3f}", fontsize=8)
     if drawn is not None:
         figure.colorbar(drawn, ax=axes, shrink=0.4, label="raw anomaly map, on the scale of calibrate normals")
@@ -116,10 +118,17 @@ def gallery(
     _page(out, result, cells, split)
 
 
-def _cell(axes: Any, image: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, colours: dict[str, Any]) -> Any:
+def _cell(
+    axes: Any, image: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, colours: dict[str, Any], roi: str | None
+) -> Any:
     axes[0].imshow(image)
     frame = (0, image.shape[1], image.shape[0], 0)
     axes[1].imshow(image, extent=frame)
+    if roi is not None:
+        counts = scaled(roi, *heat.shape)
+        heat = np.ma.masked_where(~counts, heat)
+        lined = (0, frame[1], frame[2], 0)
+        axes[1].contour(counts[::-1], levels=[0.5], colors="white", linewidths=0.6, extent=lined)
     drawn = axes[1].imshow(heat, alpha=0.6, extent=frame, **colours)
     if mask is not None and mask.any():
         axes[0].contour(mask[::-1], levels=[0.5], colors="cyan", linewidths=0.8, extent=(0, frame[1], frame[2], 0))

@@ -23,6 +23,7 @@ from components.evaluation.metrics import (
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.truths import read_truths
 from components.pictures.decoding import Decoding
+from components.pictures.framing import scaled
 
 log = logging.getLogger("loupe")
 SPLIT = "test"
@@ -58,21 +59,24 @@ def evaluate_rows(
         result = _score_table(table, scores, known, model)
         result.to_parquet(scratch / "scores.parquet", index=False)
         truths = read_truths(table, data, settings.map_size, rules)
-        metrics = measure(result, truths.masks, maps, known.alpha, settings, seed, said["split"])
+        counts = scaled(rules.roi, settings.map_size, settings.map_size) if rules.roi else None
+        counted = result.drop(index=truths.outside)
+        metrics = measure(counted, truths.masks, maps, known.alpha, settings, seed, said["split"], counts)
         curve = metrics["overall"]["pixel"].pop("curve", None)
         more = {
             "masks": truths.said,
             "defects": truths.defects(_seen(model, settings)),
             **_without_labels(model, known),
+            **_outside(table.loc[truths.outside, "image_id"], result.loc[truths.outside, "decision"]),
         }
         about = {**metrics, **said, **more, "split_hash": tree_hash(split / "split.parquet")}
         write_json(scratch / "metrics.json", about)
-        drawing.curves(scratch, result, curve, model / "history.json", known.threshold)
+        drawing.curves(scratch, counted, curve, model / "history.json", known.threshold)
         drawing.gallery(
             scratch / "gallery",
             data,
             table,
-            result,
+            counted,
             maps,
             truths.masks,
             known.scale,
@@ -82,6 +86,14 @@ def evaluate_rows(
         )
     log.info("%s: image AUROC %s", out, metrics["overall"]["image"].get("auroc", "not available"))
     return out
+
+
+def _outside(names: pd.Series, decisions: pd.Series) -> dict[str, Any]:
+    """Pictures that show defects outside the region of interest alone: neither good nor to be found."""
+    if names.empty:
+        return {}
+    said = {"n": len(names), "anomalous": int((decisions == "anomalous").sum()), "images": list(map(str, names))}
+    return {"outside_region": said}
 
 
 def _without_labels(model: Path, known: Calibration) -> dict[str, Any]:
@@ -140,11 +152,15 @@ def measure(
     settings: EvaluationSettings,
     seed: int,
     split: str = SPLIT,
+    counts: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """All figures, overall and per group; uncertain images stand apart and enter no headline figure."""
+    """All figures, overall and per group; uncertain images stand apart and enter no headline figure.
+
+    *counts*, bool (H, W) as the maps, says which pixels are in those of pixels.
+    """
     headline = result[result["label"] != "uncertain"]
     groups = {str(g): part for g, part in headline.groupby("group")}
-    overall = _figures(headline, masks, maps, settings, seed, split)
+    overall = _figures(headline, masks, maps, settings, seed, split, counts)
     return {
         "metric_version": METRIC_VERSION,
         "split": split,
@@ -152,7 +168,7 @@ def measure(
         "alpha": alpha,
         "overall": overall,
         "groups": {
-            g: overall if len(part) == len(headline) else _figures(part, masks, maps, settings, seed, split)
+            g: overall if len(part) == len(headline) else _figures(part, masks, maps, settings, seed, split, counts)
             for g, part in groups.items()
         },
         "uncertain": _uncertain(result[result["label"] == "uncertain"]),
@@ -166,6 +182,7 @@ def _figures(
     settings: EvaluationSettings,
     seed: int,
     split: str,
+    counts: np.ndarray | None,
 ) -> dict[str, Any]:
     labels, scores = (part["label"] == "anomalous").to_numpy(), part["score"].to_numpy()
     lacking = [name for name, there in (("normal", (~labels).any()), ("anomalous", labels.any())) if not there]
@@ -175,7 +192,7 @@ def _figures(
     return {
         "n": {"normal": int((~labels).sum()), "anomalous": int(labels.sum())},
         "image": image,
-        "pixel": _pixel(part, masks, maps, settings, split),
+        "pixel": _pixel(part, masks, maps, settings, split, counts),
         **_rates(part, labels),
     }
 
@@ -191,14 +208,24 @@ def _rates(part: pd.DataFrame, labels: np.ndarray) -> dict[str, Any]:
 
 
 def _pixel(
-    part: pd.DataFrame, masks: dict[int, np.ndarray], maps: np.ndarray, settings: EvaluationSettings, split: str
+    part: pd.DataFrame,
+    masks: dict[int, np.ndarray],
+    maps: np.ndarray,
+    settings: EvaluationSettings,
+    split: str,
+    counts: np.ndarray | None,
 ) -> dict[str, Any]:
     chosen = [i for i in part.index if i in masks]
     stack = np.stack([masks[i] for i in chosen]) if chosen else np.zeros((0, 1, 1), bool)
     if not stack.any():
         return {"not_available": f"the {split} split has no masks of anomalies"}
-    figures = pixel_metrics(stack, maps[chosen], settings.aupro_limit)
-    return {**figures, "f1_fixed": fixed_f1(stack, maps[chosen]), "images": len(chosen), "size": settings.map_size}
+    figures = pixel_metrics(stack, maps[chosen], settings.aupro_limit, counts)
+    return {
+        **figures,
+        "f1_fixed": fixed_f1(stack, maps[chosen], counts),
+        "images": len(chosen),
+        "size": settings.map_size,
+    }
 
 
 def _uncertain(part: pd.DataFrame) -> dict[str, Any]:

@@ -55,14 +55,17 @@ def share_interval(hits: int, n: int) -> list[float]:
     return [float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n))]
 
 
-def pixel_metrics(masks: np.ndarray, maps: np.ndarray, limit: float = 0.3) -> dict[str, Any]:
-    """Pixel AUROC, AP, F1-max and AUPRO of (N, H, W) bool masks and float32 maps, exact.
+def pixel_metrics(
+    masks: np.ndarray, maps: np.ndarray, limit: float = 0.3, counts: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Pixel AUROC, AP, F1-max and AUPRO of (N, H, W) bool masks and float32 maps, exact; of the normal pixels those
+    that *counts*, bool (H, W), says, if it is given.
 
     Normal pixels are sorted by value alone; only at values of anomalous ones, which are few, does a curve turn.
     """
     values, weights = maps[masks], _weights(masks)
     order = np.argsort(values)[::-1]
-    values, normal = values[order], np.sort(maps[~masks])
+    values, normal = values[order], np.sort(maps[~masks if counts is None else ~masks & counts])
     ends = np.flatnonzero(np.r_[values[1:] != values[:-1], True])  # ties share one threshold
     tp, overlap = (ends + 1).astype(np.float64), np.cumsum(weights[order])[ends]
     above, fp = (len(normal) - np.searchsorted(normal, values[ends], side) for side in ("right", "left"))
@@ -91,13 +94,13 @@ def binarised(image: np.ndarray, deviations: float = 2.75, window: int = 7) -> n
     return np.asarray(smooth > smooth.mean() + deviations * smooth.std())
 
 
-def fixed_f1(masks: np.ndarray, maps: np.ndarray) -> float:
+def fixed_f1(masks: np.ndarray, maps: np.ndarray, counts: np.ndarray | None = None) -> float:
     """F1 over the pixels of the anomalous images, maps binarised by the fixed rule. It knows no absolute level and
-    marks something in most normal images, which are left out for that reason."""
+    marks something in most normal images, which are left out for that reason. *counts* as in ``pixel_metrics``."""
     found = hits = wanted = 0
     for mask, image in zip(masks, maps, strict=True):
         if mask.any():
-            marked = binarised(image)
+            marked = binarised(image) if counts is None else binarised(image) & (counts | mask)
             found, hits, wanted = found + marked.sum(), hits + (marked & mask).sum(), wanted + mask.sum()
     return float(2 * hits / (found + wanted))
 

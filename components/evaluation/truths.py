@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from components.pictures.decoding import Decoding
+from components.pictures.framing import region
 from components.pictures.masks import EMPTY, Region, at_size, mask_paths, reason, regions, sizes, tiny_defects, truth
 
 log = logging.getLogger("loupe")
@@ -22,6 +23,7 @@ class Truths:
     masks: dict[int, np.ndarray]
     said: dict[str, Any]
     regions: list[Region]
+    outside: list[int] = field(default_factory=list)  # rows whose defects all lie outside the region of interest
 
     def defects(self, size: int) -> dict[str, Any]:
         """How large the marked regions are at the working size; a warning where they are nearly nothing."""
@@ -37,13 +39,19 @@ class Truths:
 def read_truths(table: pd.DataFrame, data: Path, size: int, rules: Decoding) -> Truths:
     """The masks of *table* at *size*, with the number of those that tell nothing, by the reason, in the log."""
     masks: dict[int, np.ndarray] = {}
-    found, unknown, without = list[Region](), Counter[str](), 0
+    found, unknown, without, outside, cut = list[Region](), Counter[str](), 0, list[int](), 0
     for i, row in enumerate(table.to_dict("records")):
         if row["label"] == "normal":
             masks[i] = np.zeros((size, size), bool)
             continue
-        marked = truth(data, row["mask"], row.get("mask_rule"), rules)
-        if marked is not None and marked.any():
+        whole = truth(data, row["mask"], row.get("mask_rule"), rules.whole)
+        if whole is not None and whole.any():
+            counts = region(rules.roi, whole.shape)
+            marked = whole if counts is None else whole & counts
+            cut += bool((marked != whole).any())
+            if not marked.any():
+                outside.append(i)
+                continue
             masks[i] = at_size(marked, size)
             found += regions(marked)
         elif mask_paths(row["mask"]):
@@ -53,4 +61,9 @@ def read_truths(table: pd.DataFrame, data: Path, size: int, rules: Decoding) -> 
     for why, count in unknown.items():
         log.warning("of %d images the mask does not tell: %s; they are left out of pixel figures", count, why)
     used = sum(bool(mask.any()) for mask in masks.values())
-    return Truths(masks, {"used": used, "unknown": dict(unknown), "without": without}, found)
+    said: dict[str, Any] = {"used": used, "unknown": dict(unknown), "without": without}
+    if rules.roi:
+        said["region"] = {"cut": cut - len(outside), "outside": len(outside)}
+    if outside:
+        log.warning("the defects of %d images lie outside the region of interest: in no figure", len(outside))
+    return Truths(masks, said, found, outside)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from components.core.artefacts import file_hash, read_json, recorded, tree_hash, write_json
 from components.core.errors import BundleError, ParityError
-from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
 from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration
@@ -33,7 +32,12 @@ from components.training.model import inputs_of, load_model
 log = logging.getLogger("loupe")
 T = TypeVar("T")
 RUNNER = Path(__file__).with_name("runner.py")
-DECODER = Path(__file__).parents[1] / "pictures" / "decoding.py"
+PICTURES = Path(__file__).parents[1] / "pictures"
+ALONE = {  # what the decoder imports of Loupe, and what stands for it in a bundle
+    "from components.pictures.framing import": "from framing import",
+    "from components.core.errors import DataError\n": '\nclass DataError(Exception):\n    """The file cannot be used; '
+    'the message says why."""\n\n\n',
+}
 
 
 def export(
@@ -70,7 +74,7 @@ def export(
         write_reference(Bundle(scratch, manifest, None), data, normals, scratch / "reference.parquet")
         (scratch / "MODEL_CARD.md").write_text(model_card(detector, manifest, known, parity))
         files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
-        more = {"rule": known.rule, "decoding": plain(manifest.decoding), "files": files}
+        more = {"rule": known.rule, "decoding": manifest.decoding.kept, "files": files}
         described = {**_identity(manifest, known), **more}
         write_json(scratch / "manifest.json", described)
     log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
@@ -127,10 +131,12 @@ def from_files(
 def write_runner(out: Path) -> None:
     """runner.py, and the decoder of this very version beside it, which needs nothing of Loupe there."""
     shutil.copy2(RUNNER, out / "runner.py")
-    needed = "from components.core.errors import DataError\n"
-    alone = 'class DataError(Exception):\n    """The file cannot be used; the message says why."""\n'
-    head, tail = DECODER.read_text().split(needed)
-    (out / "decoding.py").write_text(f"{head}\n{alone}\n{tail}")
+    shutil.copy2(PICTURES / "framing.py", out / "framing.py")
+    text = (PICTURES / "decoding.py").read_text()
+    for needed, alone in ALONE.items():
+        head, tail = text.split(needed)
+        text = f"{head}{alone}{tail}"
+    (out / "decoding.py").write_text(text)
 
 
 def _manifest(model: Path, split: Path) -> Manifest:

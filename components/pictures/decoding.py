@@ -1,18 +1,18 @@
 """From file bytes to RGB pixels; needs only numpy and Pillow, so that scoring runs without torch.
 
-A bundle carries a copy of this file for its runner: nothing else of the project may be imported but ``DataError``.
+A bundle carries a copy of this file for its runner: nothing else of the project may be imported but ``DataError`` and
+``framing``, which the bundle carries too.
 """
 
 import io
 import itertools
 import math
 import stat
-import struct
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from components.core.errors import DataError
+from components.pictures.framing import EXIF, ORIENTATION, ShapeError, framed, stored_turn, upright
 
 MAX_PIXELS = 120_000_000  # a decoded image beyond this is refused before it is decompressed
 # Nothing that starts another program (EPS, PDF) and nothing that cameras do not write.
@@ -27,9 +28,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "AVIF
 Image.init()
 SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS)
 READERS = tuple(kind for kind in FORMATS if kind in Image.OPEN)  # MPO is opened by the reader of JPEG
-EXIF = b"Exif\0\0"
 WORD = 65535.0  # white of 16-bit files that say nothing else
-ORIENTATION, PAGE_KIND, OLD_PAGE_KIND, SUB_PICTURES, BITS, PHOTOMETRIC = 0x112, 254, 255, 330, 258, 262
+PAGE_KIND, OLD_PAGE_KIND, SUB_PICTURES, BITS, PHOTOMETRIC = 254, 255, 330, 258, 262
 LARGEST_VALUE = (341, 281)  # TIFF's SMaxSampleValue and MaxSampleValue
 # Broken EXIF is read as far as it can be, and sizes are judged here: Pillow's remarks on either are no news.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -40,11 +40,27 @@ class Decoding:
     """How the picture files of a data set become 8-bit RGB; carried from the manifest to the bundle and the service.
 
     *white* is the value of files with more than 8 bits that becomes 255, None where none has; larger pictures than
-    *max_pixels* are never decompressed.
+    *max_pixels* are never decompressed. *roi* is the region of interest as ``framing`` reads it, None: everything.
     """
 
     white: float | None = None
     max_pixels: int = MAX_PIXELS
+    roi: str | None = None
+
+    @property
+    def identity(self) -> list[Any]:
+        """What of the rules determines pixels; without a region what it was before there were regions."""
+        return [self.white] if self.roi is None else [self.white, self.roi]
+
+    @property
+    def whole(self) -> "Decoding":
+        """The same rules without a region."""
+        return replace(self, roi=None)
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What files hold of the rules; older versions read those without a region."""
+        return {"white": self.white, "max_pixels": self.max_pixels, **({"roi": self.roi} if self.roi else {})}
 
 
 DEFAULT = Decoding()
@@ -60,7 +76,8 @@ class Picture(NamedTuple):
 
 
 def decode(source: Path | bytes, name: str | None = None, rules: Decoding = DEFAULT, limit: str = LIMIT) -> np.ndarray:
-    """Decode an image file to RGB: uint8, (H, W, 3), EXIF rotation applied, alpha dropped, more bits scaled to 8.
+    """Decode an image file to RGB: uint8, (H, W, 3), EXIF rotation applied, alpha dropped, more bits scaled to 8, what
+    lies outside the region of interest replaced by one grey.
 
     *name* is used in messages, *limit* is the setting they name that bounds the size. Raises DataError, and nothing
     else, when the file cannot be read, is no complete image, holds several pictures or is too large.
@@ -74,7 +91,7 @@ def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEF
         depth, turn = _depth(image), _loaded(image)
         mode = "I;16" if image.mode.startswith("I;16") else image.mode  # whatever the order of its bytes
         pixels = _levels(image, stream, depth, rules) if depth else np.array(image.convert("RGB"))
-        return Picture(upright(pixels, turn), mode, turn)
+        return Picture(framed(upright(pixels, turn), rules.roi), mode, turn)
 
 
 def largest(source: Path, rules: Decoding = DEFAULT) -> float | None:
@@ -114,6 +131,8 @@ def _opened(
                 yield image, stream
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
+    except ShapeError as error:
+        raise DataError(f"{name}: {error}") from None
     except UnidentifiedImageError:
         raise DataError(f"{name}: is not an image Pillow can read; remove it or export it again") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # met when the header is read
@@ -242,35 +261,11 @@ def _loaded(image: ImageFile.ImageFile) -> int:
 def _turn(image: ImageFile.ImageFile) -> int:
     """The EXIF orientation, 1 where there is none or it cannot be read; other tags are often broken and not asked."""
     try:
-        found = _stored_turn(image.info.get("exif") or b"") or image.getexif().get(ORIENTATION)
+        found = stored_turn(image.info.get("exif") or b"") or image.getexif().get(ORIENTATION)
     except Exception as error:
         del error  # whatever is wrong with it: the picture is taken as it is stored
         return 1
     return next((turn for turn in range(2, 9) if found == turn), 1)
-
-
-def _stored_turn(exif: bytes) -> int | None:
-    """The orientation where it stands as the standard says; Pillow reads in order and may fail before it."""
-    block = exif.removeprefix(EXIF).removeprefix(EXIF)
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None:
-        return None
-    (start,) = struct.unpack_from(f"{order}I", block, 4)
-    (count,) = struct.unpack_from(f"{order}H", block, start)
-    for place in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
-        tag, kind, length, value = struct.unpack_from(f"{order}HHIH", block, place)
-        if (tag, kind, length) == (ORIENTATION, 3, 1):
-            return int(value)
-    return None
-
-
-def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """*pixels* (H, W) or (H, W, 3) as an EXIF orientation shows them; 5 to 8 are stored with the axes exchanged."""
-    if turn == 1:
-        return pixels
-    shown = pixels.swapaxes(0, 1) if turn >= 5 else pixels
-    rows, columns = -1 if turn in (3, 4, 7, 8) else 1, -1 if turn in (2, 3, 6, 7) else 1
-    return np.ascontiguousarray(shown[::rows, ::columns])
 
 
 def _depth(image: ImageFile.ImageFile) -> Literal["", "grey", "colour"]:

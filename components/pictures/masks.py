@@ -15,7 +15,8 @@ from PIL import Image
 
 from components.core.artefacts import file_hash
 from components.core.errors import DataError
-from components.pictures.decoding import DEFAULT, Decoding, stored, upright
+from components.pictures.decoding import DEFAULT, Decoding, stored
+from components.pictures.framing import region, upright
 
 SEPARATOR, UNKNOWN, AS_IS = "|", "unknown: ", "as is"
 CLASSES = 16  # a mask with more levels than this that reaches white is a soft one, not one of classes
@@ -99,13 +100,23 @@ class Mask:
 
 
 def truth(data: Path, mask: Any, rule: Any = None, rules: Decoding = DEFAULT) -> np.ndarray | None:
-    """What a row marks, bool (H, W) at the masks' own size; None where it has no mask or its truth is unknown."""
+    """What a row marks inside the region of interest, bool (H, W) at the masks' own size.
+
+    None where it has no mask or its truth is unknown.
+    """
     if not is_known(mask, rule):
         return None
     words = rule.split() if isinstance(rule, str) else []
     turn = next((int(word.removeprefix("turn=")) for word in words if word.startswith("turn=")), 1)
     found = [_shown(*_read(data / path, rules), "inverted" in words) for path in mask_paths(mask)]
-    return upright(_united(found), turn)
+    marked = upright(_united(found), turn)
+    counts = region(rules.roi, marked.shape)
+    return marked if counts is None else marked & counts
+
+
+def marked(path: Path, rules: Decoding = DEFAULT) -> np.ndarray:
+    """What one mask file marks, bool (H, W), turned as it says itself. Raises DataError."""
+    return _shown(*_read(path, rules), False)
 
 
 def load(data: Path, mask: Any, rule: Any, size: int, rules: Decoding = DEFAULT) -> np.ndarray | None:

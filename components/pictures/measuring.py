@@ -3,6 +3,7 @@
 import numpy as np
 
 from components.core.records import Measured
+from components.pictures.framing import inside, shrunk
 
 WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)  # luma of ITU-R BT.601
 
@@ -12,14 +13,20 @@ def grey(pixels: np.ndarray) -> np.ndarray:
     return (pixels.astype(np.float32) @ WEIGHTS) / 255
 
 
-def statistics(shade: np.ndarray) -> Measured:
-    """Of a grey picture: mean and standard deviation in [0, 1], and the variance of its Laplacian."""
+def statistics(shade: np.ndarray, roi: str | None = None) -> Measured:
+    """Of a grey picture: mean and standard deviation in [0, 1], and the variance of its Laplacian, all of the region
+    of interest alone where there is one."""
+    seen, edges = shade, laplacian(shade)
+    if roi is not None:
+        counts = inside(roi, *shade.shape)
+        within = shrunk(counts)  # where no neighbour lies outside
+        seen, edges = shade[counts], edges[within if within.any() else counts]
     return {
         "width": shade.shape[1],
         "height": shade.shape[0],
-        "brightness": float(shade.mean()),
-        "contrast": float(shade.std()),
-        "sharpness": float(laplacian(shade).var()),
+        "brightness": float(seen.mean()),
+        "contrast": float(seen.std()),
+        "sharpness": float(edges.var()),
     }
 
 

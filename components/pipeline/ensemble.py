@@ -11,6 +11,7 @@ from typing import Any
 from components.core.artefacts import atomic_dir, file_hash, locked, read_json, reading, tree_hash, write_json
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
+from components.datasets.loading import read_decoding
 from components.detectors.catalogue import COMPOSED
 from components.pictures.kept import keeping
 from components.pipeline.fit import LOCK, FitRequest, begun, present, stages_of
@@ -77,6 +78,10 @@ def _records(runs: Sequence[Path]) -> list[dict[str, Any]]:
             raise DataError(
                 f"{run}: learned other pictures than {runs[0]} (another data set or split); fit both with the same "
                 "--data, --seed, --group and settings of data, validation and split"
+            )
+        if read_decoding(run).identity != read_decoding(runs[0]).identity:
+            raise DataError(
+                f"{run}: reads pictures otherwise than {runs[0]}; fit both with the same --roi and data.white"
             )
     records = [read_json(run / "run.json") for run in runs]
     for run, record in zip(runs, records, strict=True):

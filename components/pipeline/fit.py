@@ -22,6 +22,7 @@ from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.pictures.kept import keeping
 from components.pictures.masks import Masks, MaskTurn
+from components.pictures.roi import region_text
 from components.pipeline.finished import code_hash, finished, listing, remember
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
@@ -53,6 +54,7 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     """Validate, split, synthesise, train, calibrate and export; *out* then holds model, calibration.json, bundle."""
     if not request.data.is_dir():
         raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
+    request = drawn(request)
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
     stages = stages_of(request, out / "work")
@@ -62,6 +64,14 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     check_folder(out, request.data, begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
+
+
+def drawn(request: FitRequest) -> FitRequest:
+    """*request* with the region of interest itself for the file that draws it: a changed file is another request."""
+    data = request.sections.get("data", {})
+    if not isinstance(data.get("roi"), str):
+        return request
+    return replace(request, sections={**request.sections, "data": {**data, "roi": region_text(data["roi"])}})
 
 
 def begun(out: Path) -> bool:

@@ -53,10 +53,8 @@ async def score_uploads(
     service: Service, uploads: list[Upload], source: str, heatmap: str, group: str | None = None
 ) -> dict[str, Any]:
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
-    rules = service.rules
     try:
-        pictures = [await run_in_threadpool(decode, u.content, u.name, rules, LIMIT) for u in uploads]
-        scored = await asyncio.gather(*service.batcher.submit(pictures))
+        pictures, scored = await _scored(service, [(u.content, u.name) for u in uploads])
         records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
     except LoupeError as error:
         service.measures.refused(error)
@@ -68,6 +66,19 @@ async def score_uploads(
     service.measures.scored(records)
     served = service.champion.served
     return {"model": {"name": served.name, "version": served.version}, "results": results}
+
+
+async def _scored(service: Service, given: list[tuple[bytes, str]]) -> tuple[list[np.ndarray], list[Scored]]:
+    """Pictures decoded, and what the model says of each; again where a reload came between the two.
+
+    A model sees pictures by its own rules: its region of interest is not that of the one before.
+    """
+    while True:
+        rules = service.rules
+        pictures = [await run_in_threadpool(decode, content, name, rules, LIMIT) for content, name in given]
+        scored = await asyncio.gather(*service.batcher.submit(pictures))
+        if all(one.bundle.decoding.identity == rules.identity for one in scored):
+            return pictures, list(scored)
 
 
 def _record(
@@ -94,14 +105,14 @@ def _record(
             "image_uri": image_key(sha256),
         }
         records.append(record)
-        results.append({k: record[k] for k in documents.RESULT} | _heat(pixels, one, heatmap))
+        results.append({k: record[k] for k in documents.RESULT} | _heat(upload, pixels, one, heatmap))
     service.recorder.append(records)
     return records, results
 
 
-def _heat(pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
+def _heat(upload: Upload, pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
     if heatmap == "overlay":
-        return {"overlay_png": base64.b64encode(overlay(pixels, one.heat, one.bundle.calibration.scale)).decode()}
+        return {"overlay_png": base64.b64encode(_overlay(upload.content, pixels, one)).decode()}
     if heatmap == "map":
         stream = io.BytesIO()
         np.save(stream, one.heat.astype(np.float32))
@@ -109,12 +120,19 @@ def _heat(pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
     return {}
 
 
+def _overlay(content: bytes, pixels: np.ndarray, one: Scored) -> bytes:
+    """The heat of *one* over the whole picture, of which *pixels* shows the region of interest."""
+    rules = one.bundle.decoding
+    # It was decoded a moment ago, within the service's limit.
+    whole = pixels if rules.roi is None else decode(content, rules=replace(rules.whole, max_pixels=pixels.size))
+    return overlay(whole, one.heat, one.bundle.calibration.scale, rules.roi)
+
+
 async def overlay_of(service: Service, record_id: str) -> bytes:
     """The heat map of a recent image under the present model, drawn over it; nothing is recorded."""
     content = await run_in_threadpool(service.recorder.image, record_id)
-    pixels = await run_in_threadpool(decode, content, record_id, service.rules, LIMIT)
-    (one,) = await asyncio.gather(*service.batcher.submit([pixels]))
-    return await run_in_threadpool(overlay, pixels, one.heat, one.bundle.calibration.scale)
+    (pixels,), (one,) = await _scored(service, [(content, record_id)])
+    return await run_in_threadpool(_overlay, content, pixels, one)
 
 
 def unexpected(error: Exception) -> RequestError:

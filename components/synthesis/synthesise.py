@@ -20,6 +20,7 @@ from components.core.errors import DataError, SettingsError
 from components.core.progress import progress
 from components.core.records import SYNTHETIC_COLUMNS
 from components.datasets.loading import read_decoding, rows
+from components.pictures.framing import region
 from components.pictures.kept import decode
 from components.synthesis.blending import Synthetic
 from components.synthesis.colour import colour_of, colourfulness, within_colour
@@ -81,7 +82,8 @@ def synthesise(
             picture = decode(data / image_id, rules=rules)
             for k in range(settings.per_image):
                 strategy = settings.strategies[(number + k) % len(settings.strategies)]
-                made = on_whole(strategy, picture, generator(seed, image_id, strategy, k), of[strategy])
+                rng = generator(seed, image_id, strategy, k)
+                made = on_whole(strategy, picture, rng, of[strategy], region(rules.roi, picture.shape))
                 records.append(_write(scratch, made, image_id, strategy, k, seed))
                 grid.add(strategy, picture, made)
         pd.DataFrame(records, columns=list(SYNTHETIC_COLUMNS)).to_parquet(scratch / "synthetic.parquet", index=False)
@@ -90,10 +92,19 @@ def synthesise(
     return out
 
 
-def on_whole(name: str, picture: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
-    """One anomaly on a whole picture, uint8 (H, W, 3); what is drawn in a small place is drawn at full resolution."""
+def on_whole(
+    name: str,
+    picture: np.ndarray,
+    rng: np.random.Generator,
+    settings: SynthesisSettings,
+    counts: np.ndarray | None = None,
+) -> Synthetic:
+    """One anomaly on a whole picture, uint8 (H, W, 3); what is drawn in a small place is drawn at full resolution.
+
+    Where *counts*, bool (H, W), says what is looked at, the anomaly lies there alone. Raises DataError.
+    """
     most = max(picture.shape) if name in LOCAL else settings.size
-    return on_picture(picture, lambda square: make(name, square, rng, settings), most, rng)
+    return on_picture(picture, lambda square: make(name, square, rng, settings), most, rng, counts)
 
 
 def spread(settings: SynthesisSettings, strength: float) -> SynthesisSettings:

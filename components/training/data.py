@@ -18,10 +18,12 @@ from components.core.errors import SettingsError
 from components.core.progress import progress
 from components.detectors.contract import Labelled, Repeated
 from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.framing import scaled
 from components.pictures.imaging import load, resize, to_tensor
 from components.pictures.masks import Mask
 from components.synthesis.blending import Synthetic
 from components.synthesis.extended import extended
+from components.synthesis.placing import cut, on_picture
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.sources import texture
 from components.synthesis.strategies import require_learnable
@@ -30,7 +32,8 @@ from components.synthesis.synthesise import identity, make
 
 @dataclass(frozen=True)
 class FileImages:
-    """Image files in a fixed order; *hashes* are those of their bytes and make, with white, the content's identity."""
+    """Image files in a fixed order; *hashes* are those of their bytes and make, with the rules, the content's
+    identity."""
 
     paths: tuple[Path, ...]
     hashes: tuple[str, ...]
@@ -38,8 +41,9 @@ class FileImages:
 
     @property
     def key(self) -> str:
-        # Without a white the key is as it always was: features in the store and golden numbers stay.
-        return values_hash(self.hashes if self.rules.white is None else [self.hashes, self.rules.white])
+        # Without a white and a region the key is as it always was: features in the store and golden numbers stay.
+        known = self.rules.identity
+        return values_hash(self.hashes if known == [None] else [self.hashes, *known])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -101,28 +105,42 @@ def draw_anomalies(
     copies: int = 1,
     defects: Defects | None = None,
 ) -> MadeImages:
-    """*copies* synthetic anomalies on each of *images*, in memory: number i is a function of (seed, i)."""
+    """*copies* synthetic anomalies on each of *images*, in memory: number i is a function of (seed, i).
+
+    They lie inside the region of interest of *images*. Raises SettingsError, DataError.
+    """
     require_learnable(settings.strategies)
     key = values_hash([identity(), images.key, settings, seed, copies, *([defects.key] if defects else [])])
     shape = (copies * len(images), settings.size, settings.size)
     pixels, masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
+    roi = getattr(images, "rules", DEFAULT).roi
+    counts = scaled(roi, *shape[1:]) if roi else None
     for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
         normal = _bytes(images.pixels([i // copies], settings.size)[0])
-        made = _drawn(i, normal, _generator(seed, i), settings, defects)
+        made = _drawn(i, normal, _generator(seed, i), settings, defects, counts)
         pixels[i], masks[i] = made.image, made.mask
     return MadeImages(key, images, copies, pixels, masks)
 
 
 def _drawn(
-    number: int, normal: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings, defects: Defects | None
+    number: int,
+    normal: np.ndarray,
+    rng: np.random.Generator,
+    settings: SynthesisSettings,
+    defects: Defects | None,
+    counts: np.ndarray | None,
 ) -> Synthetic:
-    """The anomaly of a number: the strategies take turns."""
+    """The anomaly of a number, where *counts*, bool (H, W), says if it is given: the strategies take turns."""
     strategy = settings.strategies[number % len(settings.strategies)]
     if strategy != "extended":
-        return make(strategy, normal, rng, settings)
+        if counts is None:
+            return make(strategy, normal, rng, settings)
+        return on_picture(normal, lambda square: make(strategy, square, rng, settings), settings.size, rng, counts)
     if defects is None:
         raise SettingsError("strategy extended needs labelled anomalies; set split.labelled")
-    return defects.extended(normal, rng, settings)
+    if counts is None:
+        return defects.extended(normal, rng, settings)
+    return cut(normal, lambda: defects.extended(normal, rng, settings), counts)
 
 
 def _bytes(image: Tensor) -> np.ndarray:

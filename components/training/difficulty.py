@@ -21,6 +21,7 @@ from components.datasets.loading import read_decoding, rows
 from components.detectors.catalogue import create, settings_for
 from components.detectors.contract import Detector, OnePass
 from components.pictures.decoding import Decoding
+from components.pictures.framing import region
 from components.pictures.kept import decode
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
@@ -68,7 +69,7 @@ class Probe:
     def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:
         # The same places and shapes at every strength: only the strength is compared.
         picture, rng = decode(path, rules=self.rules), generator(seed, "probe", path.name, kind)
-        return on_whole(kind, picture, rng, settings).image
+        return on_whole(kind, picture, rng, settings, region(self.rules.roi, picture.shape)).image
 
 
 @dataclass(frozen=True)

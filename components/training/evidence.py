@@ -19,6 +19,7 @@ from components.core.progress import progress
 from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
 from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
+from components.pictures.framing import framed
 from components.pictures.kept import decode
 from components.synthesis.nuisance import NUISANCES
 from components.training.model import score_pictures
@@ -57,7 +58,10 @@ def nuisances(
 
 def _drawn(kind: str, path: Path, rules: Decoding, seed: int) -> np.ndarray:
     digest = hashlib.sha256(f"{seed}/{kind}/{path.name}".encode()).digest()
-    return NUISANCES[kind](decode(path, rules=rules), np.random.default_rng(int.from_bytes(digest[:8], "big")))
+    # The whole picture is moved or lit otherwise, and the region of interest stays where it is.
+    whole = decode(path, rules=rules.whole)
+    changed = NUISANCES[kind](whole, np.random.default_rng(int.from_bytes(digest[:8], "big")))
+    return framed(changed, rules.roi)
 
 
 def _batches(pictures: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:

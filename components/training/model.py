@@ -16,6 +16,7 @@ from components.core.settings import build
 from components.detectors.catalogue import create, detector_class
 from components.detectors.contract import Detector, scratch_keys
 from components.pictures.decoding import DEFAULT, Decoding
+from components.pictures.framing import quiet
 from components.pictures.imaging import at_sizes, load_batch, to_tensor
 
 
@@ -68,11 +69,12 @@ def score_files(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Score image files in order: per batch, image scores (B,) and maps (B, size, size), float32.
 
-    Each file is resized to every one of ``detector.sizes`` by the very operation inside the detector's graph.
+    Each file is resized to every one of ``detector.sizes`` by the very operation inside the detector's graph. Outside
+    the region of interest a map holds the lowest value that it has inside.
     """
     keep_freed_memory()
     starts = range(0, len(paths), batch_size)
     for start in progress(starts, f"{detector.name}: scoring {len(paths)} images"):
         inputs = inputs_of(detector, paths[start : start + batch_size], rules)
         scores = detector.score(inputs, (detector.size, detector.size))
-        yield scores.image.float().cpu().numpy(), scores.map[:, 0].float().cpu().numpy()
+        yield scores.image.float().cpu().numpy(), quiet(scores.map[:, 0].float().cpu().numpy(), rules.roi)

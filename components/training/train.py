@@ -53,7 +53,7 @@ def train(
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
     what = [name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
     what += [tree_hash(fold / "history.json") for fold in folds]
-    fingerprint = values_hash([*what, *([rules.white] if rules.white else [])])
+    fingerprint = values_hash([*what, *(rules.identity if rules.identity != [None] else [])])
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
     keep_freed_memory()
     torch.manual_seed(seed)
