@@ -75,9 +75,7 @@ def _first_size(data: Path, rows: Sequence[Row], rules: Decoding) -> tuple[int, 
             return width, height
         except DataError:
             continue  # reading it again tells why
-    raise DataError(
-        f"{data}: none of its pictures can be read, and the region of interest fits none; export them again"
-    )
+    raise DataError(f"{data}: no picture can be read, for which a region of interest is drawn; export them again")
 
 
 def _require_one_shape(data: Path, table: pd.DataFrame) -> None:

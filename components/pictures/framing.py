@@ -67,7 +67,7 @@ def region(roi: str | None, shape: tuple[int, ...]) -> np.ndarray | None:
 @lru_cache(4)
 def inside(roi: str, height: int, width: int) -> np.ndarray:
     """Bool (height, width), read-only: where the region lies in a picture of that size. Raises ShapeError."""
-    size, bits = drawn(roi)
+    size, _ = drawn(roi)
     if size and abs(width * size[1] / (height * size[0]) - 1) > SHAPES:
         raise ShapeError(f"{OTHER_SHAPE} ({width} x {height}, not like {size[0]} x {size[1]}); give one like those")
     return scaled(roi, height, width)

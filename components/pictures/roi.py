@@ -36,9 +36,7 @@ def region_text(given: str) -> str:
         mask = marked(path)
         size, mask = (mask.shape[1], mask.shape[0]), _reduced(mask)
     else:
-        raise DataError(
-            f"{path}: is no region of interest; give a mask image, or polygons in a file that ends in .json"
-        )
+        raise DataError(f"{path}: is no region of interest; give a mask image, or polygons in a .json file")
     if not mask.any() or mask.all():
         what = "nothing" if not mask.any() else "the whole picture"
         raise DataError(f"{path}: marks {what}; mark what is to be looked at, and leave something unmarked")

@@ -81,7 +81,7 @@ def _records(runs: Sequence[Path]) -> list[dict[str, Any]]:
             )
         if read_decoding(run).identity != read_decoding(runs[0]).identity:
             raise DataError(
-                f"{run}: reads pictures otherwise than {runs[0]}; fit both with the same --roi and data.white"
+                f"{run}: reads pictures otherwise than {runs[0]}; fit both with one --roi and one data.white"
             )
     records = [read_json(run / "run.json") for run in runs]
     for run, record in zip(runs, records, strict=True):

@@ -105,14 +105,14 @@ def _record(
             "image_uri": image_key(sha256),
         }
         records.append(record)
-        results.append({k: record[k] for k in documents.RESULT} | _heat(upload, pixels, one, heatmap))
+        results.append({k: record[k] for k in documents.RESULT} | _heat(service, upload, pixels, one, heatmap))
     service.recorder.append(records)
     return records, results
 
 
-def _heat(upload: Upload, pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
+def _heat(service: Service, upload: Upload, pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:
     if heatmap == "overlay":
-        return {"overlay_png": base64.b64encode(_overlay(upload.content, pixels, one)).decode()}
+        return {"overlay_png": base64.b64encode(_overlay(service, upload.content, pixels, one)).decode()}
     if heatmap == "map":
         stream = io.BytesIO()
         np.save(stream, one.heat.astype(np.float32))
@@ -120,11 +120,11 @@ def _heat(upload: Upload, pixels: np.ndarray, one: Scored, heatmap: str) -> dict
     return {}
 
 
-def _overlay(content: bytes, pixels: np.ndarray, one: Scored) -> bytes:
+def _overlay(service: Service, content: bytes, pixels: np.ndarray, one: Scored) -> bytes:
     """The heat of *one* over the whole picture, of which *pixels* shows the region of interest."""
     rules = one.bundle.decoding
-    # It was decoded a moment ago, within the service's limit.
-    whole = pixels if rules.roi is None else decode(content, rules=replace(rules.whole, max_pixels=pixels.size))
+    limit = service.settings.max_pixels
+    whole = pixels if rules.roi is None else decode(content, rules=replace(rules.whole, max_pixels=limit))
     return overlay(whole, one.heat, one.bundle.calibration.scale, rules.roi)
 
 
@@ -132,7 +132,7 @@ async def overlay_of(service: Service, record_id: str) -> bytes:
     """The heat map of a recent image under the present model, drawn over it; nothing is recorded."""
     content = await run_in_threadpool(service.recorder.image, record_id)
     (pixels,), (one,) = await _scored(service, [(content, record_id)])
-    return await run_in_threadpool(_overlay, content, pixels, one)
+    return await run_in_threadpool(_overlay, service, content, pixels, one)
 
 
 def unexpected(error: Exception) -> RequestError:

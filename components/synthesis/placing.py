@@ -43,8 +43,13 @@ def cut(picture: np.ndarray, draw: Callable[[], Synthetic], region: np.ndarray) 
     """What *draw* makes of *picture* (H, W, 3), inside *region*, bool (H, W), alone: the first of a few draws of which
     half lies there, else the one of which most does. Area and mask are those of what is left. Raises DataError."""
     found: Synthetic | None = None
-    for _ in range(PLACES):
-        drawn = draw()
+    for left in reversed(range(PLACES)):
+        try:
+            drawn = draw()
+        except DataError:  # nothing to draw on where little of the region lies
+            if not left and found is None:
+                raise
+            continue
         mask = drawn.mask & region
         if found is None or mask.sum() > found.mask.sum():
             image = np.where(mask[..., None], drawn.image, picture)
@@ -57,8 +62,8 @@ def cut(picture: np.ndarray, draw: Callable[[], Synthetic], region: np.ndarray) 
 
 
 def _box(region: np.ndarray) -> tuple[slice, slice]:
-    """The box around *region*, at least LEAST pixels a side where the picture has them: smaller ones take no drawing."""
-    return _reach(region.any(1)), _reach(region.any(0))
+    """The box around *region*, at least LEAST pixels a side where the picture has them, to draw in."""
+    return _reach(np.any(region, axis=1)), _reach(np.any(region, axis=0))
 
 
 def _reach(marked: np.ndarray) -> slice:
