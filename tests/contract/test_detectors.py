@@ -24,8 +24,9 @@ from components.export.embedding import Described, descriptor
 from components.export.embedding import _tensors as tensors
 from components.export.export import write_runner
 from components.export.graph import write_graph
-from components.pictures.decoding import decode
+from components.pictures.decoding import Decoding, decode
 from components.pictures.imaging import to_tensor
+from components.pictures.roi import written
 from components.synthesis.blending import unchanged
 from components.synthesis.placing import on_picture
 from components.synthesis.synthesise import write_png
@@ -155,6 +156,20 @@ def test_clean_copies_cannot_be_told_from_their_pictures(fitted, pairs, store):
     assert SyntheticAUROC(check)(fitted) == 0.5
     scores = [np.concatenate([s for s, _ in score_files(fitted, side)]) for side in pairs]
     assert roc_auc_score(check.anomalous, np.concatenate(scores)) == 0.5
+
+
+def test_what_lies_outside_the_region_changes_nothing(fitted, pairs, tmp_path):
+    """To the last bit: score and map of pictures that are alike in the region alone."""
+    region = np.zeros((300, 210), bool)
+    region[60:240, 40:200] = True
+    rules, others = Decoding(roi=written(region, (210, 300))), [tmp_path / f"{i}.png" for i in range(2)]
+    for i, path in enumerate(others):
+        Image.fromarray(np.where(region[..., None], decode(pairs[0][i]), 255 - tile(50 + i, 300)[:, :210])).save(path)
+    ours, theirs = (next(score_files(fitted, paths, rules=rules)) for paths in (pairs[0][:2], others))
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    whole = [next(score_files(fitted, paths))[1] for paths in (pairs[0][:2], others)]
+    assert (whole[0] != whole[1]).any()  # without a region the detector sees it
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from components.core.errors import DataError
+from components.core.settings import build
+from components.core.settings import plain as plain_rules
 from components.datasets.manifest import make_manifest, measure
 from components.datasets.settings import DataSettings
 from components.datasets.splits import _joined_rules
@@ -165,6 +167,9 @@ def test_keys_of_features_change_with_the_region_and_stay_without(tmp_path):
     assert plain.key == FileImages((tmp_path,), ("a",)).key
     assert "roi" not in plain.rules.kept
     assert Decoding(**framed.rules.kept) == framed.rules
+    # A retraining hands the champion's rules on as settings of its data set.
+    again = build(DataSettings, {"adapter": "collected", "name": "live", **plain_rules(framed.rules)}, "data")
+    assert region_text(again.roi) == framed.rules.roi
 
 
 def test_views_of_differing_regions_are_not_joined(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 
 from components.core.errors import StorageError
 from components.decision.bundle import Bundle
+from components.pictures.decoding import Decoding
+from components.pictures.roi import written
 from components.service import answers, recorder, routes
 from components.service.batcher import Batcher
 from components.service.champion import Champion
@@ -141,3 +144,29 @@ def test_a_label_is_taken_by_its_name_of_today_and_of_older_programs(client, nam
     assert (answer.status_code, answer.json()["label"]) == (200, "defect")
     (listed,) = client.get("/v1/records").json()["records"]
     assert (listed["label"], "verdict" in listed) == ("defect", False)
+
+
+def test_a_reload_between_decoding_and_scoring_decodes_again():
+    """The new model's region of interest is not that of the one before."""
+    region = np.zeros((96, 96), bool)
+    region[:, 48:] = True
+    rules, seen = [Decoding(), Decoding(roi=written(region, (96, 96)))], []
+
+    class Reloading:
+        """Serves the first rules until something is submitted; what is scored is scored by the last."""
+
+        rules = rules[0]
+
+        def submit(self, pictures):
+            self.rules = rules[1]
+            seen.extend(pictures)
+            future = asyncio.get_running_loop().create_future()
+            future.set_result(SimpleNamespace(bundle=SimpleNamespace(decoding=rules[1])))
+            return [future]
+
+    service = Reloading()
+    service.batcher = service
+    (picture,), _ = asyncio.run(answers._scored(service, [(png(), "x")]))
+    np.testing.assert_array_equal(seen[0], tile(1))
+    assert (picture[:, :48] == 128).all()
+    assert len(seen) == 2
