@@ -1,14 +1,19 @@
 """What tests of detectors learn from: tables that are their names, tables of pixels, and one plain training."""
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 
 from components.backbones import features
 from components.backbones.features import FeatureStore
 from components.decision.conformal import decide_one
+from components.pictures.decoding import Decoding, decode
+from components.pictures.roi import written
 from components.training.checkpoint import Checkpoint
 from components.training.loop import Loop
+from components.training.model import score_files
 
 
 def in_torch(backbone, _):
@@ -83,3 +88,18 @@ def learned(detector, data, folder):
     """*detector* trained on *data* by the one loop, without a choice of epochs, in eval mode."""
     Loop(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, 1e9, Fabric(accelerator="cpu", devices=1)).run(data)
     return detector.eval()
+
+
+def assert_blind_outside(detector, paths, folder):
+    """To the last bit: score and map of pictures (300, 210) that are alike in a region alone."""
+    region, others = np.zeros((300, 210), bool), [folder / path.name for path in paths]
+    region[60:240, 40:200] = True
+    rules = Decoding(roi=written(region, (210, 300)))
+    for path, other in zip(paths, others, strict=True):
+        pixels = decode(path)
+        Image.fromarray(np.where(region[..., None], pixels, 255 - pixels[::-1])).save(other)
+    ours, theirs = (next(score_files(detector, side, rules=rules)) for side in (paths, others))
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    whole = [next(score_files(detector, side))[1] for side in (paths, others)]
+    assert (whole[0] != whole[1]).any()  # without a region the detector sees it

@@ -11,7 +11,6 @@ from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
 from components.decision.conformal import beyond, needed, span, threshold
-from components.pictures.framing import values_inside
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 RESOLUTION = 1e-4  # of the span of scores; a tenth of what the parity gate lets pass, far above rounding
@@ -22,7 +21,7 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
     """Write calibration.json and scores.parquet. Raises CalibrationError when there are too few normals for alpha."""
 
     from components.datasets.loading import read_decoding, rows
-    from components.training.model import load_model, score_files
+    from components.training.model import load_model, map_values, score_files
 
     table = rows(split, "calibrate", "normal")
     require_enough(len(table), settings.alpha, split)
@@ -32,7 +31,7 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
         rules = read_decoding(split)
         scored = list(score_files(load_model(model), paths, rules=rules))
         scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
-        maps = np.concatenate([map_quantiles(m, rules.roi) for _, m in scored])
+        maps = np.concatenate([map_quantiles(map_values(m, rules)) for _, m in scored])
         result = {
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),
@@ -44,9 +43,9 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
     return out
 
 
-def map_quantiles(maps: np.ndarray, roi: str | None) -> np.ndarray:
-    """(N, MAP_QUANTILES) of heat maps (N, H, W), of what lies inside the region of interest."""
-    return np.asarray(np.quantile(values_inside(maps, roi), MAP_QUANTILES, axis=1).T)
+def map_quantiles(values: np.ndarray) -> np.ndarray:
+    """(N, MAP_QUANTILES) of the values (N, k) of heat maps."""
+    return np.asarray(np.quantile(values, MAP_QUANTILES, axis=1).T)
 
 
 def scale(maps: np.ndarray) -> dict[str, float]:

@@ -78,13 +78,13 @@ def calibrate_folds(model: Path, folds: Sequence[Fold], data: Path, out: Path, s
 
 def _scored(fold: Fold, number: int, data: Path) -> tuple[pd.DataFrame, np.ndarray]:
     from components.datasets.loading import read_decoding, rows
-    from components.training.model import load_model, score_files
+    from components.training.model import load_model, map_values, score_files
 
     table = rows(fold.split, "calibrate", "normal")
     paths = [data / name for name in table["image_id"]]
     rules = read_decoding(fold.split)
     scored = list(score_files(load_model(fold.model), paths, rules=rules))
-    maps = np.concatenate([map_quantiles(m, rules.roi) for _, m in scored])
+    maps = np.concatenate([map_quantiles(map_values(m, rules)) for _, m in scored])
     scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
     return table.assign(score=scores, fold=number)[["image_id", "group", "score", "fold"]], maps
 

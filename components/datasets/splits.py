@@ -19,7 +19,7 @@ from components.datasets.duplicates import Pictures, find_copies
 from components.datasets.loading import DECODING, hand_on, read_decoding, read_split
 from components.datasets.settings import SplitSettings
 from components.datasets.shift import shifts
-from components.pictures.decoding import Decoding
+from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.masks import SEPARATOR, is_known, load, mask_paths
 
 log = logging.getLogger("loupe")
@@ -131,7 +131,7 @@ def _pictures(table: pd.DataFrame, data: Path, rules: Decoding) -> Pictures:
     return Pictures([data / name for name in table["image_id"]], sizes, list(table["phash"]), rules)
 
 
-def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int], rules: Decoding) -> None:
+def _move_labelled(table: pd.DataFrame, data: Path, count: int, copied: set[int], rules: Decoding = DEFAULT) -> None:
     """Move *count* anomalous images from test to fit: defect types in turn, within a type by the hash of the file name.
 
     One that has a near-duplicate stays, whichever side the other is on: no picture of it may be left in the test.

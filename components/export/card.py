@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from components.core.errors import BundleError
 from components.decision.bundle import Manifest
 from components.decision.calibration import Calibration
+from components.pictures.framing import drawn
 
 if TYPE_CHECKING:  # who only moves the rows of an operating point does not wait for torch
     from components.detectors.contract import Detector
@@ -29,7 +30,7 @@ It does not name the kind of defect and knows nothing of products it has not see
 | ours where the paper is silent | {"; ".join(info.reconstructed) or "nothing"} |
 | model | `{manifest.model}` |
 | data (split table) | `{manifest.data}` |
-{point_rows(known)}
+{point_rows(known)}{_of_region(manifest)}
 | parity with torch, of the span | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e}, on \
 {" and ".join(f"{n} {side}" for side, n in parity["sides"].items())} images |{_of_edge(parity)}
 | backbone weights | {_weights(detector)} |
@@ -64,6 +65,15 @@ def moved_card(card: str, known: Calibration, parity: dict[str, Any]) -> str:
             next(i for i, line in enumerate(kept) if line.startswith("| parity")) + 1, _of_edge(parity).lstrip()
         )
     return "\n".join(kept)
+
+
+def _of_region(manifest: Manifest) -> str:
+    """A row that says where the model looks, where that is not everywhere."""
+    if manifest.decoding.roi is None:
+        return ""
+    size, bits = drawn(manifest.decoding.roi)
+    of = f" of pictures like {size[0]} x {size[1]}" if size else ""
+    return f"\n| region of interest | {bits.mean():.0%}{of}; nothing outside is scored |"
 
 
 def _weights(detector: Detector) -> str:

@@ -16,7 +16,7 @@ from components.core.settings import build
 from components.detectors.catalogue import create, detector_class
 from components.detectors.contract import Detector, scratch_keys
 from components.pictures.decoding import DEFAULT, Decoding
-from components.pictures.framing import quiet
+from components.pictures.framing import quiet, values_inside
 from components.pictures.imaging import at_sizes, load_batch, to_tensor
 
 
@@ -78,3 +78,8 @@ def score_files(
         inputs = inputs_of(detector, paths[start : start + batch_size], rules)
         scores = detector.score(inputs, (detector.size, detector.size))
         yield scores.image.float().cpu().numpy(), quiet(scores.map[:, 0].float().cpu().numpy(), rules.roi)
+
+
+def map_values(maps: np.ndarray, rules: Decoding) -> np.ndarray:
+    """(N, k): what heat maps (N, H, W) hold inside the region of interest."""
+    return values_inside(maps, rules.roi)

@@ -74,6 +74,7 @@ def test_rules_go_with_every_artefact_and_the_bundle(run, photos):
     for place in (run, *(run / "work" / p for p in ("photos/manifest", "photos/validation", "run/split"))):
         assert read_decoding(place).roi == roi
     assert Manifest.read(run / "bundle").decoding.roi == roi
+    assert "| region of interest | 5" in (run / "bundle/MODEL_CARD.md").read_text()
     assert {"framing.py", "decoding.py"} <= set(read_json(run / "bundle/manifest.json")["files"])
 
 

@@ -10,6 +10,8 @@ from components.datasets.manifest import make_manifest
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
 from components.datasets.splits import _move_labelled
 from components.datasets.validation.validate import validate
+from components.pictures.decoding import Decoding
+from components.pictures.roi import written
 from components.retraining.dataset import base_rows
 from tests.conftest import tile
 from tests.unit.pictures.test_masks import save
@@ -52,6 +54,10 @@ def test_only_a_mask_that_tells_moves_to_fit(part, tmp_path):
     assert list(moved[moved["note"].notna()]["image_id"]) == ["test/hole/right.png"]
     with pytest.raises(DataError, match="1 anomalous test images have a mask"):
         _move_labelled(table.copy(), part, 2, set())
+    elsewhere = np.zeros((64, 64), bool)
+    elsewhere[30:] = True
+    with pytest.raises(DataError, match="0 anomalous test images have a mask"):
+        _move_labelled(table.copy(), part, 1, set(), Decoding(roi=written(elsewhere, (64, 64))))
     old = table.drop(columns="mask_rule")  # as an older version validated it
     _move_labelled(old, part, SplitSettings().labelled, set())
 

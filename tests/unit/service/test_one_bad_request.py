@@ -150,18 +150,18 @@ def test_a_reload_between_decoding_and_scoring_decodes_again():
     """The new model's region of interest is not that of the one before."""
     region = np.zeros((96, 96), bool)
     region[:, 48:] = True
-    rules, seen = [Decoding(), Decoding(roi=written(region, (96, 96)))], []
+    before, after, seen = Decoding(), Decoding(roi=written(region, (96, 96))), []
 
     class Reloading:
         """Serves the first rules until something is submitted; what is scored is scored by the last."""
 
-        rules = rules[0]
+        rules = before
 
         def submit(self, pictures):
-            self.rules = rules[1]
+            self.rules = after
             seen.extend(pictures)
             future = asyncio.get_running_loop().create_future()
-            future.set_result(SimpleNamespace(bundle=SimpleNamespace(decoding=rules[1])))
+            future.set_result(SimpleNamespace(bundle=SimpleNamespace(decoding=after)))
             return [future]
 
     service = Reloading()
