@@ -108,7 +108,7 @@ def test_flow_ends_with_a_leaderboard_and_a_champion(project, flown):
     assert len(registry.versions("product")) == 3
     (decision,) = registry.decisions("product")
     assert registry.champion("product") == decision.version
-    assert any("synthetic anomalies" in reason for reason in decision.reasons)
+    assert any("graded anomalies" in reason for reason in decision.reasons)
     assert flown[LIMIT] == 1
     run = registry.client.get_run(registry.client.get_model_version("product", decision.version).run_id)
     assert run.data.params["detector"] in (*DETECTORS, ENSEMBLE)

@@ -17,7 +17,7 @@ from components.datasets.manifest import make_manifest
 from components.datasets.names import sounds_good
 from components.datasets.rows import Naming
 from components.datasets.settings import DataSettings, ValidationSettings
-from components.datasets.splits import _share
+from components.datasets.splits import share_of
 from components.datasets.validation.validate import validate
 
 
@@ -165,9 +165,9 @@ def test_the_folder_train_itself_is_told_to_go_up(tmp_path):
 
 
 def test_file_names_that_repeat_in_every_folder_still_divide():
-    shares = [_share(f"train/good/part {i}/picture.png") for i in range(200)]
+    shares = [share_of(f"train/good/part {i}/picture.png") for i in range(200)]
     assert 0.1 < np.mean(np.array(shares) < 0.2) < 0.3
-    assert _share("train/good/a.png") == _share("MT_Free/Imgs/a.png") == _share("train/OK/a.png")
+    assert share_of("train/good/a.png") == share_of("MT_Free/Imgs/a.png") == share_of("train/OK/a.png")
 
 
 def test_a_camera_above_the_label_is_no_defect(tmp_path, caplog):
