@@ -112,7 +112,7 @@ def test_flow_ends_with_a_leaderboard_and_a_champion(project, flown):
     assert flown[LIMIT] == 1
     run = registry.client.get_run(registry.client.get_model_version("product", decision.version).run_id)
     assert run.data.params["detector"] in (*DETECTORS, ENSEMBLE)
-    assert sum(f"{ENSEMBLE}: image AUROC on synthetic anomalies" in reason for reason in decision.reasons) == 1
+    assert sum(f"{ENSEMBLE}: graded anomalies against good pictures" in reason for reason in decision.reasons) == 1
     assert {"synthetic_auroc", "test_image_auroc", "false_alarm_rate"} <= set(run.data.metrics)
 
 
