@@ -9,7 +9,8 @@ from components.core.artefacts import locked
 from components.pipeline.params import load_params
 from components.pipeline.stages import Stages
 
-VIEWS = ("mtd", "screw", "elpv-mono", "elpv-poly")
+VIEWS = ("mtd", "screw", "elpv-mono", "elpv-poly")  # what the studies of mechanisms and floors look at
+ALL = (*VIEWS, "bottle", "kolektor_sdd", "bsdata")
 
 
 def named(name: str) -> tuple[str, str, int]:

@@ -1,4 +1,4 @@
-"""How good each detector is on four views, what the time went to, its memory and its exported graph.
+"""How good each detector is on seven views, what the time went to, its memory and its exported graph.
 
 A view's data are checked, split and given synthetic anomalies once per seed; then each detector is trained, calibrated,
 evaluated and exported by the stages that DVC and the flows call, training in a process of its own on one thread, so
@@ -9,7 +9,7 @@ the test split, whose labels choose nothing.
 
 from benchmarks.common.fitting import fitted
 from benchmarks.common.runner import options
-from benchmarks.common.views import VIEWS
+from benchmarks.common.views import ALL
 from components.detectors.catalogue import CATALOGUE
 
 
@@ -20,4 +20,4 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("names", nargs="*", metavar="VIEW/DETECTOR[@SEED]")
     asked = parser.parse_args(arguments)
-    fitted(asked.names or [f"{v}/{d}" for d in CATALOGUE for v in VIEWS], asked.jobs, asked.graphs)
+    fitted(asked.names or [f"{v}/{d}" for d in CATALOGUE for v in ALL], asked.jobs, asked.graphs)

@@ -213,10 +213,10 @@ def reviewed(request: PointRequest, bundle: Path) -> Defects:
     if request.store is None:
         raise SettingsError("name the store of the score log with --params, or give --labelled")
     store, opened = open_store(request.store), Bundle.open(bundle)
-    verdicts = {k: v for k, v in read_labels(store).items() if v["verdict"] == "defect"}
+    labels = {k: v for k, v in read_labels(store).items() if v["label"] == "defect"}
     found: dict[str, tuple[float, str | None]] = {}
-    for record in _records(store, {str(v["source"]) for v in verdicts.values()}):
-        if record["record_id"] in verdicts and _concerns(record, opened) and record["sha256"] not in found:
+    for record in _records(store, {str(v["source"]) for v in labels.values()}):
+        if record["record_id"] in labels and _concerns(record, opened) and record["sha256"] not in found:
             found[record["sha256"]] = _stored_score(store, record, opened), record["group"]
     if split := split_of(bundle):
         _require_untested(set(found), split, request.store)

@@ -40,7 +40,9 @@ def choose(candidates: Mapping[str, Path], reference: str = REFERENCE, seed: int
     return by_evidence({name: pd.read_parquet(path) for name, path in tables.items()}, reference, seed)
 
 
-def by_evidence(found: Mapping[str, pd.DataFrame], reference: str = REFERENCE, seed: int = 0) -> Choice:
+def by_evidence(
+    found: Mapping[str, pd.DataFrame], reference: str = REFERENCE, seed: int = 0, certain: float = CERTAIN
+) -> Choice:
     """The choice from CHECK_COLUMNS of each candidate, which were all checked with the same pictures."""
     worths = {name: worth(table) for name, table in found.items()}
     best = max(sorted(worths), key=lambda name: worths[name])
@@ -50,8 +52,8 @@ def by_evidence(found: Mapping[str, pd.DataFrame], reference: str = REFERENCE, s
     if reference not in found or best == reference:
         return Choice(best, worths, tuple(said.values()))
     share = _share_better(found[best], found[reference], seed)
-    taken = best if share >= CERTAIN else reference
-    said[best] += f"; better than {reference} on {share:.0%} of resampled pictures, {CERTAIN:.0%} are asked for"
+    taken = best if share >= certain else reference
+    said[best] += f"; better than {reference} on {share:.0%} of resampled pictures, {certain:.0%} are asked for"
     return Choice(taken, worths, tuple(said.values()))
 
 

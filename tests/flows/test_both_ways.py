@@ -108,11 +108,11 @@ def test_flow_ends_with_a_leaderboard_and_a_champion(project, flown):
     assert len(registry.versions("product")) == 3
     (decision,) = registry.decisions("product")
     assert registry.champion("product") == decision.version
-    assert any("synthetic anomalies" in reason for reason in decision.reasons)
+    assert any("graded anomalies" in reason for reason in decision.reasons)
     assert flown[LIMIT] == 1
     run = registry.client.get_run(registry.client.get_model_version("product", decision.version).run_id)
     assert run.data.params["detector"] in (*DETECTORS, ENSEMBLE)
-    assert sum(f"{ENSEMBLE}: image AUROC on synthetic anomalies" in reason for reason in decision.reasons) == 1
+    assert sum(f"{ENSEMBLE}: graded anomalies against good pictures" in reason for reason in decision.reasons) == 1
     assert {"synthetic_auroc", "test_image_auroc", "false_alarm_rate"} <= set(run.data.metrics)
 
 

@@ -7,6 +7,7 @@ import pytest
 from components.scorelog.labels import read_labels
 from components.storage import LocalStore
 from tests.service.conftest import ENDED, png
+from tests.service.test_scoring import until
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [
@@ -112,6 +113,7 @@ def test_labels_by_key_and_by_touch_survive_a_reload(reviewed, page, tmp_path):
     found = {label["image_id"]: label["label"] for label in read_labels(LocalStore(tmp_path / "store")).values()}
     assert found == {"bad-1.png": "defect", "good-2.png": "false_alarm", "good-0.png": "false_alarm"}
     reviewed.start()
+    until(lambda: reviewed.request("GET", "/v1/records")[1]["records"])  # it reads them back beside serving
     page.reload()
     page.wait_for_function("document.querySelectorAll('.card[data-label=false_alarm]').length === 2")
 

@@ -70,6 +70,12 @@ def test_the_page_shows_every_room(plan):
             assert path.stem in page or "methods" in module or "synthesis" in module, f"{module} is not on the page"
 
 
+def test_no_two_test_files_have_one_name():
+    """pytest knows a file by its name alone, and leaves out the second one with an error that is easily missed."""
+    names = [path.name for path in (PROJECT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_a_room_keeps_its_knobs_in_one_file():
     """Settings of params.yaml are in settings.py; those of a method in its own file."""
     elsewhere = []

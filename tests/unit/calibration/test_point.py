@@ -290,7 +290,7 @@ def _logged(store, bundle, names):
         more = {"record_id": f"r{i}", "scored_at": at, "sha256": digest, "image_uri": image_key(digest)}
         table.write(store, table.SCORES, f"s{i}", [{**record(opened, path, path.name, "line"), **more}])
         store.put(image_key(digest), path.read_bytes())
-        label = {"record_id": f"r{i}", "labelled_at": at, "source": "line", "sha256": digest, "verdict": "defect"}
+        label = {"record_id": f"r{i}", "labelled_at": at, "source": "line", "sha256": digest, "label": "defect"}
         table.write(store, table.LABELS, f"l{i}", [{**label, "image_id": path.name, "reviewer": "anna"}])
 
 

@@ -84,7 +84,8 @@ def test_a_copy_without_anomaly_is_the_picture_at_every_size(name, changeless, t
 def test_picture_and_mask_are_of_the_original_size_and_differ_within_one_square(name, tmp_path):
     write, white = PICTURES[name]
     write(tmp_path / name)
-    out, table = written(tmp_path, [name], SynthesisSettings(per_image=4), white)
+    settings = SynthesisSettings(per_image=4)
+    out, table = written(tmp_path, [name], settings, white)
     original = decode(tmp_path / name, rules=Decoding(white))
     side = min(original.shape[:2])
     assert len(table) == 4
@@ -92,7 +93,8 @@ def test_picture_and_mask_are_of_the_original_size_and_differ_within_one_square(
         image, mask = decode(out / row.image_id), np.asarray(Image.open(out / row.mask))
         np.testing.assert_array_equal(mask, (image != original).any(-1))
         assert row.area == pytest.approx(mask.mean())
-        assert 0.001 <= mask.sum() / side**2 <= 0.1  # the share is the square's
+        low, high = strategies.AREAS.get(row.strategy, settings.area)
+        assert low <= mask.sum() / side**2 <= high  # the share is the square's
         assert np.ptp(np.argwhere(mask), axis=0).max() < side
 
 
