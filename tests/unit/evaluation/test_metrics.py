@@ -85,3 +85,22 @@ def test_f1_counts_pixels_of_anomalous_images_under_the_fixed_rule():
     assert 0.8 < fixed_f1(masks, maps) < 1
     masks[1, 0, 0] = True
     assert fixed_f1(masks, maps) < 0.6
+
+
+def test_pixels_outside_the_region_are_in_no_figure():
+    rng = np.random.default_rng(3)
+    maps, masks, counts = (
+        rng.random((4, 20, 30)).astype(np.float32),
+        np.zeros((4, 20, 30), bool),
+        np.ones((20, 30), bool),
+    )
+    masks[:2, 5:10, 5:10], counts[:, 20:] = True, False
+    maps[masks] += 0.5
+    found = pixel_metrics(masks, maps, 0.3, counts)
+    assert found == pixel_metrics(masks[..., :20], maps[..., :20])
+    loud = np.where(counts, maps, 9)
+    assert pixel_metrics(masks, loud, 0.3, counts) == found
+    assert pixel_metrics(masks, loud) != found
+    spot = np.where(masks, 9.0, 0.0)
+    spot[:, 13:17, 23:28] = 9  # outside
+    assert fixed_f1(masks, spot, counts) > 1.2 * fixed_f1(masks, spot)
