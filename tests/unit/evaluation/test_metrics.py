@@ -101,6 +101,7 @@ def test_pixels_outside_the_region_are_in_no_figure():
     loud = np.where(counts, maps, 9)
     assert pixel_metrics(masks, loud, 0.3, counts) == found
     assert pixel_metrics(masks, loud) != found
-    spot = np.where(masks, 9.0, 0.0)
-    spot[:, 13:17, 23:28] = 9  # outside
-    assert fixed_f1(masks, spot, counts) > 1.2 * fixed_f1(masks, spot)
+    defect, spots = np.zeros((1, 60, 90), bool), np.zeros((1, 60, 90))
+    defect[:, 10:20, 10:20] = True
+    spots[defect], spots[:, 40:50, 70:80] = 9, 9  # one spot as large outside
+    assert fixed_f1(defect, spots, np.arange(90) < 60) > 1.3 * fixed_f1(defect, spots)
