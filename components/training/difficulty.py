@@ -28,7 +28,7 @@ from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import generator, on_whole, spread, synthesise
 from components.training.data import FileImages, FitImages, StoredImages
 from components.training.model import score_pictures
-from components.training.select import scores_of
+from components.training.select import moved, scores_of
 from components.training.settings import TrainSettings
 
 log = logging.getLogger("loupe")
@@ -124,12 +124,14 @@ def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
     rules, store = read_decoding(split), FeatureStore(features_folder(train.store), train.store_limit_gb)
     images = {side: _images(split, data, side, rules) for side in ("fit", "calibrate")}
     preset = "tiny" if train.preset == "tiny" else "cpu"
-    detector = create("patchcore", settings_for("patchcore", preset, {"bank_size": BANK})).eval()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    detector = create("patchcore", settings_for("patchcore", preset, {"bank_size": BANK})).eval().to(device)
     with torch.inference_mode():
         for phase in detector.phases(FitImages(images["fit"], store)):
             assert isinstance(phase, OnePass)
             for start in range(0, len(phase.table), phase.batch_size):
-                phase.update(phase.table.take(range(start, min(start + phase.batch_size, len(phase.table)))))
+                rows = range(start, min(start + phase.batch_size, len(phase.table)))
+                phase.update(moved(phase.table.take(rows), device))
             phase.finish()
         normals = scores_of(detector, detector.inputs(StoredImages(images["calibrate"], store)))
     paths = images["calibrate"].paths
