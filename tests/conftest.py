@@ -1,5 +1,6 @@
 """Shared pictures and the environment of all tests."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -61,6 +62,14 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker("slow")
     long = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: long.get(os.path.relpath(item.path, TESTS), len(LONG)))
+
+
+@pytest.fixture(autouse=True)
+def _own_log(monkeypatch):
+    """Each test hears Loupe's log once, whatever a flow or a command has done to the logger in this process before."""
+    log = logging.getLogger("loupe")
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "propagate", True)
 
 
 def tile(seed: int, side: int = 96) -> np.ndarray:
