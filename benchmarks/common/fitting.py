@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from benchmarks.common.evidence import CHOICE, told
-from benchmarks.common.results import RESULTS, add, stored
+from benchmarks.common.results import RESULTS, add, commit, stored
 from benchmarks.common.runner import Usage, beside, clocked, timed
 from benchmarks.common.views import named, params_file, prepare, stages_of
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.runtime import FastBackbone
-from components.core.artefacts import git_commit, read_json
+from components.core.artefacts import read_json
 from components.core.cache import cache_folder
 from components.core.errors import LoupeError
 from components.core.runtime import session
@@ -62,7 +62,7 @@ def measured(name: str) -> dict[str, Any]:
     (seconds, busy, peak), *_ = [staged(stage, name) for stage in STAGES]
     timing, metrics = read_json(at / "model" / "timing.json"), read_json(at / "evaluation" / "metrics.json")
     auroc = metrics["overall"]["image"]["auroc"]
-    add(CHOICE, {name: told(at / "model" / "check.parquet", auroc, git_commit())})
+    add(CHOICE, {name: told(at / "model" / "check.parquet", auroc, commit())})
     return {
         "overall": metrics["overall"],
         **by_group(metrics["groups"], read_json(at / "calibration" / "calibration.json")["groups"]),
@@ -78,7 +78,7 @@ def measured(name: str) -> dict[str, Any]:
         **graph(at / "bundle", stages),
         "history": read_json(at / "model" / "history.json"),
         "hardware": f"one of {os.cpu_count()} cores, {platform.machine()}, no GPU",
-        "commit": git_commit(),
+        "commit": commit(),
     }
 
 

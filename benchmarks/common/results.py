@@ -1,9 +1,10 @@
 """Where figures are kept: JSON files of ``results/``, each written under a lock of its own."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from components.core.artefacts import locked, read_json, write_json
+from components.core.artefacts import git_commit, locked, read_json, write_json
 
 RESULTS = Path(__file__).parents[1] / "results"
 WORK = Path("runs/benchmark")  # splits, models and logs of all trainings
@@ -23,3 +24,16 @@ def add(path: Path, entries: dict[str, Any], *below: str) -> None:
             place = place.setdefault(key, {})
         place.update(entries)
         write_json(path, known)
+
+
+def commit() -> str | None:
+    """The commit that figures are of, with ``+`` where files have changed that a figure could depend on.
+
+    What benchmarks write themselves is no change: after its first entry every run would else be of a changed tree.
+    """
+    found = git_commit()
+    if found is None or not found.endswith("+"):
+        return found
+    words = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results"]
+    changed = subprocess.run([*words, ":(exclude)docs"], capture_output=True, text=True, check=True)
+    return found if changed.stdout else found.removesuffix("+")

@@ -13,9 +13,9 @@ import torch
 from lightning_fabric import Fabric
 
 from benchmarks.common.images import KEPT, SIDE, STEP, View
+from benchmarks.common.results import commit
 from benchmarks.common.runner import one_thread
 from benchmarks.common.tables import noted, within
-from components.core.artefacts import git_commit
 from components.core.records import kept_score
 from components.detectors.catalogue import create
 from components.detectors.contract import Detector, Phase, TrainingData
@@ -103,7 +103,7 @@ def learned(name: str, settings: Any) -> tuple[dict[str, Any], Detector]:
     loop = trained(made, view.fit(), 0, SyntheticAUROC(view.check()))
     seconds = round(time.process_time() - started, 1)
     test, _ = figures(made, made.inputs(view.test()), view)
-    return {"test": test, "history": loop.history, "seconds": seconds, "commit": git_commit()}, made
+    return {"test": test, "history": loop.history, "seconds": seconds, "commit": commit()}, made
 
 
 def variants(asked: dict[str, tuple[Overrides, ...]]) -> dict[str, Overrides]:

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from benchmarks.common.images import KEPT, SIDE, View
-from benchmarks.common.results import RESULTS, WORK, add, stored
+from benchmarks.common.results import RESULTS, WORK, add, commit, stored
 from benchmarks.common.runner import apart, beside, one_thread, options
 from benchmarks.common.short import Overrides, figures, label, paired, trained
 from benchmarks.common.tables import spread, stacked, wrapped
 from benchmarks.common.views import prepare
 from benchmarks.mechanisms.studies import STUDIES, Mechanism, studied
-from components.core.artefacts import git_commit, locked, read_json, values_hash, write_json
+from components.core.artefacts import locked, read_json, values_hash, write_json
 from components.core.settings import plain
 from components.detectors.catalogue import create, settings_for
 
@@ -180,7 +180,7 @@ def keep(
     entry, scores = found
     np.save(file(name, "npy"), scores)
     about = {"overrides": overrides, "settings": identity(training, overrides), "trained": training.name}
-    write_json(file(name, "json"), {**entry, **about, "seconds": round(seconds, 1), "commit": git_commit()})
+    write_json(file(name, "json"), {**entry, **about, "seconds": round(seconds, 1), "commit": commit()})
 
 
 def write() -> None:

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common.results import RESULTS, add, stored
+from benchmarks.common.results import RESULTS, add, commit, stored
 from benchmarks.common.runner import options
 from benchmarks.common.tables import markdown
-from components.core.artefacts import git_commit
 from components.decision.conformal import threshold
 
 FILE = RESULTS / "thresholds.json"
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--simulated", action="store_true", help="without the trainings on mtd")
     asked = parser.parse_args(arguments)
     if not asked.report:
-        add(FILE, {"commit": git_commit(), "alpha": ALPHA, "folds": all_folds(), "worst": choices(*unrelated())})
+        add(FILE, {"commit": commit(), "alpha": ALPHA, "folds": all_folds(), "worst": choices(*unrelated())})
         if not asked.simulated:
             add(FILE, {"choice": {str(seed): choices(*histories(seed)) for seed in range(3)}})
     (RESULTS / "thresholds.md").write_text(report(stored(FILE)))

@@ -15,12 +15,11 @@ import pandas as pd
 import torch
 
 from benchmarks.common.images import KEPT, SIDE, View, trained_scores
-from benchmarks.common.results import RESULTS, add, stored
+from benchmarks.common.results import RESULTS, add, commit, stored
 from benchmarks.common.runner import apart, beside, one_thread, options
 from benchmarks.common.short import figures, kept_at, paired
 from benchmarks.common.tables import markdown, sections
 from benchmarks.common.views import VIEWS
-from components.core.artefacts import git_commit
 from components.detectors.catalogue import CATALOGUE, create, settings_for
 from components.detectors.contract import Detector, OnePass, Table, TrainingData
 from components.evaluation.metrics import image_metrics
@@ -102,7 +101,7 @@ def compared(name: str) -> dict[str, Any]:
     return {
         "trained": image_metrics(labels, scores)["auroc"],
         **{what: held_against(labels, scores, floor) for what, floor in floors.items()},
-        "commit": git_commit(),
+        "commit": commit(),
     }
 
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.common.results import RESULTS, WORK, add, stored
+from benchmarks.common.results import RESULTS, WORK, add, commit, stored
 from benchmarks.common.runner import options
 from benchmarks.common.tables import markdown, within
 from benchmarks.common.views import prepared, stages_of
-from components.core.artefacts import git_commit, read_json
+from components.core.artefacts import read_json
 from components.core.errors import DataError
 from components.datasets.loading import rows
 from components.pipeline.stages import Stages
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
     borrowed(known, with_some, without)
     if not (with_some.of(DETECTOR) / "model").exists():
         with_some.train(DETECTOR)
-    entry = {"with": evaluated(with_some), "without": evaluated(without), "commit": git_commit()}
+    entry = {"with": evaluated(with_some), "without": evaluated(without), "commit": commit()}
     path = RESULTS / "labelled.json"
     add(path, {f"{asked.view}/{asked.count}": entry})
     path.with_suffix(".md").write_text(page(stored(path)))
