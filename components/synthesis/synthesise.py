@@ -63,16 +63,14 @@ def synthesise(
     out: Path,
     settings: SynthesisSettings,
     seed: int,
-    strengths: Mapping[str, float] | None = None,
-    levels: Mapping[str, Any] | None = None,
+    levels: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Synthetic anomalies on the calibrate normals: images, masks, synthetic.parquet and a picture grid.
 
-    *strengths* are of the strategies that have one of their own; *levels* says how they were found (levels.json).
+    *levels* (levels.json) gives strategies a ``strength`` of their own, and says how it was found.
     """
-    of = {
-        s: spread(settings, (strengths or {})[s]) if s in (strengths or {}) else settings for s in settings.strategies
-    }
+    known = levels or {}
+    of = {s: spread(settings, known[s]["strength"]) if s in known else settings for s in settings.strategies}
     table, rules = rows(split, "calibrate", "normal"), read_decoding(split)
     with recorded(out, "synthesise", settings, {"split": split / "split.parquet"}, seed) as scratch:
         (scratch / "images").mkdir()
@@ -88,7 +86,7 @@ def synthesise(
                 grid.add(strategy, picture, made)
         pd.DataFrame(records, columns=list(SYNTHETIC_COLUMNS)).to_parquet(scratch / "synthetic.parquet", index=False)
         grid.drawn().save(scratch / "grid.png")
-        write_json(scratch / "levels.json", levels or {})
+        write_json(scratch / "levels.json", known)
     return out
 
 

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 
 from components.backbones.features import FeatureStore
 from components.core.cache import features_folder
 from components.core.progress import progress
-from components.datasets.loading import read_decoding, rows
+from components.datasets.loading import read_decoding
 from components.detectors.catalogue import create, settings_for
 from components.detectors.contract import Detector, OnePass
 from components.pictures.decoding import Decoding
@@ -26,10 +25,11 @@ from components.pictures.kept import decode
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import generator, on_whole, spread, synthesise
-from components.training.data import FileImages, FitImages, StoredImages
+from components.training.data import FitImages, StoredImages
 from components.training.model import score_pictures
-from components.training.select import moved, scores_of
+from components.training.select import against, moved, scores_of
 from components.training.settings import TrainSettings
+from components.training.train import file_images, normal_rows
 
 log = logging.getLogger("loupe")
 WANTED = (0.75, 0.92)  # the probe's AUROC: within the 0.7 to 0.95 that its own spread on few pictures may add to
@@ -63,8 +63,7 @@ class Probe:
         """AUROC of one anomaly of *kind* on each of the paths against the calibrate normals."""
         parts = [self.paths[start : start + BATCH] for start in range(0, len(self.paths), BATCH)]
         found = [score_pictures(self.detector, [self._made(kind, p, settings, seed) for p in part]) for part in parts]
-        labels = np.repeat([0, 1], [len(self.normals), len(self.paths)])
-        return float(roc_auc_score(labels, np.concatenate([self.normals, *found])))
+        return against(self.normals, np.concatenate(found))
 
     def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:
         # The same places and shapes at every strength: only the strength is compared.
@@ -94,9 +93,8 @@ class Checks:
 
     def make(self, split: Path, out: Path, levels: Mapping[str, Level]) -> Path:
         """Anomalies on the calibrate normals of *split* (``synthesis.synthesise``), the graded ones at their levels."""
-        strengths = {kind: level.strength for kind, level in levels.items()}
         told = {kind: asdict(level) for kind, level in levels.items()}
-        return synthesise(split, self.data, out, self.settings, self.seed, strengths, told)
+        return synthesise(split, self.data, out, self.settings, self.seed, told)
 
 
 def graded(split: Path, data: Path, out: Path, settings: SynthesisSettings, train: TrainSettings, seed: int) -> Path:
@@ -122,7 +120,7 @@ def level_of(probe: Probe, kind: str, settings: SynthesisSettings, seed: int) ->
 def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
     """The probe on the fit normals of a split."""
     rules, store = read_decoding(split), FeatureStore(features_folder(train.store), train.store_limit_gb)
-    images = {side: _images(split, data, side, rules) for side in ("fit", "calibrate")}
+    images = {side: file_images(data, normal_rows(split, side), rules) for side in ("fit", "calibrate")}
     preset = "tiny" if train.preset == "tiny" else "cpu"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = create("patchcore", settings_for("patchcore", preset, {"bank_size": BANK})).eval().to(device)
@@ -137,8 +135,3 @@ def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
     paths = images["calibrate"].paths
     chosen = paths[:: max(1, len(paths) // PICTURES)][:PICTURES]
     return Probe(detector, normals, chosen, rules)
-
-
-def _images(split: Path, data: Path, side: str, rules: Decoding) -> FileImages:
-    found = rows(split, side, "normal")
-    return FileImages(tuple(data / i for i in found["image_id"]), tuple(found["sha256"]), rules)

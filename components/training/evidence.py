@@ -4,15 +4,13 @@ Scores of the calibrate normals, of the anomalies made on them, and of the same 
 (``synthesis.nuisance``). They describe; the threshold comes from calibration.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from components.core.artefacts import write_json
 from components.core.progress import progress
@@ -22,7 +20,9 @@ from components.pictures.decoding import Decoding
 from components.pictures.framing import framed
 from components.pictures.kept import decode
 from components.synthesis.nuisance import NUISANCES
+from components.synthesis.synthesise import generator
 from components.training.model import score_pictures
+from components.training.select import against, finite
 
 MOST = 100  # pictures that nuisances are drawn on
 SIZES = (0, 16, 32, 64, 128, 100_000)  # pixels: edges of the classes of an anomaly's extent
@@ -34,7 +34,7 @@ def with_nuisances(detector: Detector, told: pd.DataFrame, data: Path, rules: De
     """CHECK_COLUMNS of a detector: those of *told*, with their scores already, and of nuisances on its normals."""
     names = list(told[told["kind"] == NORMAL]["image_id"])
     found = nuisances(detector, names, [data / name for name in names], rules, seed)
-    return pd.concat([told, found], ignore_index=True)
+    return pd.concat([told.assign(score=finite(told["score"].to_numpy())), found], ignore_index=True)
 
 
 def write_evidence(checked: pd.DataFrame, out: Path) -> None:
@@ -50,30 +50,21 @@ def nuisances(
     step = max(1, len(paths) // MOST)
     chosen = list(zip(names, paths, strict=True))[::step][:MOST]
     kinds = [list(NUISANCES)[number % len(NUISANCES)] for number in range(len(chosen))]
-    pictures = (_drawn(kind, path, rules, seed) for kind, (_, path) in zip(kinds, chosen, strict=True))
-    scores = np.concatenate([score_pictures(detector, batch) for batch in _batches(pictures)] or [np.empty(0)])
+    drawn = [(kind, path) for kind, (_, path) in zip(kinds, chosen, strict=True)]
+    parts = [drawn[start : start + BATCH] for start in range(0, len(drawn), BATCH)]
+    found = [
+        score_pictures(detector, [_drawn(kind, path, rules, seed) for kind, path in part])
+        for part in progress(parts, "good pictures as they may come")
+    ]
+    scores = finite(np.concatenate(found))
     rows = ((name, NUISANCE + kind, np.nan, s) for (name, _), kind, s in zip(chosen, kinds, scores, strict=True))
     return pd.DataFrame(rows, columns=list(CHECK_COLUMNS))
 
 
 def _drawn(kind: str, path: Path, rules: Decoding, seed: int) -> np.ndarray:
-    digest = hashlib.sha256(f"{seed}/{kind}/{path.name}".encode()).digest()
     # The whole picture is moved or lit otherwise, and the region of interest stays where it is.
     whole = decode(path, rules=rules.whole)
-    changed = NUISANCES[kind](whole, np.random.default_rng(int.from_bytes(digest[:8], "big")))
-    return framed(changed, rules.roi)
-
-
-def _batches(pictures: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """BATCH pictures at a time."""
-    batch: list[np.ndarray] = []
-    for picture in progress(pictures, "good pictures as they may come"):
-        batch.append(picture)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    return framed(NUISANCES[kind](whole, generator(seed, kind, path.name)), rules.roi)
 
 
 def summary(scores: pd.DataFrame) -> dict[str, Any]:
@@ -98,5 +89,4 @@ def summary(scores: pd.DataFrame) -> dict[str, Any]:
 
 
 def _auroc(normal: np.ndarray, found: pd.Series) -> dict[str, Any]:
-    labels = np.repeat([0, 1], [len(normal), len(found)])
-    return {"auroc": float(roc_auc_score(labels, np.concatenate([normal, found]))), "of": len(found)}
+    return {"auroc": against(normal, found.to_numpy()), "of": len(found)}

@@ -37,8 +37,17 @@ class SyntheticAUROC:
 
 def auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
     """Of *scores* (N,) against *anomalous* (N,) bool; what is not finite counts as the most anomalous."""
-    finite = np.nan_to_num(scores, nan=LARGE, posinf=LARGE, neginf=-LARGE)
-    return float(roc_auc_score(anomalous, finite))
+    return float(roc_auc_score(anomalous, finite(scores)))
+
+
+def against(good: np.ndarray, made: np.ndarray) -> float:
+    """AUROC of the scores *made* of anomalies against those of *good* pictures."""
+    return auroc(np.repeat([False, True], [len(good), len(made)]), np.concatenate([good, made]))
+
+
+def finite(scores: np.ndarray) -> np.ndarray:
+    """*scores* with large numbers in place of those that are none: what is no number is the most anomalous."""
+    return np.nan_to_num(scores, nan=LARGE, posinf=LARGE, neginf=-LARGE)
 
 
 def scores_of(detector: Detector, table: Table) -> np.ndarray:

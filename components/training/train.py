@@ -69,7 +69,9 @@ def train(
         if not isinstance(select, SyntheticAUROC):
             select.loop = loop
         defects, masks = _labelled(data, split)
-        images = FitImages(_images(data, _rows(split, "fit"), rules), store, seed, anomalous=defects, masks=masks)
+        images = FitImages(
+            file_images(data, normal_rows(split, "fit"), rules), store, seed, anomalous=defects, masks=masks
+        )
         loop.run(images)
         save_model(detector, scratch)
         write_json(scratch / "history.json", loop.history)
@@ -93,7 +95,8 @@ def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore
     return fabric
 
 
-def _rows(split: Path, side: str) -> pd.DataFrame:
+def normal_rows(split: Path, side: str) -> pd.DataFrame:
+    """The good pictures of one side of a split. Raises DataError where there are none."""
     table = read_split(split)
     found = table[(table["split"] == side) & (table["label"] == "normal")]
     if found.empty:
@@ -101,7 +104,8 @@ def _rows(split: Path, side: str) -> pd.DataFrame:
     return found
 
 
-def _images(data: Path, rows: pd.DataFrame, rules: Decoding) -> FileImages:
+def file_images(data: Path, rows: pd.DataFrame, rules: Decoding) -> FileImages:
+    """The files of *rows*, in their order."""
     return FileImages(tuple(data / i for i in rows["image_id"]), tuple(rows["sha256"]), rules)
 
 
@@ -110,13 +114,13 @@ def _labelled(data: Path, split: Path) -> tuple[FileImages | None, tuple[Mask, .
     found = rows(split, "fit", "anomalous")
     rules = read_decoding(split)
     masks = (Mask(data, row["mask"], row.get("mask_rule"), rules) for row in found.to_dict("records"))
-    return (_images(data, found, rules) if len(found) else None), tuple(masks)
+    return (file_images(data, found, rules) if len(found) else None), tuple(masks)
 
 
 def check_images(split: Path, synthetic: Path, data: Path) -> tuple[FileImages, pd.DataFrame]:
     """What chooses, and of each of its pictures image_id, kind and extent."""
-    chosen, table = _rows(split, "calibrate"), pd.read_parquet(synthetic / "synthetic.parquet")
-    normal, made = _images(data, chosen, read_decoding(split)), [synthetic / i for i in table["image_id"]]
+    chosen, table = normal_rows(split, "calibrate"), pd.read_parquet(synthetic / "synthetic.parquet")
+    normal, made = file_images(data, chosen, read_decoding(split)), [synthetic / i for i in table["image_id"]]
     images = FileImages((*normal.paths, *made), (*normal.hashes, *(file_hash(p) for p in made)), normal.rules)
     good = pd.DataFrame({"image_id": chosen["image_id"], "kind": NORMAL, "extent": np.nan})
     told = pd.concat([good, table.rename(columns={"strategy": "kind"})[list(good.columns)]], ignore_index=True)

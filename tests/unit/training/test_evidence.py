@@ -57,6 +57,14 @@ def test_nuisances_take_turns_and_are_drawn_on_some_of_the_normals(tmp_path, mon
     assert moved[~gain].max() < 0.02
 
 
+def test_scores_that_are_no_numbers_are_the_most_anomalous_and_stop_nothing(monkeypatch):
+    """A training that has come apart is told by its figures, at the end like any other."""
+    monkeypatch.setattr(evidence, "nuisances", lambda *_: table(**{NUISANCE + "gain": [(np.nan, 1.0)]}))
+    told = table(**{NORMAL: [(np.nan, 0.0), (np.nan, 1.0)], "graded_small": [(10, np.nan), (10, -np.inf)]})
+    found = summary(evidence.with_nuisances(None, told, None, DEFAULT, 0))
+    assert found["kinds"]["graded_small"]["auroc"] == 0.5
+
+
 def test_every_training_leaves_its_evidence(patchcore):
     scores, found = pd.read_parquet(patchcore / "model/check.parquet"), read_json(patchcore / "model/check.json")
     assert summary(scores) == found
