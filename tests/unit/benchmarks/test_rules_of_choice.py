@@ -1,22 +1,18 @@
 """Rules of choice, on figures that are made up."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from benchmarks.common.evidence import table_of, told
 from benchmarks.quality import choice
-from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
+from components.core.records import NORMAL, NUISANCE
+from tests import figures
 
 KINDS = [NORMAL] * 40 + [NUISANCE + "gain"] * 20 + ["graded_small"] * 40
 
 
 def checked(found=1.0, nuisance=0.0, seed=0):
-    """CHECK_COLUMNS of a detector to which anomalies and nuisances are so many deviations from normal."""
-    moved = {"graded_small": found, NUISANCE + "gain": nuisance}
-    scores = np.random.default_rng(seed).normal(0, 1, len(KINDS)) + [moved.get(kind, 0.0) for kind in KINDS]
-    rows = zip(map(str, range(len(KINDS))), KINDS, [np.nan] * len(KINDS), scores, strict=True)
-    return pd.DataFrame(rows, columns=list(CHECK_COLUMNS))
+    return figures.checked(KINDS, {"graded_small": found, NUISANCE + "gain": nuisance}, seed)
 
 
 def entry(folder, auroc, **how):

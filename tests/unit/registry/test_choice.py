@@ -3,23 +3,20 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
+from components.core.records import NORMAL, NUISANCE
 from components.registry import choice
 from components.registry.choice import auroc, by_evidence, choose, worth
+from tests import figures
 
 KINDS = [NORMAL] * 60 + [NUISANCE + "blur"] * 20 + ["graded_small"] * 40 + ["graded_wide"] * 40
 
 
 def checked(small=1.0, wide=1.0, nuisance=0.0, seed=0, kinds=KINDS):
-    """CHECK_COLUMNS of a detector to which anomalies and nuisances are so many deviations from normal."""
     moved = {"graded_small": small, "graded_wide": wide, NUISANCE + "blur": nuisance}
-    scores = np.random.default_rng(seed).normal(0, 1, len(kinds)) + [moved.get(kind, 0.0) for kind in kinds]
-    rows = [(f"{n}.png", kind, np.nan, score) for n, (kind, score) in enumerate(zip(kinds, scores, strict=True))]
-    return pd.DataFrame(rows, columns=list(CHECK_COLUMNS))
+    return figures.checked(kinds, moved, seed)
 
 
 def test_auroc_counts_equal_scores_half():

@@ -1,5 +1,7 @@
 """What is known of a trained detector without a label."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,7 +63,7 @@ def test_scores_that_are_no_numbers_are_the_most_anomalous_and_stop_nothing(monk
     """A training that has come apart is told by its figures, at the end like any other."""
     monkeypatch.setattr(evidence, "nuisances", lambda *_: table(**{NUISANCE + "gain": [(np.nan, 1.0)]}))
     told = table(**{NORMAL: [(np.nan, 0.0), (np.nan, 1.0)], "graded_small": [(10, np.nan), (10, -np.inf)]})
-    found = summary(evidence.with_nuisances(None, told, None, DEFAULT, 0))
+    found = summary(evidence.with_nuisances(None, told, Path(), DEFAULT, 0))
     assert found["kinds"]["graded_small"]["auroc"] == 0.5
 
 
