@@ -64,7 +64,7 @@ Results = dict[str, Any]
 def main(arguments: list[str]) -> None:
     options("table", __doc__).parse_args(arguments)
     found = stored(FIT)
-    parts = ["# Every detector on four views", ABOUT, stacked(HEAD, rows(found), 2, COST)]
+    parts = ["# Every detector by view", ABOUT, stacked(HEAD, rows(found), 2, COST)]
     if several := seed_rows(found):
         parts += ["## Over seeds", ABOUT_SEEDS, stacked(SEEDS_HEAD, several, 2, PIXELS)]
     (RESULTS / "fit.md").write_text("\n\n".join(parts) + "\n")
