@@ -46,8 +46,8 @@ def against(good: np.ndarray, made: np.ndarray) -> float:
 
 
 def finite(scores: np.ndarray) -> np.ndarray:
-    """*scores* with large numbers in place of those that are none: what is no number is the most anomalous."""
-    return np.nan_to_num(scores, nan=LARGE, posinf=LARGE, neginf=-LARGE)
+    """*scores* as float64, large numbers in place of those that are none: no number is the most anomalous."""
+    return np.nan_to_num(scores.astype(np.float64), nan=LARGE, posinf=LARGE, neginf=-LARGE)
 
 
 def scores_of(detector: Detector, table: Table) -> np.ndarray:

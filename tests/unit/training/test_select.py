@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from components.detectors.contract import Scores
-from components.training.select import SyntheticAUROC
+from components.training.select import SyntheticAUROC, finite
 
 
 class Given:
@@ -52,3 +52,10 @@ def test_what_chooses_is_the_auroc_of_synthetic_anomalies():
 def test_a_score_that_is_no_number_is_the_most_anomalous():
     assert auroc([0.1, 0.2, float("nan")], [False, False, True]) == 1
     assert auroc([0.1, float("nan"), 0.2], [False, False, True]) == 0.5
+
+
+def test_float32_scores_become_large_numbers_too():
+    """1e300 is no float32: what was to be a number would be infinite again."""
+    found = finite(np.array([np.nan, np.inf, -np.inf, 1.0], np.float32))
+    assert np.isfinite(found).all()
+    assert found[0] == found[1] > found[3] > found[2]
