@@ -1,7 +1,7 @@
 """Cross-conformal calibration: every good picture trains and calibrates, where too few could be held out.
 
 K models, each trained without one fold, score that fold; the model that ships is trained on all pictures, and its
-scores are held against these out-of-fold scores: docs/adr/0023. The idea is Vovk's (Cross-conformal predictors, Annals
+scores are held against these out-of-fold scores: docs/adr/0026. The idea is Vovk's (Cross-conformal predictors, Annals
 of Mathematics and Artificial Intelligence 74, 2015); with all K models at the line it would be CV+ (Barber, Candes,
 Ramdas, Tibshirani, Predictive inference with the jackknife+, Annals of Statistics 49, 2021).
 """
