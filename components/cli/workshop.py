@@ -83,7 +83,7 @@ def fit(
     ] = None,
     tiles: Annotated[
         int | None,
-        typer.Option(help="Squares across a picture's shorter side; default: 1 where pictures are long, else 0."),
+        typer.Option(help="Squares across a picture's shorter side; default 1 where pictures are long."),
     ] = None,
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:

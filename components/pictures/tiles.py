@@ -3,7 +3,7 @@
 The squares lie on a grid over the picture, overlap by a quarter at least, and reach its rim. Where the sides of a
 picture differ little one square is the whole picture, squeezed; where they differ much, squares of the shorter side
 keep what is round round. Heat maps are blended linearly where squares overlap; the picture's score is the largest of
-its squares' (docs/adr/0028-tiles.md).
+its squares' (docs/adr/0031-tiles.md).
 
 A bundle carries a copy of this file for its runner: nothing of the project may be imported but ``framing``.
 """
