@@ -34,7 +34,7 @@ from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.loop import Loop
 from components.training.model import inputs_of, load_model, save_model, score_files
-from components.training.select import SyntheticAUROC
+from components.training.select import SyntheticAUROC, scores_of
 from tests.conftest import tile
 from tests.given import assert_blind_outside
 
@@ -290,9 +290,11 @@ def test_a_long_picture_is_the_worst_of_its_squares(fitted, tiles, tmp_path):
     assert whole == pytest.approx(alone.max(), rel=1e-4)
     assert heat.shape == (fitted.size, fitted.size)
     assert np.isfinite(heat).all()
-    known = FileImages((path, squares[0]), ("long", "one"), rules)
-    checked = SyntheticAUROC(CheckImages(StoredImages(known, FeatureStore(None)), np.array([True, False])))
-    np.testing.assert_allclose(checked.scores(fitted), [alone.max(), alone[0]], rtol=1e-2)
+    known, store = FileImages((path, squares[0]), ("long", "one"), rules), FeatureStore(None)
+    checked = SyntheticAUROC(CheckImages(StoredImages(known, store), np.array([True, False])))
+    rows = StoredImages(FileImages(tuple(squares), tuple(path.name for path in squares)), store)
+    each = scores_of(fitted, fitted.inputs(rows))
+    np.testing.assert_allclose(checked.scores(fitted), [each.max(), each[0]], rtol=1e-4)
 
 
 def test_backbone_stays_frozen_in_training_mode(fitted, batch):

@@ -1,5 +1,7 @@
 """Where the squares of a picture lie, and the map that they make together."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def test_squares_cover_the_picture_and_overlap(shape, across):
     assert covered.all()
     for spans in found:
         side = spans[0][1] - spans[0][0]
-        shared = [first[1] - second[0] for first, second in zip(spans, spans[1:], strict=False)]
+        shared = [first[1] - second[0] for first, second in pairwise(spans)]
         assert all(part >= int(OVERLAP * side) - 1 for part in shared)
         assert {stop - start for start, stop in spans} == {side}
 
