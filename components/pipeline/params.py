@@ -13,7 +13,7 @@ from components.core.checks import check_known, check_name, check_seed
 from components.core.errors import SettingsError
 from components.core.settings import build
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.detectors.catalogue import CATALOGUE
+from components.detectors.catalogue import AT, check_detector, parted
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.monitoring.settings import MonitorSettings
@@ -56,11 +56,24 @@ class Pipeline(Selection):
 
 
 @dataclass(frozen=True)
+class Run:
+    """One cell of the benchmark's matrix; *method* is the detector without a size: the name of its file."""
+
+    view: str
+    detector: str
+    method: str
+
+
+@dataclass(frozen=True)
 class Benchmark(Selection):
-    """The matrix of dvc.yaml, with the data set of each view and one view of each data set."""
+    """The matrix of dvc.yaml, with the data set of each view and one view of each data set.
+
+    *runs* is the matrix cell by cell, as DVC needs it: it computes nothing, and the name of a stage has no @.
+    """
 
     sources: dict[str, str] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class Params:
         }
         for part, names in chosen.items():
             for name in names:
-                check_known(name, CATALOGUE, f"{part}.detectors")
+                check_detector(name, f"{part}.detectors")
         for members in self.pipeline.ensembles:
             for name in members:
                 check_known(name, self.pipeline.detectors, "pipeline.ensembles")
@@ -110,12 +123,14 @@ class Params:
     def settings_of(self, detector: str) -> Any:
         """The settings that *detector* would be trained with. Raises SettingsError, also for an alpha without exits."""
         from components.calibration.exits import require_normal_above
-        from components.detectors.catalogue import detector_class, settings_for
+        from components.detectors.catalogue import detector_class, require_size
         from components.detectors.contract import Early
 
         if issubclass(detector_class(detector), Early):
             require_normal_above(self.calibration.alpha, self.export.cascade)
-        return settings_for(detector, self.train.preset, self.train.detectors.get(detector, {}))
+        settings = self.train.method(detector)
+        require_size(detector, settings)
+        return settings
 
     def view(self, name: str) -> View:
         """Raises SettingsError when there is no such view, or none that can be built."""
@@ -142,8 +157,24 @@ def _check_given(params: Params, values: Mapping[str, Any]) -> None:
         _check_benchmark(params)
 
 
+def matrix(given: Benchmark) -> dict[str, Run]:
+    """``benchmark.runs`` of the views and detectors: by names that DVC takes for those of stages."""
+    cells = ((view, name) for view in given.views for name in given.detectors)
+    return {f"{view}-{name.replace(AT, '-')}": Run(view, name, parted(name)[0]) for view, name in cells}
+
+
 def _check_benchmark(params: Params) -> None:
     given = params.benchmark
+    if given.runs and given.runs != (wanted := matrix(given)):
+        wrong = next(key for key in (*wanted, *given.runs) if given.runs.get(key) != wanted.get(key))
+        cell = wanted.get(wrong)
+        raise SettingsError(
+            f"benchmark.runs.{wrong}: is not what benchmark.views and benchmark.detectors say; "
+            + (f"write {{view: {cell.view}, detector: {cell.detector}, method: {cell.method}}}" if cell else "remove it")
+        )
+    for name in (run.detector for run in given.runs.values()):
+        if name not in params.train.detectors:
+            raise SettingsError(f"train.detectors.{name}: is missing, and dvc.yaml asks for it; write `{name}: {{}}`")
     for view in (*given.views, *given.sources, *given.data.values()):
         check_known(view, params.views, "benchmark")
     for data in (*given.sources.values(), *given.data):
