@@ -41,6 +41,8 @@ CATALOGUE = {
 }
 COMPOSED = {"ensemble": "components.detectors.ensemble:Ensemble"}  # made of trained detectors, never trained itself
 AT = "@"  # in a name, between the detector and the input size that is asked of it
+AUTO = "auto"  # sizes by the pictures: docs/sizes.md
+Sizes = str | int | tuple[int, ...]  # as they are typed
 SMALLEST = 32  # pixels: the deepest taps have a cell for so many
 
 
@@ -59,6 +61,22 @@ def parted(name: str) -> tuple[str, int | None]:
     if int(size) < SMALLEST:
         raise SettingsError(f"{name}: {size} pixels are too few for a detector; give {SMALLEST} or more")
     return detector, int(size)
+
+
+def sizes_of(asked: Sizes, where: str) -> tuple[int, ...] | None:
+    """Input sizes as they are typed, 384, "256,384" or a list, smallest first; None: auto. Raises SettingsError."""
+    if asked == AUTO:
+        return None
+    parts = asked.split(",") if isinstance(asked, str) else [asked] if isinstance(asked, int) else list(asked)
+    try:
+        found = [parted(f"{where}{AT}{str(part).strip()}")[1] for part in parts]
+    except SettingsError:
+        found = []
+    if not found or len(set(found)) < len(found):
+        raise SettingsError(
+            f"{where} is {asked!r}; give auto, or different sizes from {SMALLEST} pixels, such as 384 or 256,384,512"
+        )
+    return tuple(sorted(size for size in found if size))
 
 
 def require(name: str) -> None:
@@ -91,7 +109,7 @@ def detector_class(name: str) -> type[Detector]:
 
 
 def settings_for(name: str, preset: str = "cpu", *overrides: Mapping[str, Any] | None) -> Any:
-    """A detector's settings: the preset, *overrides* (nested mappings or dotted keys) in order, the size in its name."""
+    """A detector's settings: the preset, *overrides* (nested or dotted keys) in order, then the size in its name."""
     kind = detector_class(name)
     if preset not in kind.presets:
         raise SettingsError(f"{name} has no preset {preset}; choose one of {', '.join(kind.presets)}")
@@ -118,11 +136,12 @@ def size_in(overrides: Mapping[str, Any]) -> int | None:
 
 def require_size(name: str, settings: Any) -> None:
     """Raises SettingsError where the method behind *name* cannot take the size that it asks for; loads torch."""
-    if parted(name)[1] is None:
+    base, size = parted(name)
+    if size is None:
         return
     import torch
 
-    size, takes = parted(name)[1], f"{parted(name)[0]} cannot take pictures of this size"
+    takes = f"{base} cannot take pictures of this size"
     try:
         with torch.inference_mode():
             create(name, settings, pretrained=False).eval()(torch.zeros(1, 3, size, size))

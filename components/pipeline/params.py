@@ -9,11 +9,11 @@ from typing import Any, Literal
 import yaml
 
 from components.calibration.settings import CalibrationSettings
-from components.core.checks import check_known, check_name, check_seed
+from components.core.checks import check_budget, check_known, check_name, check_seed
 from components.core.errors import SettingsError
 from components.core.settings import build
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.detectors.catalogue import AT, check_detector, parted
+from components.detectors.catalogue import AT, AUTO, Sizes, check_detector, parted, sizes_of
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.monitoring.settings import MonitorSettings
@@ -50,9 +50,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class Pipeline(Selection):
-    """What the training flow runs; each of *ensembles* is a candidate made of several of the detectors."""
+    """What the training flow runs; each of *ensembles* is a candidate made of several of the detectors.
+
+    *size* is the input size of those detectors, or sizes whose ensemble is the candidate; the budgets are for one
+    picture and for one run (docs/sizes.md).
+    """
 
     ensembles: tuple[tuple[str, ...], ...] = ()
+    size: Sizes = AUTO
+    latency_ms: float | None = None
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,10 @@ class Params:
         for part, names in chosen.items():
             for name in names:
                 check_detector(name, f"{part}.detectors")
+        sizes_of(self.pipeline.size, "pipeline.size")
+        sizes_of(self.retrain.size, "retrain.size")
+        check_budget("pipeline.latency_ms", self.pipeline.latency_ms)
+        check_budget("pipeline.minutes", self.pipeline.minutes)
         for members in self.pipeline.ensembles:
             for name in members:
                 check_known(name, self.pipeline.detectors, "pipeline.ensembles")
@@ -167,10 +178,11 @@ def _check_benchmark(params: Params) -> None:
     given = params.benchmark
     if given.runs and given.runs != (wanted := matrix(given)):
         wrong = next(key for key in (*wanted, *given.runs) if given.runs.get(key) != wanted.get(key))
-        cell = wanted.get(wrong)
+        advice = "remove it"
+        if cell := wanted.get(wrong):
+            advice = f"write {{view: {cell.view}, detector: {cell.detector}, method: {cell.method}}}"
         raise SettingsError(
-            f"benchmark.runs.{wrong}: is not what benchmark.views and benchmark.detectors say; "
-            + (f"write {{view: {cell.view}, detector: {cell.detector}, method: {cell.method}}}" if cell else "remove it")
+            f"benchmark.runs.{wrong}: is not what benchmark.views and benchmark.detectors say; {advice}"
         )
     for name in (run.detector for run in given.runs.values()):
         if name not in params.train.detectors:
