@@ -152,7 +152,10 @@ def members_file(stages: Stages, found: Sequence[Sized], file: Path) -> Path:
     if not any(sized.overrides for sized in found):
         return file
     out = stages.folder / "params.yaml"
-    out.write_text(yaml.safe_dump(plain(with_overrides(stages, found).params)))
+    values: dict[str, Any] = plain(with_overrides(stages, found).params)
+    del values["benchmark"]  # a file that has none need not have the views of its defaults
+    values["pipeline"]["views"] = [stages.view]
+    out.write_text(yaml.safe_dump(values))
     return out
 
 
