@@ -11,7 +11,7 @@ import pandas as pd
 
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import atomic_dir, locked, read_json, reading, tree_hash, values_hash, write_json
-from components.core.checks import check_seed
+from components.core.checks import check_budget, check_seed
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
 from components.core.settings import convert, plain
@@ -64,6 +64,8 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
     agree(request.detector, request.overrides, request.size)
+    check_budget("--latency-ms", request.latency_ms)
+    check_budget("--minutes", request.minutes)
     stages = stages_of(request, out / "work")
     if finished(out, asked(request), request.data):
         return out

@@ -1,5 +1,6 @@
 """``loupe fit --size 48,64``: one member for each size, put together, calibrated and exported as one run like any."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -57,20 +58,18 @@ def test_the_bundle_scores_by_its_own_runner(sized, product, tmp_path):
     done = subprocess.run(
         [sys.executable, "runner.py", *map(str, pictures)], cwd=bundle, capture_output=True, text=True, check=True
     )
-    (good, _), (scratched, _) = (
-        (float(part), line) for line in done.stdout.splitlines() for part in [line.split("score ")[1].split()[0]]
-    )
+    good, scratched = (json.loads(line)["score"] for line in done.stdout.splitlines())
     ((ours, _),) = score_files(load_model(sized / "model"), pictures, rules=Bundle.open(bundle).manifest.decoding)
     np.testing.assert_allclose([good, scratched], ours, atol=1e-3)
     assert scratched > good
 
 
-def test_other_commands_take_it(sized, product, tmp_path):
+def test_other_commands_take_it(sized, patchcore, product, tmp_path):
     done = loupe("score", sized / "bundle", product / "test", "--out", tmp_path / "scores.parquet")
     assert done.exit_code == 0, done.output
     assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 16
     with pytest.raises(SettingsError, match="is an ensemble itself, of runs or of sizes"):
-        ensemble_runs(EnsembleRequest((sized, sized.parent / "other"), product), tmp_path / "both")
+        ensemble_runs(EnsembleRequest((patchcore, sized), product), tmp_path / "both")
 
 
 def test_the_same_command_has_nothing_to_do(sized, product, caplog):

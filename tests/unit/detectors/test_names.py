@@ -63,7 +63,7 @@ def test_a_key_of_params_yaml_is_named():
     check_detector("padim@224", "pipeline.detectors")
     with pytest.raises(SettingsError, match=r"pipeline.detectors: patchcor does not exist; did you mean patchcore\?"):
         check_detector("patchcor@384", "pipeline.detectors")
-    with pytest.raises(SettingsError, match="retrain.detectors: patchcore@9: 9 pixels are too few"):
+    with pytest.raises(SettingsError, match=r"retrain\.detectors: patchcore@9: 9 pixels are too few"):
         check_detector("patchcore@9", "retrain.detectors")
 
 
@@ -84,7 +84,7 @@ def test_sizes_are_typed_in_several_ways(typed, sizes):
 
 @pytest.mark.parametrize("typed", ["", "big", "16", 0, "256,256", "256,", (), (256, 8), True])
 def test_what_is_no_size_is_told(typed):
-    with pytest.raises(SettingsError, match="--size is .*; give auto, or different sizes from 32 pixels"):
+    with pytest.raises(SettingsError, match=r"--size is .*; give auto, or different sizes from 32 pixels"):
         sizes_of(typed, "--size")
 
 

@@ -114,7 +114,7 @@ def test_a_bank_is_shared_out(tmp_path):
     assert plan(stages, "patchcore@512", Asked(), NEVER).overrides == {}
 
 
-def by_rows(name, settings):
+def by_rows(_name, settings):
     """A made-up machine: a millisecond for a thousand rows and for ten thousand pixels."""
     return settings.bank_size / 1000 + settings.backbone.size**2 / 10_000
 
@@ -147,7 +147,7 @@ def test_what_no_size_can_keep_is_refused_with_the_number(tmp_path):
 
 
 def test_minutes_are_no_limit_for_what_learns_by_gradients(tmp_path, caplog):
-    found = plan(viewed(tmp_path), "fastflow", Asked(minutes=0.01), lambda name, settings: 1.0)
+    found = plan(viewed(tmp_path), "fastflow", Asked(minutes=0.01), lambda *_: 1.0)
     assert found.members == ("fastflow",)
     assert "minutes are no limit for it" in caplog.text
 
@@ -170,7 +170,7 @@ def test_a_pass_is_measured_at_its_full_size():
     ],
 )
 def test_different_sizes_for_one_detector_are_told_in_one_sentence(name, given, size):
-    with pytest.raises(SettingsError, match="is asked for at different sizes: .*; leave all but one out"):
+    with pytest.raises(SettingsError, match=r"is asked for at different sizes: .*; leave all but one out"):
         agree(name, given, size)
     agree("patchcore@384", {"backbone.size": 384}, "384")
     agree("patchcore@384", {"bank_size": 3}, "auto")
