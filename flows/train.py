@@ -49,7 +49,8 @@ def prepare(stages: Stages) -> Path:
 @task
 def choose_sizes(stages: Stages, names: list[str]) -> list[Sized]:
     asked = stages.params.pipeline
-    return plans(stages, names, Asked(asked.size, asked.latency_ms, asked.minutes))
+    members = [name for ensemble in asked.ensembles for name in ensemble]
+    return plans(stages, names, Asked(asked.size, asked.latency_ms, asked.minutes), members)
 
 
 @task
@@ -122,7 +123,7 @@ def train(
         prepare(stages)
         found = choose_sizes(stages, names)
         trained = {name for sized in found for name in sized.members}
-        file = members_file(stages, found, params_file)
+        file = members_file(stages, found, params_file, stages.folder / "params.yaml")
         candidates = list(dict.fromkeys([*(name for sized in found for name in sized.names), *ensembles]))
         for name in candidates:
             fit(stages, name, file) if name in trained else combine(stages, name)

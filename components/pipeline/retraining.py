@@ -22,7 +22,7 @@ from components.monitoring.monitor import find
 from components.monitoring.verdict import Verdict
 from components.pictures.decoding import Decoding
 from components.pipeline.params import Params, View, load_params
-from components.pipeline.sizing import Asked, Sized, plans, reference_of, with_overrides
+from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import Stages
 from components.registry.choice import choose
 from components.registry.gate import Gate, gate
@@ -154,7 +154,7 @@ class Retraining:
     def plan(self) -> list[Sized]:
         """The challengers at their sizes; what members need goes into the params file of their trainings."""
         found = plans(self.stages, self.params.retrain.detectors, Asked(self.params.retrain.size))
-        self.derived.write_text(yaml.safe_dump(plain(with_overrides(self.stages, found).params)))
+        members_file(self.stages, found, self.derived, self.derived)
         return found
 
     def compare(self, challengers: Sequence[Sized]) -> tuple[str, Gate]:

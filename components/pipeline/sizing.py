@@ -4,7 +4,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,13 +115,14 @@ def plan(stages: Stages, detector: str, asked: Asked, measure: Measure = forward
     return found
 
 
-def plans(stages: Stages, names: Sequence[str], asked: Asked, measure: Measure = forward_ms) -> list[Sized]:
+def plans(
+    stages: Stages, names: Sequence[str], asked: Asked, members: Iterable[str] = (), measure: Measure = forward_ms
+) -> list[Sized]:
     """``plan`` of each of the detectors that a file lists.
 
-    A detector of which the list names sizes too, or that ensembles are made of, is taken as it is written.
+    A detector of which the list names sizes too, or that is one of the *members* of ensembles, is taken as written.
     """
-    listed = {parted(name)[0] for name in names if parted(name)[1]}
-    listed |= {name for members in stages.params.pipeline.ensembles for name in members}
+    listed = {parted(name)[0] for name in names if parted(name)[1]} | set(members)
     for name in set(names) - listed:
         if parted(name)[1] is None:
             for given in stages.params.train.overrides(name):
@@ -147,11 +148,10 @@ def with_overrides(stages: Stages, found: Sequence[Sized]) -> Stages:
     return replace(stages, params=replace(stages.params, train=replace(train, detectors=known)))
 
 
-def members_file(stages: Stages, found: Sequence[Sized], file: Path) -> Path:
-    """What a training in its own process reads: *file*, or another where members have settings of their own."""
+def members_file(stages: Stages, found: Sequence[Sized], file: Path, out: Path) -> Path:
+    """What a training in its own process reads: *file*, or *out* where members have settings of their own."""
     if not any(sized.overrides for sized in found):
         return file
-    out = stages.folder / "params.yaml"
     values: dict[str, Any] = plain(with_overrides(stages, found).params)
     del values["benchmark"]  # a file that has none need not have the views of its defaults
     values["pipeline"]["views"] = [stages.view]

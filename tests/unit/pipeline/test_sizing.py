@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from components.core.errors import SettingsError
 from components.core.settings import plain
 from components.datasets.settings import DataSettings
 from components.pipeline.params import Params, Pipeline, View, load_params
+from components.pipeline.retraining import Retraining
 from components.pipeline.sizing import (
     Asked,
     Sized,
@@ -179,7 +181,7 @@ def test_different_sizes_for_one_detector_are_told_in_one_sentence(name, given, 
 def listed(tmp_path, *names, ensembles=(), size="auto", **train):
     pipeline = Pipeline(("run",), names, ensembles, size)
     stages = viewed(tmp_path, pipeline=pipeline, **train)
-    return stages, plans(stages, names, Asked(size), NEVER)
+    return stages, plans(stages, names, Asked(size), [name for members in ensembles for name in members], NEVER)
 
 
 def test_the_pipeline_makes_one_candidate_of_a_bank_detector(tmp_path):
@@ -187,7 +189,7 @@ def test_the_pipeline_makes_one_candidate_of_a_bank_detector(tmp_path):
     assert flow.names == ("fastflow",)
     assert patchcore.names == (*patchcore.members, "patchcore@256-patchcore@384-patchcore@512")
     assert reference_of([flow, patchcore]) == patchcore.name
-    file = members_file(stages, [flow, patchcore], Path("params.yaml"))
+    file = members_file(stages, [flow, patchcore], Path("params.yaml"), tmp_path / "params.yaml")
     read, known = load_params(file), with_overrides(stages, [flow, patchcore]).params
     assert (read.train, read.data, read.artefacts) == (known.train, known.data, known.artefacts)
     assert read.settings_of("patchcore@512").bank_size == 3333
@@ -198,7 +200,7 @@ def test_what_the_list_spells_out_is_taken_as_it_is_written(tmp_path):
     assert [sized.members[0] for sized in found] == ["patchcore", "patchcore@384", "padim@256"]
     assert reference_of(found) == "patchcore"
     assert reference_of(found[1:]) == "patchcore@384"
-    assert members_file(stages, found[:2], Path("params.yaml")) == Path("params.yaml")
+    assert members_file(stages, found[:2], Path("params.yaml"), tmp_path / "params.yaml") == Path("params.yaml")
     _, found = listed(tmp_path / "b", "fastflow", "patchcore", ensembles=(("fastflow", "patchcore"),))
     assert [sized.members for sized in found] == [("fastflow",), ("patchcore",)]
     _, found = listed(tmp_path / "c", "fastflow", "patchcore", size=384)
@@ -210,10 +212,10 @@ def test_what_the_list_spells_out_is_taken_as_it_is_written(tmp_path):
 def test_the_pipeline_as_it_is_shipped_stays_as_it_was(tmp_path):
     params = load_params(Path("params.yaml"))
     stages = viewed(tmp_path, 300, 300, pipeline=params.pipeline)
-    found = plans(stages, params.pipeline.detectors, Asked(params.pipeline.size), NEVER)
+    found = plans(stages, params.pipeline.detectors, Asked(params.pipeline.size), (), NEVER)
     assert [sized.names for sized in found] == [("fastflow",), ("patchcore",)]
     assert reference_of(found) == "patchcore"
-    assert members_file(stages, found, Path("params.yaml")) == Path("params.yaml")
+    assert members_file(stages, found, Path("params.yaml"), tmp_path / "params.yaml") == Path("params.yaml")
 
 
 def test_the_flow_trains_members_and_puts_them_together_once(tmp_path, monkeypatch):
@@ -239,6 +241,16 @@ def test_the_flow_trains_members_and_puts_them_together_once(tmp_path, monkeypat
     assert trained == [*(("fit", name, derived) for name in ("fastflow", *members)), ("combine", ensemble)]
     (registered,) = [entry[1:] for entry in done if entry[0] == "register"]
     assert registered[1:] == (["fastflow", *members, ensemble], ensemble)
+
+
+def test_a_retraining_takes_sizes_by_its_own_pictures(tmp_path):
+    stages, _ = listed(tmp_path, "fastflow", "patchcore", ensembles=(("fastflow", "patchcore"),))
+    job = Retraining(stages.params, SimpleNamespace(id="verdict", model="run"))
+    job.folder.mkdir(parents=True)
+    job.__dict__["stages"] = stages  # behind write_version, which needs a registry
+    (challenger,) = job.plan()
+    assert challenger.names == ("patchcore@256", "patchcore@384", "patchcore@512", challenger.name)
+    assert load_params(job.derived).train.method("patchcore@384").bank_size == 3333
 
 
 def test_keys_of_prefect_take_every_name():
