@@ -24,7 +24,7 @@ TINY = "tiny"  # the preset of tests, which says nothing of pictures
 FACTORS = (1.0, 1.5, 2.0)  # of the preset's size: 256, 384, 512; measured with these, docs/sizes.md
 BANK = "bank_size"  # the setting that members share out
 REPEATS = 5  # measured passes, behind one that warms up
-PASSES = 12  # of each good picture through each member until the run is done, checks and calibration included
+PASSES = 8  # of each good picture through each member until the run is done, checks and calibration included
 FIXED_S = 20.0  # a member takes as long for what does not grow with the pictures
 
 Measure = Callable[[str, Any], float]  # name and settings of a detector to milliseconds
