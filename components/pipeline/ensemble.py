@@ -85,7 +85,7 @@ def _records(runs: Sequence[Path]) -> list[dict[str, Any]]:
     for run in runs:
         if read_json(run / "model" / "settings.json")["detector"] == ENSEMBLE:
             raise SettingsError(
-                f"{run}: is an ensemble itself, of runs or of sizes; name runs of one detector at one size (--size 384)"
+                f"{run}: is an ensemble itself; name the runs that it was made of, or fit at one size (--size 384)"
             )
         if (_work(run) / "folds").exists():
             raise SettingsError(f"{run}: {FOLDED}")
