@@ -14,8 +14,9 @@ import yaml
 
 from components.core.errors import SettingsError
 from components.core.settings import plain
-from components.datasets.loading import read_split
+from components.datasets.loading import read_decoding, read_split
 from components.detectors.catalogue import Sizes, detector_class, named, parted, size_in, sizes_of
+from components.pictures.tiles import grid
 from components.pipeline.stages import FOLDED, JOINT, Stages
 from components.registry.choice import REFERENCE
 
@@ -184,11 +185,18 @@ def _by_pictures(stages: Stages, detector: str, table: pd.DataFrame) -> tuple[tu
     if not detector_class(detector).averages_sizes:
         # What is learned by gradients takes minutes to hours: each size more would cost as much again.
         return (size,), f"that of the preset: each size more would be another training of {detector}"
-    shorter = float(table[["width", "height"]].min(axis=1).median())
-    sizes, said = sizes_by_pictures(size, shorter), f"pictures have {shorter:.0f} pixels on the shorter side"
+    _, side = _squares(stages, table)
+    sizes, said = sizes_by_pictures(size, side), f"what is seen at a time has {side:.0f} pixels on the shorter side"
     if len(sizes) > 1 and stages.folds:
         return (size,), f"that of the preset, as folds calibrate; {said}"
     return sizes, said
+
+
+def _squares(stages: Stages, table: pd.DataFrame) -> tuple[int, int]:
+    """How many squares the typical picture is seen in, and the shorter side of one of them in its pixels."""
+    height, width = (int(table[side].median()) for side in ("height", "width"))
+    found = grid(height, width, read_decoding(stages.folder / "split").tiles)
+    return len(found.boxes), min(stop - start for (start, stop), *_ in found)
 
 
 def _within(
@@ -214,7 +222,8 @@ def _within(
 def _cost(stages: Stages, detector: str, sizes: tuple[int, ...], pictures: int, measure: Measure) -> Cost:
     members = _as_named(stages, detector, sizes, "")
     train = with_overrides(stages, [members]).params.train
-    ms = sum(measure(name, train.method(name)) for name in members.members)
+    squares, _ = _squares(stages, _good(stages))
+    ms = squares * sum(measure(name, train.method(name)) for name in members.members)
     return Cost(ms, (PASSES * pictures * ms / 1000 + FIXED_S * len(sizes)) / 60)
 
 

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from components.core.artefacts import write_json
 from components.core.errors import SettingsError
 from components.core.settings import plain
 from components.datasets.settings import DataSettings
+from components.pictures.decoding import Decoding
 from components.pipeline.params import Params, Pipeline, View, load_params
 from components.pipeline.retraining import Retraining
 from components.pipeline.sizing import (
@@ -65,8 +67,18 @@ def viewed(tmp_path, width=2000, height=2000, good=200, pipeline=None, **train):
 def test_auto_enlarges_no_picture(width, height, members, tmp_path):
     found = plan(viewed(tmp_path, width, height), "patchcore", Asked(), NEVER)
     assert found.members == members
-    assert f"pictures have {min(width, height)} pixels on the shorter side" in found.why
+    assert f"seen at a time has {min(width, height)} pixels on the shorter side" in found.why
     assert found.names == (members if len(members) == 1 else (*members, "-".join(members)))
+
+
+@pytest.mark.parametrize(("tiles", "sizes", "squares"), [(1, 2, 3), (2, 1, 12)])
+def test_what_counts_is_the_square_that_is_seen(tmp_path, tiles, sizes, squares):
+    """500 x 1250: three squares of 500, or twelve of 286; a picture takes as long as all of its squares."""
+    stages = viewed(tmp_path, 1250, 500)
+    write_json(stages.folder / "split" / "decoding.json", Decoding(tiles=tiles).kept)
+    assert len(plan(stages, "patchcore", Asked(), NEVER).members) == sizes
+    found = plan(stages, "patchcore", Asked(latency_ms=1000), lambda *_: 10)
+    assert f"{10 * sizes * squares} ms a picture" in found.why
 
 
 def test_sizes_go_by_that_of_the_preset(tmp_path):
