@@ -1,11 +1,14 @@
 """The knobs of training."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from components.core.cache import AUTO
 from components.core.checks import check_known, check_training
 from components.detectors.catalogue import CATALOGUE
+
+# Of the square, all but the one that changes nothing: turns against the clock, mirrors (docs/pose.md).
+MOVES = ("turn_90", "turn_180", "turn_270", "left_right", "top_bottom", "diagonal", "antidiagonal")
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,9 @@ class TrainSettings:
     # The user's cache folder (`loupe cache`), or a folder; None: features are computed at every draw and not kept.
     store: str | None = AUTO
     store_limit_gb: float = 20.0
+    # Turned and mirrored good pictures as extra rows (docs/pose.md): by those moves that are measured to be as normal,
+    # by none, or by some named ones, unmeasured.
+    moves: tuple[str, ...] | Literal["auto", "none"] = "auto"
     stage_seconds: float = 7200.0  # a stage of a flow that takes longer is killed
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -25,3 +31,5 @@ class TrainSettings:
         check_training(self.precision, self.checkpoint_every, self.store_limit_gb)
         for name in self.detectors:
             check_known(name, CATALOGUE, "train.detectors")
+        for move in self.moves if isinstance(self.moves, tuple) else ():
+            check_known(move, MOVES, "train.moves")
