@@ -122,11 +122,15 @@ def _moves(
     if folds:
         return agreed([read_json(fold / FILE) for fold in folds], len(normal))
     started = time.perf_counter()
-    rows = normal_rows(split, "calibrate")
-    chosen = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PICTURES)).round().astype(int))]
-    found = taken(normal, file_images(data, chosen, normal.rules), store, settings)
+    found = taken(normal, file_images(data, moved_rows(split), normal.rules), store, settings)
     spent["pose"] = time.perf_counter() - started
     return found
+
+
+def moved_rows(split: Path) -> pd.DataFrame:
+    """The calibrate normals that moves are measured on, spread evenly."""
+    rows = normal_rows(split, "calibrate")
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PICTURES)).round().astype(int))]
 
 
 def file_images(data: Path, rows: pd.DataFrame, rules: Decoding) -> FileImages:
