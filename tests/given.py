@@ -48,6 +48,9 @@ class Named:
     def clean(self, size):
         return [f"clean {size}"]
 
+    def before(self, backbone):
+        return [f"features of clean ones {backbone.settings.size}"]
+
     def masks(self, side):
         return [f"masks {side}"]
 

@@ -25,6 +25,7 @@ from components.detectors.contract import (
     Player,
     Scores,
     TrainingData,
+    pictures_of,
     scratch,
 )
 from components.detectors.parts.blocks import GaussianBlur, Positions, largest, upsample
@@ -138,7 +139,7 @@ class ALPS(PixelDetector):
         if self.distorter is not None:
             rate = partial(adam, lr=s.distorter_rate)
             rivals = (Player(self.distorter_loss, list(self.distorter.parameters()), rate, s.clip),)
-        steps = s.ramp * s.epochs * -(-len(table) // s.batch_size)
+        steps = s.ramp * s.epochs * -(-pictures_of(table) // s.batch_size)
         yield Optimise(
             "game",
             table,
