@@ -155,18 +155,10 @@ def page(known: dict[str, Any]) -> str:
         for name, mean in entry["means"].items():
             gain = {key: "{:+.3f} ({:+.3f} to {:+.3f})".format(*mean["minus"][key]) for key in ("256", best)}
             auto = " (auto)" if name == entry["auto"] else ""
-            row = [
-                view,
-                f"{name}{auto}",
-                f"{mean['auroc']:.3f}",
-                f"{mean['misses']:.3f}",
-                f"{mean['false_alarms']:.3f}",
-            ]
-            means.append([*row, gain["256"], f"{best}: {gain[best]}"])
+            row = [f"{mean[key]:.3f}" for key in ("auroc", "misses", "false_alarms")]
+            means.append([view, f"{name}{auto}", *row, gain["256"], f"{best}: {gain[best]}"])
     commits = ", ".join(sorted({str(entry["commit"])[:8] for entry in known.values()}))
-    said = [
-        f"# Input sizes of PatchCore\n\n{(__doc__ or '').split(chr(10), 2)[2].strip()}\n\nCommit {commits}, seed 0."
-    ]
+    said = [f"# Input sizes of PatchCore\n\n{(__doc__ or '').strip()}\n\nCommit {commits}, seed 0."]
     head = ["view", "size", "image AUROC", "95 %", "misses", "false alarms", "s to train", "s to evaluate"]
     said.append(markdown(head, singles))
     head = ["view", "mean of", "image AUROC", "misses", "false alarms", "less 256 alone", "less the best alone"]

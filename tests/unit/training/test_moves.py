@@ -54,8 +54,8 @@ def test_pictures_as_they_come_are_the_first_rows_to_the_last_bit(files, images)
 
 
 def test_every_row_has_an_identity_and_the_first_ones_keep_theirs(files, images):
-    assert images.hashes[:5] == files.hashes
-    assert len(set(images.hashes)) == 15
+    assert images.identities[:5] == files.identities
+    assert len(set(images.identities)) == 15
     keys = {files.key, images.key, MovedImages(files, TURNS, 1).key, MovedImages(files, TURNS[::-1], 2).key}
     assert len(keys) == 4
 
