@@ -83,7 +83,8 @@ def test_one_channel_alone_is_no_light(draw):
     images = rebuilt.clone()
     images[:, 0] += 0.3
     left = images - relit(rebuilt, images)
-    torch.testing.assert_close(left[:, 0] - left[:, 1], torch.full((2, 64, 64), 0.3), rtol=0, atol=1e-5)
+    for channel, expected in ((0, 0.2), (1, -0.1)):  # their mean alone is taken for light
+        torch.testing.assert_close(left[:, channel], torch.full((2, 64, 64), expected), rtol=0, atol=1e-4)
 
 
 def test_each_picture_has_a_light_of_its_own(draw):
@@ -98,8 +99,8 @@ class Fit(torch.nn.Module):
         return relit(rebuilt, images)
 
 
-@pytest.mark.parametrize("side", SIDES[1:])
-def test_the_graph_finds_the_same(side, draw, tmp_path):
+def test_the_graph_finds_the_same(draw, tmp_path):
+    side = 200  # the cells do not come out even
     rebuilt = surface(draw, side)
     images = 1.2 * rebuilt + 0.05 + 0.01 * torch.randn(rebuilt.shape, generator=draw)
     images[0, :, : side // 2, : side // 2] = 0.9
