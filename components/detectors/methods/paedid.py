@@ -32,7 +32,6 @@ from components.detectors.contract import (
 from components.detectors.parts.blocks import POSITIONS, in_proportion, largest, nearest, upsample
 from components.detectors.parts.convolutions import convolution, double
 from components.detectors.parts.coreset import Coreset
-from components.detectors.parts.light import relit
 from components.detectors.parts.similarity import structural_difference
 
 BINS = 4096  # of the histogram of residuals in [-1, 1]
@@ -186,7 +185,7 @@ class PAEDID(PixelDetector):
     def prior(self, images: Tensor) -> Tensor:
         """P: the background that the patch autoencoder sees, (B, 3, H, W)."""
         rebuilt = self.background(self.encoder(images))
-        return relit(rebuilt, images) if self.settings.brightness else rebuilt
+        return _relit(rebuilt, images) if self.settings.brightness else rebuilt
 
     def loss(self, images: Tensor) -> Tensor:
         """Normal images from noisy ones, as P meets what is not quite normal inside the decomposition."""
@@ -266,6 +265,16 @@ class PAEDID(PixelDetector):
         *_, (_, defect) = self.decompose(images)
         own = defect.square().sum(1, keepdim=True).sqrt()
         return Scores(largest(own, self.settings.top), upsample(own, size))
+
+
+def _relit(background: Tensor, images: Tensor) -> Tensor:
+    """*background* with the gain and the offset that fit it best to each image; the gain within a factor of two."""
+    mean, target = background.mean((1, 2, 3), keepdim=True), images.mean((1, 2, 3), keepdim=True)
+    centred = background - mean
+    gain = (centred * (images - target)).mean((1, 2, 3), keepdim=True) / (
+        centred.square().mean((1, 2, 3), keepdim=True) + 1e-6
+    )
+    return gain.clamp(0.5, 2.0) * centred + target
 
 
 def _median(values: Tensor, counts: Tensor) -> Tensor:
