@@ -137,6 +137,7 @@ def store(shared):
 
 
 SMALL = ("--preset", "tiny", "--alpha", "0.2")
+FEW = ("--set=evaluation.map_size=64", "--set=evaluation.bootstrap=20")
 
 
 @pytest.fixture(scope="session")
@@ -145,8 +146,7 @@ def patchcore(product, shared):
 
     def make(out):
         (shared / "here").mkdir(exist_ok=True)
-        few = [f"--set=evaluation.{key}" for key in ("map_size=64", "bootstrap=20")]
-        command = [sys.executable, "-m", "components.cli", "fit", "patchcore", *SMALL, *few]
+        command = [sys.executable, "-m", "components.cli", "fit", "patchcore", *SMALL, *FEW]
         environment = {**os.environ, "PYTHONPATH": str(Path(components.__file__).parents[1])}
         done = subprocess.run(
             [*command, "--data", product, "--out", out],

@@ -19,8 +19,8 @@ from flows.slot import LIMIT
 from flows.train import train
 
 PROJECT = Path(__file__).parents[2]
-DETECTORS = ("fastflow", "patchcore")
-ENSEMBLE = "fastflow-patchcore"
+DETECTORS = ("alps", "patchcore")  # one learns by gradients, one has a bank of features
+ENSEMBLE = "alps-patchcore"
 VIEW = {"product": {"data": "product"}}
 SMALL = {
     "data": {"product": {"adapter": "folder", "name": "product"}},
@@ -34,6 +34,7 @@ SMALL = {
     },
     "validation": {"product": {"expect_masks": True}},
     "calibration": {"alpha": 0.2},
+    "evaluation": {"map_size": 64, "bootstrap": 20},
 }
 
 

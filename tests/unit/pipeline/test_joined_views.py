@@ -35,7 +35,7 @@ SETTINGS = {
     "views": {"tiles": {"data": "tiles"}, "plates": {"data": "plates"}, "both": {"views": list(MEMBERS)}},
     "validation": {name: {"expect_masks": True} for name in MEMBERS},
     "split": {"calibrate_share": 0.4},
-    "train": {"preset": "tiny", "store": "features"},
+    "train": {"preset": "tiny"},
     "calibration": {"alpha": 0.2},
     "evaluation": {"map_size": 64, "bootstrap": 20},
 }
@@ -72,10 +72,7 @@ def project(product, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stages(project):
     params = load_params(project / WORK / "seed-0/params.yaml")
-    params = replace(
-        params, artefacts=str(project / WORK / "seed-0"), train=replace(params.train, store=str(project / "features"))
-    )
-    return Stages(params, "both", project / "data")
+    return Stages(replace(params, artefacts=str(project / WORK / "seed-0")), "both", project / "data")
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +214,7 @@ def test_the_detector_never_learns_the_group(trained, stages, tmp_path):
     table = read_split(tmp_path / "split")
     table["group"] = np.random.default_rng(0).permutation(table["group"])
     table.to_parquet(tmp_path / "split/split.parquet", index=False)
-    settings = TrainSettings("tiny", store=stages.params.train.store)
+    settings = TrainSettings("tiny")
     train("uniad", tmp_path / "split", stages.folder / "synthetic", stages.data, tmp_path / "model", settings, 0)
     assert file_hash(tmp_path / "model/model.safetensors") == file_hash(trained / "model/model.safetensors")
 
