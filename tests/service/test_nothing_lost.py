@@ -1,4 +1,4 @@
-"""Under load the object store is away for nearly a minute and the service is killed twice: every answer is in it once."""
+"""The object store is away for nearly a minute and the service is killed twice: every answer is in it once."""
 
 import collections
 import os
