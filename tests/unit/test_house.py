@@ -14,6 +14,7 @@ UNNAMED = {
     "components.cli.machine": "commands, which tests give to components.cli.app",
     "components.cli.workshop": "commands, which tests give to components.cli.app",
     "components.datasets.validation.suite": "called by validate alone; test_validation.py reads what it records",
+    "components.decision.__main__": "run by benchmarks/production/torchless.sh, and that by test_torchless.py",
     "components.service.review": "routes, asked over HTTP in tests/service/test_review_page.py",
     "components.service.server": "`loupe serve`, a process of its own in tests/service",
     "components.storage.base": "a protocol; its promises are those that test_storage.py holds both stores to",
