@@ -37,12 +37,19 @@ LONG = (  # in this order; test_slot ends its server, which Prefect goes on aski
     "flows/test_both_ways.py",
     "flows/test_slot.py",
     "unit/detectors/test_new_detector.py",
+    "e2e/test_killed_fit.py",
     "e2e/test_fit.py",
     "unit/benchmarks/test_mechanisms.py",
     "e2e/test_examples.py",
     "unit/calibration/test_cascade.py",
     "unit/monitoring/test_monitoring.py",
     "unit/pipeline/test_joined_views.py",
+    "unit/calibration/test_folds.py",
+    "unit/export/test_parity.py",
+    "unit/detectors/parts/test_positions.py",
+    "unit/retraining/test_candidates.py",
+    "e2e/test_ensemble.py",
+    "e2e/test_torchless.py",
 )
 
 
