@@ -15,7 +15,9 @@ import psutil
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from components.cli import app
 from components.monitoring.monitor import VERDICTS, unsent
 from components.pipeline.params import load_params
 from components.registry.mlflow import Registry
@@ -219,11 +221,16 @@ def test_the_next_retraining_learns_on_from_the_new_version(clean, project):
 
 
 def test_models_rollback_and_dashboard_commands(clean, project):
-    models = json.loads(call(project, "loupe", "models", "product", "--json"))
+    def loupe(*words):  # in this process, which stands in the project
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    models = json.loads(loupe("models", "product", "--json"))
     assert models["product"]["champion"] == clean.challenger
-    call(project, "loupe", "rollback", "product", "--reason", "test")
+    loupe("rollback", "product", "--reason", "test")
     assert registry(project).champion("product") == "1"
-    call(project, "loupe", "promote", "product", clean.challenger, "--reason", "test")
+    loupe("promote", "product", clean.challenger, "--reason", "test")
     made = registry(project).decisions("product")
     assert [d.action for d in made][-2:] == ["rollback", "promote"]
     assert made[-1].reasons == ("by hand: test",)
