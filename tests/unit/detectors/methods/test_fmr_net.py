@@ -12,7 +12,7 @@ from components.detectors.methods.fmr_net import FMRNet, Rearrangement, contrast
 from components.detectors.parts.memory import as_queries
 from components.detectors.parts.similarity import gradient_difference, structural_difference
 from components.training.loop import learning
-from tests.given import Named, stripes
+from tests.given import Named, passed, phase, stripes
 
 TINY = settings_for("fmr_net", "tiny")
 
@@ -268,13 +268,12 @@ def test_the_three_see_different_things(detector, images):
 
 
 def test_differences_are_standardised_on_normals_before_they_are_added(detector, images):
-    detector._add(images)
-    detector._standardise()
+    passed(detector, "scale", images)
     measured = detector.measured(images)
     scaled = detector.standardise(measured)
     torch.testing.assert_close(scaled.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(scaled.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-3, rtol=0)
-    detector._add(images)  # the second time, behind phase 2, starts anew
+    phase(detector, "standardise").update(images)  # the second time, behind phase 2, starts anew
     assert float(detector.standardise.sums[0, 0]) == 2 * 64 * 64
 
 

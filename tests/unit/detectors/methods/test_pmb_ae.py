@@ -12,7 +12,7 @@ from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.pmb_ae import PMBAE, ErrorEstimate, PartitionMemory
 from components.detectors.parts.memory import entropy
 from components.detectors.parts.similarity import structural_difference
-from tests.given import Named
+from tests.given import Named, passed
 
 TINY = settings_for("pmb_ae", "tiny")
 
@@ -197,8 +197,7 @@ def test_a_brighter_normal_scores_as_the_normal(images, monkeypatch):
     normals = 0.3 * images
     monkeypatch.setattr(detector, "rebuild", lambda given: (0.3 * images[: len(given)] + 0.02 * edges, []))
     edges = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    detector._add_level(normals)
-    detector.estimate.finish()
+    passed(detector, "error level", normals)
     plain, brighter = detector(normals), detector(normals + 0.2)
     assert float(plain.image.max()) > 0
     assert float(brighter.image.max()) < 3 * float(plain.image.max())
@@ -219,8 +218,7 @@ def test_the_map_and_the_image_score_come_from_the_cleaned_difference(images, mo
 
 def test_positions_are_standardised_by_the_normals(images):
     detector = made(standardise=True)
-    detector._add_level(images)
-    detector.estimate.finish()
+    passed(detector, "error level", images)
     detector.positions.add(detector.errors(images))
     detector.positions.finish()
     maps = detector.score(images, (64, 64)).map
