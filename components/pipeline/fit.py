@@ -9,7 +9,16 @@ from typing import Any
 import pandas as pd
 
 from components.calibration.settings import CalibrationSettings
-from components.core.artefacts import atomic_dir, locked, read_json, reading, tree_hash, values_hash, write_json
+from components.core.artefacts import (
+    atomic_dir,
+    code_hash,
+    locked,
+    read_json,
+    reading,
+    tree_hash,
+    values_hash,
+    write_json,
+)
 from components.core.checks import check_seed
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
@@ -23,7 +32,7 @@ from components.export.settings import ExportSettings
 from components.pictures.kept import keeping
 from components.pictures.masks import Masks, MaskTurn
 from components.pictures.roi import region_text
-from components.pipeline.finished import code_hash, finished, listing, remember
+from components.pipeline.finished import finished, listing, remember
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
 from components.pipeline.stages import Stages
