@@ -34,6 +34,7 @@ NAMES = {
         "load",
         "features",
         "accelerator",
+        "sizes",
         "repro",
         "torchless",
     ),
