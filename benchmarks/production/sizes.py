@@ -1,6 +1,6 @@
 """What the side of the input costs PatchCore: time and peak memory of a fit and of scoring.
 
-Preset ``cpu``, seed 0, on the first good training pictures of screw (1024 x 1024): 64 to fit, from an empty feature
+Preset ``cpu``, seed 0, on the first good training pictures of bottle (900 x 900): 64 to fit, from an empty feature
 store, and 32 others to score from their files. Each fit and each scoring is a process of its own on one thread. Seconds
 are those of the processor: other work on the machine moves them less. The bank has the same number of patches at each
 side, so that nothing is said of quality here. Writes results/sizes.json and sizes.md.
@@ -15,6 +15,7 @@ from benchmarks.common.results import RESULTS, add, commit, stored
 from benchmarks.common.runner import asking, command, one_thread, options, peak_mb, tell, told
 from benchmarks.common.tables import joined, markdown, wrapped
 from components.core.checks import check_known
+from components.core.errors import DataError
 
 # What is measured, by its name: settings on top of preset cpu. A row more is all that another case needs.
 CASES: dict[str, dict[str, Any]] = {
@@ -23,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "512": {"backbone.size": 512},
 }
 DETECTOR, SEED = "patchcore", 0
-PICTURES = Path("data/mvtec_ad_screw/train/good")
+PICTURES = Path("data/mvtec_ad_bottle/train/good")
 FITTED, SCORED = 64, 32
 OUT = RESULTS / "sizes.json"
 HEAD = ("side", "fit s", "of it features s", "fit peak MiB", "score ms a picture", "score peak MiB")
@@ -97,8 +98,11 @@ def score(folder: Path) -> dict[str, Any]:
 
 
 def pictures() -> list[Path]:
-    """The pictures of all cases, in order."""
-    return sorted(PICTURES.glob("*.png"))[: FITTED + SCORED]
+    """The pictures of all cases, in order. Raises DataError where there are too few."""
+    found = sorted(PICTURES.glob("*.jpg"))[: FITTED + SCORED]
+    if len(found) < FITTED + SCORED:
+        raise DataError(f"{PICTURES}: has {len(found)} of {FITTED + SCORED} pictures; docs/data.md says where they are")
+    return found
 
 
 def page(found: dict[str, Any]) -> str:
