@@ -30,5 +30,5 @@ def test_a_slip_in_a_name_or_a_folder_without_pictures_is_one_sentence(tmp_path,
     with pytest.raises(SettingsError, match="did you mean 256"):
         sizes.main(["265"])
     monkeypatch.setattr(sizes, "PICTURES", tmp_path)
-    with pytest.raises(DataError, match="has 0 of 96 pictures"):
+    with pytest.raises(DataError, match="has 0 of 48 pictures"):
         sizes.pictures()
