@@ -64,6 +64,7 @@ def fit(overrides: dict[str, Any], folder: Path) -> dict[str, Any]:
     import torch
 
     from benchmarks.common.short import trained
+    from components.backbones.extractor import Backbone
     from components.backbones.features import FeatureStore
     from components.core.artefacts import file_hash
     from components.detectors.catalogue import create, settings_for
@@ -77,7 +78,8 @@ def fit(overrides: dict[str, Any], folder: Path) -> dict[str, Any]:
     files = FileImages(tuple(paths), tuple(map(file_hash, paths)))
     started = time.process_time()
     data = FitImages(files, FeatureStore(folder / "store"), SEED)
-    data.features(detector.backbone)
+    for backbone in (part for part in detector.modules() if isinstance(part, Backbone)):
+        data.features(backbone)
     features = time.process_time() - started
     trained(detector, data, SEED, lambda _: 0.5)  # a bank has no epochs to choose
     seconds = time.process_time() - started
