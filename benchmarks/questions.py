@@ -24,6 +24,7 @@ NAMES = {
         "choice",
         "duplicates",
         "methods",
+        "average",
     ),
     "mechanisms": ("mechanisms", "cascade", "quantiser", "thresholds"),
     "production": (

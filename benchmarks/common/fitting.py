@@ -26,8 +26,9 @@ from components.core.artefacts import read_json
 from components.core.cache import cache_folder
 from components.core.errors import LoupeError
 from components.core.runtime import session
-from components.datasets.loading import rows
-from components.decision.batch import tensor
+from components.datasets.loading import read_decoding, rows
+from components.decision.bundle import run_of
+from components.decision.seeing import seen
 from components.detectors.catalogue import create, settings_for
 from components.pictures.decoding import decode
 from components.pipeline.stages import Stages
@@ -131,9 +132,10 @@ def latency(bundle: Path, stages: Stages, images: int = 8, rounds: int = 5) -> d
     graph = session(bundle / "model.onnx", 1)
     floor = FastBackbone(Backbone(BackboneSettings()), cache_folder() / "features", 1)
     paths = [stages.data / name for name in sorted(rows(stages.folder / "split", "test")["image_id"])]
-    given = [tensor(decode(path))[None] for path in paths[:: max(1, len(paths) // images)][:images]]
+    rules = read_decoding(stages.folder / "split")
+    given = [decode(path, rules=rules) for path in paths[:: max(1, len(paths) // images)][:images]]
     small = torch.rand(1, 3, 256, 256)
-    calls = [(partial(graph.run, None, {"image": image}), partial(floor, small)) for image in given]
+    calls = [(partial(seen, run_of(graph), [pixels], rules), partial(floor, small)) for pixels in given]
     pairs = [(clocked(ours)[1], clocked(bare)[1]) for _ in range(rounds) for ours, bare in calls]
     ours, bare = np.median(np.array(pairs), axis=0)
     return {"ms": round(float(ours), 2), "bare_ms": round(float(bare), 2), "ratio": round(float(ours / bare), 2)}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from components.core.progress import progress
-from components.decision.batch import entry, tensor
+from components.decision.batch import entry
 from components.decision.bundle import Bundle
 from components.monitoring.bounds import bounds, distances
 from components.monitoring.columns import frame, read_reference, standardised
@@ -27,7 +27,7 @@ def scored(folder: Path, images: Iterable[Path], said: str, change: Change | Non
     for path in progress(list(images), said):
         picture = decode(path, rules=bundle.decoding)
         picture = change(picture) if change else picture
-        scores, _, embeddings = bundle.score(tensor(picture)[None])
+        scores, _, embeddings = bundle.score([picture])
         records.append(entry(bundle, picture, float(scores[0]), embeddings[0]))
     return standardised(frame(records), read_reference(folder))
 

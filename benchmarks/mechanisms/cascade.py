@@ -19,8 +19,8 @@ from components.core.artefacts import read_json, tree_hash
 from components.core.errors import DataError
 from components.core.progress import progress
 from components.datasets.loading import rows
-from components.decision.batch import tensor
-from components.decision.bundle import Bundle
+from components.decision.bundle import Bundle, run_of
+from components.decision.seeing import seen
 from components.pictures.decoding import decode
 from components.pipeline.params import load_params
 from components.pipeline.stages import Stages
@@ -86,19 +86,19 @@ def measured(bundle: Path, split: Path, data: Path, limit: int | None = None) ->
 
 def scored(bundle: Bundle, table: pd.DataFrame, data: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Answers of the full graph and of the cascade, row by row, taken in turn so that a busy moment hits both."""
-    first = tensor(decode(data / table["image_id"].iloc[0], rules=bundle.decoding))[None]
+    first, edge = decode(data / table["image_id"].iloc[0], rules=bundle.decoding), run_of(bundle.edge[0])
     for _ in range(3):  # both sessions allocate on their first runs
-        bundle.session.run(None, {"image": first})
-        bundle.edge[0].run(None, {"image": first})
+        bundle.score([first])
+        seen(edge, [first], bundle.decoding)
     found: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     known = set(bundle.calibration.groups)
     for name, group in progress(list(zip(table["image_id"], table["group"], strict=True)), "test images"):
-        image = tensor(decode(data / name, rules=bundle.decoding))[None]
+        pixels = decode(data / name, rules=bundle.decoding)
         for kind, records in zip((False, True), found, strict=True):
-            answer, ms = clocked(bundle.answer, image, group if group in known else None, kind)
+            answer, ms = clocked(bundle.answer, pixels, group if group in known else None, kind)
             told = {"graph": answer.graph, "score": answer.score, "decision": answer.decided.decision}
             records.append({**told, "p": answer.decided.p_value, "ms": ms})
-        found[1][-1]["edge"] = float(bundle.edge[0].run(["score"], {"image": image})[0][0])
+        found[1][-1]["edge"] = float(seen(edge, [pixels], bundle.decoding)[0][0])
     return pd.DataFrame(found[0]), pd.DataFrame(found[1])
 
 

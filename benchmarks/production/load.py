@@ -31,14 +31,13 @@ HEADERS = {"Content-Type": "image/png"}
 
 def bare(bundle: Path, images: list[Path], seconds: float) -> dict[str, float]:
     """Images per second of ``session.run`` alone, by batch size."""
-    from components.decision.batch import tensor
     from components.decision.bundle import Bundle
     from components.pictures.decoding import decode
 
     opened, result = Bundle.open(bundle), {}
-    pictures = [tensor(decode(path, rules=opened.decoding)) for path in images]
+    pictures = [decode(path, rules=opened.decoding) for path in images]
     for size in (1, 8):
-        batch = np.stack(pictures[:size])
+        batch = pictures[:size]
         opened.score(batch)
         started, runs = time.perf_counter(), 0
         while time.perf_counter() - started < seconds:

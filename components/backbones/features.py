@@ -189,10 +189,8 @@ class FeatureStore:
 
 
 def _pictures(images: ImageSource) -> list[str] | None:
-    """The identity of each picture by itself, where *images* are files; None for pictures made in memory."""
-    hashes, rules = getattr(images, "hashes", None), getattr(images, "rules", None)
-    known = getattr(rules, "identity", [None])
-    return None if hashes is None else [values_hash([digest, *known])[:16] for digest in hashes]
+    """The identity of each row by itself, where *images* are files; None for pictures made in memory."""
+    return getattr(images, "identities", None)
 
 
 Place = dict[int, tuple[Path, int]]  # by tap: the entry, and the row in it

@@ -81,6 +81,10 @@ def fit(
     roi: Annotated[
         Path | None, typer.Option(help="A mask image or JSON polygons; nothing outside is learned, scored or alarmed.")
     ] = None,
+    tiles: Annotated[
+        int | None,
+        typer.Option(help="Squares across a picture's shorter side; default 1 where pictures are long."),
+    ] = None,
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
@@ -93,8 +97,9 @@ def fit(
             overrides[key] = value
     if names := declared(good, defect, groups):
         sections["data"] = {**sections.get("data", {}), **names}
-    if roi:
-        sections["data"] = {**sections.get("data", {}), "roi": str(roi)}
+    for key, value in (("roi", roi and str(roi)), ("tiles", tiles)):
+        if value is not None:
+            sections["data"] = {**sections.get("data", {}), key: value}
     chosen = tuple(group) if group else None
     request = FitRequest(
         detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections

@@ -26,8 +26,10 @@ from components.pictures.kept import picture
 from components.pictures.masks import AS_IS, Reading, Region, mask_paths, read_as, sizes
 from components.pictures.measuring import grey, statistics
 from components.pictures.roi import pinned, region_text
+from components.pictures.tiles import LONG, MOST
 
 log = logging.getLogger("loupe")
+STRAY = 0.05  # share of long pictures up to which all are squeezed into one square
 
 
 def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
@@ -40,14 +42,18 @@ def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
         raise DataError(f"{data}: is not a folder; bring the data in with `loupe data add`")
     if (settings.white is not None and settings.white <= 0) or settings.max_pixels <= 0:
         raise SettingsError(f"data.white is {settings.white}, data.max_pixels {settings.max_pixels}; give more than 0")
+    if settings.tiles != "auto" and not 0 <= settings.tiles <= MOST:
+        raise SettingsError(
+            f"data.tiles is {settings.tiles}; give auto, or 0 to {MOST} squares across the shorter side"
+        )
     found = listed(settings.adapter, data, settings.naming)
     rows, regions = found.rows, list[Region]()
     with recorded(out, "manifest", settings, {}) as scratch:
         rules = _rules(data, rows, settings)
-        write_json(scratch / DECODING, rules.kept)
         counted = progress(rows, f"{settings.name}: reading images")
         table = read_rows(data, counted, settings, rules, regions)
         _require_one_shape(data, table)
+        write_json(scratch / DECODING, replace(rules, tiles=_tiles(data, table, settings)).kept)
         table.to_parquet(scratch / "manifest.parquet", index=False)
         write_json(scratch / LISTING, {**found.notes, "regions": sizes(regions)})
     return out
@@ -86,6 +92,18 @@ def _require_one_shape(data: Path, table: pd.DataFrame) -> None:
             f"{data}: {len(others)} of {len(table)} pictures do not fit the region of interest: {others[0]}, take the "
             "others out, or draw the region on one of these"
         )
+
+
+def _tiles(data: Path, table: pd.DataFrame, settings: DataSettings) -> int:
+    """How many squares across a picture's shorter side a model sees; 0: the whole picture, squeezed into one."""
+    if settings.tiles != "auto":
+        return settings.tiles
+    sides = table[["width", "height"]].dropna().to_numpy(float)
+    long = int((sides.max(1) > LONG * sides.min(1)).sum()) if len(sides) else 0
+    if long <= STRAY * len(sides):
+        return 0
+    log.info("%s: %d of %d pictures are long: seen in squares of the shorter side (data.tiles)", data, long, len(sides))
+    return 1
 
 
 def _white(data: Path, rows: Sequence[Row], settings: DataSettings) -> float | None:

@@ -15,7 +15,8 @@ class DataSettings:
     *white* is the value of files with more than 8 bits that is shown as white; None: what the files themselves show.
     *good* and *defect* declare names of folders, *groups* makes the first folder below them a group. *masks* says what
     the masks mark, *mask_turn* whether they are turned as pictures are stored or as they are shown. *roi* is a file
-    that draws the region of interest (docs/region.md), or what decoding.json holds of one.
+    that draws the region of interest (docs/region.md), or what decoding.json holds of one. *tiles* is how many squares
+    lie across a picture's shorter side (docs/tiles.md): 0 squeezes the whole into one, auto: 1 where pictures are long.
     """
 
     adapter: str
@@ -28,6 +29,7 @@ class DataSettings:
     masks: Masks = "auto"
     mask_turn: MaskTurn = "auto"
     roi: str | None = None
+    tiles: int | Literal["auto"] = "auto"
 
     @property
     def naming(self) -> Naming:

@@ -79,7 +79,14 @@ def _joined_rules(rules: Mapping[str, Decoding], out: Path) -> Decoding:
     if len(regions) > 1:
         said = ", ".join(f"{view} {'has one' if known.roi else 'none'}" for view, known in rules.items())
         raise DataError(f"{out}: the views differ in their region of interest ({said}); give all the same data.roi")
-    return Decoding(next(iter(whites), None), max(known.max_pixels for known in rules.values()), regions.pop())
+    tiles = {known.tiles for known in rules.values()}
+    if max(tiles) > 1 and len(tiles) > 1:
+        said = ", ".join(f"{view} {known.tiles}" for view, known in rules.items())
+        raise DataError(f"{out}: the views differ in their tiles ({said}); set the same data.tiles")
+    most = max(known.max_pixels for known in rules.values())
+    return Decoding(
+        next(iter(whites), None), most, regions.pop(), max(tiles)
+    )  # squarish pictures are whole with 1, too
 
 
 def _member(table: pd.DataFrame, folder: Path, view: str) -> pd.DataFrame:

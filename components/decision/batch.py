@@ -119,11 +119,6 @@ def _row(bundle: Bundle, path: Path, maps: Path | None, group: str | None, casca
     return {**_origin(bundle, group), "image_id": name, "source": "batch", PROBLEM: problem}
 
 
-def tensor(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], contiguous."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
-
-
 def record(
     bundle: Bundle,
     image: Path | bytes,
@@ -148,7 +143,7 @@ def record_of(
 ) -> ScoreRecord:
     """``record`` of what is decoded already: uint8 (H, W, 3)."""
     started = time.perf_counter()
-    answer = bundle.answer(tensor(pixels)[None], group, cascade)
+    answer = bundle.answer(pixels, group, cascade)
     latency = 1000 * (time.perf_counter() - started)
     return {
         **_said(bundle, pixels, answer.score, answer.embedding, group, answer.decided),

@@ -1,6 +1,6 @@
 """A bundle opened for scoring: only an ONNX graph whose files match the bundle's manifest is ever loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from components.core.settings import build
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits, early, edge_decision, full_decision
 from components.decision.conformal import Decided, decide_one
+from components.decision.seeing import Run, seen
 from components.pictures.decoding import Decoding
 from components.pictures.framing import quiet
 
@@ -68,6 +69,11 @@ class Manifest:
         return self.model[:12]
 
 
+def run_of(graph: Any) -> Run:
+    """A session as what ``seen`` asks."""
+    return lambda images: graph.run(OUTPUTS, {"image": images})  # type: ignore[no-any-return]
+
+
 class Bundle:
     """Session, calibration and identity of one exported detector."""
 
@@ -119,27 +125,26 @@ class Bundle:
                 what = f"{self.folder / part}: is of model {model[:12]}, manifest.json of {self.manifest.version}"
                 raise BundleError(f"{what}; export the bundle again")
 
-    def score(self, images: np.ndarray, narrow: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B, 3, H, W) float32 in [0, 1] -> raw image scores (B,), maps (B, 1, H, W), embeddings (B, 16).
+    def score(self, pictures: Sequence[np.ndarray], narrow: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Decoded pictures, uint8 (H, W, 3) of one shape -> raw scores (B,), maps (B, 1, H, W), embeddings (B, 16).
 
         Outside the region of interest a map holds the lowest value that it has inside.
         """
-        run = (self.narrow if narrow else self.session).run
-        scores, maps, embeddings = run(OUTPUTS, {"image": images})
+        scores, maps, embeddings = seen(run_of(self.narrow if narrow else self.session), pictures, self.decoding)
         return scores, quiet(maps, self.decoding.roi), embeddings
 
-    def answer(self, image: np.ndarray, group: str | None = None, cascade: bool = False) -> Answer:
-        """One image (1, 3, H, W): by the full graph, or with *cascade* by the edge graph where that is certain."""
+    def answer(self, pixels: np.ndarray, group: str | None = None, cascade: bool = False) -> Answer:
+        """One picture (H, W, 3): by the full graph, or with *cascade* by the edge graph where that is certain."""
         left = None
         if cascade:
             opened, exits = self.edge
-            score, heat, embedding = opened.run(OUTPUTS, {"image": image})
+            score, heat, embedding = seen(run_of(opened), [pixels], self.decoding)
             left = exits.exit_of(group)
             if decision := early(left, float(score[0])):
                 decided = edge_decision(left, float(score[0]), decision)
                 heat = quiet(heat, self.decoding.roi)
                 return Answer("edge", float(score[0]), heat[0, 0], embedding[0], decided)
-        score, heat, embedding = self.score(image)
+        score, heat, embedding = self.score([pixels])
         table, value = self.calibration.table_of(group), float(score[0])
         decided = full_decision(left, table, value) if left else decide_one(table, value)
         return Answer("full", value, heat[0, 0], embedding[0], decided)

@@ -251,6 +251,11 @@ class Early(Protocol):
         ...
 
 
+def answer(detector: Detector, inputs: Any, size: tuple[int, int], early: bool = False) -> Scores:
+    """Scores of one draw of inputs, or the early answer to them; the map comes at *size* (H, W)."""
+    return detector.edge(inputs, size) if early and isinstance(detector, Early) else detector.score(inputs, size)
+
+
 class BackboneDetector(Detector):
     """A detector with a frozen backbone, at whose input size it works."""
 

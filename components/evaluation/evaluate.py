@@ -122,16 +122,12 @@ def _seen(model: Path, settings: EvaluationSettings) -> int:
 
 
 def _scored(model: Path, paths: list[Path], size: int, rules: Decoding) -> tuple[np.ndarray, np.ndarray]:
-    from PIL import Image
-
-    from components.training.model import load_model, score_files
+    from components.training.model import load_model, score_files, squeezed
 
     if not paths:
         return np.zeros(0), np.zeros((0, size, size), np.float32)
     scored = list(score_files(load_model(model), paths, rules=rules))
-    maps = np.concatenate([m for _, m in scored])
-    if maps.shape[1] != size:
-        maps = np.stack([np.asarray(Image.fromarray(m).resize((size, size), Image.Resampling.BILINEAR)) for m in maps])
+    maps = np.stack([squeezed(m, size) for _, batch in scored for m in batch])
     return np.concatenate([s for s, _ in scored]).astype(np.float64), maps
 
 

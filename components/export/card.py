@@ -68,12 +68,14 @@ def moved_card(card: str, known: Calibration, parity: dict[str, Any]) -> str:
 
 
 def _of_region(manifest: Manifest) -> str:
-    """A row that says where the model looks, where that is not everywhere."""
-    if manifest.decoding.roi is None:
-        return ""
-    size, bits = drawn(manifest.decoding.roi)
+    """Rows that say how the model looks, where that is not everywhere and at the whole at once."""
+    rules = manifest.decoding
+    said = f"\n| squares | {rules.tiles} across the shorter side |" if rules.tiles else ""
+    if rules.roi is None:
+        return said
+    size, bits = drawn(rules.roi)
     of = f" of pictures like {size[0]} x {size[1]}" if size else ""
-    return f"\n| region of interest | {bits.mean():.0%}{of}; nothing outside is scored |"
+    return f"{said}\n| region of interest | {bits.mean():.0%}{of}; nothing outside is scored |"
 
 
 def _weights(detector: Detector) -> str:

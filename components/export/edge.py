@@ -13,9 +13,10 @@ from components.core.artefacts import write_json
 from components.core.progress import progress
 from components.core.runtime import session
 from components.datasets.loading import read_decoding, rows
-from components.decision.batch import tensor
+from components.decision.bundle import run_of
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits, early
+from components.decision.seeing import seen
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
 
@@ -63,7 +64,6 @@ def exit_of(exits: Exits, scores: np.ndarray, groups: list[str]) -> list[str | N
 
 
 def _scores(graph: Path, given: Grouped, what: str) -> np.ndarray:
-    opened = session(graph)
-    paths = progress(given.paths, f"{what} for its way out")
-    images = (tensor(decode(path, rules=given.rules))[None] for path in paths)
-    return np.concatenate([opened.run(["score"], {"image": image})[0] for image in images]).astype(np.float64)
+    run, paths = run_of(session(graph)), progress(given.paths, f"{what} for its way out")
+    found = [seen(run, [decode(path, rules=given.rules)], given.rules)[0] for path in paths]
+    return np.concatenate(found).astype(np.float64)

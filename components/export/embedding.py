@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.core.progress import progress
-from components.detectors.contract import Detector, Early, Scores
+from components.detectors.contract import Detector, Scores, answer
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.imaging import load_batch
 
@@ -26,11 +26,6 @@ def described(detector: Detector, images: Tensor, early: bool = False) -> tuple[
     """Scores, or the early answer, and descriptor (B, D) with the backbone run once."""
     inputs = detector.prepared(images)
     return answer(detector, inputs, (images.shape[-2], images.shape[-1]), early), descriptor(inputs)
-
-
-def answer(detector: Detector, inputs: Any, size: tuple[int, int], early: bool = False) -> Scores:
-    """Scores of one draw of inputs, or the early answer to them; the map comes at *size* (H, W)."""
-    return detector.edge(inputs, size) if early and isinstance(detector, Early) else detector.score(inputs, size)
 
 
 def descriptor(inputs: Any) -> Tensor:
@@ -91,11 +86,12 @@ def _principal(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def descriptors(detector: Detector, paths: Sequence[Path], rules: Decoding = DEFAULT) -> Tensor:
-    """Descriptors (N, D) of image files."""
+    """Descriptors (N, D) of image files, of each piece where the rules cut them."""
     return torch.cat(list(_described_files(detector, paths, rules)))
 
 
 def _described_files(detector: Detector, paths: Sequence[Path], rules: Decoding) -> Iterator[Tensor]:
-    for start in progress(range(0, len(paths), BATCH), f"describing {len(paths)} good images"):
-        pictures = load_batch(paths[start : start + BATCH], detector.sizes, rules)
+    step = 1 if rules.tiles else BATCH  # a large picture has many pieces
+    for start in progress(range(0, len(paths), step), f"describing {len(paths)} good images"):
+        pictures = load_batch(paths[start : start + step], detector.sizes, rules)
         yield descriptor(detector.prepare(pictures))

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,16 +19,17 @@ from components.datasets.loading import read_decoding, read_split, rows
 from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits
-from components.detectors.contract import Detector, Early, Scores
+from components.detectors.contract import Detector, Early, Scores, answer
 from components.export.card import model_card
 from components.export.edge import Grouped, calibrating, exit_of, write_exits
-from components.export.embedding import Described, answer, descriptors
+from components.export.embedding import Described, descriptors
 from components.export.graph import write_graph
 from components.export.parity import Decide, compare
 from components.export.reference import write_reference
 from components.export.settings import ExportSettings
 from components.pictures.decoding import Decoding
-from components.training.model import inputs_of, load_model
+from components.pictures.kept import decode
+from components.training.model import cut_scores, inputs_of, load_model
 
 log = logging.getLogger("loupe")
 T = TypeVar("T")
@@ -125,18 +127,21 @@ def from_files(
     detector: Detector, rules: Decoding, early: bool, paths: Sequence[Path], size: tuple[int, int]
 ) -> Scores:
     """What the detector, or its early answer, says of image files as calibration sees them; maps at *size* (H, W)."""
-    return answer(detector, inputs_of(detector, paths, rules), size, early)
+    if not rules.tiles:
+        return answer(detector, inputs_of(detector, paths, rules), size, early)
+    found = [cut_scores(detector, decode(path, rules=rules), rules, True, early) for path in paths]
+    scores, maps = zip(*found, strict=True)
+    return Scores(torch.tensor(scores), torch.from_numpy(np.stack(maps))[:, None])
 
 
 def write_runner(out: Path) -> None:
-    """runner.py, and the decoder of this very version beside it, which needs nothing of Loupe there."""
+    """runner.py, and what decodes and cuts pictures in this very version beside it, which needs nothing of Loupe."""
     shutil.copy2(RUNNER, out / "runner.py")
-    shutil.copy2(PICTURES / "framing.py", out / "framing.py")
-    text = (PICTURES / "decoding.py").read_text()
-    for needed, alone in ALONE.items():
-        head, tail = text.split(needed)
-        text = f"{head}{alone}{tail}"
-    (out / "decoding.py").write_text(text)
+    for name in ("framing.py", "tiles.py", "decoding.py"):
+        text = (PICTURES / name).read_text()
+        for needed, alone in ALONE.items():
+            text = text.replace(needed, alone)
+        (out / name).write_text(text)
 
 
 def _manifest(model: Path, split: Path) -> Manifest:

@@ -8,8 +8,9 @@ import numpy as np
 
 from components.core.progress import progress
 from components.core.runtime import session
-from components.decision.batch import tensor
+from components.decision.bundle import run_of
 from components.decision.conformal import span
+from components.decision.seeing import seen
 from components.detectors.contract import Scores
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
@@ -73,8 +74,8 @@ def _alike(paths: list[Path], rules: Decoding) -> int:
 
 
 def _both(scorer: Scorer, opened: Any, paths: list[Path], rules: Decoding) -> Pair:
-    images = np.stack([tensor(decode(path, rules=rules)) for path in paths])
-    mine = scorer(paths, (images.shape[2], images.shape[3]))
-    score, heat = opened.run(["score", "map"], {"image": images})
+    pictures = [decode(path, rules=rules) for path in paths]
+    mine = scorer(paths, (pictures[0].shape[0], pictures[0].shape[1]))
+    score, heat, _ = seen(run_of(opened), pictures, rules)
     own = mine.map.numpy()
     return Pair(mine.image.numpy(), score, float(np.abs(own - heat).max()), float(own.min()), float(own.max()))

@@ -7,6 +7,7 @@ is named on standard error, and the others are scored; the exit status is then 3
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,15 @@ def load_bundle() -> tuple[dict, dict, onnxruntime.InferenceSession]:
     return manifest, json.loads((HERE / "calibration.json").read_text()), graph
 
 
-def pixels(path: str, rules: dict) -> np.ndarray:
-    """(1, 3, H, W) float32 in [0, 1], RGB."""
+def squares(path: str, rules: dict) -> Iterator[np.ndarray]:
+    """What the graph sees of a file, the whole or square by square: (1, 3, H, W) float32 in [0, 1], RGB."""
     sys.dont_write_bytecode = True  # the bundle's folder stays as it was exported, and may be read-only
     from decoding import Decoding, decode  # type: ignore[import-not-found]  # beside this file in a bundle
+    from tiles import pieces  # type: ignore[import-not-found]
 
-    rgb = decode(Path(path), rules=Decoding(**rules))
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
+    known = Decoding(**rules)
+    for rgb in pieces(decode(Path(path), rules=known), known.tiles, known.roi):
+        yield np.ascontiguousarray(rgb.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
 
 
 def main(paths: list[str]) -> int:
@@ -41,7 +44,8 @@ def main(paths: list[str]) -> int:
     known, failed = np.array(calibration["scores"]), 0
     for path in paths:
         try:
-            score = float(graph.run(["score"], {"image": pixels(path, manifest["decoding"])})[0][0])
+            given = squares(path, manifest["decoding"])
+            score = float(max(graph.run(["score"], {"image": square})[0][0] for square in given))
         except Exception as error:  # whatever is wrong with one file, the next is scored
             sys.stderr.write(f"{path}: not scored: {error}\n")
             failed += 1

@@ -1,7 +1,6 @@
 """From file bytes to RGB pixels; needs only numpy and Pillow, so that scoring runs without torch.
 
-A bundle carries a copy of this file for its runner: nothing else of the project may be imported but ``DataError`` and
-``framing``, which the bundle carries too.
+A bundle carries a copy of this file for its runner: nothing else may be imported but ``DataError`` and ``framing``.
 """
 
 import io
@@ -41,16 +40,23 @@ class Decoding:
 
     *white* is the value of files with more than 8 bits that becomes 255, None where none has; larger pictures than
     *max_pixels* are never decompressed. *roi* is the region of interest as ``framing`` reads it, None: everything.
+    *tiles* is the number of squares across a picture's shorter side that a model sees, as ``tiles`` cuts them.
     """
 
     white: float | None = None
     max_pixels: int = MAX_PIXELS
     roi: str | None = None
+    tiles: int = 0
+
+    @property
+    def content(self) -> list[Any]:
+        """What of the rules determines pixels; without a region as it was before there were regions."""
+        return [self.white] if self.roi is None else [self.white, self.roi]
 
     @property
     def identity(self) -> list[Any]:
-        """What of the rules determines pixels; without a region what it was before there were regions."""
-        return [self.white] if self.roi is None else [self.white, self.roi]
+        """What of the rules determines what a model sees; without tiles what it was before there were tiles."""
+        return [*self.content, *([f"tiles {self.tiles}"] if self.tiles else [])]
 
     @property
     def whole(self) -> "Decoding":
@@ -59,8 +65,9 @@ class Decoding:
 
     @property
     def kept(self) -> dict[str, Any]:
-        """What files hold of the rules; older versions read those without a region."""
-        return {"white": self.white, "max_pixels": self.max_pixels, **({"roi": self.roi} if self.roi else {})}
+        """What files hold of the rules; older versions read those without a region or tiles."""
+        more = {key: value for key in ("roi", "tiles") if (value := getattr(self, key))}
+        return {"white": self.white, "max_pixels": self.max_pixels, **more}
 
 
 DEFAULT = Decoding()

@@ -76,14 +76,19 @@ def inside(roi: str, height: int, width: int) -> np.ndarray:
 @lru_cache(8)
 def scaled(roi: str, height: int, width: int) -> np.ndarray:
     """``inside`` of what a picture was resized to, whatever its shape: each pixel takes its nearest of the region."""
-    bits = drawn(roi)[1]
-    rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip((height, width), bits.shape, strict=True))
-    found = bits[rows][:, columns]
-    if not found.any():  # a region finer than the grid: all that it touches
-        y, x = np.nonzero(bits)
-        found[y * height // bits.shape[0], x * width // bits.shape[1]] = True
+    found = nearest(drawn(roi)[1], height, width)
     found.setflags(write=False)  # it is everyone's
     return found
+
+
+def nearest(bits: np.ndarray, height: int, width: int) -> np.ndarray:
+    """*bits*, bool (h, w), at another size: each pixel takes its nearest; where none is left, all that are touched."""
+    rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip((height, width), bits.shape, strict=True))
+    found = bits[rows][:, columns]
+    if not found.any():  # finer than the grid
+        y, x = np.nonzero(bits)
+        found[y * height // bits.shape[0], x * width // bits.shape[1]] = True
+    return np.asarray(found)
 
 
 @lru_cache(8)

@@ -5,7 +5,7 @@ same operation in both places, and a picture goes through it once for each size 
 from another size has other pixels than one made from the file (docs/adr/0023-one-chain.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
+from components.pictures.tiles import pieces
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -27,14 +28,21 @@ def resize(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
-def load(path: Path, size: int, rules: Decoding = DEFAULT) -> Tensor:
-    """Decode and resize one file to (3, size, size) float32 in [0, 1]."""
-    return load_sizes(path, (size,), rules)[0]
-
-
 def load_sizes(path: Path, sizes: Sequence[int], rules: Decoding = DEFAULT) -> tuple[Tensor, ...]:
-    """Decode one file once and resize it to each of *sizes*, never one from another: (3, size, size) each."""
-    return tuple(picture[0] for picture in at_sizes(to_tensor(decode(path, rules=rules))[None], sizes))
+    """Decode one file once and resize its pieces to each of *sizes*, never one from another: (n, 3, size, size) each.
+
+    Where the rules cut no picture there is one piece, the whole.
+    """
+    return seen_at(pieces(decode(path, rules=rules), rules.tiles, rules.roi), sizes)
+
+
+def seen_at(pieces: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Decoded pieces, uint8 (H, W, 3), as a detector sees them: (n, 3, size, size) float32 for each of *sizes*."""
+    return _columns(at_sizes(to_tensor(piece)[None], sizes) for piece in pieces)
+
+
+def _columns(rows: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(column) for column in zip(*rows, strict=True))
 
 
 def at_sizes(images: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
@@ -43,5 +51,5 @@ def at_sizes(images: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
 
 
 def load_batch(paths: Sequence[Path], sizes: Sequence[int], rules: Decoding = DEFAULT) -> tuple[Tensor, ...]:
-    """``load_sizes`` of several files, (B, 3, size, size) each; one picture at a time is held at its full size."""
-    return tuple(torch.stack(column) for column in zip(*(load_sizes(p, sizes, rules) for p in paths), strict=True))
+    """``load_sizes`` of several files, all their pieces in order; one picture at a time is held at its full size."""
+    return _columns(load_sizes(p, sizes, rules) for p in paths)

@@ -17,6 +17,7 @@ from components.core.artefacts import file_hash
 from components.core.errors import DataError
 from components.pictures.decoding import DEFAULT, Decoding, stored
 from components.pictures.framing import region, upright
+from components.pictures.tiles import Box
 
 SEPARATOR, UNKNOWN, AS_IS = "|", "unknown: ", "as is"
 CLASSES = 16  # a mask with more levels than this that reaches white is a soft one, not one of classes
@@ -93,10 +94,12 @@ class Mask:
         hashes = [file_hash(self.data / path) for path in mask_paths(self.mask)]
         return [hashes, self.rule] if len(hashes) > 1 or isinstance(self.rule, str) else hashes[0]
 
-    def load(self, size: int) -> np.ndarray:
-        """Bool (size, size); nothing is marked where the truth is unknown."""
-        found = load(self.data, self.mask, self.rule, size, self.rules)
-        return np.zeros((size, size), bool) if found is None else found
+    def load(self, size: int, box: Box | None = None) -> np.ndarray:
+        """Bool (size, size), of a square of the picture with *box*; nothing is marked where the truth is unknown."""
+        found = truth(self.data, self.mask, self.rule, self.rules)
+        if found is None:
+            return np.zeros((size, size), bool)
+        return at_size(found if box is None else box.of(found), size)
 
 
 def truth(data: Path, mask: Any, rule: Any = None, rules: Decoding = DEFAULT) -> np.ndarray | None:

@@ -19,7 +19,6 @@ from components.core.progress import progress
 from components.datasets.folds import ALL
 from components.datasets.loading import read_split
 from components.datasets.rows import DEFAULT, Naming
-from components.decision.batch import tensor
 from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration
 from components.export.repoint import clone, repoint
@@ -244,7 +243,7 @@ def _stored_score(store: Store, record: table.Record, opened: Bundle) -> float:
 
 
 def _score(opened: Bundle, picture: Path | bytes, name: str) -> float:
-    return float(opened.score(tensor(decode(picture, name, opened.decoding))[None])[0][0])
+    return float(opened.score([decode(picture, name, opened.decoding)])[0][0])
 
 
 def set_registered(request: PointRequest, name: str, registry: Registry) -> tuple[Moved, str]:

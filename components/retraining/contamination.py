@@ -16,7 +16,7 @@ from components.core.progress import progress
 from components.detectors.catalogue import create, settings_for
 from components.pictures.decoding import DEFAULT, Decoding
 from components.retraining.settings import RetrainSettings
-from components.training.data import FileImages
+from components.training.data import FileImages, by_picture
 
 FOLDS = 3
 TRUSTED = 0.7  # share of the first pass that the second pass learns from
@@ -29,12 +29,14 @@ def cross_scores(images: FileImages, store: FeatureStore, settings: RetrainSetti
     torch.manual_seed(seed)
     method = settings_for("patchcore", "cpu", {"bank_size": settings.contamination_bank})
     table = store.features(create("patchcore", method).backbone, images)  # type: ignore[arg-type]
-    first = _pass(table, method, np.ones(len(table), bool))
-    return _pass(table, method, first <= np.quantile(first, TRUSTED))
+    of = np.array([piece.picture for piece in images.pieces])
+    first = by_picture(images, _pass(table, method, of, np.ones(len(table), bool)))
+    return by_picture(images, _pass(table, method, of, (first <= np.quantile(first, TRUSTED))[of]))
 
 
-def _pass(table: Features, method: object, trusted: np.ndarray) -> np.ndarray:
-    fold, scores = np.arange(len(table)) % FOLDS, np.zeros(len(table))
+def _pass(table: Features, method: object, of: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """Scores of the rows of *table*, which are *of* these pictures: the pieces of one are in one fold."""
+    fold, scores = of % FOLDS, np.zeros(len(table))
     for k in progress(range(FOLDS), "scoring the candidates by each other"):
         scores[fold == k] = _scores(table, method, np.where((fold != k) & trusted)[0], np.where(fold == k)[0])
     return scores

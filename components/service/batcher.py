@@ -18,7 +18,6 @@ import numpy as np
 
 from components.core.errors import RequestError
 from components.core.runtime import cores
-from components.decision.batch import tensor
 from components.decision.bundle import Bundle
 from components.service.settings import ServiceSettings
 
@@ -130,7 +129,7 @@ class Batcher:
     def _score(self, batch: list[_Item], narrow: bool) -> None:
         try:
             bundle = self.current()
-            scores, maps, embeddings = bundle.score(np.stack([tensor(item.pixels) for item in batch]), narrow)
+            scores, maps, embeddings = bundle.score([item.pixels for item in batch], narrow)
         except Exception as error:
             if len(batch) == 1:
                 batch[0].tell(_fail, error)

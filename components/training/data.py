@@ -4,7 +4,9 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +20,11 @@ from components.core.errors import SettingsError
 from components.core.progress import progress
 from components.detectors.contract import Labelled, Repeated
 from components.pictures.decoding import DEFAULT, Decoding
-from components.pictures.framing import scaled
-from components.pictures.imaging import load, resize, to_tensor
+from components.pictures.framing import inside, nearest, scaled
+from components.pictures.imaging import resize, seen_at, to_tensor
+from components.pictures.kept import decode
 from components.pictures.masks import Mask
+from components.pictures.tiles import Box, boxes
 from components.synthesis.blending import Synthetic
 from components.synthesis.extended import extended
 from components.synthesis.placing import cut, on_picture
@@ -30,36 +34,96 @@ from components.synthesis.strategies import require_learnable
 from components.synthesis.synthesise import identity, make
 
 
+class Piece(NamedTuple):
+    """What a detector sees at a time: a square of the picture of that number, None: the whole of it."""
+
+    picture: int
+    box: Box | None
+
+
 @dataclass(frozen=True)
 class FileImages:
-    """Image files in a fixed order; *hashes* are those of their bytes and make, with the rules, the content's
-    identity."""
+    """Image files in a fixed order, piece by piece where the rules cut them; *hashes* are those of their bytes and
+    make, with the rules, the content's identity."""
 
     paths: tuple[Path, ...]
     hashes: tuple[str, ...]
     rules: Decoding = DEFAULT
 
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """Its rows."""
+        return [Piece(number, box) for number in range(len(self.paths)) for box in self._boxes(number)]
+
+    def _boxes(self, number: int) -> list[Box] | list[None]:
+        if not self.rules.tiles:
+            return [None]
+        height, width = self._picture(number).shape[:2]
+        found = boxes(height, width, self.rules.tiles, self.rules.roi)
+        return [None] if found == [Box((0, height), (0, width))] else found
+
     @property
     def key(self) -> str:
-        # Without a white and a region the key is as it always was: features in the store and golden numbers stay.
-        known = self.rules.identity
+        # Of whole pictures without a white and a region it is as it always was: features in the store stay.
+        known, cut = self.rules.content, [piece for piece in self.pieces if piece.box]
+        if cut:
+            return values_hash([self.hashes, *known, self.pieces])
         return values_hash(self.hashes if known == [None] else [self.hashes, *known])
 
+    @property
+    def identities(self) -> list[str]:
+        """The identity of each row by itself."""
+        known = self.rules.content
+        return [values_hash([self.hashes[p.picture], *known, *(p.box or ())])[:16] for p in self.pieces]
+
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.pieces)
 
     def pixels(self, indices: Sequence[int], size: int) -> Tensor:
         """(len(indices), 3, size, size) float32 in [0, 1]."""
-        return torch.stack([load(self.paths[i], size, self.rules) for i in indices])
+        return torch.cat([seen_at([self._shown(self.pieces[i])], (size,))[0] for i in indices])
+
+    def counted(self, number: int, size: int) -> np.ndarray | None:
+        """Bool (size, size): where the region of interest lies in a row; None without one."""
+        piece, roi = self.pieces[number], self.rules.roi
+        if roi is None or piece.box is None:
+            return scaled(roi, size, size) if roi else None
+        within = piece.box.of(inside(roi, *self._picture(piece.picture).shape[:2]))
+        return nearest(within, size, size)
+
+    def _shown(self, piece: Piece) -> np.ndarray:
+        pixels = self._picture(piece.picture)
+        return pixels if piece.box is None else piece.box.of(pixels)
+
+    def _picture(self, number: int) -> np.ndarray:
+        """Decoded; the last one is kept, as its pieces are asked for one after the other."""
+        if number not in self._held:
+            self._held.clear()
+            self._held[number] = decode(self.paths[number], rules=self.rules)
+        return self._held[number]
+
+    @cached_property
+    def _held(self) -> dict[int, np.ndarray]:
+        return {}
+
+
+def by_picture(images: ImageSource, scores: np.ndarray) -> np.ndarray:
+    """*scores* of the rows of *images* as those of its pictures: each that of its most anomalous piece."""
+    if not isinstance(images, FileImages) or len(images) == len(images.paths):
+        return scores
+    starts = np.flatnonzero(np.diff([-1, *(piece.picture for piece in images.pieces)]))
+    return np.asarray(np.maximum.reduceat(scores, starts))
 
 
 class Defects:
     """Labelled anomalies in memory at one size, the material of ``components.synthesis.extended``."""
 
-    def __init__(self, images: ImageSource, masks: Sequence[Mask], size: int) -> None:
+    def __init__(self, images: FileImages, masks: Sequence[Mask], size: int) -> None:
         self.key = values_hash([images.key, [mask.key for mask in masks]])
-        pixels = images.pixels(range(len(images)), size)
-        self.labelled = Labelled(pixels, torch.stack([torch.from_numpy(m.load(size))[None] for m in masks]))
+        drawn = [masks[p.picture].load(size, p.box) for p in images.pieces]
+        marked = [row for row, p in enumerate(images.pieces) if p.box is None or drawn[row].any()]
+        pixels = images.pixels(marked, size)
+        self.labelled = Labelled(pixels, torch.stack([torch.from_numpy(drawn[row])[None] for row in marked]))
 
     def extended(self, normal: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
         """A varied copy of one of them, drawn evenly, on *normal*: uint8 (H, W, 3)."""
@@ -113,11 +177,10 @@ def draw_anomalies(
     key = values_hash([identity(), images.key, settings, seed, copies, *([defects.key] if defects else [])])
     shape = (copies * len(images), settings.size, settings.size)
     pixels, masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
-    roi = getattr(images, "rules", DEFAULT).roi
-    counts = scaled(roi, *shape[1:]) if roi else None
+    counted = getattr(images, "counted", lambda number, size: None)  # noqa: ARG005
     for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
         normal = _bytes(images.pixels([i // copies], settings.size)[0])
-        made = _drawn(i, normal, _generator(seed, i), settings, defects, counts)
+        made = _drawn(i, normal, _generator(seed, i), settings, defects, counted(i // copies, settings.size))
         pixels[i], masks[i] = made.image, made.mask
     return MadeImages(key, images, copies, pixels, masks)
 
@@ -232,7 +295,7 @@ class FitImages(StoredImages):
     seed: int = 0
     synthesis: SynthesisSettings = SynthesisSettings()
     spent: dict[str, float] = field(default_factory=dict, compare=False)  # seconds by what they went to
-    anomalous: ImageSource | None = None  # labelled anomalies
+    anomalous: FileImages | None = None  # labelled anomalies
     masks: tuple[Mask, ...] = ()  # theirs
 
     def anomalies(self, strategies: tuple[str, ...], size: int, copies: int = 1) -> MadeAnomalies:

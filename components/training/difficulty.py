@@ -25,7 +25,7 @@ from components.pictures.kept import decode
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import generator, on_whole, spread, synthesise
-from components.training.data import FitImages, StoredImages
+from components.training.data import FitImages, StoredImages, by_picture
 from components.training.model import score_pictures
 from components.training.select import against, moved, scores_of
 from components.training.settings import TrainSettings
@@ -62,8 +62,8 @@ class Probe:
     def auroc(self, kind: str, settings: SynthesisSettings, seed: int) -> float:
         """AUROC of one anomaly of *kind* on each of the paths against the calibrate normals."""
         parts = [self.paths[start : start + BATCH] for start in range(0, len(self.paths), BATCH)]
-        found = [score_pictures(self.detector, [self._made(kind, p, settings, seed) for p in part]) for part in parts]
-        return against(self.normals, np.concatenate(found))
+        drawn = ([self._made(kind, path, settings, seed) for path in part] for part in parts)
+        return against(self.normals, np.concatenate([score_pictures(self.detector, d, self.rules) for d in drawn]))
 
     def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:
         # The same places and shapes at every strength: only the strength is compared.
@@ -131,7 +131,8 @@ def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
                 rows = range(start, min(start + phase.batch_size, len(phase.table)))
                 phase.update(moved(phase.table.take(rows), device))
             phase.finish()
-        normals = scores_of(detector, detector.inputs(StoredImages(images["calibrate"], store)))
+        found = scores_of(detector, detector.inputs(StoredImages(images["calibrate"], store)))
+        normals = by_picture(images["calibrate"], found)
     paths = images["calibrate"].paths
     chosen = paths[:: max(1, len(paths) // PICTURES)][:PICTURES]
     return Probe(detector, normals, chosen, rules)

@@ -51,7 +51,7 @@ def nuisances(
     drawn = [(kind, path) for kind, (_, path) in zip(kinds, chosen, strict=True)]
     parts = [drawn[start : start + BATCH] for start in range(0, len(drawn), BATCH)]
     found = [
-        score_pictures(detector, [_drawn(kind, path, rules, seed) for kind, path in part])
+        score_pictures(detector, [_drawn(kind, path, rules, seed) for kind, path in part], rules)
         for part in progress(parts, "good pictures as they may come")
     ]
     scores = finite(np.concatenate(found))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from components.core.artefacts import read_json, write_json
@@ -14,10 +15,12 @@ from components.core.progress import progress
 from components.core.runtime import keep_freed_memory
 from components.core.settings import build
 from components.detectors.catalogue import create, detector_class
-from components.detectors.contract import Detector, scratch_keys
+from components.detectors.contract import Detector, answer, scratch_keys
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.framing import quiet, values_inside
-from components.pictures.imaging import at_sizes, load_batch, to_tensor
+from components.pictures.imaging import load_batch, seen_at
+from components.pictures.kept import decode
+from components.pictures.tiles import blended, boxes, placed
 
 
 def save_model(detector: Detector, out: Path) -> None:
@@ -55,12 +58,33 @@ def inputs_of(detector: Detector, paths: Sequence[Path], rules: Decoding = DEFAU
 
 
 @torch.inference_mode()
-def score_pictures(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:
+def score_pictures(detector: Detector, pictures: Sequence[np.ndarray], rules: Decoding = DEFAULT) -> np.ndarray:
     """float32 (N,): image scores of decoded pictures, uint8 (H, W, 3) each, as if they came from files."""
+    if rules.tiles:
+        return np.array([cut_scores(detector, pixels, rules)[0] for pixels in pictures], np.float32)
     device = next(detector.parameters()).device
-    sizes = zip(*(at_sizes(to_tensor(picture)[None], detector.sizes) for picture in pictures), strict=True)
-    inputs = detector.prepare([torch.cat(images).to(device) for images in sizes])
+    inputs = detector.prepare([images.to(device) for images in seen_at(pictures, detector.sizes)])
     return detector.score(inputs, (detector.size, detector.size)).image.float().cpu().numpy()
+
+
+@torch.inference_mode()
+def cut_scores(
+    detector: Detector, pixels: np.ndarray, rules: Decoding, whole: bool = False, early: bool = False
+) -> tuple[float, np.ndarray]:
+    """Score of a picture that is seen square by square, and its map: (H, W) with *whole*, else with squares of the
+    detector's own size. What the graph does at the line (``decision.seeing``), in torch."""
+    device, side = next(detector.parameters()).device, detector.size
+    height, width = pixels.shape[:2]
+    found = boxes(height, width, rules.tiles, rules.roi)
+    scores, maps = [], []
+    for box in found:
+        square = box.of(pixels)
+        inputs = detector.prepare([images.to(device) for images in seen_at([square], detector.sizes)])
+        said = answer(detector, inputs, (square.shape[0], square.shape[1]) if whole else (side, side), early)
+        scores.append(float(said.image[0]))
+        maps.append(said.map[0, 0].float().cpu().numpy())
+    at, *shape = (found, height, width) if whole else placed(found, side, height, width)
+    return max(scores), blended(maps, at, *shape)
 
 
 @torch.inference_mode()
@@ -69,15 +93,27 @@ def score_files(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Score image files in order: per batch, image scores (B,) and maps (B, size, size), float32.
 
-    Each file is resized to every one of ``detector.sizes`` by the very operation inside the detector's graph. Outside
-    the region of interest a map holds the lowest value that it has inside.
+    Each file, or each of its squares, is resized to every one of ``detector.sizes`` by the very operation inside the
+    detector's graph. Outside the region of interest a map holds the lowest value that it has inside.
     """
     keep_freed_memory()
-    starts = range(0, len(paths), batch_size)
-    for start in progress(starts, f"{detector.name}: scoring {len(paths)} images"):
+    said = f"{detector.name}: scoring {len(paths)} images"
+    if rules.tiles:
+        for path in progress(paths, said):
+            score, heat = cut_scores(detector, decode(path, rules=rules), rules)
+            yield np.array([score], np.float32), quiet(squeezed(heat, detector.size)[None], rules.roi)
+        return
+    for start in progress(range(0, len(paths), batch_size), said):
         inputs = inputs_of(detector, paths[start : start + batch_size], rules)
         scores = detector.score(inputs, (detector.size, detector.size))
         yield scores.image.float().cpu().numpy(), quiet(scores.map[:, 0].float().cpu().numpy(), rules.roi)
+
+
+def squeezed(heat: np.ndarray, side: int) -> np.ndarray:
+    """A map (H, W) as (side, side) float32, bilinear."""
+    if heat.shape == (side, side):
+        return heat
+    return np.asarray(Image.fromarray(heat).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def map_values(maps: np.ndarray, rules: Decoding) -> np.ndarray:

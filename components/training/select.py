@@ -12,7 +12,7 @@ from torch import Tensor
 from components.core.artefacts import atomic_dir
 from components.core.records import phase_of
 from components.detectors.contract import Detector, Table
-from components.training.data import CheckImages
+from components.training.data import CheckImages, by_picture
 from components.training.model import save_model
 
 BATCH = 16
@@ -32,7 +32,7 @@ class SyntheticAUROC:
     def scores(self, detector: Detector) -> np.ndarray:
         """float64 (N,): of the calibrate normals and the anomalies."""
         self.table = self.table or detector.inputs(self.check.data)
-        return scores_of(detector, self.table)
+        return by_picture(self.check.data.images, scores_of(detector, self.table))
 
 
 def auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:

@@ -24,8 +24,9 @@ from components.export.embedding import Described, descriptor
 from components.export.embedding import _tensors as tensors
 from components.export.export import write_runner
 from components.export.graph import write_graph
-from components.pictures.decoding import decode
+from components.pictures.decoding import Decoding, decode
 from components.pictures.imaging import to_tensor
+from components.pictures.tiles import pieces
 from components.synthesis.blending import unchanged
 from components.synthesis.placing import on_picture
 from components.synthesis.synthesise import write_png
@@ -33,7 +34,7 @@ from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.loop import Loop
 from components.training.model import inputs_of, load_model, save_model, score_files
-from components.training.select import SyntheticAUROC
+from components.training.select import SyntheticAUROC, scores_of
 from tests.conftest import tile
 from tests.given import assert_blind_outside
 
@@ -268,12 +269,32 @@ def test_exported_graph_scores_the_same(fitted, batch, pairs, tmp_path, monkeypa
 def _assert_runner_scores_files(opened, fitted, pairs, tolerance):
     """From the file on, without torch, as calibration does with it; a clean copy as its picture to the last bit."""
     ours, copies = (
-        np.concatenate([opened.run(["score"], {"image": runner.pixels(str(path), {})})[0] for path in side[:4]])
+        np.concatenate([opened.run(["score"], {"image": next(runner.squares(path, {}))})[0] for path in side[:4]])
         for side in pairs
     )
     np.testing.assert_array_equal(ours, copies)
     theirs = np.concatenate([scores for scores, _ in score_files(fitted, pairs[0][:4])])
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=tolerance)
+
+
+def test_a_long_picture_is_the_worst_of_its_squares(fitted, tiles, tmp_path):
+    """In every detector, and where epochs are chosen as where scores are given."""
+    long = np.concatenate(list(tiles[20:23]), 1)
+    path, parts = tmp_path / "long.png", pieces(long, 1)
+    squares, rules = [tmp_path / f"{i}.png" for i in range(len(parts))], Decoding(tiles=1)
+    for image, name in zip((long, *parts), (path, *squares), strict=True):
+        write_png(image, name)
+    ((whole,), (heat,)) = next(score_files(fitted, [path], rules=rules))
+    alone = np.concatenate([scores for scores, _ in score_files(fitted, squares)])
+    assert len(alone) == 4
+    assert whole == pytest.approx(alone.max(), rel=1e-4)
+    assert heat.shape == (fitted.size, fitted.size)
+    assert np.isfinite(heat).all()
+    known, store = FileImages((path, squares[0]), ("long", "one"), rules), FeatureStore(None)
+    checked = SyntheticAUROC(CheckImages(StoredImages(known, store), np.array([True, False])))
+    rows = StoredImages(FileImages(tuple(squares), tuple(path.name for path in squares)), store)
+    each = scores_of(fitted, fitted.inputs(rows))
+    np.testing.assert_allclose(checked.scores(fitted), [each.max(), each[0]], rtol=1e-4)
 
 
 def test_backbone_stays_frozen_in_training_mode(fitted, batch):

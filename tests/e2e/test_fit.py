@@ -157,10 +157,11 @@ def test_graph_says_what_it_is_and_takes_any_batch_and_size(run):
     assert float(said["threshold"]) == calibration["threshold"]
     assert said["model"] == file_hash(run / "model" / "model.safetensors")
     bundle = Bundle.open(run / "bundle")
-    for shape in ((1, 3, 96, 96), (3, 3, 64, 200)):
-        scores, maps, _ = bundle.score(np.random.default_rng(0).random(shape, np.float32))
-        assert scores.shape == shape[:1]
-        assert maps.shape == (shape[0], 1, *shape[2:])
+    for count, *shape in ((1, 96, 96), (3, 64, 200)):
+        drawn = np.random.default_rng(0).integers(0, 256, (count, *shape, 3), np.uint8)
+        scores, maps, _ = bundle.score(list(drawn))
+        assert scores.shape == (count,)
+        assert maps.shape == (count, 1, *shape)
 
 
 def test_parity_gate_fails_beyond_tolerance(tmp_path):

@@ -16,11 +16,12 @@ from components.calibration.settings import CascadeSettings
 from components.core.artefacts import read_json
 from components.core.errors import BundleError, ParityError, SettingsError
 from components.datasets.loading import rows
-from components.decision.batch import score, tensor
+from components.decision.batch import score
 from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration, Group
 from components.decision.cascade import Exit, early, edge_decision, full_decision
 from components.decision.conformal import Table, p_values
+from components.decision.seeing import tensor
 from components.export.export import Graphs, export
 from components.export.settings import ExportSettings
 from components.pictures.decoding import decode
@@ -160,13 +161,14 @@ def test_the_edge_graph_answers_as_torch_does(run, opened, images):
     detector = load_model(run / "model")
     graph, _ = opened.edge
     for path in images[::4]:
-        image = to_tensor(decode(path))[None]
+        pixels = decode(path)
+        image = to_tensor(pixels)[None]
         with torch.inference_mode():
             own = detector.edge(detector.prepared(image), (96, 96))
         score_, heat, embedding = graph.run(["score", "map", "embedding"], {"image": image.numpy()})
         np.testing.assert_allclose(score_, own.image, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(heat, own.map, rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(embedding, opened.score(image.numpy())[2], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(embedding, opened.score([pixels])[2], rtol=1e-3, atol=1e-3)
 
 
 def test_the_edge_graph_has_no_decoder(run):
@@ -198,12 +200,10 @@ def test_the_thresholds_are_from_the_calibrate_normals(run, opened, product):
 def test_the_way_out_is_narrowed_by_anomalies_on_the_calibrate_normals(run, opened):
     graph, known = opened.edge[0], read_json(run / "bundle/cascade.json")
     synthetic = run / "work" / "run" / "synthetic"
-    made = [
-        tensor(decode(synthetic / name))[None] for name in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]
-    ]
-    found = [image for image in made if opened.decide(float(opened.score(image)[0][0])).decision == "anomalous"]
+    made = [decode(synthetic / name) for name in pd.read_parquet(synthetic / "synthetic.parquet")["image_id"]]
+    found = [pixels for pixels in made if opened.decide(float(opened.score([pixels])[0][0])).decision == "anomalous"]
     assert 0 < len(found) < len(made)
-    scores = np.sort([float(graph.run(["score"], {"image": image})[0][0]) for image in found])
+    scores = np.sort([float(graph.run(["score"], {"image": tensor(pixels)[None]})[0][0]) for pixels in found])
     assert known["leave"]["of"] == len(found)
     assert known["leave"]["found_synthetic"] == pytest.approx(np.mean(scores <= known["low"]))
     assert np.mean(scores <= known["low"]) <= 0.05
@@ -254,7 +254,7 @@ def test_without_the_option_nothing_changes(opened, run, images, tmp_path):
     found = pd.read_parquet(score(run / "bundle", images, tmp_path / "plain.parquet"))
     assert "graph" not in found
     for path, row in zip(images, found.to_dict("records"), strict=True):
-        value = float(opened.score(tensor(decode(path))[None])[0][0])
+        value = float(opened.score([decode(path)])[0][0])
         assert row["score"] == value
         assert (row["p_value"], row["decision"], row["threshold"]) == opened.decide(value)
 
@@ -282,7 +282,7 @@ def test_who_answers_follows_the_edge_score_and_the_record_says_who(run, images,
         value = values[row["image_id"]]
         if low < value <= high:
             assert row["graph"] == "full"
-            assert row["score"] == float(opened.score(tensor(decode(row["image_id"]))[None])[0][0])
+            assert row["score"] == float(opened.score([decode(row["image_id"])])[0][0])
         else:
             assert row["graph"] == "edge"
             assert row["score"] == pytest.approx(value)
@@ -293,7 +293,7 @@ def test_who_answers_follows_the_edge_score_and_the_record_says_who(run, images,
 def test_an_early_answer_does_not_run_the_full_graph(run, images, tmp_path, monkeypatch):
     edited = with_exits(run, tmp_path / "bundle", low=1e9)
     monkeypatch.setattr(edited, "session", None)
-    answer = edited.answer(tensor(decode(images[0]))[None], cascade=True)
+    answer = edited.answer(decode(images[0]), cascade=True)
     assert answer.graph == "edge"
     assert answer.map.shape == (96, 96)
     assert answer.embedding.shape == (16,)

@@ -75,7 +75,8 @@ def graph(tmp_path):
     def written(factor):
         class Mean(torch.nn.Module):
             def forward(self, image):
-                return factor * image.mean((1, 2, 3)), factor * image.mean(1, keepdim=True)
+                shown = factor * image.mean(1, keepdim=True)
+                return factor * image.mean((1, 2, 3)), shown, shown.mean((2, 3))
 
         path = tmp_path / "model.onnx"
         dims = {0: torch.export.Dim("batch", min=1, max=8)}
@@ -86,7 +87,7 @@ def graph(tmp_path):
             verbose=False,
             external_data=False,
             input_names=["image"],
-            output_names=["score", "map"],
+            output_names=["score", "map", "embedding"],
             dynamic_shapes=(dims,),
         ).save(path)
         return path

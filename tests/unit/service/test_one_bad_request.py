@@ -90,10 +90,10 @@ def test_one_picture_of_a_batch_does_not_take_the_others_with_it(bundle):
     opened = Bundle.open(bundle, 1)
     real, broken = opened.score, np.zeros((96, 96, 3), np.uint8)
 
-    def score(images, narrow=False):
-        if (images == 0).all(axis=(1, 2, 3)).any():
+    def score(pictures, narrow=False):
+        if not all(pixels.any() for pixels in pictures):
             raise ValueError("a black picture")
-        return real(images, narrow)
+        return real(pictures, narrow)
 
     opened.score = score
     batcher = Batcher(lambda: opened, ServiceSettings(threads=1, wait_ms=50, batch=8))
