@@ -16,8 +16,8 @@ log = logging.getLogger("loupe")
 
 
 class Grown:
-    """The state in *checkpoint*, whose fingerprint is of all but the pictures; *pictures* are those of this fit, each
-    by the hash of its bytes, in order."""
+    """The state in *checkpoint*, whose fingerprint is of all but the pictures; *pictures* are those of this fit, or
+    their squares where they are cut, each by its identity, in order."""
 
     def __init__(self, checkpoint: Checkpoint, pictures: Sequence[str]) -> None:
         self.checkpoint, self.pictures = checkpoint, list(pictures)

@@ -102,7 +102,7 @@ def train(
 def _grown(out: Path, asked: list[Any], normals: FileImages) -> Grown:
     """The state of an earlier fit into *out*, of the same request, program and libraries."""
     alike = values_hash([*asked, normals.rules.identity, code_hash(), versions()])
-    return Grown(Checkpoint(out.parent / f".{out.name}.state", alike), normals.hashes)
+    return Grown(Checkpoint(out.parent / f".{out.name}.state", alike), normals.identities)
 
 
 def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore[no-untyped-def]

@@ -48,7 +48,9 @@ def test_nuisances_take_turns_and_are_drawn_on_some_of_the_normals(tmp_path, mon
         Image.fromarray(tile(number, 64)).save(tmp_path / f"{number}.png")
         paths.append(tmp_path / f"{number}.png")
     monkeypatch.setattr(evidence, "MOST", 20)
-    monkeypatch.setattr(evidence, "score_pictures", lambda _, batch, __: np.array([picture.mean() for picture in batch]))
+    monkeypatch.setattr(
+        evidence, "score_pictures", lambda _, batch, __: np.array([picture.mean() for picture in batch])
+    )
     found = nuisances(None, [path.name for path in paths], paths, DEFAULT, 0)
     assert list(found.columns) == list(CHECK_COLUMNS)
     assert found["kind"].value_counts().to_dict() == {NUISANCE + name: 4 for name in NUISANCES}

@@ -10,6 +10,7 @@ from PIL import Image
 from components.core.artefacts import file_hash, read_json
 from components.core.records import SPLIT_COLUMNS, SYNTHETIC_COLUMNS
 from components.training import train as room
+from components.training.data import FileImages
 from components.training.settings import TrainSettings
 from components.training.train import train
 from tests.conftest import tile
@@ -49,6 +50,12 @@ def fitted(place, names, out, method="patchcore", settings=None, seed=0, held=HE
     return train(method, split, place / "synthetic", place / "data", place / out / "model", settings, seed)
 
 
+def identities(place, names):
+    """What the state calls pictures."""
+    paths = tuple(place / "data" / name for name in names)
+    return FileImages(paths, tuple(map(file_hash, paths))).identities
+
+
 def state(place, out):
     """What the state beside a model says of itself."""
     return read_json(place / out / ".model.state/position.json")
@@ -65,7 +72,7 @@ def test_later_pictures_are_added_to_the_state_with_the_bytes_of_a_fit_from_the_
     caplog.set_level("INFO", "loupe")
     more = [*OLD, *(f"{number:03d}.png" for number in range(30, 35))]
     before = file_hash(fitted(place, OLD, "run", method) / STATE)
-    assert state(place, "run")["pictures"] == [file_hash(place / "data" / name) for name in OLD[:16]]
+    assert state(place, "run")["pictures"] == identities(place, OLD[:16])
     again = fitted(place, more, "run", method)
     assert "16 of 25 pictures are in the state of an earlier fit" in caplog.text
     assert "resumes at {'epoch': 0, 'phase': 0, 'step': 16}" in caplog.text
@@ -103,7 +110,7 @@ def test_where_the_pictures_of_the_state_do_not_come_first_the_fit_begins_at_the
     fitted(place, names, "run")
     assert "not of the first of these pictures" in caplog.text
     assert "resumes" not in caplog.text
-    assert state(place, "run")["pictures"] == [file_hash(place / "data" / name) for name in names[:16]]
+    assert state(place, "run")["pictures"] == identities(place, names[:16])
 
 
 def test_a_picture_that_has_moved_to_another_side_is_never_in_the_state(place):
@@ -111,8 +118,9 @@ def test_a_picture_that_has_moved_to_another_side_is_never_in_the_state(place):
     fitted(place, OLD, "run")
     moved, kept = OLD[2:5], [name for name in OLD if name not in OLD[2:5]]
     again = fitted(place, [*kept, "030.png"], "run", held=[*HELD, *moved])
-    hashes = {name: file_hash(place / "data" / name) for name in (*moved, *HELD, "035.png")}
-    assert not set(state(place, "run")["pictures"]) & set(hashes.values())
+    known = set(state(place, "run")["pictures"])
+    assert known == set(identities(place, kept[:16]))
+    assert not known & set(identities(place, [*moved, *HELD, "035.png"]))
     assert same(again, fitted(place, [*kept, "030.png"], "fresh", held=[*HELD, *moved]))
 
 

@@ -41,7 +41,9 @@ class Says(nn.Module):
 
 
 def auroc(scores, anomalous):
-    return SyntheticAUROC(SimpleNamespace(data=SimpleNamespace(images=None), anomalous=np.array(anomalous)))(Says(scores))
+    return SyntheticAUROC(SimpleNamespace(data=SimpleNamespace(images=None), anomalous=np.array(anomalous)))(
+        Says(scores)
+    )
 
 
 def test_what_chooses_is_the_auroc_of_synthetic_anomalies():
