@@ -14,6 +14,7 @@ from components.core.progress import show_logs
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import load_params
 from components.pipeline.retraining import Retrained, Retraining
+from components.pipeline.sizing import Sized
 from components.registry.gate import Gate
 from flows.slot import training_slot
 
@@ -37,9 +38,24 @@ def prepare(job: Retraining) -> Path:
 
 
 @task
+def choose_sizes(job: Retraining) -> list[Sized]:
+    return job.plan()
+
+
+@task
 def challenge(job: Retraining, detector: str) -> Path:
     with training_slot():
         run_stage("train", job.live, detector, job.derived, job.data_root, job.params.train.stage_seconds)
+    return finish(job, detector)
+
+
+@task
+def combine(job: Retraining, ensemble: str) -> Path:
+    job.stages.combine(ensemble)
+    return finish(job, ensemble)
+
+
+def finish(job: Retraining, detector: str) -> Path:
     stages = job.stages
     stages.calibrate(detector)
     if stages.can_evaluate():
@@ -48,8 +64,8 @@ def challenge(job: Retraining, detector: str) -> Path:
 
 
 @task
-def compare(job: Retraining, detectors: list[str]) -> tuple[str, Gate]:
-    return job.compare(detectors)
+def compare(job: Retraining, challengers: list[Sized]) -> tuple[str, Gate]:
+    return job.compare(challengers)
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
@@ -84,12 +100,13 @@ def _refused(job: Retraining) -> Retrained | None:
 
 
 def _challenged(job: Retraining) -> Retrained:
-    detectors = list(job.params.retrain.detectors)
-    for name in detectors:
+    for name in job.params.retrain.detectors:
         job.params.settings_of(name)
     new_version(job)
     prepare(job)
-    for name in detectors:
-        challenge(job, name)
-    best, outcome = compare(job, detectors)
+    challengers = choose_sizes(job)
+    for sized in challengers:
+        for name in sized.names:
+            challenge(job, name) if name in sized.members else combine(job, name)
+    best, outcome = compare(job, challengers)
     return conclude(job, best, outcome)

@@ -3,6 +3,7 @@
 Tasks exchange paths. Retries are only where a disk or network is touched; one training runs at a time (``flows.slot``).
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,15 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from components.core.progress import show_logs
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import Params, load_params
+from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import JOINT, Stages
 from flows.slot import training_slot
 from flows.terminal import without_tracebacks
+
+
+def artifact_key(*parts: str) -> str:
+    """A key as Prefect takes it: small letters, digits and dashes alone."""
+    return re.sub("[^a-z0-9-]+", "-", "-".join(parts).lower())
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
@@ -40,6 +47,13 @@ def prepare(stages: Stages) -> Path:
 
 
 @task
+def choose_sizes(stages: Stages, names: list[str]) -> list[Sized]:
+    asked = stages.params.pipeline
+    members = [name for ensemble in asked.ensembles for name in ensemble]
+    return plans(stages, names, Asked(asked.size, asked.latency_ms, asked.minutes), members)
+
+
+@task
 def fit(stages: Stages, detector: str, params_file: Path) -> Path:
     """In a process that can be killed; it dies with the flow."""
     with training_slot():
@@ -62,7 +76,7 @@ def evaluate(stages: Stages, detector: str) -> Path | None:
         return None
     evaluation = stages.evaluate(detector)
     gallery = (evaluation / "gallery" / "index.html").resolve().as_uri()
-    create_link_artifact(gallery, key=f"gallery-{stages.view}-{detector}", link_text="heat maps")
+    create_link_artifact(gallery, key=artifact_key("gallery", stages.view, detector), link_text="heat maps")
     return evaluation
 
 
@@ -75,10 +89,10 @@ def rank(evaluations: dict[str, Path], out: Path) -> Path:
 
 
 @task(retries=2, retry_delay_seconds=[1, 5])
-def register(params: Params, stages: Stages, detectors: list[str]) -> str:
+def register(params: Params, stages: Stages, detectors: list[str], reference: str) -> str:
     from components.registry.register import register_best
 
-    return register_best(params.registry, stages.view, {name: stages.of(name) for name in detectors})
+    return register_best(params.registry, stages.view, {name: stages.of(name) for name in detectors}, reference)
 
 
 @flow(name="train", log_prints=False)
@@ -90,7 +104,8 @@ def train(
 ) -> Path:
     """Run every detector on every view; *views* and *detectors* default to ``pipeline`` in the params file.
 
-    Ensembles whose members are among the detectors are put together behind them and are candidates like these.
+    Ensembles whose members are among the detectors are put together behind them and are candidates like these; so are
+    a detector's members where it is trained at several sizes (docs/sizes.md).
     """
     params, logger = load_params(params_file), get_run_logger()
     names, chosen = detectors or list(params.pipeline.detectors), views or list(params.pipeline.views)
@@ -106,11 +121,15 @@ def train(
             bring_data(source)
             check_data(source)
         prepare(stages)
-        for name in (*names, *ensembles):
-            combine(stages, name) if name in ensembles else fit(stages, name, params_file)
+        found = choose_sizes(stages, names)
+        trained = {name for sized in found for name in sized.members}
+        file = members_file(stages, found, params_file, stages.folder / "params.yaml")
+        candidates = list(dict.fromkeys([*(name for sized in found for name in sized.names), *ensembles]))
+        for name in candidates:
+            fit(stages, name, file) if name in trained else combine(stages, name)
             if evaluation := evaluate(stages, name):
                 evaluations[f"{view}/{name}"] = evaluation
-        logger.info("%s: %s", view, register(params, stages, [*names, *ensembles]))
+        logger.info("%s: %s", view, register(params, stages, candidates, reference_of(found)))
     return rank(evaluations, Path(params.artefacts) / "leaderboard")
 
 

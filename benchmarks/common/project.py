@@ -19,7 +19,7 @@ def config(name: str, **sections: Any) -> dict[str, Any]:
     return {
         "data": {name: {"adapter": "folder", "name": name}},
         "views": {name: {"data": name}},
-        "pipeline": {"views": [name], "detectors": ["patchcore"]},
+        "pipeline": {"views": [name], "detectors": ["patchcore"], "size": 256},  # the figures are of one model
         "train": {"detectors": {"patchcore": {"bank_size": 5000}}},
         **sections,
     }

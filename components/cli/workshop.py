@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,7 +63,7 @@ def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 @app.command(epilog="Example: loupe fit patchcore --data photos --out runs/photos --set bank_size=5000")
 def fit(
-    detector: str,
+    detector: Annotated[str, typer.Argument(help="A name of `loupe detectors`, with its input size: patchcore@384.")],
     data: Annotated[
         Path, typer.Option(help="A data set: MVTec layout (train/good is enough), or what --adapter reads.")
     ],
@@ -85,13 +85,24 @@ def fit(
         int | None,
         typer.Option(help="Squares across a picture's shorter side; default 1 where pictures are long."),
     ] = None,
+    size: Annotated[
+        str, typer.Option(help="Input size in pixels: auto (by the pictures), 384, or 256,384,512 averaged.")
+    ] = "auto",
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(help="The most that a picture may take, measured here: larger sizes are left out."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="The same for the whole fit of patchcore or padim; estimated.")
+    ] = None,
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
     from components.pipeline.fit import FitRequest, fit_folder
     from components.pipeline.sections import assignment, put, sections_of
 
-    sections, overrides = sections_of(params, data.resolve().name, detector) if params else ({}, {})
+    sections, methods = sections_of(params, data.resolve().name, detector) if params else ({}, {})
+    overrides: dict[str, Any] = {}
     for key, value in (assignment(text) for text in setting or []):
         if not put(sections, key, value):
             overrides[key] = value
@@ -102,7 +113,20 @@ def fit(
             sections["data"] = {**sections.get("data", {}), key: value}
     chosen = tuple(group) if group else None
     request = FitRequest(
-        detector, data.resolve(), adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections
+        detector,
+        data.resolve(),
+        adapter,
+        chosen,
+        preset,
+        seed,
+        alpha,
+        overrides,
+        checkpoint_every,
+        sections,
+        methods,
+        size,
+        latency_ms,
+        minutes,
     )
     say(f"run in {fit_folder(request, out)}")
 

@@ -27,6 +27,12 @@ def check_training(precision: str, checkpoint_every: float, store_limit_gb: floa
         raise SettingsError(f"train.store_limit_gb is {store_limit_gb:g}; give gigabytes, 0 or more")
 
 
+def check_budget(where: str, most: float | None) -> None:
+    """Raises SettingsError for a limit that nothing can keep."""
+    if most is not None and not most > 0:
+        raise SettingsError(f"{where} is {most:g}; give a number above 0, or leave it out")
+
+
 def check_name(name: str, where: str, taken: Collection[str] = ()) -> None:
     """Raises SettingsError for a name that cannot be that of a folder and of a model; *taken* are those of others."""
     if not NAME.fullmatch(name) or name.endswith("."):

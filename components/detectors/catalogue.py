@@ -1,13 +1,18 @@
-"""The catalogue: every detector by the name people type. Adding a method is its own file and one line here."""
+"""The catalogue: every detector by the name people type. Adding a method is its own file and one line here.
+
+A name may say the input size: ``patchcore@384`` is patchcore at 384 pixels, whatever its settings say of the size.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from components.core.errors import SettingsError
+from components.core.checks import check_known
+from components.core.errors import LoupeError, SettingsError
 from components.core.settings import build, plain
 
 if TYPE_CHECKING:  # whoever only asks for names does not wait for torch
@@ -35,36 +40,115 @@ CATALOGUE = {
     "uniad": "components.detectors.methods.uniad:UniAD",
 }
 COMPOSED = {"ensemble": "components.detectors.ensemble:Ensemble"}  # made of trained detectors, never trained itself
+AT = "@"  # in a name, between the detector and the input size that is asked of it
+AUTO = "auto"  # sizes by the pictures: docs/sizes.md
+Sizes = str | int | tuple[int, ...]  # as they are typed
+SMALLEST = 32  # pixels: the deepest taps have a cell for so many
+
+
+def named(detector: str, size: int) -> str:
+    """The name of *detector* at *size* pixels."""
+    return f"{detector}{AT}{size}"
+
+
+def parted(name: str) -> tuple[str, int | None]:
+    """The detector that *name* is of, and the size that it asks for, if any. Raises SettingsError for no size."""
+    detector, at, size = name.partition(AT)
+    if not at:
+        return name, None
+    if not (size.isascii() and size.isdecimal()) or size[0] == "0":
+        raise SettingsError(f"{name}: {size!r} is no size; write pixels behind {AT}, such as {named(detector, 384)}")
+    if int(size) < SMALLEST:
+        raise SettingsError(f"{name}: {size} pixels are too few for a detector; give {SMALLEST} or more")
+    return detector, int(size)
+
+
+def sizes_of(asked: Sizes, where: str) -> tuple[int, ...] | None:
+    """Input sizes as they are typed, 384, "256,384" or a list, smallest first; None: auto. Raises SettingsError."""
+    if asked == AUTO:
+        return None
+    parts = asked.split(",") if isinstance(asked, str) else [asked] if isinstance(asked, int) else list(asked)
+    try:
+        found = [parted(f"{where}{AT}{str(part).strip()}")[1] for part in parts]
+    except SettingsError:
+        found = []
+    if not found or len(set(found)) < len(found):
+        raise SettingsError(
+            f"{where} is {asked!r}; give auto, or different sizes from {SMALLEST} pixels, such as 384 or 256,384,512"
+        )
+    return tuple(sorted(size for size in found if size))
 
 
 def require(name: str) -> None:
     """Raises SettingsError with the nearest name where *name* is none of the catalogue; loads nothing."""
-    if name in COMPOSED:
-        raise SettingsError(f"{name} is not trained but made of trained runs; type `loupe {name} RUN RUN`")
-    if name not in CATALOGUE:
-        near = difflib.get_close_matches(name, CATALOGUE, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(CATALOGUE)}"
+    base, _ = parted(name)
+    if base in COMPOSED:
+        raise SettingsError(f"{base} is not trained but made of trained runs; type `loupe {base} RUN RUN`")
+    if base not in CATALOGUE:
+        near = difflib.get_close_matches(base, CATALOGUE, n=1)
+        hint = f"did you mean {near[0]}{name.removeprefix(base)}?" if near else f"known are {', '.join(CATALOGUE)}"
         raise SettingsError(f"{name} is not a detector; {hint}")
 
 
+def check_detector(name: str, where: str) -> None:
+    """Raises SettingsError, with the key *where*, for a name that is no detector's, with or without a size."""
+    try:
+        base, _ = parted(name)
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from None
+    check_known(base, CATALOGUE, where)
+
+
 def detector_class(name: str) -> type[Detector]:
-    """The class behind a name of the catalogue, or of what is composed. Raises SettingsError."""
+    """The class behind a name of the catalogue, at any size, or of what is composed. Raises SettingsError."""
     if name not in COMPOSED:
         require(name)
-    module, _, attribute = (CATALOGUE | COMPOSED)[name].partition(":")
+    module, _, attribute = (CATALOGUE | COMPOSED)[parted(name)[0]].partition(":")
     found: type[Detector] = getattr(importlib.import_module(module), attribute)
     return found
 
 
-def settings_for(name: str, preset: str = "cpu", overrides: dict[str, Any] | None = None) -> Any:
-    """A detector's settings: the preset with *overrides* (nested mappings or dotted keys) on top."""
+def settings_for(name: str, preset: str = "cpu", *overrides: Mapping[str, Any] | None) -> Any:
+    """A detector's settings: the preset, *overrides* (nested or dotted keys) in order, then the size in its name."""
     kind = detector_class(name)
     if preset not in kind.presets:
         raise SettingsError(f"{name} has no preset {preset}; choose one of {', '.join(kind.presets)}")
     values = plain(kind.presets[preset])
-    for key, value in (overrides or {}).items():
-        _put(values, key.split("."), value, f"{name}.{key}")
+    size = parted(name)[1]
+    own = {size_key(kind): size} if size else {}
+    for given in (*overrides, own):
+        for key, value in (given or {}).items():
+            _put(values, key.split("."), value, f"{name}.{key}")
     return build(kind.settings_type, values, name)
+
+
+def size_key(kind: type[Detector]) -> str:
+    """The setting that is the input size: of the backbone, or of a method that learns from pixels."""
+    return "size" if any(field.name == "size" for field in dataclasses.fields(kind.settings_type)) else "backbone.size"
+
+
+def size_in(overrides: Mapping[str, Any]) -> int | None:
+    """The input size that overrides of a detector name, however they spell it."""
+    below = overrides.get("backbone")
+    nested = below.get("size") if isinstance(below, Mapping) else None
+    return next((s for s in (overrides.get("backbone.size"), nested, overrides.get("size")) if s is not None), None)
+
+
+def require_size(name: str, settings: Any) -> None:
+    """Raises SettingsError where the method behind *name* cannot take the size that it asks for; loads torch."""
+    base, size = parted(name)
+    if size is None:
+        return
+    import torch
+
+    takes = f"{base} cannot take pictures of this size"
+    try:
+        with torch.inference_mode():
+            create(name, settings, pretrained=False).eval()(torch.zeros(1, 3, size, size))
+    except LoupeError as error:
+        raise SettingsError(f"{name}: {takes}: {error}") from error
+    except (RuntimeError, ValueError, AssertionError) as error:  # of torch and timm, wherever the shapes do not fit
+        raise SettingsError(f"{name}: {takes}; give another, such as a multiple of {SMALLEST}") from error
 
 
 def _put(values: dict[str, Any], keys: list[str], value: Any, where: str) -> None:

@@ -205,7 +205,11 @@ class Detector(nn.Module, ABC):
     info: ClassVar[MethodInfo]
     settings_type: ClassVar[type]
     presets: ClassVar[dict[str, Any]]  # "paper", "cpu", "tiny" -> settings
+    averages_sizes: ClassVar[bool] = False  # whether it is trained so fast that several input sizes may be averaged
     settings: Any
+
+    def grow(self) -> None:
+        """Be as large as it may be once it has learned, for what its passes cost; most detectors never grow."""
 
     @property
     @abstractmethod

@@ -91,7 +91,7 @@ def _common(models: list[Path]) -> int | None:
 def _mark(stages: "Stages", detector: str, split: Path) -> str:
     """What determines the model of a fold."""
     train = stages.params.train
-    asked = [detector, train.preset, plain(train.detectors.get(detector)), train.precision, stages.params.seed]
+    asked = [detector, train.preset, plain(train.overrides(detector)), train.precision, stages.params.seed]
     return values_hash([*asked, tree_hash(split.parent / "split"), tree_hash(split.parent / "synthetic"), code_hash()])
 
 

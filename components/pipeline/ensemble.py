@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from components.core.artefacts import atomic_dir, file_hash, locked, read_json, reading, tree_hash, write_json
+from components.core.artefacts import atomic_dir, file_hash, locked, read_json, reading, tree_hash
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
 from components.datasets.loading import read_decoding
@@ -55,10 +55,8 @@ def ensemble_runs(request: EnsembleRequest, out: Path) -> Path:
         for name in ("calibrate", "export"):
             log.info("%s: %s", out, name)
             getattr(stages, name)(ENSEMBLE)
-        made = present(replace(first, detector=ENSEMBLE), stages, out)
         members = [_member(run, record) for run, record in zip(request.runs, records, strict=True)]
-        write_json(made / "run.json", {**read_json(made / "run.json"), "members": members})
-    return made
+        return present(replace(first, detector=ENSEMBLE), stages, out, ENSEMBLE, {"members": members})
 
 
 def require_apart(run: Path, out: Path) -> None:
@@ -84,9 +82,11 @@ def _records(runs: Sequence[Path]) -> list[dict[str, Any]]:
                 f"{run}: reads pictures otherwise than {runs[0]}; fit both with one --roi and one data.white"
             )
     records = [read_json(run / "run.json") for run in runs]
-    for run, record in zip(runs, records, strict=True):
-        if record["request"]["detector"] == ENSEMBLE:
-            raise SettingsError(f"{run}: is an ensemble itself; name the runs that it was made of")
+    for run in runs:
+        if read_json(run / "model" / "settings.json")["detector"] == ENSEMBLE:
+            raise SettingsError(
+                f"{run}: is an ensemble itself; name the runs that it was made of, or fit at one size (--size 384)"
+            )
         if (_work(run) / "folds").exists():
             raise SettingsError(f"{run}: {FOLDED}")
     for part in ("split", "synthetic"):

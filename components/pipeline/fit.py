@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from components.core.artefacts import (
     values_hash,
     write_json,
 )
-from components.core.checks import check_seed
+from components.core.checks import check_budget, check_seed
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
 from components.core.settings import convert, plain
 from components.datasets.loading import hand_on, rows
 from components.datasets.rows import DEFAULT, Naming
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.detectors.catalogue import require
+from components.detectors.catalogue import AUTO, Sizes, named, parted, require, sizes_of
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.pictures.kept import keeping
@@ -35,6 +36,7 @@ from components.pictures.roi import region_text
 from components.pipeline.finished import finished, listing, remember
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
+from components.pipeline.sizing import Asked, agree, plan, with_overrides
 from components.pipeline.stages import Stages
 from components.synthesis.settings import SynthesisSettings
 from components.training.settings import TrainSettings
@@ -57,6 +59,10 @@ class FitRequest:
     overrides: dict[str, Any] = field(default_factory=dict)
     checkpoint_every: float | None = None
     sections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the params file: train.detectors
+    size: Sizes = AUTO
+    latency_ms: float | None = None
+    minutes: float | None = None
 
 
 def fit_folder(request: FitRequest, out: Path) -> Path:
@@ -66,10 +72,14 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     request = drawn(request)
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
+    agree(request.detector, request.overrides, request.size)
+    check_budget("--latency-ms", request.latency_ms)
+    check_budget("--minutes", request.minutes)
     stages = stages_of(request, out / "work")
     if finished(out, asked(request), request.data):
         return out
-    stages.params.settings_of(request.detector)
+    for name in _typed(request):
+        stages.params.settings_of(name)
     check_folder(out, request.data, begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
@@ -91,16 +101,29 @@ def begun(out: Path) -> bool:
 def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     """All stages in order, under the lock of *out*."""
     seen = listing(request.data)
-    steps = [stages.manifest, stages.validate, stages.split, stages.synthesise]
-    for step in steps:
-        log.info("%s: %s", out, step.__name__)
-        step()
-    for name in ("train", "calibrate", "export"):
-        log.info("%s: %s", out, name)
-        getattr(stages, name)(request.detector)
-    done = present(request, stages, out)
+    for step in (stages.manifest, stages.validate, stages.split):
+        _said(out, step)
+    sized = plan(stages, request.detector, Asked(request.size, request.latency_ms, request.minutes))
+    stages = with_overrides(stages, [sized])
+    _said(out, stages.synthesise)
+    for name in sized.names:
+        _said(out, stages.train if name in sized.members else stages.combine, name)
+        _said(out, stages.calibrate, name)
+    _said(out, stages.export, sized.name)
+    done = present(request, stages, out, sized.name, {"sizes": sized.told})
     remember(request.data, seen, out / "work")
     return done
+
+
+def _said(out: Path, step: Callable[..., Path], *detector: str) -> None:
+    log.info("%s: %s", out, " ".join([step.__name__, *detector]))
+    step(*detector)
+
+
+def _typed(request: FitRequest) -> list[str]:
+    """The detector by the names of the sizes that are asked for."""
+    sizes = sizes_of(request.size, "--size") if parted(request.detector)[1] is None else None
+    return [named(request.detector, size) for size in sizes] if sizes else [request.detector]
 
 
 def stages_of(request: FitRequest, work: Path) -> Stages:
@@ -117,7 +140,7 @@ def stages_of(request: FitRequest, work: Path) -> Stages:
         synthesis=built(SynthesisSettings, sections, "synthesis"),
         train=replace(
             built(TrainSettings, sections, "train", preset=request.preset, checkpoint_every=every),
-            detectors={request.detector: request.overrides},
+            detectors={**request.methods, request.detector: _merged(request)},
         ),
         calibration=built(CalibrationSettings, sections, "calibration", alpha=request.alpha),
         evaluation=built(EvaluationSettings, sections, "evaluation"),
@@ -126,14 +149,23 @@ def stages_of(request: FitRequest, work: Path) -> Stages:
     return Stages(params, "run", request.data.parent)
 
 
+def _merged(request: FitRequest) -> dict[str, Any]:
+    """Settings of the detector in the params file, and those of --set behind them: a key again goes last as well."""
+    before, on_top = request.methods.get(request.detector, {}), request.overrides
+    return {key: value for key, value in before.items() if key not in on_top} | on_top
+
+
 def asked(request: FitRequest) -> dict[str, Any]:
     """A request as run.json keeps it: without what has no part in the result."""
     return {k: v for k, v in plain(request).items() if k != "checkpoint_every"} | {"data": request.data.name}
 
 
-def present(request: FitRequest, stages: Stages, out: Path) -> Path:
-    """Put what a user looks for at the top of *out*; the stages' own artefacts stay below ``work``."""
-    made = stages.of(request.detector)
+def present(request: FitRequest, stages: Stages, out: Path, made_of: str, told: dict[str, Any]) -> Path:
+    """Put what a user looks for at the top of *out*; the stages' own artefacts stay below ``work``.
+
+    *made_of* is the detector or ensemble by its name below ``work``; *told* comes into run.json.
+    """
+    made = stages.of(made_of)
     for name in ("model", "bundle"):
         with atomic_dir(out / name) as scratch:
             shutil.copytree(made / name, scratch, dirs_exist_ok=True)
@@ -147,6 +179,7 @@ def present(request: FitRequest, stages: Stages, out: Path) -> Path:
         "program": code_hash(),
         "outputs": {name: tree_hash(out / name) for name in ("model", "bundle", "calibration.json", "split.parquet")},
         "stages": {name: read_json(made / name / "run.json") for name in ("model", "calibration", "bundle")},
+        **told,
     }
     write_json(out / "run.json", record)
     return out

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import yaml
 
 from components.calibration.settings import CalibrationSettings
-from components.core.checks import check_known, check_name, check_seed
+from components.core.checks import check_budget, check_known, check_name, check_seed
 from components.core.errors import SettingsError
 from components.core.settings import build
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.detectors.catalogue import CATALOGUE
+from components.detectors.catalogue import AT, AUTO, Sizes, check_detector, parted, sizes_of
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.monitoring.settings import MonitorSettings
@@ -50,17 +50,37 @@ class Selection:
 
 @dataclass(frozen=True)
 class Pipeline(Selection):
-    """What the training flow runs; each of *ensembles* is a candidate made of several of the detectors."""
+    """What the training flow runs; each of *ensembles* is a candidate made of several of the detectors.
+
+    *size* is the input size of those detectors, or sizes whose ensemble is the candidate; the budgets are for one
+    picture and for one run (docs/sizes.md).
+    """
 
     ensembles: tuple[tuple[str, ...], ...] = ()
+    size: Sizes = AUTO
+    latency_ms: float | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the benchmark's matrix; *method* is the detector without a size: the name of its file."""
+
+    view: str
+    detector: str
+    method: str
 
 
 @dataclass(frozen=True)
 class Benchmark(Selection):
-    """The matrix of dvc.yaml, with the data set of each view and one view of each data set."""
+    """The matrix of dvc.yaml, with the data set of each view and one view of each data set.
+
+    *runs* is the matrix cell by cell, as DVC needs it: it computes nothing, and the name of a stage has no @.
+    """
 
     sources: dict[str, str] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,11 @@ class Params:
         }
         for part, names in chosen.items():
             for name in names:
-                check_known(name, CATALOGUE, f"{part}.detectors")
+                check_detector(name, f"{part}.detectors")
+        sizes_of(self.pipeline.size, "pipeline.size")
+        sizes_of(self.retrain.size, "retrain.size")
+        check_budget("pipeline.latency_ms", self.pipeline.latency_ms)
+        check_budget("pipeline.minutes", self.pipeline.minutes)
         for members in self.pipeline.ensembles:
             for name in members:
                 check_known(name, self.pipeline.detectors, "pipeline.ensembles")
@@ -110,12 +134,14 @@ class Params:
     def settings_of(self, detector: str) -> Any:
         """The settings that *detector* would be trained with. Raises SettingsError, also for an alpha without exits."""
         from components.calibration.exits import require_normal_above
-        from components.detectors.catalogue import detector_class, settings_for
+        from components.detectors.catalogue import detector_class, require_size
         from components.detectors.contract import Early
 
         if issubclass(detector_class(detector), Early):
             require_normal_above(self.calibration.alpha, self.export.cascade)
-        return settings_for(detector, self.train.preset, self.train.detectors.get(detector, {}))
+        settings = self.train.method(detector)
+        require_size(detector, settings)
+        return settings
 
     def view(self, name: str) -> View:
         """Raises SettingsError when there is no such view, or none that can be built."""
@@ -142,8 +168,25 @@ def _check_given(params: Params, values: Mapping[str, Any]) -> None:
         _check_benchmark(params)
 
 
+def matrix(given: Benchmark) -> dict[str, Run]:
+    """``benchmark.runs`` of the views and detectors: by names that DVC takes for those of stages."""
+    cells = ((view, name) for view in given.views for name in given.detectors)
+    return {f"{view}-{name.replace(AT, '-')}": Run(view, name, parted(name)[0]) for view, name in cells}
+
+
 def _check_benchmark(params: Params) -> None:
     given = params.benchmark
+    if given.runs and given.runs != (wanted := matrix(given)):
+        wrong = next(key for key in (*wanted, *given.runs) if given.runs.get(key) != wanted.get(key))
+        advice = "remove it"
+        if cell := wanted.get(wrong):
+            advice = f"write {{view: {cell.view}, detector: {cell.detector}, method: {cell.method}}}"
+        raise SettingsError(
+            f"benchmark.runs.{wrong}: is not what benchmark.views and benchmark.detectors say; {advice}"
+        )
+    for name in (run.detector for run in given.runs.values()):
+        if name not in params.train.detectors:
+            raise SettingsError(f"train.detectors.{name}: is missing, and dvc.yaml asks for it; write `{name}: {{}}`")
     for view in (*given.views, *given.sources, *given.data.values()):
         check_known(view, params.views, "benchmark")
     for data in (*given.sources.values(), *given.data):

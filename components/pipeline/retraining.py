@@ -22,6 +22,7 @@ from components.monitoring.monitor import find
 from components.monitoring.verdict import Verdict
 from components.pictures.decoding import Decoding
 from components.pipeline.params import Params, View, load_params
+from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import Stages
 from components.registry.choice import choose
 from components.registry.gate import Gate, gate
@@ -150,10 +151,17 @@ class Retraining:
         """The challenger's stages; only behind ``write_version``, which writes their params file."""
         return Stages(load_params(self.derived), self.live, self.data_root)
 
-    def compare(self, detectors: Sequence[str]) -> tuple[str, Gate]:
+    def plan(self) -> list[Sized]:
+        """The challengers at their sizes; what members need goes into the params file of their trainings."""
+        found = plans(self.stages, self.params.retrain.detectors, Asked(self.params.retrain.size))
+        members_file(self.stages, found, self.derived, self.derived)
+        return found
+
+    def compare(self, challengers: Sequence[Sized]) -> tuple[str, Gate]:
         """The best challenger by synthetic anomalies, and what the gate says of it."""
         stages, registry = self.stages, Registry(self.params.registry)
-        best = choose({name: stages.of(name) for name in detectors}).detector
+        names = [name for sized in challengers for name in sized.names]
+        best = choose({name: stages.of(name) for name in names}, reference_of(challengers)).detector
         champion, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
         figures = compare(
             champion,

@@ -8,6 +8,7 @@ import yaml
 
 from components.core.errors import SettingsError
 from components.core.settings import build
+from components.detectors.catalogue import AT, parted
 
 Sections = dict[str, dict[str, Any]]
 SECTIONS = ("validation", "data", "split", "synthesis", "train", "calibration", "evaluation", "export")
@@ -16,7 +17,10 @@ OWN = {"train": ("detectors",), "data": ("adapter", "name")}  # told by other op
 
 
 def sections_of(path: Path, name: str, detector: str) -> tuple[Sections, dict[str, Any]]:
-    """The sections of a params file for the data set *name*, and its settings of *detector*. Raises SettingsError."""
+    """The sections of a params file for the data set *name*, and its settings of *detector* by name, at all sizes.
+
+    Raises SettingsError.
+    """
     if not path.is_file():
         raise SettingsError(f"{path}: not found; name a file such as params.yaml with --params")
     try:
@@ -31,11 +35,12 @@ def sections_of(path: Path, name: str, detector: str) -> tuple[Sections, dict[st
         if not isinstance(part, Mapping):
             raise SettingsError(f"{path}: {section} is {part!r}; give settings below it")
         found[section] = dict(_of_set(part, name) if section in OF_DATA_SETS else part)
-    overrides = (found["train"].get("detectors") or {}).get(detector) or {}
+    known, base = found["train"].get("detectors") or {}, parted(detector)[0]
+    methods = {key: dict(value) for key, value in known.items() if value and key.partition(AT)[0] == base}
     for section, keys in OWN.items():
         for key in keys:
             found[section].pop(key, None)
-    return {section: part for section, part in found.items() if part}, dict(overrides)
+    return {section: part for section, part in found.items() if part}, methods
 
 
 def _of_set(part: Mapping[str, Any], name: str) -> Mapping[str, Any]:

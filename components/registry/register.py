@@ -4,20 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from components.core.artefacts import read_json
-from components.registry.choice import choose, synthetic_score
+from components.registry.choice import REFERENCE, choose, synthetic_score
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 
 DATA_PIN = "data_pin"  # tag of a version that a retraining made: the pin file of the data it learned from
 
 
-def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Path]) -> str:
+def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Path], reference: str = REFERENCE) -> str:
     """Register each detector's bundle under *name* and promote the one that ``choose`` takes; returns one sentence.
 
     A champion that has learned from production since stays: what is trained here knows only the older data.
     """
     registry = Registry(settings)
-    choice = choose(detectors)
+    choice = choose(detectors, reference)
     versions = {detector: register_run(registry, name, detector, at, {}) for detector, at in detectors.items()}
     best, reasons = choice.detector, choice.reasons
     evidence = {d: at / "model" / _evidence(at) for d, at in detectors.items()}

@@ -10,6 +10,7 @@ class RetrainSettings:
     """*detectors* are the challengers. Trimming and the estimate of contamination: docs/retraining.md."""
 
     detectors: tuple[str, ...] = ("patchcore",)
+    size: str | int | tuple[int, ...] = "auto"  # of their pictures, as pipeline.size: docs/sizes.md
     min_candidates: int = 80
     max_candidates: int = 2000  # the newest ones
     holdout_share: float = 0.2  # of the candidates; never trained on, the drifted window of the comparison

@@ -4,13 +4,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.core.cache import AUTO
-from components.core.checks import check_known, check_training
-from components.detectors.catalogue import CATALOGUE
+from components.core.checks import check_training
+from components.core.errors import SettingsError
+from components.detectors.catalogue import check_detector, parted, settings_for, size_in
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train; *detectors* holds settings of each by (dotted) name, on top of the preset."""
+    """How to train; *detectors* holds settings of each by (dotted) name, on top of the preset.
+
+    Those of ``patchcore`` hold for all its sizes, those of ``patchcore@384`` come on top for that one.
+    """
 
     preset: str = "cpu"
     precision: str = "32-true"
@@ -24,4 +28,17 @@ class TrainSettings:
     def __post_init__(self) -> None:
         check_training(self.precision, self.checkpoint_every, self.store_limit_gb)
         for name in self.detectors:
-            check_known(name, CATALOGUE, "train.detectors")
+            check_detector(name, "train.detectors")
+            size, other = parted(name)[1], size_in(self.detectors[name])
+            if size and other not in (None, size):
+                raise SettingsError(
+                    f"train.detectors.{name}: its size is {size} by its name and {other} by its settings; leave one out"
+                )
+
+    def overrides(self, name: str) -> tuple[dict[str, Any], ...]:
+        """The settings of a detector on top of the preset: of all its sizes, then of the one in *name*."""
+        return tuple(self.detectors.get(part, {}) for part in dict.fromkeys((parted(name)[0], name)))
+
+    def method(self, name: str) -> Any:
+        """The settings that detector *name* is trained with. Raises SettingsError."""
+        return settings_for(name, self.preset, *self.overrides(name))

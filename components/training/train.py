@@ -27,7 +27,7 @@ from components.core.records import NORMAL
 from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
-from components.detectors.catalogue import create, settings_for
+from components.detectors.catalogue import create
 from components.pictures.decoding import Decoding
 from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
@@ -61,7 +61,7 @@ def train(
     An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same. A
     closed form goes on from the state beside *out* where the pictures of an earlier fit come first again.
     """
-    method = settings_for(name, settings.preset, settings.detectors.get(name))
+    method = settings.method(name)
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
     what = [name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
     what += [tree_hash(fold / "history.json") for fold in folds]

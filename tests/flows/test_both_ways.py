@@ -31,6 +31,7 @@ SMALL = {
         "detectors": list(DETECTORS),
         "sources": {"product": "product"},
         "data": {"product": "product"},
+        "runs": {f"product-{name}": {"view": "product", "detector": name, "method": name} for name in DETECTORS},
     },
     "validation": {"product": {"expect_masks": True}},
     "calibration": {"alpha": 0.2},
@@ -135,3 +136,27 @@ def test_touching_one_detectors_key_reruns_that_detector_only(reproduced):
     ran = [line for line in planned.splitlines() if line.startswith("Running stage")]
     assert ran
     assert all("patchcore" in line for line in ran)
+
+
+@pytest.mark.slow
+def test_a_detector_at_a_size_of_its_own_is_a_stage_that_depends_on_its_method(reproduced):
+    file = reproduced / "params.yaml"
+    before = file.read_text()
+    values = yaml.safe_load(before)
+    values["benchmark"]["detectors"] = ["patchcore@96"]
+    values["benchmark"]["runs"] = {
+        "product-patchcore-96": {"view": "product", "detector": "patchcore@96", "method": "patchcore"}
+    }
+    values["train"]["detectors"]["patchcore@96"] = {}
+    file.write_text(yaml.safe_dump(values))
+    run(reproduced, "dvc", "repro", "-q", "calibrate@product-patchcore-96")
+    trained = read_json(reproduced / "artefacts/product/patchcore@96/model/settings.json")
+    assert (trained["detector"], trained["settings"]["backbone"]["size"]) == ("patchcore", 96)
+    assert (reproduced / "artefacts/product/patchcore@96/calibration/calibration.json").exists()
+    values["train"]["detectors"]["patchcore@96"] = {"bank_size": 100}
+    file.write_text(yaml.safe_dump(values))
+    planned = run(reproduced, "dvc", "repro", "--dry", "train@product-patchcore-96")
+    file.write_text(before)
+    assert [line for line in planned.splitlines() if "Running stage" in line] == [
+        "Running stage 'train@product-patchcore-96':"
+    ]

@@ -43,6 +43,7 @@ class PaDiM(FeatureDetector):
 
     name = "padim"
     settings_type = PaDiMSettings
+    averages_sizes = True
     presets = {
         "paper": PaDiMSettings(BackboneSettings("resnet18", (1, 2, 3), 224), stride=4, gaussian="position"),
         "cpu": PaDiMSettings(),
@@ -87,6 +88,11 @@ class PaDiM(FeatureDetector):
         if (kind := self.settings.gaussian) != "picture":  # from the sums that are there: no second pass over images
             places = Places(self.side**2)
             yield OnePass("positions", places, self._each_position, lambda: None, BLOCK, optional=kind == "auto")
+
+    def grow(self) -> None:
+        """A Gaussian at every position, unless there is one for the picture anyway."""
+        if self.settings.gaussian != "picture":
+            self._hold_room(self.side**2)
 
     def embed(self, features: list[Tensor]) -> Tensor:
         """The chosen channels of all taps at every position: (h * w, B, d)."""

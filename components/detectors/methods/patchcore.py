@@ -36,6 +36,7 @@ class PatchCore(FeatureDetector):
 
     name = "patchcore"
     settings_type = PatchCoreSettings
+    averages_sizes = True
     presets = {
         "paper": PatchCoreSettings(BackboneSettings("wide_resnet50_2", (2, 3), 224), bank_size=100_000),
         "cpu": PatchCoreSettings(),

@@ -56,13 +56,13 @@ def test_a_params_file_is_read_by_the_data_set_s_name_or_as_the_contract_itself(
         "validation: {photos: {max_side: 30000}, other: {max_side: 1}}\n"
         "train: {preset: tiny, detectors: {patchcore: {bank_size: 7}}}\nservice: {port: 1}\n"
     )
-    sections, overrides = sections_of(file, "photos", "patchcore")
+    sections, methods = sections_of(file, "photos", "patchcore")
     assert sections == {
         "data": {"good": ["good", "OK"]},
         "validation": {"max_side": 30000},
         "train": {"preset": "tiny"},
     }
-    assert overrides == {"bank_size": 7}
+    assert methods == {"patchcore": {"bank_size": 7}}
     assert sections_of(file, "third", "fastflow") == ({"train": {"preset": "tiny"}}, {})
     file.write_text("validation: {max_side: 30000}\n")
     assert sections_of(file, "photos", "patchcore") == ({"validation": {"max_side": 30000}}, {})
@@ -75,6 +75,20 @@ def test_a_params_file_is_read_by_the_data_set_s_name_or_as_the_contract_itself(
 
 
 def test_the_project_s_own_file_is_taken():
-    sections, overrides = sections_of(Path("params.yaml"), "mtd", "patchcore")
+    sections, methods = sections_of(Path("params.yaml"), "mtd", "patchcore")
     assert params(sections).validation["photos"].expect_masks
-    assert overrides == {}
+    assert methods == {}
+
+
+def test_settings_of_a_size_come_with_those_of_the_detector(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        "train: {detectors: {patchcore: {bank_size: 7, blur: 1.0}, patchcore@384: {blur: 2.0}, padim@384: {dims: 3}}}\n"
+    )
+    for detector in ("patchcore", "patchcore@384"):
+        sections, methods = sections_of(file, "photos", detector)
+        assert methods == {"patchcore": {"bank_size": 7, "blur": 1.0}, "patchcore@384": {"blur": 2.0}}
+    asked = FitRequest("patchcore@384", Path("photos"), sections=sections, methods=methods, overrides={"bank_size": 9})
+    method = stages_of(asked, Path("work")).params.train.method
+    assert (method("patchcore@384").bank_size, method("patchcore@384").blur) == (9, 2.0)
+    assert method("patchcore").bank_size == 7
