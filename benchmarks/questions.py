@@ -36,6 +36,7 @@ NAMES = {
         "load",
         "features",
         "accelerator",
+        "sizes",
         "repro",
         "torchless",
     ),

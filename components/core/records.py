@@ -1,6 +1,7 @@
 """The tables that rooms hand to each other, named once."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Literal, TypedDict
 
 Label = Literal["normal", "anomalous", "uncertain"]
@@ -70,6 +71,9 @@ SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area
 # `extent` is an anomaly's.
 CHECK_COLUMNS = ("image_id", "kind", "extent", "score")
 NORMAL, NUISANCE = "normal", "nuisance "
+# Edges of the classes of an anomaly's or a real defect's extent, in pixels of the picture itself, and their names.
+SIZES = (0, 16, 32, 64, 128, 100_000)
+SIZE_NAMES = tuple(f"{low} to {high}" for low, high in pairwise(SIZES))
 
 
 def of_today(row: Mapping[str, Any]) -> dict[str, Any]:

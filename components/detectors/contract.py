@@ -134,7 +134,9 @@ class OnePass:
     """A closed-form phase: one pass over *table* in order; its running state lives in the detector's buffers.
 
     *update* gets each batch; *finish* is called once behind the last. An *optional* phase is undone if it lowers the
-    AUROC on synthetic anomalies.
+    AUROC on synthetic anomalies. *grows* says that row i of *table* is fit picture i and that the state behind any
+    number of rows is a matter of these alone: a first phase that grows goes on where an earlier fit of the first
+    pictures ended (docs/adr/0030).
     """
 
     name: str
@@ -143,6 +145,7 @@ class OnePass:
     finish: Callable[[], None]
     batch_size: int = 16
     optional: bool = False
+    grows: bool = False
 
 
 @dataclass(frozen=True)

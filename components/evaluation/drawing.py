@@ -1,7 +1,7 @@
 """Curves, histograms and the gallery of heat maps, drawn on the calibrated scale (never per image)."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from components.core.artefacts import read_json
+from components.evaluation.extents import HEAD
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.framing import scaled
 from components.pictures.kept import decode
@@ -91,16 +92,17 @@ def gallery(
     count: int,
     rules: Decoding = DEFAULT,
     split: str = "test",
+    sizes: Sequence[Sequence[str]] = (),
 ) -> None:
     """gallery.png and index.html: four rows of images, each with its heat map below; without heat outside the region
-    of interest, which a white line surrounds."""
+    of interest, which a white line surrounds. *sizes* are rows below ``extents.HEAD``, for the page."""
     out.mkdir()
     chosen = _chosen(result, count)
     cells = [(title, i) for title in ROWS for i in chosen[title]]
     colours = {"cmap": "inferno", "vmin": scale["0.5"], "vmax": max(scale["1.0"], scale["0.5"] + 1e-9)}
     filled = [title for title in ROWS if chosen[title]]
     if not filled:
-        _page(out, result, cells, split)
+        _page(out, result, cells, split, sizes)
         return
     size = (1.5 * count + 1, 3.3 * len(filled))
     figure, axes = plt.subplots(2 * len(filled), count, figsize=size, squeeze=False, layout="constrained")
@@ -115,7 +117,7 @@ def gallery(
     if drawn is not None:
         figure.colorbar(drawn, ax=axes, shrink=0.4, label="raw anomaly map, on the scale of calibrate normals")
     _save(figure, out / "gallery.png")
-    _page(out, result, cells, split)
+    _page(out, result, cells, split, sizes)
 
 
 def _cell(
@@ -147,7 +149,9 @@ def _chosen(result: pd.DataFrame, count: int) -> dict[str, list[int]]:
     }
 
 
-def _page(out: Path, result: pd.DataFrame, cells: list[tuple[str, int]], split: str) -> None:
+def _page(
+    out: Path, result: pd.DataFrame, cells: list[tuple[str, int]], split: str, sizes: Sequence[Sequence[str]]
+) -> None:
     lines = [
         f"<tr><td>{title}</td><td>{html.escape(str(result.at[i, 'image_id']))}</td><td>{result.at[i, 'score']:.4g}</td>"
         f"<td>{result.at[i, 'p_value']:.4f}</td><td>{result.at[i, 'decision']}</td></tr>"
@@ -157,5 +161,17 @@ def _page(out: Path, result: pd.DataFrame, cells: list[tuple[str, int]], split: 
     picture = "<img src=gallery.png style='max-width:100%'>" if cells else "<p>no images</p>"
     (out / "index.html").write_text(
         f"<!doctype html><meta charset=utf-8><title>Heat maps</title><h1>Heat maps of the {split} split</h1>"
-        f"{picture}<table border=1>{head}{''.join(lines)}</table>\n"
+        f"{picture}<table border=1>{head}{''.join(lines)}</table>{_by_size(sizes)}\n"
     )
+
+
+def _by_size(sizes: Sequence[Sequence[str]]) -> str:
+    """What was found of defects by their size; nothing where no defect is marked."""
+    if not sizes:
+        return ""
+    rows = [_row("th", HEAD), *(_row("td", line) for line in sizes)]
+    return f"<h2>Found by size of the defect</h2><table border=1>{''.join(rows)}</table>"
+
+
+def _row(kind: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{kind}>{cell}</{kind}>' for cell in cells)}</tr>"

@@ -12,6 +12,7 @@ from components.core.records import SCORE_COLUMNS, kept_score
 from components.datasets.loading import read_decoding, rows
 from components.decision.calibration import Calibration
 from components.evaluation import drawing
+from components.evaluation.extents import add_recall, lines
 from components.evaluation.metrics import (
     METRIC_VERSION,
     bootstrap,
@@ -62,10 +63,11 @@ def evaluate_rows(
         counts = scaled(rules.roi, settings.map_size, settings.map_size) if rules.roi else None
         counted = result.drop(index=truths.outside)
         metrics = measure(counted, truths.masks, maps, known.alpha, settings, seed, said["split"], counts)
-        curve = metrics["overall"]["pixel"].pop("curve", None)
+        curve, seen = metrics["overall"]["pixel"].pop("curve", None), _seen(model, settings)
+        add_recall(metrics, counted, truths.marks, maps, known.scale, seen)
         more = {
             "masks": truths.said,
-            "defects": truths.defects(_seen(model, settings)),
+            "defects": truths.defects(seen),
             **_without_labels(model, known),
             **_outside(table.loc[truths.outside, "image_id"], result.loc[truths.outside, "decision"]),
         }
@@ -83,8 +85,11 @@ def evaluate_rows(
             settings.gallery,
             rules,
             said["split"],
+            lines(metrics["overall"]["sizes"]),
         )
     log.info("%s: image AUROC %s", out, metrics["overall"]["image"].get("auroc", "not available"))
+    for line in lines(metrics["overall"]["sizes"]):
+        log.info("%s: defects of %s pixels: %s pictures called anomalous, %s regions shown", out, line[0], *line[1:4:2])
     return out
 
 

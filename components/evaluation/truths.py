@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from components.evaluation.extents import Marks, marks
 from components.pictures.decoding import Decoding
 from components.pictures.framing import region
-from components.pictures.masks import EMPTY, Region, at_size, mask_paths, reason, regions, sizes, tiny_defects, truth
+from components.pictures.masks import EMPTY, Region, at_size, mask_paths, reason, sizes, tiny_defects, truth
 
 log = logging.getLogger("loupe")
 
@@ -22,8 +23,12 @@ class Truths:
 
     masks: dict[int, np.ndarray]
     said: dict[str, Any]
-    regions: list[Region]
+    marks: dict[int, Marks] = field(default_factory=dict)  # the regions of those that mark something
     outside: list[int] = field(default_factory=list)  # rows whose defects all lie outside the region of interest
+
+    @property
+    def regions(self) -> list[Region]:
+        return [region for known in self.marks.values() for region in known.sizes]
 
     def defects(self, size: int) -> dict[str, Any]:
         """How large the marked regions are at the working size; a warning where they are nearly nothing."""
@@ -39,7 +44,7 @@ class Truths:
 def read_truths(table: pd.DataFrame, data: Path, size: int, rules: Decoding) -> Truths:
     """The masks of *table* at *size*, with the number of those that tell nothing, by the reason, in the log."""
     masks: dict[int, np.ndarray] = {}
-    found, unknown, without, outside, cut = list[Region](), Counter[str](), 0, list[int](), 0
+    found, unknown, without, outside, cut = dict[int, Marks](), Counter[str](), 0, list[int](), 0
     for i, row in enumerate(table.to_dict("records")):
         if row["label"] == "normal":
             masks[i] = np.zeros((size, size), bool)
@@ -53,7 +58,7 @@ def read_truths(table: pd.DataFrame, data: Path, size: int, rules: Decoding) -> 
                 outside.append(i)
                 continue
             masks[i] = at_size(marked, size)
-            found += regions(marked)
+            found[i] = marks(marked, size)
         elif mask_paths(row["mask"]):
             unknown[(reason(row.get("mask_rule")) or EMPTY).partition(" (")[0]] += 1
         else:

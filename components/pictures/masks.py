@@ -197,16 +197,22 @@ def _looks_inverted(mask: np.ndarray) -> bool:
 
 def regions(mask: np.ndarray) -> tuple[Region, ...]:
     """The connected regions of *mask*, bool (H, W), by their smaller side."""
+    return numbered(mask)[1]
+
+
+def numbered(mask: np.ndarray) -> tuple[np.ndarray, tuple[Region, ...]]:
+    """The connected regions of *mask*, bool (H, W): int32 (H, W) with the number of each from 1, and their sizes."""
     from scipy.ndimage import find_objects, label
 
     height, width = mask.shape
+    found = np.zeros(mask.shape, np.int32)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
-        return ()
-    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    boxes = find_objects(label(part, np.ones((3, 3), int))[0])
-    sides = [(y.stop - y.start, x.stop - x.start) for y, x in boxes]
-    return tuple(Region(float(min(h, w)), min(h / height, w / width)) for h, w in sides)
+        return found, ()
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    label(mask[box], np.ones((3, 3), int), output=found[box])
+    sides = [(y.stop - y.start, x.stop - x.start) for y, x in find_objects(found[box])]
+    return found, tuple(Region(float(min(h, w)), min(h / height, w / width)) for h, w in sides)
 
 
 def sizes(found: Sequence[Region]) -> Sizes | None:

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.core.artefacts import read_json, tree_hash, values_hash, write_json
+from components.core.artefacts import code_hash, read_json, tree_hash, values_hash, write_json
 from components.core.settings import plain
 from components.datasets.folds import ALL, HELD, write_folds
 from components.datasets.loading import rows
-from components.pipeline.finished import code_hash
 
 if TYPE_CHECKING:
     from components.calibration.folds import Fold

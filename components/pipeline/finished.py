@@ -5,18 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import components
-from components.core.artefacts import file_hash, read_json, tree_hash, values_hash, write_json
+from components.core.artefacts import code_hash, read_json, tree_hash, values_hash, write_json
 
 log = logging.getLogger("loupe")
 SEEN = "seen.json"  # in the work folder: the listing of the data set; times of files are no part of a run's record
 REFIT = "fitting again; the old run stays until the new one is done"
-
-
-def code_hash() -> str:
-    """The identity of this very program: a newer Loupe may fit otherwise."""
-    root = Path(components.__file__).parent
-    return values_hash([[str(p.relative_to(root)), file_hash(p)] for p in sorted(root.rglob("*.py"))])
 
 
 def listing(data: Path) -> list[list[Any]]:

@@ -10,7 +10,16 @@ from typing import Any
 import pandas as pd
 
 from components.calibration.settings import CalibrationSettings
-from components.core.artefacts import atomic_dir, locked, read_json, reading, tree_hash, values_hash, write_json
+from components.core.artefacts import (
+    atomic_dir,
+    code_hash,
+    locked,
+    read_json,
+    reading,
+    tree_hash,
+    values_hash,
+    write_json,
+)
 from components.core.checks import check_budget, check_seed
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
@@ -25,7 +34,7 @@ from components.pictures.kept import keeping
 from components.pictures.masks import Masks, MaskTurn
 from components.pictures.roi import region_text
 from components.pipeline.crossing import standing
-from components.pipeline.finished import code_hash, finished, listing, remember
+from components.pipeline.finished import finished, listing, remember
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
 from components.pipeline.sizing import Asked, Sized, agree, plan, with_overrides

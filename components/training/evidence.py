@@ -5,7 +5,6 @@ Scores of the calibrate normals, of the anomalies made on them, and of the same 
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pandas as pd
 
 from components.core.artefacts import write_json
 from components.core.progress import progress
-from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE
+from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE, SIZE_NAMES, SIZES
 from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
 from components.pictures.framing import framed
@@ -25,7 +24,6 @@ from components.training.model import score_pictures
 from components.training.select import against, finite
 
 MOST = 100  # pictures that nuisances are drawn on
-SIZES = (0, 16, 32, 64, 128, 100_000)  # pixels: edges of the classes of an anomaly's extent
 ALARM = 0.95  # quantile of the calibrate normals above which a nuisance counts as an alarm
 BATCH = 8
 
@@ -72,7 +70,7 @@ def summary(scores: pd.DataFrame) -> dict[str, Any]:
     normal = scores[scores["kind"] == NORMAL]["score"].to_numpy()
     other = scores[scores["kind"].str.startswith(NUISANCE)]
     made = scores[~scores.index.isin(other.index) & (scores["kind"] != NORMAL)]
-    sizes = pd.cut(made["extent"], SIZES, right=False, labels=[f"{a} to {b}" for a, b in pairwise(SIZES)])
+    sizes = pd.cut(made["extent"], SIZES, right=False, labels=list(SIZE_NAMES))
     limit = np.quantile(normal, ALARM)
     return {
         "normals": len(normal),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from components.core.progress import progress
 from components.detectors.contract import Detector, OnePass, Optimise, Phase, Player, Table, TrainingData, pictures_of
 from components.training.checkpoint import Checkpoint, learned, optimiser_tensors, part, prefixed, restore_optimiser
+from components.training.grown import Grown
 
 log = logging.getLogger("loupe")
 Select = Callable[[Detector], float]
@@ -30,10 +31,17 @@ class Loop:
     """Trains *detector* in place; ``history`` holds one record per epoch or fit phase."""
 
     def __init__(
-        self, detector: Detector, select: Select, checkpoint: Checkpoint, seed: int, every: float, fabric: Fabric
+        self,
+        detector: Detector,
+        select: Select,
+        checkpoint: Checkpoint,
+        seed: int,
+        every: float,
+        fabric: Fabric,
+        grown: Grown | None = None,
     ) -> None:
         self.detector, self.select, self.checkpoint = detector, select, checkpoint
-        self.seed, self.every, self.fabric = seed, every, fabric
+        self.seed, self.every, self.fabric, self.grown = seed, every, fabric, grown
         self.history: list[dict[str, Any]] = []
         self.spent = {"drawing": 0.0, "steps": 0.0, "choosing": 0.0}  # seconds of this process
         self.saved_at = time.monotonic()
@@ -42,7 +50,7 @@ class Loop:
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def run(self, data: TrainingData) -> None:
-        """Run all phases, from the checkpoint if there is one."""
+        """Run all phases, from the checkpoint if there is one, else from the state of an earlier fit."""
         self.detector.eval()
         self._resume()
         for number, phase in enumerate(self.detector.phases(data)):
@@ -57,7 +65,7 @@ class Loop:
             self.history[-1]["synthetic_auroc"] = self._chosen()  # chooses nothing: what the model is worth as it ended
 
     def _resume(self) -> None:
-        found = self.checkpoint.load()
+        found = self.checkpoint.load() or (self.grown and self.grown.load())
         if not found or not self._fits(*found):
             return
         self.tensors, position = found
@@ -103,11 +111,19 @@ class Loop:
                 torch.manual_seed(self._number(phase, 0, start))
                 phase.update(self.fabric.to_device(phase.table.take(rows)))
                 self.position["step"] = start + phase.batch_size
+                self._grow(phase)
                 if self._due():
                     self._save()
             torch.manual_seed(self._number(phase, 0, len(phase.table)))
             phase.finish()
         self.history.append({"phase": phase.name, "epoch": 0, **self._kept(phase)})
+
+    def _grow(self, phase: OnePass) -> None:
+        """Keep the state behind the last whole batch: a fit of more pictures has the same batches up to there."""
+        step, rows = self.position["step"], len(phase.table)
+        last = step <= rows < step + phase.batch_size
+        if self.grown and phase.grows and last and self.position["phase"] == 0 and rows == len(self.grown.pictures):
+            self.grown.save(prefixed("model.", learned(self.detector)), step)
 
     def _kept(self, phase: OnePass) -> dict[str, Any]:
         """Of an optional phase: undo it where the model was better before; what it then is worth, and before."""

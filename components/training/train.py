@@ -12,7 +12,16 @@ import pandas as pd
 import torch
 
 from components.backbones.features import FeatureStore
-from components.core.artefacts import file_hash, read_json, recorded, tree_hash, values_hash, write_json
+from components.core.artefacts import (
+    code_hash,
+    file_hash,
+    read_json,
+    recorded,
+    tree_hash,
+    values_hash,
+    versions,
+    write_json,
+)
 from components.core.cache import features_folder
 from components.core.errors import DataError
 from components.core.records import NORMAL
@@ -25,6 +34,7 @@ from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.evidence import with_nuisances, write_evidence
+from components.training.grown import Grown
 from components.training.loop import Loop
 from components.training.model import save_model
 from components.training.pose import FILE, PICTURES, agreed, learned, taken
@@ -50,7 +60,8 @@ def train(
     The models of *folds* choose the epochs, where they are given, instead of the calibrate normals. With *checks* the
     model of each check is kept below it.
 
-    An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same.
+    An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same. A
+    closed form goes on from the state beside *out* where the pictures of an earlier fit come first again.
     """
     method = settings.method(name)
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
@@ -71,7 +82,9 @@ def train(
         select = own or FoldsAUROC([read_json(fold / "history.json") for fold in folds])
         if checks:
             select = KeptChecks(select, checks)
-        loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, _fabric(settings, detector))
+        fabric = _fabric(settings, detector)
+        grown = _grown(out, [name, plain(method), seed, settings.precision, str(fabric.device)], normal)
+        loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, fabric, grown)
         if not isinstance(select, SyntheticAUROC):
             select.loop = loop
         defects, masks = _labelled(data, split)
@@ -90,6 +103,12 @@ def train(
     checkpoint.discard()
     log.info("%s: trained, in %s", name, out)
     return out
+
+
+def _grown(out: Path, asked: list[Any], normals: FileImages) -> Grown:
+    """The state of an earlier fit into *out*, of the same request, program and libraries."""
+    alike = values_hash([*asked, normals.rules.identity, code_hash(), versions()])
+    return Grown(Checkpoint(out.parent / f".{out.name}.state", alike), normals.identities)
 
 
 def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore[no-untyped-def]

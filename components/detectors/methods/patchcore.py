@@ -62,7 +62,7 @@ class PatchCore(FeatureDetector):
         self.register_buffer("neighbours", torch.zeros((settings.bank_size, depth), dtype=torch.int64))
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
-        yield OnePass("coreset", data.features(self.backbone), self._offer_features, self._link)
+        yield OnePass("coreset", data.features(self.backbone), self._offer_features, self._link, grows=True)
 
     def embed(self, features: list[Tensor]) -> Tensor:
         """Locally averaged features of all taps on the finest grid: (B, C, h, w)."""

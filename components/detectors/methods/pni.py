@@ -206,7 +206,7 @@ class PNI(BackboneDetector):
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, table = self.settings, data.features(self.backbone)
-        yield OnePass("coreset", table, self._offer, self._represent)
+        yield OnePass("coreset", table, self._offer, self._represent, grows=True)
         yield OnePass("positions", table, self._count, self._smooth)
         if s.neighbourhood:
             yield Optimise(

@@ -152,7 +152,22 @@ def test_tiny_defects_are_told_with_their_size_where_they_are_seen(run, product,
     for path, content in (("pit/0.png", pixels), ("ground_truth/pit/0.png", mask)):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(content).save(folder / path)
-    found = metrics(EvaluateRequest(run, labelled=folder), tmp_path / "out")["defects"]
+    told = metrics(EvaluateRequest(run, labelled=folder), tmp_path / "out")
+    found, sizes = told["defects"], told["overall"]["sizes"]
     assert (found["regions"], found["median_side"], found["size"]) == (1, 10.0, 64)
     assert found["median_side_seen"] == pytest.approx(10 * 64 / 768)
+    assert set(sizes["classes"]) == {"0 to 16"}
+    regions = sizes["classes"]["0 to 16"]["regions"]
+    assert (regions["n"], regions["tiny"]) == (1, 1)  # the warning and the table speak of the same region
+    assert "<td>under 16</td>" in (tmp_path / "out/gallery/index.html").read_text()
     assert "defects of about 10 pixels become 0.8 of the 64 x 64 that the detector sees" in caplog.text
+
+
+def test_recall_by_size_counts_the_regions_of_the_test_split_and_the_decisions(run, product, tmp_path):
+    told = metrics(EvaluateRequest(run, product), tmp_path / "out")
+    classes, scale = told["overall"]["sizes"]["classes"], read_json(run / "calibration.json")["map"]
+    assert told["overall"]["sizes"]["map_limit"] == scale["1.0"]
+    assert sum(part["regions"]["n"] for part in classes.values()) == told["defects"]["regions"]
+    found = sum(part["pictures"].get("found", 0) for part in classes.values())
+    assert found == round((1 - told["overall"]["miss_rate"]["rate"]) * told["overall"]["n"]["anomalous"])
+    assert set(told["groups"][product.name]["sizes"]["classes"]) == set(classes)

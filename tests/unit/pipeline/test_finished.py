@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from components.core.artefacts import file_hash, read_json, write_json
+from components.core.artefacts import code_hash, file_hash, read_json, write_json
 from components.pipeline import finished as room
 from components.pipeline import fit as fitting
 from components.pipeline.finished import finished, listing, remember
@@ -30,7 +30,7 @@ def done(data, tmp_path):
     (out / "work").mkdir(parents=True)
     (out / "calibration.json").write_text("{}")
     outputs = {"calibration.json": file_hash(out / "calibration.json")}
-    record = {"request": asked(FitRequest("patchcore", data)), "outputs": outputs, "program": room.code_hash()}
+    record = {"request": asked(FitRequest("patchcore", data)), "outputs": outputs, "program": code_hash()}
     write_json(out / "run.json", json.loads(json.dumps(record)))
     remember(data, listing(data), out / "work")
     return out
