@@ -23,6 +23,7 @@ NAMES = {
         "choose",
         "choice",
         "duplicates",
+        "pose",
         "methods",
         "average",
     ),

@@ -101,6 +101,8 @@ class Stack:
                 "--workers",
                 "1",
             ],
+            # Else seven processes wait for jobs that nothing here sends: half a minute of a core, a gigabyte and more.
+            MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
         )
         if registry.champion(name) is None:
             sys.stderr.write(f"{name} has no champion, so nothing is served; train one: make pipeline\n")
@@ -125,12 +127,13 @@ class Stack:
             if done.returncode:
                 sys.exit(f"prefect {' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
-    def start(self, name: str, command: list[str]) -> None:
-        """Start a process in a group of its own and note it."""
+    def start(self, name: str, command: list[str], **more: str) -> None:
+        """Start a process in a group of its own, with *more* in its environment, and note it."""
         with (self.folder / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
                 [BIN / command[0], *command[1:]],
                 cwd=self.project,
+                env=os.environ | more,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -37,12 +37,19 @@ LONG = (  # in this order; test_slot ends its server, which Prefect goes on aski
     "flows/test_both_ways.py",
     "flows/test_slot.py",
     "unit/detectors/test_new_detector.py",
+    "e2e/test_killed_fit.py",
     "e2e/test_fit.py",
     "unit/benchmarks/test_mechanisms.py",
     "e2e/test_examples.py",
     "unit/calibration/test_cascade.py",
     "unit/monitoring/test_monitoring.py",
     "unit/pipeline/test_joined_views.py",
+    "unit/calibration/test_folds.py",
+    "unit/export/test_parity.py",
+    "unit/detectors/parts/test_positions.py",
+    "unit/retraining/test_candidates.py",
+    "e2e/test_ensemble.py",
+    "e2e/test_torchless.py",
 )
 
 
@@ -137,6 +144,7 @@ def store(shared):
 
 
 SMALL = ("--preset", "tiny", "--alpha", "0.2")
+FEW = ("--set=evaluation.map_size=64", "--set=evaluation.bootstrap=20")
 
 
 @pytest.fixture(scope="session")
@@ -145,8 +153,7 @@ def patchcore(product, shared):
 
     def make(out):
         (shared / "here").mkdir(exist_ok=True)
-        few = [f"--set=evaluation.{key}" for key in ("map_size=64", "bootstrap=20")]
-        command = [sys.executable, "-m", "components.cli", "fit", "patchcore", *SMALL, *few]
+        command = [sys.executable, "-m", "components.cli", "fit", "patchcore", *SMALL, *FEW]
         environment = {**os.environ, "PYTHONPATH": str(Path(components.__file__).parents[1])}
         done = subprocess.run(
             [*command, "--data", product, "--out", out],

@@ -17,7 +17,7 @@ from components.training.model import score_files
 
 
 def in_torch(backbone, _):
-    """In place of ``components.backbones.features._extractor``: no graph."""
+    """In place of ``components.backbones.features.extractor``: no graph."""
     device = next(backbone.parameters()).device
     return torch.inference_mode()(lambda pixels: [tap.cpu().numpy() for tap in backbone(pixels.to(device))])
 
@@ -27,7 +27,7 @@ class TorchStore(FeatureStore):
 
     def _compute(self, *asked):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(features, "_extractor", in_torch)
+            patch.setattr(features, "extractor", in_torch)
             super()._compute(*asked)
 
 
@@ -48,6 +48,9 @@ class Named:
     def clean(self, size):
         return [f"clean {size}"]
 
+    def before(self, backbone):
+        return [f"features of clean ones {backbone.settings.size}"]
+
     def masks(self, side):
         return [f"masks {side}"]
 
@@ -57,6 +60,19 @@ class Named:
     def anomalies(self, *asked):
         self.asked.append(asked)
         return self
+
+
+def phase(detector, name: str, data=None):
+    """The phase *name* of *detector*, the first of that name; its own data are of no matter where none are given."""
+    return next(found for found in detector.phases(data or Named()) if found.name == name)
+
+
+def passed(detector, name: str, *batches, data=None) -> None:
+    """A closed-form phase of *detector* over *batches*, as the loop goes through it."""
+    once = phase(detector, name, data)
+    for batch in batches:
+        once.update(batch)
+    once.finish()
 
 
 class Pixels:

@@ -27,6 +27,7 @@ from components.training.data import (
     MadeImages,
     StoredImages,
     draw_anomalies,
+    origins,
 )
 
 KEPT = WORK / "mechanisms"  # scores and drawn anomalies, beside the splits
@@ -47,8 +48,8 @@ class Kept(FitImages):
                 np.save(scratch / "masks.npy", made.marked)
                 write_json(scratch / "made.json", {"key": made.key})
         drawn, marked = (np.load(at / f"{what}.npy", "r") for what in ("pixels", "masks"))
-        key = read_json(at / "made.json")["key"]
-        return MadeAnomalies(MadeImages(key, self.images, copies, drawn, marked), self.store)
+        key, rows = read_json(at / "made.json")["key"], origins(self.images, copies, self.seed)
+        return MadeAnomalies(MadeImages(key, self.images, rows, drawn, marked), self.store)
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,13 @@ def prepare(view: str, seed: int = 0) -> None:
     prepared(stages_of(view, seed))
 
 
-def prepared(stages: Stages) -> None:
-    """Run what stands before training and has not run yet."""
+def prepared(stages: Stages, synthetic: bool = True) -> None:
+    """Run what stands before training and has not run yet, without *synthetic* up to the split."""
     for part in stages.members:
-        prepared(part)
-    steps = [(stages.split, stages.folder / "split"), (stages.synthesise, stages.folder / "synthetic")]
+        prepared(part, synthetic)
+    steps = [(stages.split, stages.folder / "split")]
+    if synthetic:
+        steps.append((stages.synthesise, stages.folder / "synthetic"))
     if not stages.members:
         steps[:0] = [(stages.manifest, stages.shared / "manifest"), (stages.validate, stages.shared / "validation")]
     for step, made in steps:

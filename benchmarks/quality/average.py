@@ -4,8 +4,8 @@ Each size is one training by the pipeline's stages, with a bank of 4,000 rows, c
 (data.tiles auto). Sizes above the shorter side of a view's pictures are left out, as `size: auto` leaves them out. Two
 means were fixed before anything was measured: of all sizes, and of those that `size: auto` takes. Scores are
 standardised on the calibrate normals, and the threshold at alpha is that of their means. A difference is of the same
-test pictures, drawn again 1,000 times within each label. Labels choose nothing. Written to benchmarks/results/average.md
-and average.json.
+test pictures, drawn again 1,000 times within each label. Labels choose nothing. Written to
+benchmarks/results/average.md and average.json.
 """
 
 import sys
@@ -90,8 +90,8 @@ def scores(view: str, size: int) -> Scored:
     tested = pd.read_parquet(at / "evaluation" / "scores.parquet")
     tested = tested[tested["label"] != "uncertain"].sort_values("image_id")
     held = pd.read_parquet(at / "calibration" / "scores.parquet").sort_values("image_id")
-    brought = [(table["score"].to_numpy(float) - scale.centre) / scale.spread for table in (held, tested)]
-    return Scored(*brought, (tested["label"] == "anomalous").to_numpy())
+    normals, found = ((table["score"].to_numpy(float) - scale.centre) / scale.spread for table in (held, tested))
+    return Scored(normals, found, (tested["label"] == "anomalous").to_numpy())
 
 
 def measured(view: str) -> dict[str, Any]:
@@ -118,9 +118,7 @@ def interval(view: str, size: int) -> list[float]:
 
 
 def averaged(parts: list[Scored]) -> Scored:
-    return Scored(
-        np.mean([p.normals for p in parts], 0), np.mean([p.tested for p in parts], 0), parts[0].anomalous
-    )
+    return Scored(np.mean([p.normals for p in parts], 0), np.mean([p.tested for p in parts], 0), parts[0].anomalous)
 
 
 def figures(one: Scored) -> dict[str, float]:
@@ -150,18 +148,17 @@ def page(known: dict[str, Any]) -> str:
         for size, one in entry["singles"].items():
             low, high = one["auroc_interval"]
             seconds = one["seconds"]
-            singles.append(
-                [view, size, f"{one['auroc']:.3f}", f"{low:.3f} to {high:.3f}", f"{one['misses']:.3f}"]
-                + [f"{one['false_alarms']:.3f}", f"{seconds['train']:.0f}", f"{seconds['evaluate']:.0f}"]
-            )
+            row = [view, size, f"{one['auroc']:.3f}", f"{low:.3f} to {high:.3f}", f"{one['misses']:.3f}"]
+            spent = [f"{seconds[stage]:.0f}" for stage in ("train", "evaluate")]
+            singles.append([*row, f"{one['false_alarms']:.3f}", *spent])
         best = max(entry["singles"], key=lambda size: entry["singles"][size]["auroc"])
         for name, mean in entry["means"].items():
             gain = {key: "{:+.3f} ({:+.3f} to {:+.3f})".format(*mean["minus"][key]) for key in ("256", best)}
             auto = " (auto)" if name == entry["auto"] else ""
-            row = [view, f"{name}{auto}", f"{mean['auroc']:.3f}", f"{mean['misses']:.3f}", f"{mean['false_alarms']:.3f}"]
-            means.append([*row, gain["256"], f"{best}: {gain[best]}"])
+            row = [f"{mean[key]:.3f}" for key in ("auroc", "misses", "false_alarms")]
+            means.append([view, f"{name}{auto}", *row, gain["256"], f"{best}: {gain[best]}"])
     commits = ", ".join(sorted({str(entry["commit"])[:8] for entry in known.values()}))
-    said = [f"# Input sizes of PatchCore\n\n{(__doc__ or '').split(chr(10), 2)[2].strip()}\n\nCommit {commits}, seed 0."]
+    said = [f"# Input sizes of PatchCore\n\n{(__doc__ or '').strip()}\n\nCommit {commits}, seed 0."]
     head = ["view", "size", "image AUROC", "95 %", "misses", "false alarms", "s to train", "s to evaluate"]
     said.append(markdown(head, singles))
     head = ["view", "mean of", "image AUROC", "misses", "false alarms", "less 256 alone", "less the best alone"]

@@ -165,7 +165,7 @@ class FeatureStore:
             arrays = {i: _reserved(folders[i] / "tap.npy", _shape(backbone, i, len(images))) for i in folders}
             _copy(arrays, found)
             if rest:
-                _fill(arrays, backbone, images, rest, _extractor(backbone, root))
+                _fill(arrays, backbone, images, rest, extractor(backbone, root))
             for array in arrays.values():
                 array.flush()
             self.usage.copied, self.usage.computed = self.usage.copied + len(found), self.usage.computed + len(rest)
@@ -275,7 +275,8 @@ def _complete(entry: Path) -> bool:
     return False
 
 
-def _extractor(backbone: Backbone, cache: Path) -> Extract:
+def extractor(backbone: Backbone, cache: Path) -> Extract:
+    """What computes features: the backbone's graph, kept in *cache*, or torch where there is a GPU."""
     if not torch.cuda.is_available():
         return FastBackbone(backbone, cache)
 

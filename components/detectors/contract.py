@@ -23,7 +23,11 @@ class Scores(NamedTuple):
 
 
 class Table(Protocol):
-    """Inputs that are drawn by index: features (a list of tensors), pixels (one tensor) or several of them."""
+    """Inputs that are drawn by index: features (a list of tensors), pixels (one tensor) or several of them.
+
+    A table that holds its pictures in several ``poses``, turned or mirrored, says how many: row ``pose * n + i`` is
+    picture i of n, pose 0 the picture as it comes. A one-pass phase sees all rows, an epoch each picture once.
+    """
 
     def __len__(self) -> int: ...
 
@@ -36,6 +40,10 @@ class Together:
     def __init__(self, *tables: Table) -> None:
         self.tables = tables
 
+    @property
+    def poses(self) -> int:
+        return len(self.tables[0]) // pictures_of(self.tables[0])
+
     def __len__(self) -> int:
         return len(self.tables[0])
 
@@ -44,22 +52,27 @@ class Together:
 
 
 @dataclass(frozen=True)
-class Repeated:
-    """Every row of *table* *copies* times in turn: what made images were before."""
+class Chosen:
+    """*rows* of *table*, in that order: what made images were before."""
 
     table: Table
-    copies: int
+    rows: Sequence[int]
 
     def __len__(self) -> int:
-        return self.copies * len(self.table)
+        return len(self.rows)
 
     def take(self, indices: Sequence[int]) -> Any:
-        return self.table.take([i // self.copies for i in indices])
+        return self.table.take([self.rows[i] for i in indices])
+
+
+def pictures_of(table: Table) -> int:
+    """How many pictures *table* holds, each in one pose or several: the draws of an epoch."""
+    return len(table) // getattr(table, "poses", 1)
 
 
 def epochs_of(table: Table, epochs: int, draws: int) -> int:
     """*epochs*, or as many as it takes to draw *draws* images from *table*."""
-    return max(epochs, -(-draws // len(table)))
+    return max(epochs, -(-draws // pictures_of(table)))
 
 
 class Labelled(NamedTuple):
@@ -86,6 +99,10 @@ class Anomalies(Images, Protocol):
 
     def clean(self, size: int) -> Table:
         """The images before: (B, 3, size, size) per draw."""
+        ...
+
+    def before(self, backbone: Backbone) -> Table:
+        """Frozen features of the images before, one list of (B, C, h, w) per draw."""
         ...
 
     def masks(self, side: int) -> Table:

@@ -30,17 +30,18 @@ def described(detector: Detector, images: Tensor, early: bool = False) -> tuple[
 
 def descriptor(inputs: Any) -> Tensor:
     """Means of all features among a detector's inputs (B, D); the pooled picture where it has none."""
-    maps = list(_tensors(inputs))
+    maps = list(tensors(inputs))
     features = [m.mean((2, 3)) for m in maps if m.shape[1] > 3]
     return torch.cat(features, 1) if features else F.adaptive_avg_pool2d(maps[0], GRID).flatten(1)
 
 
-def _tensors(inputs: Any) -> Iterator[Tensor]:
+def tensors(inputs: Any) -> Iterator[Tensor]:
+    """All tensors among a detector's inputs, however they are nested."""
     if isinstance(inputs, Tensor):
         yield inputs
     else:
         for part in inputs:
-            yield from _tensors(part)
+            yield from tensors(part)
 
 
 class Described(nn.Module):

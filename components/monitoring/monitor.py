@@ -61,7 +61,7 @@ class Watch:
             window = records[max(0, end - settings.window) : end]
             if len(window) >= settings.min_n:
                 verdict = self._verdict(window, earlier)
-                self.store.put_new(_key(verdict), json.dumps(plain(verdict), indent=1).encode())
+                self.store.put_new(key_of(verdict), json.dumps(plain(verdict), indent=1).encode())
                 log.info("%s: %s (%s)", verdict.id, verdict.action, verdict.reasons[0])
                 earlier.append(verdict)
                 yield verdict
@@ -127,7 +127,8 @@ def _records(
     return found[::-1]
 
 
-def _key(verdict: Verdict) -> str:
+def key_of(verdict: Verdict) -> str:
+    """Where a verdict is stored."""
     return f"{VERDICTS}/{verdict.source}/{verdict.model_version}/{verdict.number:05d}.json"
 
 
@@ -146,7 +147,7 @@ def find(store: Store, verdict_id: str) -> Verdict:
 
 def unsent(store: Store) -> list[Verdict]:
     """Verdicts that ask for retraining and whose event has not been seen by the server yet."""
-    return [v for v in _asking(store) if not store.exists(_sent_key(v))]
+    return [v for v in _asking(store) if not store.exists(sent_key(v))]
 
 
 def unanswered(
@@ -155,9 +156,9 @@ def unanswered(
     """Verdicts whose event arrived ``again_hours`` ago and was not *answered*: the retraining was cut off or failed."""
     found = []
     for verdict in _asking(store):
-        if not store.exists(_sent_key(verdict)) or answered(verdict):
+        if not store.exists(sent_key(verdict)) or answered(verdict):
             continue
-        note = json.loads(store.get(_sent_key(verdict)))
+        note = json.loads(store.get(sent_key(verdict)))
         if at - datetime.fromisoformat(note["at"]) < timedelta(hours=settings.again_hours):
             continue
         if _times(note) <= settings.again:
@@ -174,7 +175,7 @@ def unanswered(
 
 def mark_sent(store: Store, verdict: Verdict, event: str, at: datetime) -> None:
     """Note that the event of a verdict has arrived, and how often by now."""
-    key = _sent_key(verdict)
+    key = sent_key(verdict)
     times = 1 + (_times(json.loads(store.get(key))) if store.exists(key) else 0)
     store.put(key, json.dumps({"event": event, "at": at.isoformat(), "times": times}).encode())
 
@@ -189,5 +190,6 @@ def _times(note: dict[str, Any]) -> int:
     return int(note.get("times", 1))  # a note of an older version does not say
 
 
-def _sent_key(verdict: Verdict) -> str:
+def sent_key(verdict: Verdict) -> str:
+    """Where it is noted that the event of a verdict was sent."""
     return f"{SENT}/{verdict.id}.json"

@@ -92,6 +92,7 @@ def _mark(stages: "Stages", detector: str, split: Path) -> str:
     """What determines the model of a fold."""
     train = stages.params.train
     asked = [detector, train.preset, plain(train.overrides(detector)), train.precision, stages.params.seed]
+    asked.append(plain(train.moves))
     return values_hash([*asked, tree_hash(split.parent / "split"), tree_hash(split.parent / "synthetic"), code_hash()])
 
 

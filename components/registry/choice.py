@@ -51,7 +51,7 @@ def by_evidence(
     }
     if reference not in found or best == reference:
         return Choice(best, worths, tuple(said.values()))
-    share = _share_better(found[best], found[reference], seed)
+    share = share_better(found[best], found[reference], seed)
     taken = best if share >= certain else reference
     said[best] += f"; better than {reference} on {share:.0%} of resampled pictures, {certain:.0%} are asked for"
     return Choice(taken, worths, tuple(said.values()))
@@ -78,7 +78,7 @@ def auroc(good: np.ndarray, made: np.ndarray) -> float:
     return float((ranks.sum() - len(made) * (len(made) + 1) / 2) / (len(good) * len(made)))
 
 
-def _share_better(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
+def share_better(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
     """Share of resamplings, the same for both, in which *one* is worth more; pictures are drawn within their kind.
 
     0 where they were checked with different pictures: nothing is certain then.

@@ -25,17 +25,17 @@ Shapes = Callable[[int, np.random.Generator], Iterator[np.ndarray]]
 
 def line_defect(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
     """Bent strokes."""
-    return _defects(image, _strokes, rng, settings)
+    return _defects(image, strokes, rng, settings)
 
 
 def spot_defect(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
     """Ellipses and irregular polygons."""
-    return _defects(image, _spots, rng, settings)
+    return _defects(image, spots, rng, settings)
 
 
 def texture_defect(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
     """Single patches of a Perlin mask."""
-    return _defects(image, _patches, rng, settings)
+    return _defects(image, patches, rng, settings)
 
 
 def _defects(image: np.ndarray, shapes: Shapes, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
@@ -92,7 +92,7 @@ def _filling(
     return sources.texture(side, folder_of(settings), rng)[: here.shape[0], : here.shape[1]].astype(np.float32)
 
 
-def _strokes(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def strokes(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Four straight pieces each, whose direction wanders."""
     for _ in range(_count(rng)):
         length, width = rng.uniform(*LENGTH) * size / 256, rng.uniform(*WIDTH) * size / 256
@@ -104,7 +104,7 @@ def _strokes(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         yield np.asarray(canvas)
 
 
-def _spots(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def spots(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Closed outlines around a centre: radii all on an ellipse, or drawn at random for a polygon of 5 to 9 corners."""
     for _ in range(_count(rng)):
         long, flat, turn = rng.uniform(*SPOT) * size / 256, rng.uniform(0.3, 1), rng.uniform(0, np.pi)
@@ -119,7 +119,7 @@ def _spots(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         yield np.asarray(canvas)
 
 
-def _patches(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def patches(size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Some of the connected parts of a Perlin mask."""
     parts, number = label(masks.perlin((size, size), rng))
     for part in rng.permutation(number)[: _count(rng)]:

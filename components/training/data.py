@@ -18,7 +18,7 @@ from components.backbones.features import Features, FeatureStore, ImageSource
 from components.core.artefacts import values_hash
 from components.core.errors import SettingsError
 from components.core.progress import progress
-from components.detectors.contract import Labelled, Repeated
+from components.detectors.contract import Chosen, Labelled, Table
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.framing import inside, nearest, scaled
 from components.pictures.imaging import resize, seen_at, to_tensor
@@ -32,6 +32,7 @@ from components.synthesis.settings import SynthesisSettings
 from components.synthesis.sources import texture
 from components.synthesis.strategies import require_learnable
 from components.synthesis.synthesise import identity, make
+from components.training.moves import MovedImages, MovedTable, posed
 
 
 class Piece(NamedTuple):
@@ -134,11 +135,11 @@ class Defects:
 
 @dataclass(frozen=True, eq=False)
 class MadeImages:
-    """*copies* synthetic anomalies on each of *images*: uint8 (N, size, size, 3), and masks, bool (N, size, size)."""
+    """Synthetic anomalies on *rows* of *images*: uint8 (N, size, size, 3), and masks, bool (N, size, size)."""
 
     key: str  # what determines them
     images: ImageSource
-    copies: int
+    rows: tuple[int, ...]  # N
     drawn: np.ndarray
     marked: np.ndarray
 
@@ -150,7 +151,7 @@ class MadeImages:
         return torch.stack([self._changed(i, size) for i in indices])
 
     def _changed(self, number: int, size: int) -> Tensor:
-        origin, side = number // self.copies, self.drawn.shape[1]
+        origin, side = self.rows[number], self.drawn.shape[1]
         clean = self.images.pixels([origin], size)[0]
         before = clean if size == side else self.images.pixels([origin], side)[0]
         # Nowhere else does the image differ from the normal one, not even by the rounding that it was drawn with.
@@ -169,20 +170,31 @@ def draw_anomalies(
     copies: int = 1,
     defects: Defects | None = None,
 ) -> MadeImages:
-    """*copies* synthetic anomalies on each of *images*, in memory: number i is a function of (seed, i).
+    """*copies* synthetic anomalies on each picture of *images*, in memory: number i is a function of (seed, i).
+
+    Of a picture in several poses each is made on one that is drawn.
 
     They lie inside the region of interest of *images*. Raises SettingsError, DataError.
     """
     require_learnable(settings.strategies)
     key = values_hash([identity(), images.key, settings, seed, copies, *([defects.key] if defects else [])])
-    shape = (copies * len(images), settings.size, settings.size)
+    rows = origins(images, copies, seed)
+    shape = (len(rows), settings.size, settings.size)
     pixels, masks = np.empty((*shape, 3), np.uint8), np.empty(shape, bool)
     counted = getattr(images, "counted", lambda number, size: None)  # noqa: ARG005
     for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
-        normal = _bytes(images.pixels([i // copies], settings.size)[0])
-        made = _drawn(i, normal, _generator(seed, i), settings, defects, counted(i // copies, settings.size))
+        normal = _bytes(images.pixels([rows[i]], settings.size)[0])
+        made = _drawn(i, normal, _generator(seed, i), settings, defects, counted(rows[i], settings.size))
         pixels[i], masks[i] = made.image, made.mask
-    return MadeImages(key, images, copies, pixels, masks)
+    return MadeImages(key, images, rows, pixels, masks)
+
+
+def origins(images: ImageSource, copies: int, seed: int) -> tuple[int, ...]:
+    """The row of *images* that each anomaly is made on."""
+    poses = getattr(images, "poses", 1)
+    count = len(images) // poses
+    drawn = _generator(seed, count, "pose").integers(poses, size=copies * count)
+    return tuple(int(pose) * count + i // copies for i, pose in enumerate(drawn))
 
 
 def _drawn(
@@ -247,6 +259,13 @@ class PixelTable:
         return self._pixels[torch.as_tensor(indices)].float() / 255
 
 
+def pixel_table(images: ImageSource, size: int) -> Table:
+    """*images* in memory, moved ones as their pictures, which are moved at every draw."""
+    if isinstance(images, MovedImages):
+        return MovedTable(pixel_table(images.images, size), images)
+    return PixelTable(images, size)
+
+
 @dataclass(frozen=True)
 class MaskTable:
     """The masks of made images, pooled to *side*."""
@@ -269,10 +288,10 @@ class StoredImages:
     store: FeatureStore
 
     def features(self, backbone: Backbone) -> Features:
-        return self.store.features(backbone, self.images)
+        return posed(self.store.features(backbone, self.images), self.images)
 
-    def pixels(self, size: int) -> PixelTable:
-        return PixelTable(self.images, size)
+    def pixels(self, size: int) -> Table:
+        return pixel_table(self.images, size)
 
 
 @dataclass(frozen=True)
@@ -281,8 +300,11 @@ class MadeAnomalies(StoredImages):
 
     images: MadeImages
 
-    def clean(self, size: int) -> Repeated:
-        return Repeated(PixelTable(self.images.images, size), self.images.copies)
+    def clean(self, size: int) -> Chosen:
+        return Chosen(pixel_table(self.images.images, size), self.images.rows)
+
+    def before(self, backbone: Backbone) -> Chosen:
+        return Chosen(self.store.features(backbone, self.images.images), self.images.rows)
 
     def masks(self, side: int) -> MaskTable:
         return MaskTable(self.images, side)

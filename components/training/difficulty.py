@@ -1,7 +1,6 @@
 """How hard graded anomalies are on a data set: a fixed probe chooses their strength, so that no check is full or blind.
 
-The probe is a small PatchCore on the default backbone. It stands for no detector that is chosen: it only says what can
-be seen at all. Its features of the fit normals are those that PatchCore reads later; they are computed once.
+The probe (``training.probe``) stands for no detector that is chosen: it only says what can be seen at all.
 """
 
 import logging
@@ -17,17 +16,17 @@ from components.backbones.features import FeatureStore
 from components.core.cache import features_folder
 from components.core.progress import progress
 from components.datasets.loading import read_decoding
-from components.detectors.catalogue import create, settings_for
-from components.detectors.contract import Detector, OnePass
+from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
 from components.pictures.framing import region
 from components.pictures.kept import decode
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import generator, on_whole, spread, synthesise
-from components.training.data import FitImages, StoredImages, by_picture
+from components.training.data import StoredImages, by_picture
 from components.training.model import score_pictures
-from components.training.select import against, moved, scores_of
+from components.training.probe import probe_of
+from components.training.select import against, scores_of
 from components.training.settings import TrainSettings
 from components.training.train import file_images, normal_rows
 
@@ -38,7 +37,6 @@ WEAKEST, STRONGEST = 0.03, 1.0
 TRIES = 5  # halvings of that range, in its logarithm
 PICTURES = 24
 BATCH = 8
-BANK = 1000  # patches that the probe keeps
 
 
 @dataclass(frozen=True)
@@ -121,18 +119,10 @@ def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
     """The probe on the fit normals of a split."""
     rules, store = read_decoding(split), FeatureStore(features_folder(train.store), train.store_limit_gb)
     images = {side: file_images(data, normal_rows(split, side), rules) for side in ("fit", "calibrate")}
-    preset = "tiny" if train.preset == "tiny" else "cpu"
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    detector = create("patchcore", settings_for("patchcore", preset, {"bank_size": BANK})).eval().to(device)
+    detector = probe_of(StoredImages(images["fit"], store), train.preset)
     with torch.inference_mode():
-        for phase in detector.phases(FitImages(images["fit"], store)):
-            assert isinstance(phase, OnePass)
-            for start in range(0, len(phase.table), phase.batch_size):
-                rows = range(start, min(start + phase.batch_size, len(phase.table)))
-                phase.update(moved(phase.table.take(rows), device))
-            phase.finish()
-        found = scores_of(detector, detector.inputs(StoredImages(images["calibrate"], store)))
-        normals = by_picture(images["calibrate"], found)
+        rows = scores_of(detector, detector.inputs(StoredImages(images["calibrate"], store)))
+    normals = by_picture(images["calibrate"], rows)
     paths = images["calibrate"].paths
     chosen = paths[:: max(1, len(paths) // PICTURES)][:PICTURES]
     return Probe(detector, normals, chosen, rules)

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from components.core.progress import progress
-from components.detectors.contract import Detector, OnePass, Optimise, Phase, Player, TrainingData
+from components.detectors.contract import Detector, OnePass, Optimise, Phase, Player, Table, TrainingData, pictures_of
 from components.training.checkpoint import Checkpoint, learned, optimiser_tensors, part, prefixed, restore_optimiser
 from components.training.grown import Grown
 
@@ -170,8 +170,8 @@ class Loop:
         return [saved[str(i)].to(p.device) if saved else p.detach().clone() for i, p in enumerate(phase.parameters)]
 
     def _epoch(self, phase: Optimise, optimisers: list[Any], average: list[Tensor], epoch: int) -> list[float]:
-        """One pass over the table; the mean loss of each player."""
-        order = torch.randperm(len(phase.table), generator=self._generator(phase, epoch)).tolist()
+        """One pass over the pictures of the table; the mean loss of each player."""
+        order = drawn_order(phase.table, self._generator(phase, epoch))
         batches = [order[i : i + phase.batch_size] for i in range(0, len(order), phase.batch_size)]
         totals = self.position.pop("losses", [0.0] * len(optimisers))
         for step in progress(range(len(batches)), f"{self.detector.name}: {phase.name} {epoch + 1}/{phase.epochs}"):
@@ -248,6 +248,15 @@ class Loop:
 
     def _generator(self, phase: Phase, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self._number(phase, epoch, -1))
+
+
+def drawn_order(table: Table, generator: torch.Generator) -> list[int]:
+    """The rows of one epoch: each picture once, in the pose that it is drawn in."""
+    count = pictures_of(table)
+    order = torch.randperm(count, generator=generator)
+    if count < len(table):
+        order += count * torch.randint(len(table) // count, (count,), generator=generator)
+    return order.tolist()  # type: ignore[no-any-return]
 
 
 def _copied(detector: Detector) -> dict[str, Tensor]:

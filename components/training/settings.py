@@ -1,12 +1,15 @@
 """The knobs of training."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from components.core.cache import AUTO
-from components.core.checks import check_training
+from components.core.checks import check_known, check_training
 from components.core.errors import SettingsError
 from components.detectors.catalogue import check_detector, parted, settings_for, size_in
+
+# Of the square, all but the one that changes nothing: turns against the clock, mirrors (docs/pose.md).
+MOVES = ("turn_90", "turn_180", "turn_270", "left_right", "top_bottom", "diagonal", "antidiagonal")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class TrainSettings:
     # The user's cache folder (`loupe cache`), or a folder; None: features are computed at every draw and not kept.
     store: str | None = AUTO
     store_limit_gb: float = 20.0
+    # Turned and mirrored good pictures as extra rows (docs/pose.md): by those moves that are measured to be as normal,
+    # by none, or by some named ones, unmeasured.
+    moves: tuple[str, ...] | Literal["auto", "none"] = "auto"
     stage_seconds: float = 7200.0  # a stage of a flow that takes longer is killed
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -34,6 +40,8 @@ class TrainSettings:
                 raise SettingsError(
                     f"train.detectors.{name}: its size is {size} by its name and {other} by its settings; leave one out"
                 )
+        for move in self.moves if isinstance(self.moves, tuple) else ():
+            check_known(move, MOVES, "train.moves")
 
     def overrides(self, name: str) -> tuple[dict[str, Any], ...]:
         """The settings of a detector on top of the preset: of all its sizes, then of the one in *name*."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from components.backbones.features import FeatureStore
+from components.backbones.features import FeatureStore, ImageSource
 from components.core.artefacts import (
     code_hash,
     file_hash,
@@ -36,6 +37,7 @@ from components.training.evidence import with_nuisances, write_evidence
 from components.training.grown import Grown
 from components.training.loop import Loop
 from components.training.model import save_model
+from components.training.pose import FILE, PICTURES, agreed, learned, taken
 from components.training.select import FoldsAUROC, KeptChecks, SyntheticAUROC
 from components.training.settings import TrainSettings
 
@@ -53,7 +55,7 @@ def train(
     folds: Sequence[Path] = (),
     checks: Path | None = None,
 ) -> Path:
-    """Train detector *name*; writes model.safetensors, settings.json and history.json to *out*.
+    """Train detector *name*; writes model.safetensors, settings.json, history.json and pose.json to *out*.
 
     The models of *folds* choose the epochs, where they are given, instead of the calibrate normals. With *checks* the
     model of each check is kept below it.
@@ -65,27 +67,31 @@ def train(
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
     what = [name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
     what += [tree_hash(fold / "history.json") for fold in folds]
+    keep_freed_memory()
+    store, spent = FeatureStore(features_folder(settings.store), settings.store_limit_gb), {"pose": 0.0}
+    normal = file_images(data, normal_rows(split, "fit"), rules)
+    moves = _moves(normal, split, data, store, settings, folds, spent)
+    what += [moves["moves"], moves["turns"]] if moves["moves"] else []
     fingerprint = values_hash([*what, *(rules.identity if rules.identity != [None] else [])])
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
-    keep_freed_memory()
-    torch.manual_seed(seed)
+    torch.manual_seed(seed)  # behind the measure of moves, which makes a detector too
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
-        store = FeatureStore(features_folder(settings.store), settings.store_limit_gb)
         own, told = (None, pd.DataFrame()) if folds else _own_checks(split, synthetic, data, store)
         select: SyntheticAUROC | FoldsAUROC | KeptChecks
         select = own or FoldsAUROC([read_json(fold / "history.json") for fold in folds])
         if checks:
             select = KeptChecks(select, checks)
-        normals, fabric = file_images(data, normal_rows(split, "fit"), rules), _fabric(settings, detector)
-        grown = _grown(out, [name, plain(method), seed, settings.precision, str(fabric.device)], normals)
+        known, fabric = learned(normal, moves), _fabric(settings, detector)
+        grown = _grown(out, [name, plain(method), seed, settings.precision, str(fabric.device)], known, rules)
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, fabric, grown)
         if not isinstance(select, SyntheticAUROC):
             select.loop = loop
         defects, masks = _labelled(data, split)
-        images = FitImages(normals, store, seed, anomalous=defects, masks=masks)
+        images = FitImages(known, store, seed, spent=spent, anomalous=defects, masks=masks)
         loop.run(images)
         save_model(detector, scratch)
+        write_json(scratch / FILE, moves)
         write_json(scratch / "history.json", loop.history)
         if own:
             checked = with_nuisances(detector, told.assign(score=own.scores(detector)), data, rules, seed)
@@ -99,10 +105,11 @@ def train(
     return out
 
 
-def _grown(out: Path, asked: list[Any], normals: FileImages) -> Grown:
+def _grown(out: Path, asked: list[Any], images: ImageSource, rules: Decoding) -> Grown:
     """The state of an earlier fit into *out*, of the same request, program and libraries."""
-    alike = values_hash([*asked, normals.rules.identity, code_hash(), versions()])
-    return Grown(Checkpoint(out.parent / f".{out.name}.state", alike), normals.identities)
+    alike = values_hash([*asked, rules.identity, code_hash(), versions()])
+    known = getattr(images, "identities", None) or []  # moved rows, which come behind the pictures, have their own
+    return Grown(Checkpoint(out.parent / f".{out.name}.state", alike), known)
 
 
 def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore[no-untyped-def]
@@ -120,6 +127,30 @@ def normal_rows(split: Path, side: str) -> pd.DataFrame:
     if found.empty:
         raise DataError(f"{split}: no normal images on the {side} side; add good images or lower calibrate_share")
     return found
+
+
+def _moves(
+    normal: FileImages,
+    split: Path,
+    data: Path,
+    store: FeatureStore,
+    settings: TrainSettings,
+    folds: Sequence[Path],
+    spent: dict[str, float],
+) -> dict[str, Any]:
+    """How good pictures are turned and mirrored to learn from (``pose``); the seconds that it took go to *spent*."""
+    if folds:
+        return agreed([read_json(fold / FILE) for fold in folds], len(normal))
+    started = time.perf_counter()
+    found = taken(normal, file_images(data, moved_rows(split), normal.rules), store, settings)
+    spent["pose"] = time.perf_counter() - started
+    return found
+
+
+def moved_rows(split: Path) -> pd.DataFrame:
+    """The calibrate normals that moves are measured on, spread evenly."""
+    rows = normal_rows(split, "calibrate")
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), PICTURES)).round().astype(int))]
 
 
 def file_images(data: Path, rows: pd.DataFrame, rules: Decoding) -> FileImages:

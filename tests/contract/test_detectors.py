@@ -20,8 +20,7 @@ from components.core.settings import build, plain
 from components.detectors.catalogue import CATALOGUE, create, describe, settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.export import runner
-from components.export.embedding import Described, descriptor
-from components.export.embedding import _tensors as tensors
+from components.export.embedding import Described, descriptor, tensors
 from components.export.export import write_runner
 from components.export.graph import write_graph
 from components.pictures.decoding import Decoding, decode

@@ -19,7 +19,7 @@ from components.decision.bundle import Bundle
 from components.export.export import _gate
 from components.export.settings import ExportSettings
 from components.synthesis.strategies import GRADED
-from tests.conftest import SMALL
+from tests.conftest import FEW, SMALL
 
 
 def loupe(*arguments):
@@ -33,7 +33,7 @@ def run(request, patchcore, product, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / request.param
     if request.param == patchcore.name:
         return shutil.copytree(patchcore, out)
-    loupe("fit", request.param, "--data", product, "--out", out, *SMALL)
+    loupe("fit", request.param, "--data", product, "--out", out, *SMALL, *FEW)
     return out
 
 

@@ -57,7 +57,7 @@ def test_an_event_is_not_sent_to_nobody(address):
 
 def test_an_unsent_verdict_is_sent_by_the_next_run_and_only_once(tmp_path):
     store, asked = LocalStore(tmp_path), verdict()
-    store.put(component._key(asked), _encoded(asked))
+    store.put(component.key_of(asked), _encoded(asked))
     params, tried = Params({}, {}, store=str(tmp_path)), []
 
     def away(one):
@@ -73,7 +73,7 @@ def test_an_unsent_verdict_is_sent_by_the_next_run_and_only_once(tmp_path):
 def announced(tmp_path):
     """A store with one verdict whose event has arrived at AT, and a monitor run so many hours later."""
     store, asked = LocalStore(tmp_path), verdict()
-    store.put(component._key(asked), _encoded(asked))
+    store.put(component.key_of(asked), _encoded(asked))
     params = Params({}, {}, monitor=MonitorSettings(again_hours=6.0, again=2), store=str(tmp_path))
 
     def run(hours):
@@ -96,7 +96,7 @@ def test_a_retraining_that_was_cut_off_is_asked_for_again_so_many_times(announce
 
 def test_a_note_of_an_older_version_counts_as_one_event(announced):
     store, asked, run = announced
-    store.put(component._sent_key(asked), json.dumps({"event": "e", "at": AT.isoformat()}).encode())
+    store.put(component.sent_key(asked), json.dumps({"event": "e", "at": AT.isoformat()}).encode())
     assert [run(hours) for hours in (6, 12, 18)] == [[asked.id], [asked.id], []]
 
 

@@ -11,10 +11,13 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
+from components.cli import app
 from components.monitoring.monitor import VERDICTS, unsent
 from components.pipeline.params import load_params
 from components.registry.mlflow import Registry
@@ -95,11 +98,12 @@ def project(product, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stack(project):
-    """The stack with the monitor every 20 seconds; ends what it started and puts the environment back."""
+    """The stack of a worker that looks for work often; ends what it started and puts the environment back."""
     environment, folder = dict(os.environ), Path.cwd()
+    os.environ["PREFECT_WORKER_QUERY_SECONDS"] = "2"
     stack = Stack(project, 2000)
     try:
-        stack.up(None, None, {"hourly": 20.0, "inbox": 3600.0})
+        stack.up(None, None, {"hourly": 3600.0, "inbox": 3600.0})
         yield stack
     finally:
         stack.down()
@@ -112,17 +116,33 @@ def decision(source):
     return next((d for d in outcomes(open_store(os.environ["LOUPE_STORE"]), "product") if d.source == source), None)
 
 
+def ask(stack, path):
+    """What Prefect's server answers to an empty request."""
+    url = f"http://127.0.0.1:{stack.ports['prefect']}/api/{path}"
+    request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
+    return json.loads(urllib.request.urlopen(request, timeout=10).read())
+
+
+def decided(stack, source, pictures):
+    """What comes of *pictures* once the monitor's deployment runs, now and not at its hour."""
+    feed(stack.ports["service"], pictures, source)
+    store = open_store(os.environ["LOUPE_STORE"])
+    until(lambda: len(list(table.newest_first(store, table.SCORES, source))) == len(pictures), 60)
+    time.sleep(2 * CONFIG["monitor"]["settle_seconds"])
+    (hourly,) = [found["id"] for found in ask(stack, "deployments/filter") if found["name"] == "hourly"]
+    ask(stack, f"deployments/{hourly}/create_flow_run")
+    return until(lambda: decision(source))
+
+
 @pytest.fixture(scope="module")
 def poisoned(stack):
-    feed(stack.ports["service"], [new_kind(i, i % 10 < 3) for i in range(60)], POISONED)
-    return until(lambda: decision(POISONED))
+    return decided(stack, POISONED, [new_kind(i, i % 10 < 3) for i in range(60)])
 
 
 @pytest.fixture(scope="module")
 def clean(stack, poisoned):
     assert poisoned.source == POISONED  # it comes first, so that both are judged by the first champion
-    feed(stack.ports["service"], [new_kind(100 + i) for i in range(60)], CLEAN)
-    return until(lambda: decision(CLEAN))
+    return decided(stack, CLEAN, [new_kind(100 + i) for i in range(60)])
 
 
 def registry(project):
@@ -142,14 +162,14 @@ def test_every_part_of_the_stack_answers(stack):
     assert names == {"s3", "prefect", "worker", "mlflow", "service"}
 
 
-def test_all_deployments_and_the_automation_are_with_the_server(stack):
-    def ask(path):
-        url = f"http://127.0.0.1:{stack.ports['prefect']}/api/{path}/filter"
-        request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
-        return json.loads(urllib.request.urlopen(request, timeout=10).read())
+def test_mlflow_starts_no_processes_for_jobs(stack):
+    below = psutil.Process(stack.read()["mlflow"]["pid"]).children(recursive=True)
+    assert not [process for process in below if any("huey" in word for word in process.cmdline())]
 
-    assert {d["name"] for d in ask("deployments")} == {"weekly", "hourly", "on-drift", "inbox", "nightly"}
-    (automation,) = ask("automations")
+
+def test_all_deployments_and_the_automation_are_with_the_server(stack):
+    assert {d["name"] for d in ask(stack, "deployments/filter")} == {"weekly", "hourly", "on-drift", "inbox", "nightly"}
+    (automation,) = ask(stack, "automations/filter")
     assert automation["trigger"]["expect"] == ["loupe.drift"]
     assert automation["enabled"]
 
@@ -201,11 +221,16 @@ def test_the_next_retraining_learns_on_from_the_new_version(clean, project):
 
 
 def test_models_rollback_and_dashboard_commands(clean, project):
-    models = json.loads(call(project, "loupe", "models", "product", "--json"))
+    def loupe(*words):  # in this process, which stands in the project
+        done = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    models = json.loads(loupe("models", "product", "--json"))
     assert models["product"]["champion"] == clean.challenger
-    call(project, "loupe", "rollback", "product", "--reason", "test")
+    loupe("rollback", "product", "--reason", "test")
     assert registry(project).champion("product") == "1"
-    call(project, "loupe", "promote", "product", clean.challenger, "--reason", "test")
+    loupe("promote", "product", clean.challenger, "--reason", "test")
     made = registry(project).decisions("product")
     assert [d.action for d in made][-2:] == ["rollback", "promote"]
     assert made[-1].reasons == ("by hand: test",)

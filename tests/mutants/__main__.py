@@ -126,10 +126,10 @@ def _ended(running: dict[int, tuple[Child, float]]) -> Child:
     return child
 
 
-def plan(found: list[Mutant], folder: Path) -> Iterator[Child]:
-    """First the named tests as they are, a child per file; then a child per mutant."""
+def plan(found: list[Mutant], folder: Path, plain: bool) -> Iterator[Child]:
+    """First, if *plain*, the named tests as they are, a child per file; then a child per mutant."""
     files: dict[str, set[str]] = {}
-    for mutant in found:
+    for mutant in found if plain else ():
         files.setdefault(mutant.test.partition("::")[0], set()).add(mutant.test)
     for number, (file, tests) in enumerate(sorted(files.items())):
         yield Child(file, sorted(tests), None, folder / f"plain{number}")
@@ -137,12 +137,12 @@ def plan(found: list[Mutant], folder: Path) -> Iterator[Child]:
         yield Child(str(mutant), [mutant.test], mutant, folder / f"mutant{number}")
 
 
-def check(chosen: list[Mutant], workers: int, say: Callable[[str], None] = print) -> int:
+def check(chosen: list[Mutant], workers: int, plain: bool, say: Callable[[str], None] = print) -> int:
     """Run the *chosen* ones; the number of complaints, each of which has been said. Raises MutantError."""
     began, found, count = time.monotonic(), 0, 0
     with tempfile.TemporaryDirectory(prefix="loupe-mutants-") as folder:
         tempfile.tempdir = os.environ["TMPDIR"] = folder  # what tests leave behind goes with it
-        for child in forked(plan(chosen, Path(folder)), workers):
+        for child in forked(plan(chosen, Path(folder), plain), workers):
             count += child.mutant is not None
             if problem := complaint(child):
                 found += 1
@@ -160,6 +160,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="of each list the first and each N-th more")
     parser.add_argument("--lists", type=Path, default=LISTS, metavar="DIR")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--no-plain", action="store_true", help="whoever asks has the named tests pass anyway")
     given = parser.parse_args()
     try:
         names = given.names or lists(given.lists)
@@ -174,7 +175,7 @@ def main() -> int:
     sys.modules["torch"].set_num_threads(1)  # a forked process has no threads but its own
     gc.freeze()  # no child looks for rubbish among the libraries, which would copy their memory too
     with contextlib.chdir(PROJECT):
-        return 1 if check(chosen, given.workers) else 0
+        return 1 if check(chosen, given.workers, not given.no_plain) else 0
 
 
 if __name__ == "__main__":

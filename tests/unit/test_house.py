@@ -8,6 +8,17 @@ import pytest
 
 PROJECT = Path(__file__).parents[2]
 HOUSES = ("components", "flows", "benchmarks", "infra")
+# Modules with functions that no test imports, and what stands for it.
+UNNAMED = {
+    "components.cli.line": "commands, which tests give to components.cli.app",
+    "components.cli.machine": "commands, which tests give to components.cli.app",
+    "components.cli.workshop": "commands, which tests give to components.cli.app",
+    "components.datasets.validation.suite": "called by validate alone; test_validation.py reads what it records",
+    "components.decision.__main__": "run by benchmarks/production/torchless.sh, and that by test_torchless.py",
+    "components.service.review": "routes, asked over HTTP in tests/service/test_review_page.py",
+    "components.service.server": "`loupe serve`, a process of its own in tests/service",
+    "components.storage.base": "a protocol; its promises are those that test_storage.py holds both stores to",
+}
 ALIAS = "components.scoring"  # old names of a command and of three files; it imports none by an import of its own
 
 
@@ -85,3 +96,17 @@ def test_a_room_keeps_its_knobs_in_one_file():
         if not own and any(name.endswith("Settings") for name in classes):
             elsewhere.append(module)
     assert elsewhere == ["components.backbones.extractor"]  # which a method's own settings hold
+
+
+def test_every_module_with_a_function_is_imported_by_a_test():
+    """Methods are asked for by name: that each has a test file of its own stands in test_detectors.py."""
+    names = {name for path in (PROJECT / "tests").rglob("*.py") for name in imported(path)}
+    named = names | {name.rpartition(".")[0] for name in names}
+    unnamed = set()
+    for module, path in modules():
+        functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+        ours = module.startswith(("components.", "flows.")) and ".methods." not in module
+        if ours and functions and not {module, module.removesuffix(".__init__")} & named:
+            unnamed.add(module)
+    assert sorted(unnamed - UNNAMED.keys()) == [], "test what they do, or say in UNNAMED what stands for it"
+    assert sorted(UNNAMED.keys() - unnamed) == [], "they are imported; leave them out of UNNAMED"

@@ -25,10 +25,12 @@ from components.detectors.contract import (
     Player,
     Scores,
     TrainingData,
+    pictures_of,
     scratch,
 )
 from components.detectors.parts.blocks import GaussianBlur, Positions, largest, upsample
 from components.detectors.parts.convolutions import double, halve
+from components.detectors.parts.light import relit
 
 leaky = partial(nn.LeakyReLU, 0.2)
 
@@ -52,6 +54,7 @@ class ALPSSettings:
     learning_rate: float = 2e-4  # of the autoencoder; reconstructed
     distorter_rate: float = 1e-4  # reconstructed
     clip: float = 1.0  # longest gradient of either; reconstructed
+    brightness: bool = False  # ours: gain and offset of what is rebuilt are fitted to each image
     blur: float = 4.0  # sigma in pixels of the working size; reconstructed
     positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
     top: float = 1.0  # share of the map whose mean is the image score, 1: the mean error; reconstructed
@@ -112,7 +115,14 @@ class ALPS(PixelDetector):
         venue="arXiv 2207.01106",
         family="reconstruction, adversarial",
         needs=("pixels",),
-        reconstructed=("networks", "bound of the perturbation", "losses", "path at scoring", "all numbers"),
+        reconstructed=(
+            "networks",
+            "bound of the perturbation",
+            "losses",
+            "path at scoring",
+            "light fitted to each image",
+            "all numbers",
+        ),
     )
     settings: ALPSSettings
     strength: Tensor
@@ -138,7 +148,7 @@ class ALPS(PixelDetector):
         if self.distorter is not None:
             rate = partial(adam, lr=s.distorter_rate)
             rivals = (Player(self.distorter_loss, list(self.distorter.parameters()), rate, s.clip),)
-        steps = s.ramp * s.epochs * -(-len(table) // s.batch_size)
+        steps = s.ramp * s.epochs * -(-pictures_of(table) // s.batch_size)
         yield Optimise(
             "game",
             table,
@@ -186,7 +196,10 @@ class ALPS(PixelDetector):
         latent = self.encoder(images)
         if perturbed and self.distorter is not None:
             latent = latent + self.perturbation(images, latent)
-        return (images - self.decoder(latent)).square().mean(1, keepdim=True)
+        rebuilt = self.decoder(latent)
+        if self.settings.brightness:
+            rebuilt = relit(rebuilt, images)
+        return (images - rebuilt).square().mean(1, keepdim=True)
 
     def _own(self, images: Tensor) -> Tensor:
         return self.blur(self.error(images, self.settings.scoring == "perturbed"))  # type: ignore[no-any-return]

@@ -31,6 +31,7 @@ from components.detectors.contract import (
 )
 from components.detectors.parts.blocks import GaussianBlur, Positions, Standardise, upsample
 from components.detectors.parts.convolutions import Decoder, convolution
+from components.detectors.parts.light import relit
 from components.detectors.parts.memory import Memory, as_maps, as_queries, entropy
 from components.detectors.parts.similarity import gradient_difference, structural_difference
 
@@ -62,6 +63,7 @@ class CMAAESettings:
     weight_decay: float = 1e-5  # reconstructed
     residual_features: Literal["encoder", "backbone"] = "backbone"  # reconstructed: of which network the residual is
     backbone: BackboneSettings = BackboneSettings("resnet18", (0, 1, 2), 256)
+    brightness: bool = False  # ours: gain and offset of what is rebuilt are fitted to each image
     standardise: Literal["scale", "position"] = "scale"  # ours: what shares one scale; position if better
     blur: float = 4.0  # sigma, pixels of the working size; reconstructed
     image: Literal["maximum", "deviation"] = "maximum"  # of the map is the image score; reconstructed
@@ -171,7 +173,15 @@ class CMAAE(PixelDetector):
         venue="arXiv 2208.03879",
         family="pixel restoration with memory",
         needs=("synthetic anomalies", "frozen backbone for the residual, if chosen"),
-        reconstructed=("network", "form of the gates", "losses", "artificial anomalies", "features", "all numbers"),
+        reconstructed=(
+            "network",
+            "form of the gates",
+            "losses",
+            "artificial anomalies",
+            "features",
+            "light fitted to each image",
+            "all numbers",
+        ),
     )
     settings: CMAAESettings
 
@@ -223,7 +233,10 @@ class CMAAE(PixelDetector):
     def residuals(self, images: Tensor) -> Tensor:
         """Squared distance of unit-length features of the images and of their repairs: (B, scales, size, size)."""
         features = self.restorer.encode if self.backbone is None else self.backbone
-        pairs = zip(features(images), features(self.restorer(images)[0]), strict=True)
+        repaired = self.restorer(images)[0]
+        if self.settings.brightness:
+            repaired = relit(repaired, images)
+        pairs = zip(features(images), features(repaired), strict=True)
         return torch.cat([upsample(_apart(a, b), (self.size, self.size)) for a, b in pairs], 1)
 
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:

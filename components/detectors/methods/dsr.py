@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.detectors.contract import (
+    Chosen,
     MethodInfo,
     Optimise,
     Phase,
@@ -24,6 +25,7 @@ from components.detectors.contract import (
     Table,
     Together,
     TrainingData,
+    pictures_of,
 )
 from components.detectors.parts.blocks import box_mean, focal, in_proportion, squared_distances, upsample
 from components.detectors.parts.convolutions import Decoder, Encoder, UNet, convolution
@@ -139,7 +141,8 @@ class DSR(PixelDetector):
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, normal = self.settings, data.pixels(self.size)
         if not s.quantiser:
-            both = Together(normal, data.natural(self.size, len(normal)))
+            other = data.natural(self.size, pictures := pictures_of(normal))
+            both = Together(normal, Chosen(other, [row % pictures for row in range(len(normal))]))
             yield self._stage(0, "quantiser", both, self.quantiser_loss, self.latent)
         self.latent.requires_grad_(False)
         self._pool = perlin_pool(self.size, s.masks)

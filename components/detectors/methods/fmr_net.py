@@ -28,6 +28,7 @@ from components.detectors.contract import (
 )
 from components.detectors.parts.blocks import GaussianBlur, Positions, Standardise, upsample
 from components.detectors.parts.convolutions import Decoder, convolution
+from components.detectors.parts.light import relit
 from components.detectors.parts.memory import Memory, as_maps, as_queries, entropy
 from components.detectors.parts.similarity import gradient_difference, structural_difference
 
@@ -56,6 +57,7 @@ class FMRNetSettings:
     apart: float = 0.1  # weight of pushing embedded defects off the memory in phase 2; 0: the embedding is frozen too
     margin: float = 0.5  # cosine up to which an embedded defect may resemble a slot
     strategies: tuple[str, ...] = ("line_defect", "spot_defect", "texture_defect")
+    brightness: bool = False  # ours: gain and offset of what is rebuilt are fitted to each image
     blur: float = 4.0
     positions: bool = False  # ours: each position of the map by its mean and deviation on the fit normals
 
@@ -143,6 +145,7 @@ class FMRNet(PixelDetector):
             "form of the rearrangement",
             "synthetic defects",
             "fusion of the three maps",
+            "light fitted to each image",
             "all numbers",
         ),
     )
@@ -262,7 +265,10 @@ class FMRNet(PixelDetector):
 
     def measured(self, images: Tensor) -> Tensor:
         features = self.features(images)
-        return self.differences(images, self.rebuilt(features, self.embed(features[-1])))
+        rebuilt = self.rebuilt(features, self.embed(features[-1]))
+        if self.settings.brightness:
+            rebuilt = relit(rebuilt, images)
+        return self.differences(images, rebuilt)
 
     def _add(self, images: Tensor) -> None:
         self.standardise.add(self.measured(images))

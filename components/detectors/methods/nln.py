@@ -30,6 +30,7 @@ from components.detectors.parts.blocks import (
 )
 from components.detectors.parts.coreset import FAR
 from components.detectors.parts.draw import Draw
+from components.detectors.parts.light import light
 
 BARRED = 1e12  # squared distance that is added to a latent which does not count: behind rows that hold nothing
 
@@ -47,6 +48,7 @@ class NLNSettings:
     neighbours: int = 5  # all there are where there are fewer
     share: float = 0.6  # of the error in the image score, the rest is the distance
     map_share: float = 0.25  # of the error in the map
+    brightness: bool = False  # ours: gain and offset of what is rebuilt are fitted to each image
     blur: float = 0.0  # sigma in pixels over the map of errors, 0: none; ours
     top: float = 1.0  # share of the map of errors whose mean is the image's; ours, 1: the mean of all as published
     positions: bool = False  # ours: each position of both terms by its mean and deviation on the fit normals
@@ -119,6 +121,7 @@ class NLN(PixelDetector):
         reconstructed=(
             "cap on the latents that are searched",
             "scale of the two terms from fit normals",
+            "light fitted to each image",
             "where in a patch the errors of kinds dae_disc and ganomaly lie",
         ),
     )
@@ -176,7 +179,7 @@ class NLN(PixelDetector):
         return torch.stack([rows[..., x : x + side] for x in steps], 2).flatten(0, 2)
 
     def stitch(self, patches: Tensor) -> Tensor:
-        """The way back, mean where patches overlap: (B * n * n, 1, patch, patch) -> (B, 1, size, size)."""
+        """The way back, mean where patches overlap: (B * n * n, C, patch, patch) -> (B, C, size, size)."""
         return self._sum(patches) / self.overlap
 
     def _sum(self, patches: Tensor) -> Tensor:
@@ -225,6 +228,8 @@ class NLN(PixelDetector):
         found, distances, share = self.neighbours(latents, barred)
         rebuilt = self.autoencoder.decode(found.flatten(0, 1)).unflatten(0, found.shape[:2])
         shares = share.T[..., None, None, None]
+        if self.settings.brightness:  # one light for all of an image, by what its neighbours make of it together
+            rebuilt = self._relit(rebuilt, (rebuilt.transpose(0, 1) * shares).sum(0), images)
         errors = [self.autoencoder.error(patches, latents, rebuilt[:, k]) * shares[k] for k in range(len(shares))]
         constant = (share * distances).sum(1).view(-1, 1, 1, 1).expand_as(errors[0])  # all of a patch is equally far
         return torch.cat([self.blur(self.stitch(torch.stack(errors).sum(0))), self.stitch(constant)], 1)
@@ -233,7 +238,17 @@ class NLN(PixelDetector):
         """The plain autoencoder's: error of the image's own reconstruction, (B, 1, size, size)."""
         patches = self.patches(images)
         latents = self.autoencoder.encode(patches)
-        return self.stitch(self.autoencoder.error(patches, latents, self.autoencoder.decode(latents)))
+        rebuilt = self.autoencoder.decode(latents)
+        if self.settings.brightness:
+            rebuilt = self._relit(rebuilt, rebuilt, images)
+        return self.stitch(self.autoencoder.error(patches, latents, rebuilt))
+
+    def _relit(self, patches: Tensor, typical: Tensor, images: Tensor) -> Tensor:
+        """*patches* (B * n * n, ...) in the light of their images, to which *typical*, a patch for each, is fitted."""
+        count, rest = len(self.steps) ** 2, [1] * (patches.dim() - 1)
+        found = light(self.stitch(typical), images)
+        gain, offset = (values.flatten(1).expand(-1, count).reshape(-1, *rest) for values in found)
+        return gain * patches + offset
 
     def _add_latents(self, images: Tensor) -> None:
         patches, per_image = self.patches(images), len(self.steps) ** 2

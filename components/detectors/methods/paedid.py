@@ -202,10 +202,10 @@ class PAEDID(PixelDetector):
             without = images - defect
             moved = (without + s.prior * self.prior(without)) / (1 + s.prior)
             background = s.damping * background + (1 - s.damping) * moved
-            defect = self._sparse(images - background, level)
+            defect = self.sparse(images - background, level)
             yield background, defect
 
-    def _sparse(self, residual: Tensor, level: Tensor) -> Tensor:
+    def sparse(self, residual: Tensor, level: Tensor) -> Tensor:
         """Soft threshold, then whole neighbourhoods that are weak are shrunk to zero."""
         s, above, below = self.settings, F.relu(residual - level), F.relu(-residual - level)
         found = {"both": above - below, "bright": above, "dark": -below}[s.sign]

@@ -31,6 +31,7 @@ from components.detectors.contract import (
 )
 from components.detectors.parts.blocks import GaussianBlur, Positions, largest, upsample
 from components.detectors.parts.convolutions import Decoder, Encoder
+from components.detectors.parts.light import relit
 from components.detectors.parts.memory import Memory, entropy
 from components.detectors.parts.similarity import structural_difference
 
@@ -58,6 +59,7 @@ class PMBAESettings:
     learning_rate: float = 2e-4  # reconstructed
     share: float = 0.9  # of the pixels that are nuisance: the histogram's level is read there; reconstructed
     ceiling: float = 1.5  # the level is capped at this times its mean on the normals, for their median; reconstructed
+    brightness: bool = False  # ours: gain and offset of what is rebuilt are fitted to each image
     standardise: bool = False  # ours: each position of the map by its mean and deviation on the normals
     blur: float = 4.0  # sigma, pixels of the working size; reconstructed
     top: float = 0.005  # share of the map whose mean is the image score; reconstructed
@@ -187,7 +189,16 @@ class PMBAE(PixelDetector):
         venue="IEEE TCSVT 33(8), 2023; arXiv 2209.12441",
         family="pixel reconstruction with memory",
         needs=("normal images only", "a fixed input size"),
-        reconstructed=("network", "query", "addressing", "losses", "error level", "image score", "all numbers"),
+        reconstructed=(
+            "network",
+            "query",
+            "addressing",
+            "losses",
+            "error level",
+            "image score",
+            "light fitted to each image",
+            "all numbers",
+        ),
     )
     settings: PMBAESettings
 
@@ -247,7 +258,10 @@ class PMBAE(PixelDetector):
 
     def difference(self, images: Tensor) -> Tensor:
         """The difference image, averaged over the colours: (B, 1, size, size) in [0, 1]."""
-        return (images - self.rebuild(images)[0]).abs().mean(1, keepdim=True)
+        rebuilt = self.rebuild(images)[0]
+        if self.settings.brightness:
+            rebuilt = relit(rebuilt, images)
+        return (images - rebuilt).abs().mean(1, keepdim=True)
 
     def errors(self, images: Tensor) -> Tensor:
         """Differences above the image's error level, blurred: (B, 1, size, size)."""

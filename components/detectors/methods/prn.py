@@ -24,21 +24,25 @@ from torch import Tensor, nn
 
 from components.backbones.extractor import BackboneSettings
 from components.detectors.contract import (
+    Chosen,
     FeatureDetector,
     MethodInfo,
     OnePass,
     Optimise,
     Phase,
-    Repeated,
     Scores,
     Table,
     Together,
     TrainingData,
+    pictures_of,
 )
 from components.detectors.parts.blocks import anomaly_head, focal, nearest, upsample
 from components.detectors.parts.convolutions import Decoder, convolution
 
 SCALES = 3
+ROWS = (
+    1000  # turned and mirrored pictures and all, at the most, that prototypes are made of: k-means is quadratic in them
+)
 CHUNK = 128  # images whose maps are in memory at once while prototypes are made
 FAR = 1e4  # rows that hold no prototype are far from every map
 
@@ -239,7 +243,7 @@ class PRN(FeatureDetector):
         pool = data.anomalies(self.kinds(data.labelled(self.size) is not None), self.size, s.copies)
         yield Optimise(
             "segmentation",
-            Together(Repeated(normals, s.copies), pool.features(self.backbone), pool.masks(self.size // s.stride)),
+            Together(pool.before(self.backbone), pool.features(self.backbone), pool.masks(self.size // s.stride)),
             self.loss,
             [p for p in self.parameters() if p.requires_grad],
             partial(torch.optim.Adam, lr=s.learning_rate, weight_decay=s.weight_decay),
@@ -297,6 +301,7 @@ class PRN(FeatureDetector):
 
     def _cluster(self, table: Table) -> None:
         """Fill the banks with the centres of the fit normals' maps, each scale by itself."""
+        table = _fewer(table)
         count = max(1, min(self.settings.most, round(self.settings.prototypes * len(table))))
         labels = [_clusters(gram, count, self.settings.iterations) for gram in _grams(table)]
         sums = [torch.zeros((count, bank.shape[1])) for bank in self.banks()]
@@ -307,6 +312,15 @@ class PRN(FeatureDetector):
             members = found.bincount(minlength=count)
             bank.fill_(FAR)
             bank[:count][members > 0] = (total[members > 0] / members[members > 0, None]).to(bank.device)
+
+
+def _fewer(table: Table) -> Table:
+    """*table*, or of one with more than ROWS rows as many pictures, in whatever poses."""
+    count = max(pictures_of(table), ROWS)
+    if len(table) <= count:
+        return table
+    drawn = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))[:count]
+    return Chosen(table, drawn.sort().values.tolist())
 
 
 def _maps(table: Table) -> Iterator[tuple[range, list[Tensor]]]:

@@ -29,7 +29,6 @@ from components.detectors.contract import (
     Optimise,
     Phase,
     PixelDetector,
-    Repeated,
     Scores,
     Table,
     Together,
@@ -244,7 +243,7 @@ class SGSF(PixelDetector):
                 self.gallery.expect(len(features))
                 yield OnePass("gallery", Together(data.pixels(s.size), features), self.gallery.add, lambda: None)
             forged = () if self.gallery else (pool.features(self.backbone),)
-            table = Together(*table.tables, Repeated(features, s.copies), *forged)
+            table = Together(*table.tables, pool.before(self.backbone), *forged)
         yield Optimise(
             "segmentation",
             table,

@@ -45,7 +45,7 @@ def images(product):
 @pytest.fixture(name="in_torch")
 def _in_torch(monkeypatch):
     """Features by torch: exporting the graph takes longer than these tests."""
-    monkeypatch.setattr(features, "_extractor", in_torch)
+    monkeypatch.setattr(features, "extractor", in_torch)
 
 
 def test_packaged_weights_say_where_they_come_from():
@@ -138,7 +138,7 @@ def test_taps_are_shared_by_detectors_that_read_different_ones(backbone, images,
 
 
 def _ask(root, paths, hashes, size, done):
-    features._extractor = in_torch
+    features.extractor = in_torch
     store = FeatureStore(root)
     store.features(Backbone(BackboneSettings(taps=(2, 3), size=size)), FileImages(paths, hashes))
     done.put((store.usage.hits, store.usage.misses))

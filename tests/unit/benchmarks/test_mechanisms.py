@@ -11,7 +11,6 @@ from benchmarks.common.short import label, paired, trained
 from benchmarks.mechanisms import mechanisms
 from benchmarks.mechanisms.studies import STUDIES, Mechanism, studied
 from benchmarks.quality import methods
-from components.backbones.features import FeatureStore
 from components.core.settings import plain
 from components.detectors.catalogue import create, settings_for
 from components.training.data import FileImages, FitImages
@@ -107,10 +106,10 @@ REUSED = [(n, m) for n, m in REUSED.items() if m]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "mechanism"), REUSED, ids=[f"{n}-{label(m.off)}" for n, m in REUSED])
-def test_a_reused_model_scores_as_one_trained_so(name, mechanism, product, tmp_path):
+def test_a_reused_model_scores_as_one_trained_so(name, mechanism, product, store):
     """What is scored from a state of the full training is exactly what a training with the mechanism off gives."""
     paths = tuple(sorted((product / "train/good").glob("*.png"))[:8])
-    data = FitImages(FileImages(paths, tuple(p.name for p in paths)), FeatureStore(tmp_path))
+    data = FitImages(FileImages(paths, tuple(p.name for p in paths)), store)
     on, off = (settings_for(name, "tiny", tiny(name, side)) for side in ({}, mechanism.sides()[1]))
     found = []
 

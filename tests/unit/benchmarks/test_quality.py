@@ -10,16 +10,15 @@ import torch
 from benchmarks.common.tables import sections
 from benchmarks.production import accelerator
 from benchmarks.quality import defects, floor, labelled, methods, more
-from components.backbones.features import FeatureStore
 from components.core.settings import plain
 from components.detectors.catalogue import create, settings_for
 from components.training.data import FileImages, FitImages
 from tests.figures import entry, overall
 
 
-def test_an_untrained_detector_has_its_statistics_and_its_first_weights(product, tmp_path):
+def test_an_untrained_detector_has_its_statistics_and_its_first_weights(product, store):
     paths = tuple(sorted((product / "train/good").glob("*.png"))[:8])
-    data = FitImages(FileImages(paths, tuple(p.name for p in paths)), FeatureStore(tmp_path))
+    data = FitImages(FileImages(paths, tuple(p.name for p in paths)), store)
     torch.manual_seed(0)
     made = create("uniad", settings_for("uniad", "tiny"))
     first = [p.detach().clone() for p in made.parameters()]

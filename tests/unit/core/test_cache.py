@@ -58,7 +58,7 @@ def in_torch(monkeypatch):
     def extractor(backbone, _):
         return torch.inference_mode()(lambda pixels: [tap.numpy() for tap in backbone(pixels)])
 
-    monkeypatch.setattr(store, "_extractor", extractor)
+    monkeypatch.setattr(store, "extractor", extractor)
 
 
 def test_by_default_features_lie_in_the_cache_folder_of_the_user(monkeypatch, tmp_path):

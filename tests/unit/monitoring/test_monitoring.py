@@ -135,6 +135,12 @@ def log(bundle, tmp_path):
     return store, write
 
 
+def make_file(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    return path
+
+
 @pytest.fixture
 def judge(bundle, tmp_path, log):
     settings = replace(QUICK, workspace=str(tmp_path / "monitoring" / "workspace"))
@@ -197,8 +203,14 @@ def test_the_dashboard_has_one_run_per_window(log, judge, tmp_path):
     assert len(space.list_runs(project.id)) == len(judged) == 3
 
 
-@pytest.mark.parametrize("source", ["Presse Süd", "Linie=1 100%41", "产线-2", "a-1-00001", "x" * 200])
-def test_a_source_of_any_name_is_judged_and_its_verdicts_are_found(log, judge, source):
+NAMES = {"Linie=1 100%41 Süd": True, "Presse Süd": False, "产线-2": False, "a-1-00001": False, "x" * 200: False}
+
+
+@pytest.mark.parametrize(("source", "shown"), NAMES.items())
+def test_a_source_of_any_name_is_judged_and_its_verdicts_are_found(log, judge, source, shown, monkeypatch):
+    if not shown:  # to write the report and fill the dashboard takes longer than all the rest; once will do
+        monkeypatch.setattr(Comparison, "show", lambda *_: None)
+        monkeypatch.setattr(Comparison, "save", lambda _, path: make_file(path))
     store, write = log
     write(20, shift=60.0, source=source)
     judge()

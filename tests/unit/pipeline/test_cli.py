@@ -10,6 +10,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from components.cli import app
+from components.cli.shared import declared, naming_of, say
 from components.core.errors import SettingsError
 from components.pipeline.params import load_params
 
@@ -56,6 +57,19 @@ def test_the_list_above_is_complete():
     names = [[n] for n, c in root.commands.items() if not hasattr(c, "commands")]
     names += [[n, m] for n, c in root.commands.items() if hasattr(c, "commands") for m in c.commands]
     assert sorted(names) == sorted(COMMANDS)
+
+
+def test_options_of_folders_are_the_keys_of_their_section():
+    assert declared(None, None, None) == {}
+    assert declared(["OK"], ["hole"], "folder") == {"good": ["good", "OK"], "defect": ["hole"], "groups": "folder"}
+    assert naming_of(["OK"], None, None).good == ("good", "OK")
+    with pytest.raises(SettingsError, match=r"data\.groups is 'day'"):
+        naming_of(None, None, "day")
+
+
+def test_names_that_are_no_text_can_be_printed(capsys):
+    say(b"a\xff.png".decode("utf-8", "surrogateescape"))
+    assert capsys.readouterr().out == "a\\udcff.png\n"
 
 
 def test_doctor_is_content_here():

@@ -14,7 +14,8 @@ from benchmarks.common.fitting import by_group
 from benchmarks.common.results import WORK
 from benchmarks.common.views import prepare
 from benchmarks.quality import unified
-from components.calibration.calibrate import _groups, summary
+from components.calibration.calibrate import by_group as scores_by_group
+from components.calibration.calibrate import group_tables, summary
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import file_hash, read_json
 from components.core.errors import DataError, SettingsError
@@ -35,7 +36,7 @@ SETTINGS = {
     "views": {"tiles": {"data": "tiles"}, "plates": {"data": "plates"}, "both": {"views": list(MEMBERS)}},
     "validation": {name: {"expect_masks": True} for name in MEMBERS},
     "split": {"calibrate_share": 0.4},
-    "train": {"preset": "tiny", "store": "features"},
+    "train": {"preset": "tiny"},
     "calibration": {"alpha": 0.2},
     "evaluation": {"map_size": 64, "bootstrap": 20},
 }
@@ -72,10 +73,7 @@ def project(product, tmp_path_factory):
 @pytest.fixture(scope="module")
 def stages(project):
     params = load_params(project / WORK / "seed-0/params.yaml")
-    params = replace(
-        params, artefacts=str(project / WORK / "seed-0"), train=replace(params.train, store=str(project / "features"))
-    )
-    return Stages(params, "both", project / "data")
+    return Stages(replace(params, artefacts=str(project / WORK / "seed-0")), "both", project / "data")
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +145,9 @@ def two_groups(settings: CalibrationSettings) -> Calibration:
     rng = np.random.default_rng(0)
     scores = np.r_[rng.normal(0, 1, 99), rng.normal(10, 1, 99), rng.normal(5, 1, 3)]
     names = np.repeat(["a", "b", "c"], [99, 99, 3])
-    return Calibration.of({**summary(scores, settings), "groups": _groups(scores, names, settings)})
+    return Calibration.of(
+        {**summary(scores, settings), "groups": group_tables(scores_by_group(scores, names), settings)}
+    )
 
 
 def test_p_values_are_those_of_the_group_and_else_overall():
@@ -162,7 +162,7 @@ def test_p_values_are_those_of_the_group_and_else_overall():
     assert set(known.own) == {"a", "b"}
     assert known.groups["c"].threshold is None
     assert known.table_of("unheard of") is known.table
-    assert _groups(np.zeros(3), np.repeat("c", 3), CalibrationSettings(0.05))["c"]["reason"] == "fewer than 19 normals"
+    assert group_tables({"c": np.zeros(3)}, CalibrationSettings(0.05))["c"]["reason"] == "fewer than 19 normals"
 
 
 def test_false_alarms_per_group_are_those_asked_for():
@@ -178,7 +178,7 @@ def test_false_alarms_per_group_are_those_asked_for():
 
 def test_a_single_group_has_no_table_of_its_own_and_decides_as_before(tmp_path):
     scores, settings = np.random.default_rng(2).normal(size=99), CalibrationSettings(0.05)
-    values = {**summary(scores, settings), "groups": _groups(scores, np.repeat("only", 99), settings)}
+    values = {**summary(scores, settings), "groups": group_tables({"only": scores}, settings)}
     assert values["groups"] == {"only": {"n": 99, "threshold": values["threshold"]}}
     known = Calibration.of(values)
     asked = np.r_[scores, np.linspace(-4, 4, 50)]
@@ -217,7 +217,7 @@ def test_the_detector_never_learns_the_group(trained, stages, tmp_path):
     table = read_split(tmp_path / "split")
     table["group"] = np.random.default_rng(0).permutation(table["group"])
     table.to_parquet(tmp_path / "split/split.parquet", index=False)
-    settings = TrainSettings("tiny", store=stages.params.train.store)
+    settings = TrainSettings("tiny")
     train("uniad", tmp_path / "split", stages.folder / "synthetic", stages.data, tmp_path / "model", settings, 0)
     assert file_hash(tmp_path / "model/model.safetensors") == file_hash(trained / "model/model.safetensors")
 

@@ -67,6 +67,6 @@ def test_models_of_before_there_was_evidence_are_compared_by_their_histories(tmp
 
 def test_half_of_the_resamplings_are_better_where_two_are_equal():
     one, other = checked(seed=3), checked(seed=4)
-    low, high = sorted([choice._share_better(one, other, 0), choice._share_better(other, one, 0)])
+    low, high = sorted([choice.share_better(one, other, 0), choice.share_better(other, one, 0)])
     assert low + high == pytest.approx(1.0)
     assert 0.0 <= low <= 0.5

@@ -8,13 +8,22 @@ import time
 import pytest
 
 from components.core.errors import ObjectError, StorageError
-from components.storage import LocalStore, open_store
+from components.storage import open_store
+from components.storage.local import LocalStore
+from components.storage.s3 import S3Store
 from components.storage.settling import settled, written
 
 
 @pytest.fixture(params=["folder", "s3"])
 def store(request, tmp_path):
-    return open_store(str(tmp_path / "store") if request.param == "folder" else request.getfixturevalue("s3"))
+    if request.param == "folder":
+        return LocalStore(tmp_path / "store")
+    return S3Store(request.getfixturevalue("s3"))
+
+
+def test_an_address_says_which_store_it_is(s3, tmp_path):
+    assert isinstance(open_store(s3), S3Store)
+    assert isinstance(open_store(str(tmp_path)), LocalStore)
 
 
 def test_objects_come_back_and_are_replaced(store):

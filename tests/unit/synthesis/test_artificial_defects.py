@@ -19,7 +19,7 @@ def shapes(kind, size=256, seeds=range(25)):
     return [list(kind(size, np.random.default_rng(seed))) for seed in seeds]
 
 
-@pytest.mark.parametrize("kind", [artificial._strokes, artificial._spots, artificial._patches])
+@pytest.mark.parametrize("kind", [artificial.strokes, artificial.spots, artificial.patches])
 def test_one_to_five_defects(kind):
     counts = {len(s) for s in shapes(kind)}
     assert counts <= set(range(6))
@@ -29,7 +29,7 @@ def test_one_to_five_defects(kind):
 
 @pytest.mark.parametrize("size", [128, 256])
 def test_strokes_are_one_to_eight_pixels_wide_and_long(size):
-    strokes = [s for drawn_ones in shapes(artificial._strokes, size) for s in drawn_ones if s.any()]
+    strokes = [s for drawn_ones in shapes(artificial.strokes, size) for s in drawn_ones if s.any()]
     widths = [2 * distance_transform_edt(np.pad(s, 1)).max() * 256 / size for s in strokes]
     assert max(widths) <= 12  # joints of a bent stroke are a little thicker
     assert min(widths) <= 4 < np.median(widths) + 1
@@ -38,7 +38,7 @@ def test_strokes_are_one_to_eight_pixels_wide_and_long(size):
 
 
 def test_spots_are_round_or_cornered_and_compact():
-    spots = [s for drawn_ones in shapes(artificial._spots) for s in drawn_ones if s.sum() > 30]
+    spots = [s for drawn_ones in shapes(artificial.spots) for s in drawn_ones if s.sum() > 30]
     longest = [np.ptp(np.argwhere(s), axis=0).max() for s in spots]
     assert max(longest) <= 49
     convex = [regionprops(s.astype(np.uint8))[0].solidity > 0.93 for s in spots if s.sum() > 150]
@@ -46,7 +46,7 @@ def test_spots_are_round_or_cornered_and_compact():
 
 
 def test_patches_are_single_parts_of_a_perlin_mask():
-    for patch in (p for drawn_ones in shapes(artificial._patches) for p in drawn_ones):
+    for patch in (p for drawn_ones in shapes(artificial.patches) for p in drawn_ones):
         assert label(patch)[1] == 1
 
 

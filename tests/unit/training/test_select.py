@@ -41,9 +41,8 @@ class Says(nn.Module):
 
 
 def auroc(scores, anomalous):
-    return SyntheticAUROC(SimpleNamespace(data=SimpleNamespace(images=None), anomalous=np.array(anomalous)))(
-        Says(scores)
-    )
+    check = SimpleNamespace(data=SimpleNamespace(images=None), anomalous=np.array(anomalous))
+    return SyntheticAUROC(check)(Says(scores))
 
 
 def test_what_chooses_is_the_auroc_of_synthetic_anomalies():

@@ -203,3 +203,13 @@ def test_the_ratio_tells_whether_the_distorter_lives(data, tmp_path):
         update.update(data.images)
         update.finish()
     assert float(dead.ratio) == pytest.approx(1)
+
+
+def test_gain_and_offset_of_the_reconstruction_are_fitted_where_asked(images, monkeypatch):
+    """In the error that positions are measured by, too: there is one."""
+    errors = []
+    for brightness in (False, True):
+        detector = made(brightness=brightness)
+        monkeypatch.setattr(detector.decoder, "forward", lambda _: images)
+        errors.append(float(detector.error(1.2 * images + 0.05, True).mean()))
+    assert errors[1] < 0.02 * errors[0]

@@ -13,7 +13,7 @@ from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.cma_ae import CMAAE, ClearMemory, forgetting
 from components.detectors.parts.memory import entropy
 from components.detectors.parts.similarity import gradient_difference, structural_difference
-from tests.given import Named
+from tests.given import Named, stripes
 
 TINY = settings_for("cma_ae", "tiny")
 OUTER = {"residual_features": "backbone", "backbone": BackboneSettings(taps=(0, 1, 2), size=64)}
@@ -250,3 +250,13 @@ def test_without_mixing_only_memory_speaks(encoded):
     plain = ClearMemory(16, dataclasses.replace(TINY, mixing=False))
     rows, _ = plain.memory(encoded.permute(0, 2, 3, 1).reshape(1, -1, 16))
     torch.testing.assert_close(plain(encoded)[0].permute(0, 2, 3, 1).reshape(1, -1, 16), rows)
+
+
+def test_gain_and_offset_of_the_repair_are_fitted_where_asked():
+    images = 0.5 + 0.3 * stripes(2)
+    lit, found = 1.2 * images + 0.05, []
+    for brightness in (False, True):
+        detector = made(brightness=brightness, **OUTER)
+        detector.restorer.forward = lambda _: (images, [], [])
+        found.append(float(detector.residuals(lit).mean()))
+    assert found[1] < 0.1 * found[0]

@@ -12,7 +12,7 @@ from components.detectors.methods.fmr_net import FMRNet, Rearrangement, contrast
 from components.detectors.parts.memory import as_queries
 from components.detectors.parts.similarity import gradient_difference, structural_difference
 from components.training.loop import learning
-from tests.given import Named
+from tests.given import Named, passed, phase, stripes
 
 TINY = settings_for("fmr_net", "tiny")
 
@@ -268,13 +268,12 @@ def test_the_three_see_different_things(detector, images):
 
 
 def test_differences_are_standardised_on_normals_before_they_are_added(detector, images):
-    detector._add(images)
-    detector._standardise()
+    passed(detector, "scale", images)
     measured = detector.measured(images)
     scaled = detector.standardise(measured)
     torch.testing.assert_close(scaled.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(scaled.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-3, rtol=0)
-    detector._add(images)  # the second time, behind phase 2, starts anew
+    phase(detector, "standardise").update(images)  # the second time, behind phase 2, starts anew
     assert float(detector.standardise.sums[0, 0]) == 2 * 64 * 64
 
 
@@ -311,3 +310,12 @@ def test_the_edge_score_is_the_distance_from_the_memory(detector, images, monkey
     far = 1 - float((F.normalize(detector.memory.slots[0], dim=1) @ -known[0]).max())
     assert float(scores.image) == pytest.approx(far / 4, rel=1e-4)  # the mean over what a corner's 3 x 3 cells leave
     assert scores.map[0, 0, 60, 60] > scores.map[0, 0, 4, 4]
+
+
+def test_gain_and_offset_of_the_background_are_fitted_where_asked(monkeypatch):
+    images, found = stripes(2), []
+    for brightness in (False, True):
+        detector = made(brightness=brightness)
+        monkeypatch.setattr(detector, "rebuilt", lambda *_: images)
+        found.append(detector.measured(1.2 * images + 0.05).mean((0, 2, 3)))
+    assert (found[1] < 0.2 * found[0]).all()  # of each of the three measures

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.msfi import MSFI
+from tests.given import passed
 
 TINY = settings_for("msfi", "tiny")
 
@@ -146,7 +147,7 @@ def test_the_map_is_the_weighted_sum_of_the_blocks(detector, inputs):
 def test_small_weights_are_cut_and_what_is_cut_does_not_run(detector, inputs):
     with torch.no_grad():
         detector.importance.copy_(torch.tensor([3.0, -3.0, 2.5]))
-    detector._cut()
+    passed(detector, "cut")
     assert detector.kept == (0, 2)
     assert float(detector.weights.sum()) == pytest.approx(1)
     ran = []
@@ -159,7 +160,7 @@ def test_small_weights_are_cut_and_what_is_cut_does_not_run(detector, inputs):
 def test_a_loaded_model_keeps_what_was_kept(detector, inputs, tmp_path):
     with torch.no_grad():
         detector.importance.copy_(torch.tensor([3.0, -3.0, 2.5]))
-    detector._cut()
+    passed(detector, "cut")
     save_file({k: v.contiguous() for k, v in detector.state_dict().items()}, tmp_path / "model")
     loaded = made()
     loaded.load_state_dict(load_file(tmp_path / "model"))
@@ -168,8 +169,7 @@ def test_a_loaded_model_keeps_what_was_kept(detector, inputs, tmp_path):
 
 
 def test_maps_are_standardised_before_they_are_weighed(detector, inputs):
-    detector._add(inputs)
-    detector._standardise()
+    passed(detector, "standardise", inputs)
     for i, distance in detector.distances(inputs).items():
         assert float(detector.centre[i]) == pytest.approx(float(distance.mean()), rel=1e-4)
         assert float(detector.spread[i]) == pytest.approx(float(distance.std(correction=0)), rel=1e-3)

@@ -339,3 +339,18 @@ def test_both_terms_can_be_standardised_position_by_position(data):
     torch.testing.assert_close(maps.mean(0), torch.zeros(2, 64, 64), rtol=0, atol=1e-2)
     torch.testing.assert_close(detector.map_terms.mean, maps.mean((0, 2, 3), keepdim=True), rtol=0, atol=1e-3)
     torch.testing.assert_close(detector.map_terms.std, maps.std((0, 2, 3), keepdim=True), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("scoring", ["nln", "autoencoder"])
+def test_gain_and_offset_of_what_is_decoded_are_fitted_to_each_image_where_asked(scoring, data, images):
+    """All patches of an image have one light, and each image has its own."""
+    lit, found = torch.stack([images[0], 1.2 * images[1] + 0.05, 0.8 * images[2]]), []
+    for brightness in (False, True):
+        detector = filled(data, brightness=brightness, stride=8, scoring=scoring)
+        normal = detector.patches(images)
+        copies = detector.settings.neighbours if scoring == "nln" else 1
+        detector.autoencoder.decode = lambda _, normal=normal, n=copies: normal.repeat_interleave(n, 0)
+        with torch.inference_mode():
+            error = detector.terms(lit)[:, :1] if scoring == "nln" else detector.own_error(lit)
+        found.append(error.mean((1, 2, 3)))
+    assert float(found[1].max()) < 0.1 * float(found[0][1:].min())

@@ -9,8 +9,9 @@ from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.paedid import PAEDID
+from components.detectors.parts.blocks import POSITIONS
 from components.detectors.parts.similarity import structural_difference
-from tests.given import Pixels, learned
+from tests.given import Pixels, learned, passed
 
 TINY = settings_for("paedid", "tiny", {"threshold": 3.0, "block": 0.5})  # of the other presets
 
@@ -147,7 +148,7 @@ def test_soft_threshold_and_sign():
     residual = torch.tensor([0.3, 0.05, -0.3]).view(1, 3, 1, 1)
     level = torch.tensor(0.1)
     for sign, expected in (("both", [0.2, 0, -0.2]), ("bright", [0.2, 0, 0]), ("dark", [0, 0, -0.2])):
-        found = made(sign=sign, block=0.0)._sparse(residual, level)
+        found = made(sign=sign, block=0.0).sparse(residual, level)
         torch.testing.assert_close(found.flatten(), torch.tensor(expected))
 
 
@@ -157,10 +158,10 @@ def test_a_lone_weak_pixel_is_shrunk_to_zero_and_a_block_is_not():
     residual = torch.zeros(1, 3, 32, 32)
     residual[:, :, 4, 4] = 0.1
     residual[:, :, 16:24, 16:24] = 0.1
-    found = detector._sparse(residual, torch.tensor(0.06))
+    found = detector.sparse(residual, torch.tensor(0.06))
     assert (found[:, :, 4, 4] == 0).all()
     assert (found[:, :, 18:22, 18:22] > 0).all()
-    without = made(block=0.0)._sparse(residual, torch.tensor(0.06))
+    without = made(block=0.0).sparse(residual, torch.tensor(0.06))
     assert (without[:, :, 4, 4] > 0).all()
 
 
@@ -172,11 +173,11 @@ def test_the_neighbourhood_grows_with_the_image(size, side):
     kernel = made(size=size, block=0.5, block_side=side)
     kernel.deviation.fill_(0.02)
     detector.deviation.fill_(0.02)
-    found = [d._sparse(residual, torch.tensor(0.06)) for d in (detector, kernel)]
+    found = [d.sparse(residual, torch.tensor(0.06)) for d in (detector, kernel)]
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     other = made(size=size, block=0.5, block_side=side + 2)
     other.deviation.fill_(0.02)
-    assert not torch.allclose(other._sparse(residual, torch.tensor(0.06)), found[0])
+    assert not torch.allclose(other.sparse(residual, torch.tensor(0.06)), found[0])
 
 
 def test_weights_are_small_where_a_code_is_far_from_the_normal_ones(fitted, defective):
@@ -219,9 +220,8 @@ def test_the_deviation_can_be_that_of_each_position():
     detector = made(positions=True, weights=False)
     detector.prior = lambda x: torch.full_like(x, 0.5)
     with torch.inference_mode():
-        detector._add_residuals(images)
-        detector._finish_residuals()
+        passed(detector, "noise", images)
         assert (detector.local == 1).all()  # until the phase behind, which may be undone
-        detector._take_positions()
+        passed(detector, POSITIONS)
     assert detector.local.min() == 1
     assert detector.local[..., 32:].mean() > 2 * detector.local[..., :32].mean()

@@ -12,7 +12,7 @@ from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.pmb_ae import PMBAE, ErrorEstimate, PartitionMemory
 from components.detectors.parts.memory import entropy
 from components.detectors.parts.similarity import structural_difference
-from tests.given import Named
+from tests.given import Named, passed
 
 TINY = settings_for("pmb_ae", "tiny")
 
@@ -197,8 +197,7 @@ def test_a_brighter_normal_scores_as_the_normal(images, monkeypatch):
     normals = 0.3 * images
     monkeypatch.setattr(detector, "rebuild", lambda given: (0.3 * images[: len(given)] + 0.02 * edges, []))
     edges = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    detector._add_level(normals)
-    detector.estimate.finish()
+    passed(detector, "error level", normals)
     plain, brighter = detector(normals), detector(normals + 0.2)
     assert float(plain.image.max()) > 0
     assert float(brighter.image.max()) < 3 * float(plain.image.max())
@@ -219,8 +218,7 @@ def test_the_map_and_the_image_score_come_from_the_cleaned_difference(images, mo
 
 def test_positions_are_standardised_by_the_normals(images):
     detector = made(standardise=True)
-    detector._add_level(images)
-    detector.estimate.finish()
+    passed(detector, "error level", images)
     detector.positions.add(detector.errors(images))
     detector.positions.finish()
     maps = detector.score(images, (64, 64)).map
@@ -240,3 +238,21 @@ def test_turns_are_left_out_for_comparison_only():
     with pytest.raises(SettingsError, match="take turns"):
         made(laterals=laterals)
     assert sorted(made(laterals=laterals, alternate=False).memories) == ["1", "2"]
+
+
+def test_gain_and_offset_of_the_reconstruction_are_fitted_where_asked(images, monkeypatch):
+    """What the fit takes away is not there for the error level, whose cap a defect then meets as on a normal."""
+    normals = 0.2 + 0.5 * images
+    lit = 1.2 * normals + 0.05
+    marked, left = lit.clone(), []
+    marked[:, :, 16:40, 16:40] -= 0.3
+    for brightness in (False, True):
+        detector = made(standardise=False, brightness=brightness)
+        monkeypatch.setattr(detector, "rebuild", lambda _: (normals + 0.01 * (images.flip(3) - 0.5), []))
+        detector._add_level(normals)
+        detector.estimate.finish()
+        left.append(float(detector.difference(lit).mean()))
+    assert left[1] < 0.2 * left[0]
+    found = detector.estimate(detector.difference(marked))
+    assert float(found[:, :, 18:38, 18:38].mean()) > 0.2
+    assert float(found[:, :, :12].mean()) < 0.01

@@ -10,6 +10,7 @@ from components.detectors.catalogue import settings_for
 from components.detectors.methods.pni import PNI, Neighbourhood, Refine
 from components.detectors.parts.coreset import farthest_first
 from components.training.loop import learning
+from tests.given import passed, phase
 
 TINY = settings_for("pni", "tiny")
 
@@ -27,10 +28,8 @@ def features(seed=1, count=2):
 @pytest.fixture
 def detector():
     found = made(refine=False)
-    found._offer(features())
-    found._represent()
-    found._count(features())
-    found._smooth()
+    passed(found, "coreset", features())
+    passed(found, "positions", features())
     return found
 
 
@@ -59,12 +58,12 @@ def test_the_classifier_is_the_perceptron_over_flattened_windows():
 
 def test_the_histogram_counts_positions_and_those_around_them():
     detector = made(refine=False)
-    detector._offer(features())
-    detector._represent()
-    detector._count([f[:1] for f in features()])
+    passed(detector, "coreset", features())
+    positions = phase(detector, "positions")
+    positions.update([f[:1] for f in features()])
     raw = detector.plausible.clone()
     assert float(raw.sum()) == 64
-    detector._smooth()
+    positions.finish()
     index = int(raw[:, 4, 4].argmax())
     assert (detector.plausible[index, 3:6, 3:6] > 0).all()
     torch.testing.assert_close(detector.plausible.sum(0), torch.ones(8, 8))

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from components.detectors.parts.blocks import focal
 from components.training.data import FileImages, FitImages
 from components.training.train import _labelled
 from tests.conftest import tile
+from tests.given import passed
 
 TINY = settings_for("prn", "tiny")
 
@@ -58,6 +60,11 @@ class Rows:
         return [x[list(indices)] for x in self.maps]
 
 
+def clustered(detector, maps):
+    """The phase of *detector* that finds its prototypes, on *maps* of normals."""
+    passed(detector, "prototypes", data=SimpleNamespace(features=lambda _: Rows(maps)))
+
+
 def kinds(detector, count):
     """*count* images of each of two kinds, which differ in where things are, not in how much of it there is."""
     torch.manual_seed(2)
@@ -70,7 +77,7 @@ def kinds(detector, count):
 
 def test_prototypes_are_mean_maps_of_clusters_of_whole_images(detector):
     maps = kinds(detector, 10)
-    detector._cluster(Rows(maps))  # 10 % of 20 images: two
+    clustered(detector, maps)  # 10 % of 20 images: two
     for bank, x in zip(detector.banks(), maps[:3], strict=True):
         wanted = torch.stack([x[0::2].mean(0), x[1::2].mean(0)]).flatten(1)
         found = bank[:2]
@@ -84,7 +91,7 @@ def test_there_is_a_prototype_per_ten_images_up_to_the_cap(images, expected):
     detector = made(most=4)
     torch.manual_seed(3)
     sizes = zip(detector.backbone.channels, detector.backbone.grids, strict=True)
-    detector._cluster(Rows([torch.randn(2 * images, c, g, g) for c, g in sizes]))
+    clustered(detector, [torch.randn(2 * images, c, g, g) for c, g in sizes])
     assert all(int((bank < 1000).all(1).sum()) == expected for bank in detector.banks())
 
 
@@ -92,8 +99,8 @@ def test_the_same_images_give_the_same_prototypes(detector):
     torch.manual_seed(4)
     maps = [torch.randn(150, c, g, g) for c, g in zip(detector.backbone.channels, detector.backbone.grids, strict=True)]
     other = made()
-    detector._cluster(Rows(maps))
-    other._cluster(Rows(maps))
+    clustered(detector, maps)
+    clustered(other, maps)
     assert all(torch.equal(a, b) for a, b in zip(detector.banks(), other.banks(), strict=True))
 
 

@@ -1,6 +1,7 @@
 """What must be present for a detector to be SAP2; each point fails without it."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,16 +9,23 @@ import torch.nn.functional as F
 
 from components.detectors.catalogue import settings_for
 from components.detectors.methods.sap2 import SAP2
+from tests.given import passed
 
 TINY = settings_for("sap2", "tiny")
 WIDTH = 112
+
+
+def held(detector, *chunks):
+    """Give *detector* vectors of normals for its bank: features of one position are their own mean."""
+    data = SimpleNamespace(features=lambda _: range(sum(map(len, chunks))))
+    passed(detector, "bank", *([chunk[:, :, None, None]] for chunk in chunks), data=data)
 
 
 @pytest.fixture
 def detector():
     torch.manual_seed(0)
     made = SAP2(TINY, pretrained=False).eval()
-    made._add(torch.randn(20, WIDTH))
+    held(made, torch.randn(20, WIDTH))
     return made
 
 
@@ -47,15 +55,15 @@ def test_the_nearest_normals_are_projected_attended_and_averaged(detector, featu
 
 
 @pytest.mark.parametrize("attention", [True, False])
-@pytest.mark.parametrize(("held", "skip"), [(1, 0), (2, 0), (2, 1), (10, 0), (10, 1), (33, 0), (33, 1)])
-def test_of_fewer_normals_than_neighbours_all_count_and_nothing_else(held, skip, attention, features):
+@pytest.mark.parametrize(("number", "skip"), [(1, 0), (2, 0), (2, 1), (10, 0), (10, 1), (33, 0), (33, 1)])
+def test_of_fewer_normals_than_neighbours_all_count_and_nothing_else(number, skip, attention, features):
     torch.manual_seed(0)
     detector = SAP2(dataclasses.replace(TINY, neighbours=32, attention=attention), pretrained=False).eval()
-    detector._add(torch.randn(held, WIDTH) - 1)  # most point away: rows of zero are nearer than they are
+    held(detector, torch.randn(number, WIDTH) - 1)  # most point away: rows of zero are nearer than they are
     z = detector.vectors(features)
-    expected = literal(detector, z, skip, held)
+    expected = literal(detector, z, skip, number)
     if not attention:
-        nearest = F.cosine_similarity(z[:, None], detector.bank[None, :held], dim=2).argsort(1, descending=True)
+        nearest = F.cosine_similarity(z[:, None], detector.bank[None, :number], dim=2).argsort(1, descending=True)
         expected = detector.project(detector.bank[nearest[:, skip : skip + 32]]).mean(1)
     torch.testing.assert_close(detector.normal(z, skip), expected, rtol=1e-4, atol=1e-5)
 
@@ -63,7 +71,7 @@ def test_of_fewer_normals_than_neighbours_all_count_and_nothing_else(held, skip,
 def test_a_single_normal_is_its_own_neighbour(features):
     torch.manual_seed(0)
     detector = SAP2(TINY, pretrained=False).eval()
-    detector._add(torch.randn(1, WIDTH))
+    held(detector, torch.randn(1, WIDTH))
     z = detector.vectors(features)
     torch.testing.assert_close(detector.normal(z, skip=1), literal(detector, z, 0, 1))
     loss = detector.loss(features)
@@ -111,10 +119,7 @@ def test_the_map_is_the_score_by_position(detector, features):
 def test_of_a_large_set_a_drawn_subset_is_kept_in_order():
     torch.manual_seed(0)
     detector = SAP2(dataclasses.replace(TINY, bank_size=8), pretrained=False)
-    detector.draw.expect(20)
-    rows = torch.arange(1, 21.0)[:, None].expand(-1, WIDTH)
-    for chunk in rows.split(7):
-        detector._add(chunk)
+    held(detector, *torch.arange(1, 21.0)[:, None].expand(-1, WIDTH).split(7))
     found = detector.bank[:, 0]
     assert detector.unused.tolist() == [0] * 8  # full: a fixed step would have left one empty
     assert (found.diff() > 0).all()

@@ -1,0 +1,28 @@
+"""A fixed look at what is normal: a small PatchCore on the default backbone, whatever is trained later.
+
+Its features of the fit normals are those that PatchCore reads later; they are computed once.
+"""
+
+import torch
+
+from components.detectors.catalogue import create, settings_for
+from components.detectors.contract import Detector, OnePass
+from components.training.data import FitImages, StoredImages
+from components.training.select import moved
+
+BANK = 1000  # patches that the probe keeps
+
+
+@torch.inference_mode()
+def probe_of(normals: StoredImages, preset: str) -> Detector:
+    """The probe that has seen *normals*; as small as the preset tiny where that is what is trained."""
+    settings = settings_for("patchcore", "tiny" if preset == "tiny" else "cpu", {"bank_size": BANK})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    detector = create("patchcore", settings).eval().to(device)
+    for phase in detector.phases(FitImages(normals.images, normals.store)):
+        assert isinstance(phase, OnePass)
+        for start in range(0, len(phase.table), phase.batch_size):
+            rows = range(start, min(start + phase.batch_size, len(phase.table)))
+            phase.update(moved(phase.table.take(rows), device))
+        phase.finish()
+    return detector

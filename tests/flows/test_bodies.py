@@ -1,0 +1,163 @@
+"""What flows do around their tasks, without a server: whom they ask, in which order, and when they end early."""
+
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from components.core.errors import DataError, SettingsError, StageError
+from components.scorelog import table
+from components.service.inbox import Processed
+from components.storage import LocalStore
+from flows import batch, benchmark, monitor, retrain
+
+AT = datetime(2026, 1, 3, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with disable_run_logger():
+        yield
+
+
+def test_the_monitor_looks_at_every_view_of_the_pipeline_unless_told(monkeypatch):
+    params = SimpleNamespace(pipeline=SimpleNamespace(views=["a", "b"]))
+    monkeypatch.setattr(monitor, "load_params", lambda _: params)
+    monkeypatch.setattr(monitor, "look", lambda _, model: [f"{model}: keep"])
+    told = []
+    monkeypatch.setattr(monitor, "tell", lambda params: told.append(params) or ["event"])
+    assert monitor.monitor.fn() == ["a: keep", "b: keep"]
+    assert monitor.monitor.fn(models=["c"]) == ["c: keep"]
+    assert told == [params, params]
+
+
+def test_the_inbox_is_emptied_with_the_first_view_and_what_is_quarantined_is_shown(monkeypatch):
+    params, asked, shown = SimpleNamespace(pipeline=SimpleNamespace(views=["a", "b"])), [], []
+    monkeypatch.setattr(batch, "load_params", lambda _: params)
+    monkeypatch.setattr(batch, "create_table_artifact", lambda rows, key: shown.append((key, rows)))
+
+    done = Processed(3, {"bad.png": "is not an image"}, 0)
+    monkeypatch.setattr(batch, "empty_inbox", lambda _, name, __: asked.append(name) or done)
+    monkeypatch.setattr(batch, "until_empty", lambda work: work(frozenset()))
+    assert batch.batch_scoring.fn() == 3
+    assert batch.batch_scoring.fn(model="c") == 3
+    assert asked == ["a", "c"]
+    assert shown[0] == ("quarantined", [{"file": "bad.png", "reason": "is not an image"}])
+
+
+def test_past_days_are_joined_in_every_table_and_today_is_left(tmp_path):
+    store = LocalStore(tmp_path)
+    for day in (1, 3):
+        for number in range(3):
+            at = datetime(2026, 1, day, number, tzinfo=UTC).isoformat()
+            row = {
+                "record_id": f"{day}{number}",
+                "source": "line",
+                "scored_at": at,
+                "labelled_at": at,
+                "label": "defect",
+            }
+            for name in table.COLUMNS:
+                table.write(store, name, f"part-{day}{number}", [{k: row[k] for k in row if k in table.COLUMNS[name]}])
+    before = len(list(store.keys()))
+    gone = benchmark.tidy.fn(str(tmp_path), AT)
+    assert gone > 0
+    left = len(list(store.keys()))
+    assert left < before
+    assert benchmark.tidy.fn(str(tmp_path), AT) == 0
+    assert len(list(table.newest_first(store, table.SCORES, "line"))) == 6
+
+
+def test_a_failed_repro_is_one_sentence(monkeypatch):
+    said = SimpleNamespace(returncode=1, stderr="much\nERROR: locked\n")
+    monkeypatch.setattr(benchmark.subprocess, "run", lambda *_, **__: said)
+    with pytest.raises(StageError, match=r"dvc repro: \['ERROR: locked'\]"):
+        benchmark.reproduce.fn()
+    said.returncode = 0
+    assert benchmark.reproduce.fn() is None
+
+
+class Job:
+    """A retraining that notes what is asked of it."""
+
+    def __init__(self, hindrance=None, refused=None, gathers=True, known=None):
+        self.asked, self.gathers = [], gathers
+        self.params = SimpleNamespace(
+            retrain=SimpleNamespace(detectors=("one", "two")),
+            settings_of=lambda name: self.asked.append(f"check {name}"),
+        )
+        self.alone = nullcontext
+        self.decided, self.refused_before, self.hindrance = lambda: known, lambda: refused, lambda _: hindrance
+
+    def refuse(self, reason, _):
+        return SimpleNamespace(action="refuse", reasons=[reason])
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The flow over a job, with tasks that only note that they were called; returns its action and reasons."""
+    shown = {}
+
+    def gather(job):
+        job.asked.append("gather")
+        if not job.gathers:
+            raise DataError("12 candidates are too few")
+
+    def of(flow_job):
+        monkeypatch.setattr(retrain, "Retraining", SimpleNamespace(of=lambda *_: flow_job))
+        action = retrain.retrain.fn("verdict")
+        return action, shown["said"]
+
+    def note(what, answer=None):
+        return lambda job, *more: job.asked.append(" ".join([what, *more][:2])) or answer
+
+    monkeypatch.setattr(retrain, "load_params", lambda _: None)
+    monkeypatch.setattr(retrain, "create_markdown_artifact", lambda said, **_: shown.update(said=said))
+    monkeypatch.setattr(retrain, "gather", gather)
+    for name in ("new_version", "prepare", "challenge"):
+        monkeypatch.setattr(retrain, name, note(name))
+    monkeypatch.setattr(retrain, "compare", lambda job, _: job.asked.append("compare") or ("two", "gate"))
+    best = SimpleNamespace(action="promote", reasons=["it is better"])
+    monkeypatch.setattr(retrain, "conclude", lambda _, *chosen: chosen == ("two", "gate") and best)
+    return of
+
+
+@pytest.mark.parametrize(
+    ("job", "reason", "asked"),
+    [
+        (Job(hindrance="four today"), "four today", []),
+        (Job(gathers=False), "12 candidates are too few", ["gather"]),
+        (Job(refused="the same pool"), "the same pool", ["gather"]),
+    ],
+)
+def test_nothing_is_trained_where_something_stands_against_it(ran, job, reason, asked):
+    action, said = ran(job)
+    assert action == "refuse"
+    assert reason in said
+    assert job.asked == asked
+
+
+def test_every_detector_is_checked_before_the_first_is_trained(ran):
+    job = Job()
+    assert ran(job)[0] == "promote"
+    steps = ["gather", "check one", "check two", "new_version", "prepare", "challenge one", "challenge two", "compare"]
+    assert job.asked == steps
+    unknown = Job()
+    unknown.params.settings_of = lambda name: (_ for _ in ()).throw(SettingsError(f"{name} does not exist"))
+    with pytest.raises(SettingsError, match="one does not exist"):
+        ran(unknown)
+    assert unknown.asked == ["gather"]
+
+
+def test_a_window_that_was_decided_is_not_decided_again(ran):
+    job = Job(known=SimpleNamespace(action="promote", reasons=["as before"]))
+    assert ran(job) == ("promote", "**promote**\n\n- as before")
+    assert job.asked == []
+
+
+def test_params_of_a_flow_are_a_file_in_the_project():
+    for flow in (batch.batch_scoring, benchmark.benchmark, monitor.monitor, retrain.retrain):
+        assert flow.parameters.properties["params_file"]["default"] in ("params.yaml", Path("params.yaml"))
