@@ -3,6 +3,8 @@
 import logging
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,10 +63,10 @@ def train(stages: "Stages", detector: str, folds: int) -> Path:
 
     known, started = (stages.params.train, stages.params.seed), time.monotonic()
     for number, (model, split) in enumerate(_folds(stages, detector, folds)):
-        mark = _mark(stages, detector, split)
-        if not _done(model, mark):
-            fit(detector, split, split.parent / "synthetic", stages.data, model, *known, checks=model.parent / CHECKS)
-            write_json(model.parent / "done.json", {"asked": mark, "model": tree_hash(model)})
+        with standing(stages, detector, model, split) as stands:
+            if not stands:
+                given = split, split.parent / "synthetic", stages.data, model
+                fit(detector, *given, *known, checks=model.parent / CHECKS)
         each = (time.monotonic() - started) / (number + 1)
         log.info("%s: fold %d of %d, about %.0f s to go", model.parent, number + 1, folds, each * (folds - number))
     models = [fold.model for fold in _folds(stages, detector, folds)]
@@ -88,17 +90,20 @@ def _common(models: list[Path]) -> int | None:
     return common_check([read_json(model / "history.json") for model in models])
 
 
-def _mark(stages: "Stages", detector: str, split: Path) -> str:
-    """What determines the model of a fold."""
-    train = stages.params.train
+@contextmanager
+def standing(stages: "Stages", detector: str, model: Path, split: Path) -> Iterator[bool]:
+    """Whether *model* is there already, whole and of this very request and program; behind the block it is.
+
+    A fit of several trainings that was killed goes on with the one that it was in.
+    """
+    train, done = stages.params.train, model.parent / "done.json"
     asked = [detector, train.preset, plain(train.overrides(detector)), train.precision, stages.params.seed]
-    asked.append(plain(train.moves))
-    return values_hash([*asked, tree_hash(split.parent / "split"), tree_hash(split.parent / "synthetic"), code_hash()])
-
-
-def _done(model: Path, mark: str) -> bool:
-    done = model.parent / "done.json"
-    return done.exists() and model.exists() and read_json(done) == {"asked": mark, "model": tree_hash(model)}
+    asked += [plain(train.moves), tree_hash(split.parent / "split"), tree_hash(split.parent / "synthetic"), code_hash()]
+    mark = values_hash(asked)
+    stands = done.exists() and model.exists() and read_json(done) == {"asked": mark, "model": tree_hash(model)}
+    yield stands
+    if not stands:
+        write_json(done, {"asked": mark, "model": tree_hash(model)})
 
 
 def calibrate(stages: "Stages", detector: str, folds: int) -> Path:

@@ -33,10 +33,11 @@ from components.export.settings import ExportSettings
 from components.pictures.kept import keeping
 from components.pictures.masks import Masks, MaskTurn
 from components.pictures.roi import region_text
+from components.pipeline.crossing import standing
 from components.pipeline.finished import finished, listing, remember
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
-from components.pipeline.sizing import Asked, agree, plan, with_overrides
+from components.pipeline.sizing import Asked, Sized, agree, plan, with_overrides
 from components.pipeline.stages import Stages
 from components.synthesis.settings import SynthesisSettings
 from components.training.settings import TrainSettings
@@ -107,12 +108,25 @@ def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     stages = with_overrides(stages, [sized])
     _said(out, stages.synthesise)
     for name in sized.names:
-        _said(out, stages.train if name in sized.members else stages.combine, name)
+        _made(stages, sized, name, out)
         _said(out, stages.calibrate, name)
     _said(out, stages.export, sized.name)
     done = present(request, stages, out, sized.name, {"sizes": sized.told})
     remember(request.data, seen, out / "work")
     return done
+
+
+def _made(stages: Stages, sized: Sized, name: str, out: Path) -> None:
+    """The model of *name*. One of several members that is trained already is left alone: a killed fit goes on."""
+    if name not in sized.members:
+        _said(out, stages.combine, name)
+        return
+    if len(sized.members) == 1:
+        _said(out, stages.train, name)
+        return
+    with standing(stages, name, stages.of(name) / "model", stages.folder / "split") as stands:
+        if not stands:
+            _said(out, stages.train, name)
 
 
 def _said(out: Path, step: Callable[..., Path], *detector: str) -> None:

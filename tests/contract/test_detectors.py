@@ -17,7 +17,7 @@ from components.backbones.extractor import Backbone
 from components.backbones.features import FeatureStore
 from components.core.runtime import session
 from components.core.settings import build, plain
-from components.detectors.catalogue import CATALOGUE, create, describe, settings_for
+from components.detectors.catalogue import create, describe, settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.export import runner
 from components.export.embedding import Described, descriptor, tensors
@@ -29,62 +29,18 @@ from components.pictures.tiles import pieces
 from components.synthesis.blending import unchanged
 from components.synthesis.placing import on_picture
 from components.synthesis.synthesise import write_png
-from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.loop import Loop
 from components.training.model import inputs_of, load_model, save_model, score_files
 from components.training.select import SyntheticAUROC, scores_of
 from tests.conftest import tile
+from tests.contract.conftest import CASES, NAMES, looped, trained
 from tests.given import assert_blind_outside
 
-NAMES = sorted(CATALOGUE)
 GOLDEN = Path(__file__).parent / "golden"
-# What is tested whole: every detector, and settings under which one takes other inputs.
-CASES = {name: (name, {}) for name in NAMES} | {
-    f"sgsf by {kind}": ("sgsf", {"guidance": kind, "backbone.taps": [4]}) for kind in ("contrast", "self")
-}
 # By how much the rates of a golden training are divided. What learning moves and what other vector instructions move
 # go together: with these scores move by 5 % and more, on another kind of processor by less than 0.7 %.
 GENTLE = {"cma_ae": 200, "dsr": 200, "msfi": 30, "nln": 30, "rstpm": 60}
-
-
-@pytest.fixture(scope="session")
-def images(product) -> FileImages:
-    paths = sorted((product / "train/good").glob("*.png"))[:20]
-    return FileImages(tuple(paths), tuple(p.name for p in paths))
-
-
-def looped(
-    case: str, images: FileImages, store: FeatureStore, folder: Path, kind=Loop, seed: int = 0, fabric=None, **changes
-):
-    """The loop that has trained a detector, from the checkpoint in *folder* if there is one, else from *seed*."""
-    torch.manual_seed(seed)
-    name, overrides = CASES[case]
-    detector = create(name, dataclasses.replace(settings_for(name, "tiny", overrides), **changes))
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    fabric.to_device(detector)
-    loop = kind(detector, lambda _: 0.5, Checkpoint(folder, "x"), 0, 1e9, fabric)
-    loop.run(FitImages(images, store))
-    return loop
-
-
-def trained(*given, **changes):
-    return looped(*given, **changes).detector
-
-
-@pytest.fixture(scope="session", params=CASES)
-def case(request) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="session")
-def fitted(case, images, store, tmp_path_factory):
-    return trained(case, images, store, tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture
-def batch(tiles) -> torch.Tensor:
-    return torch.stack([to_tensor(t) for t in tiles[20:]])
 
 
 def test_every_method_is_in_the_catalogue_and_has_its_own_test_golden_numbers_and_page():

@@ -12,7 +12,8 @@ from components.export.graph import write_graph
 from components.pictures.imaging import to_tensor
 from components.training.data import FileImages
 from tests.conftest import tile
-from tests.contract.test_detectors import a_few_steps, looped
+from tests.contract.conftest import looped
+from tests.contract.test_detectors import a_few_steps
 
 NAMES = [name for name in sorted(CATALOGUE) if hasattr(settings_for(name, "cpu"), "brightness")]
 

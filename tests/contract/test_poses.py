@@ -8,7 +8,8 @@ from components.detectors.contract import Optimise, pictures_of
 from components.training.data import FileImages, FitImages
 from components.training.loop import drawn_order
 from components.training.moves import MovedImages
-from tests.contract.test_detectors import Kept, a_few_steps, looped
+from tests.contract.conftest import looped
+from tests.contract.test_detectors import Kept, a_few_steps
 
 PICTURES, MOVES = 10, ("turn_90", "left_right")
 

@@ -77,3 +77,15 @@ def test_the_same_command_has_nothing_to_do(sized, product, caplog):
     asked = ["--preset", "tiny", "--alpha", "0.2", "--size", "48,64"]
     assert loupe("fit", "patchcore", "--data", product, "--out", sized, *asked).exit_code == 0
     assert "nothing to do" in caplog.text
+
+
+def test_a_killed_fit_goes_on_with_the_member_that_it_was_in(sized, product, tmp_path, caplog):
+    caplog.set_level("INFO")
+    begun = shutil.copytree(sized, tmp_path / "run")
+    (begun / "run.json").unlink()
+    shutil.rmtree(begun / "work/run/patchcore@64")
+    asked = ["--preset", "tiny", "--alpha", "0.2", "--size", "48,64"]
+    assert loupe("fit", "patchcore", "--data", product, "--out", begun, *asked).exit_code == 0
+    assert "train patchcore@64" in caplog.text
+    assert "train patchcore@48" not in caplog.text
+    assert tree_hash(begun / "model") == tree_hash(sized / "model")

@@ -42,7 +42,7 @@ def light(rebuilt: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _cells(images: Tensor) -> Tensor:
     """Brightness in cells of equal size, (B, 3, H, W) -> (B, N)."""
-    side = max(1, min(images.shape[2], images.shape[3]) // GRID)
+    side = -(-min(images.shape[2], images.shape[3]) // GRID)
     return F.avg_pool2d(images.mean(1, keepdim=True), side).flatten(1)
 
 
