@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from components.backbones.features import FeatureStore
+from components.backbones.features import FeatureStore, ImageSource
 from components.core.artefacts import (
     code_hash,
     file_hash,
@@ -82,13 +82,13 @@ def train(
         select = own or FoldsAUROC([read_json(fold / "history.json") for fold in folds])
         if checks:
             select = KeptChecks(select, checks)
-        fabric = _fabric(settings, detector)
-        grown = _grown(out, [name, plain(method), seed, settings.precision, str(fabric.device)], normal)
+        known, fabric = learned(normal, moves), _fabric(settings, detector)
+        grown = _grown(out, [name, plain(method), seed, settings.precision, str(fabric.device)], known, rules)
         loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, fabric, grown)
         if not isinstance(select, SyntheticAUROC):
             select.loop = loop
         defects, masks = _labelled(data, split)
-        images = FitImages(learned(normal, moves), store, seed, spent=spent, anomalous=defects, masks=masks)
+        images = FitImages(known, store, seed, spent=spent, anomalous=defects, masks=masks)
         loop.run(images)
         save_model(detector, scratch)
         write_json(scratch / FILE, moves)
@@ -105,10 +105,11 @@ def train(
     return out
 
 
-def _grown(out: Path, asked: list[Any], normals: FileImages) -> Grown:
+def _grown(out: Path, asked: list[Any], images: ImageSource, rules: Decoding) -> Grown:
     """The state of an earlier fit into *out*, of the same request, program and libraries."""
-    alike = values_hash([*asked, normals.rules.identity, code_hash(), versions()])
-    return Grown(Checkpoint(out.parent / f".{out.name}.state", alike), normals.identities)
+    alike = values_hash([*asked, rules.identity, code_hash(), versions()])
+    known = getattr(images, "identities", None) or []  # moved rows, which come behind the pictures, have their own
+    return Grown(Checkpoint(out.parent / f".{out.name}.state", alike), known)
 
 
 def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore[no-untyped-def]

@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from components.core.artefacts import file_hash, read_json
 from components.core.records import SPLIT_COLUMNS, SYNTHETIC_COLUMNS
 from components.training import train as room
+from components.training.checkpoint import Checkpoint
 from components.training.data import FileImages
+from components.training.grown import Grown
 from components.training.settings import TrainSettings
 from components.training.train import train
 from tests.conftest import tile
@@ -153,3 +156,21 @@ def test_a_method_whose_first_phase_does_not_grow_keeps_no_state(place):
     fitted(place, OLD, "run", "sap2", replace(settings, detectors={"sap2": {"adapt": False}}))
     assert not (place / "run/.model.state").exists()
     assert np.isfinite(read_json(place / "run/model/history.json")[-1]["synthetic_auroc"])
+
+
+def test_moved_rows_are_in_the_state_as_such_and_are_not_taken_for_pictures(tmp_path):
+    """Turned and mirrored rows come behind all pictures: with one more of these they lie elsewhere."""
+    kept = Checkpoint(tmp_path / "state", "x")
+    tensors = {"model.count": torch.ones(())}
+    Grown(kept, ["a", "b", "a turned", "b turned"]).save(tensors, 4)
+    assert Grown(kept, ["a", "b", "a turned", "b turned"]).load() is not None
+    for others in (
+        ["a", "b"],
+        ["a", "b", "c", "a turned", "b turned", "c turned"],
+        ["a", "b", "a mirrored", "b turned"],
+    ):
+        assert Grown(kept, others).load() is None
+    Grown(kept, ["a", "b", "c"]).save(tensors, 2)
+    found, position = Grown(kept, ["a", "b", "d", "e"]).load()
+    assert found.keys() == tensors.keys()
+    assert (position["phase"], position["step"]) == (0, 2)

@@ -78,7 +78,8 @@ def test_a_checkpoint_of_other_moves_is_not_gone_on_with(trained, monkeypatch):
 
     class Noted(room.Checkpoint):
         def __init__(self, folder, fingerprint):
-            marks.append(fingerprint)
+            if folder.name.endswith(".checkpoint"):  # not the state of earlier fits, whose rows say their moves
+                marks.append(fingerprint)
             super().__init__(folder, fingerprint)
 
     monkeypatch.setattr(room, "Checkpoint", Noted)
