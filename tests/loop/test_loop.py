@@ -127,7 +127,7 @@ def decided(stack, source, pictures):
     """What comes of *pictures* once the monitor's deployment runs, now and not at its hour."""
     feed(stack.ports["service"], pictures, source)
     store = open_store(os.environ["LOUPE_STORE"])
-    until(lambda: len(list(table.newest_first(store, table.SCORES, source))) == len(pictures), 60)
+    until(lambda: len(list(table.newest_first(store, table.SCORES, source))) == len(pictures))
     time.sleep(2 * CONFIG["monitor"]["settle_seconds"])
     (hourly,) = [found["id"] for found in ask(stack, "deployments/filter") if found["name"] == "hourly"]
     ask(stack, f"deployments/{hourly}/create_flow_run")

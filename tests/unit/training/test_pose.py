@@ -10,8 +10,10 @@ from components.core.errors import SettingsError
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.roi import written
 from components.training import pose
+from components.training.data import StoredImages
 from components.training.moves import MovedImages
 from components.training.pose import agreed, learned, passes, taken, told_apart
+from components.training.probe import BANK, probe_of
 from components.training.settings import MOVES, TrainSettings
 from tests.given import TorchStore
 
@@ -133,3 +135,13 @@ def test_pictures_are_compared_in_pairs_and_few_of_them_prove_nothing():
     assert not passes({"worst": alike, "mean": apart})
     few = told_apart(rng.normal(size=8), rng.normal(size=8))
     assert few.upper > few.auroc + 0.1
+
+
+def test_the_probe_knows_what_it_has_seen_and_is_small(tmp_path):
+    """What shows another direction is farther from it than any picture of the kind that it has seen."""
+    kinds = [Drawn(f"{angle}", pictures(lambda _, to=angle: to, ripple, 12, 5)) for angle in (0.0, 1.0)]
+    store = TorchStore(tmp_path)
+    probe = probe_of(StoredImages(kinds[0], store), "tiny")
+    own, other = (pose.distances(probe, StoredImages(kind, store))[0] for kind in kinds)
+    assert own.max() < other.min()
+    assert len(probe.coreset.bank) <= BANK
