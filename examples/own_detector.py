@@ -19,7 +19,7 @@ from components.backbones.features import FeatureStore
 from components.core.artefacts import file_hash
 from components.detectors.contract import MethodInfo, OnePass, Phase, PixelDetector, Scores, TrainingData, scratch
 from components.detectors.parts.blocks import upsample
-from components.pictures.imaging import load
+from components.pictures.imaging import load_sizes
 from components.training.checkpoint import Checkpoint
 from components.training.data import FileImages, FitImages
 from components.training.loop import Loop
@@ -67,7 +67,7 @@ def main() -> None:
     train(detector, sorted((data / "train" / "good").glob("*")))
     good, bad = sorted((data / "test" / "good").glob("*")), sorted((data / "test").glob("[!g]*/*"))
     with torch.inference_mode():
-        images = torch.stack([load(path, detector.size) for path in (*good, *bad)])
+        images = torch.cat([load_sizes(path, detector.sizes)[0] for path in (*good, *bad)])
         scores = detector(images).image
     auroc = roc_auc_score([0] * len(good) + [1] * len(bad), scores)
     print(f"image AUROC {auroc:.3f} on {len(good)} good and {len(bad)} defective pictures")  # noqa: T201

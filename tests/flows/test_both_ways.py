@@ -152,7 +152,7 @@ def test_a_detector_at_a_size_of_its_own_is_a_stage_that_depends_on_its_method(r
     values["benchmark"]["runs"] = {"product-patchcore-96": run_}
     values["train"]["detectors"]["patchcore@96"] = {}
     file.write_text(yaml.safe_dump(values))
-    planned = run(reproduced, "dvc", "repro", "--dry", "calibrate@product-patchcore-96")
+    planned = run(reproduced, "dvc", "repro", "--dry", "train@product-patchcore-96")
     known = run(reproduced, "dvc", "status", "train@product-patchcore-96")
     file.write_text(before)
     assert "components.pipeline.stages train product patchcore@96" in planned
