@@ -9,6 +9,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from components.core.errors import DataError, SettingsError, StageError
+from components.pipeline.sizing import Sized
 from components.scorelog import table
 from components.service.inbox import Processed
 from components.storage import LocalStore
@@ -92,6 +93,9 @@ class Job:
         self.alone = nullcontext
         self.decided, self.refused_before, self.hindrance = lambda: known, lambda: refused, lambda _: hindrance
 
+    def plan(self):
+        return [Sized("one", ("one",), "as named"), Sized("two", ("two@64", "two@96"), "by the pictures")]
+
     def refuse(self, reason, _):
         return SimpleNamespace(action="refuse", reasons=[reason])
 
@@ -117,7 +121,8 @@ def ran(monkeypatch):
     monkeypatch.setattr(retrain, "load_params", lambda _: None)
     monkeypatch.setattr(retrain, "create_markdown_artifact", lambda said, **_: shown.update(said=said))
     monkeypatch.setattr(retrain, "gather", gather)
-    for name in ("new_version", "prepare", "challenge"):
+    monkeypatch.setattr(retrain, "choose_sizes", lambda job: job.plan())
+    for name in ("new_version", "prepare", "challenge", "combine"):
         monkeypatch.setattr(retrain, name, note(name))
     monkeypatch.setattr(retrain, "compare", lambda job, _: job.asked.append("compare") or ("two", "gate"))
     best = SimpleNamespace(action="promote", reasons=["it is better"])
@@ -143,8 +148,9 @@ def test_nothing_is_trained_where_something_stands_against_it(ran, job, reason, 
 def test_every_detector_is_checked_before_the_first_is_trained(ran):
     job = Job()
     assert ran(job)[0] == "promote"
-    steps = ["gather", "check one", "check two", "new_version", "prepare", "challenge one", "challenge two", "compare"]
-    assert job.asked == steps
+    checked = ["gather", "check one", "check two", "new_version", "prepare"]
+    members = ["challenge one", "challenge two@64", "challenge two@96", "combine two@64-two@96"]
+    assert job.asked == [*checked, *members, "compare"]
     unknown = Job()
     unknown.params.settings_of = lambda name: (_ for _ in ()).throw(SettingsError(f"{name} does not exist"))
     with pytest.raises(SettingsError, match="one does not exist"):
