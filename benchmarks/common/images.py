@@ -15,6 +15,7 @@ from components.backbones.features import FeatureStore
 from components.core.artefacts import atomic_dir, file_hash, read_json, values_hash, write_json
 from components.core.cache import cache_folder
 from components.datasets.loading import read_decoding, rows
+from components.pictures.decoding import Decoding
 from components.pictures.masks import at_size, load, truth
 from components.pipeline.params import load_params
 from components.pipeline.stages import Stages
@@ -72,9 +73,14 @@ class View:
     def synthetic(self) -> Path:
         return self.stages.folder / "synthetic"
 
+    @property
+    def rules(self) -> Decoding:
+        """Those of the split, for whole pictures: the studies count rows as pictures, and all of them see the same."""
+        return replace(read_decoding(self.split), tiles=0)
+
     def _files(self, table: pd.DataFrame) -> FileImages:
         paths = tuple(self.stages.data / i for i in table["image_id"])
-        return FileImages(paths, tuple(table["sha256"]), read_decoding(self.split))
+        return FileImages(paths, tuple(table["sha256"]), self.rules)
 
     def fit(self) -> Kept:
         return Kept(self._files(rows(self.split, "fit", "normal")), self.store)
@@ -95,15 +101,14 @@ class View:
     def made(self) -> tuple[StoredImages, np.ndarray]:
         """The synthetic anomalies of ``check``, and their masks (N, SIDE / STEP, SIDE / STEP) bool."""
         names = pd.read_parquet(self.synthetic / "synthetic.parquet")["mask"]
-        rules = read_decoding(self.split)
-        drawn = [truth(self.synthetic, name, rules=rules) for name in names]
+        drawn = [truth(self.synthetic, name, rules=self.rules) for name in names]
         masks = np.stack([at_size(mask, SIDE)[::STEP, ::STEP] for mask in drawn if mask is not None])
         return StoredImages(self._made(), self.store), masks
 
     def _made(self) -> FileImages:
         names = pd.read_parquet(self.synthetic / "synthetic.parquet")["image_id"]
         paths = tuple(self.synthetic / name for name in names)
-        return FileImages(paths, tuple(map(file_hash, paths)), read_decoding(self.split))
+        return FileImages(paths, tuple(map(file_hash, paths)), self.rules)
 
     def labels(self) -> np.ndarray:
         """(N,) bool, True where anomalous."""

@@ -10,16 +10,16 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.common.images import View, trained_scores
+from benchmarks.common.images import SIDE, STEP, View, trained_scores
 from benchmarks.common.results import RESULTS
 from benchmarks.common.runner import options
-from benchmarks.common.short import scored
 from benchmarks.common.tables import markdown, sections
 from components.core.progress import progress
-from components.datasets.loading import rows
+from components.datasets.loading import read_decoding, rows
 from components.detectors.catalogue import CATALOGUE
+from components.detectors.contract import Detector
 from components.evaluation.metrics import pixel_metrics
-from components.training.model import load_model
+from components.training.model import load_model, score_files, squeezed
 
 OUT = RESULTS / "defects.md"
 VIEWS = ("mtd", "screw")  # those whose defects have names
@@ -59,13 +59,20 @@ def pixel_table(view_name: str) -> str:
     lines = []
     for name, path in progress(list(models.items()), f"{view_name}: maps"):
         detector = load_model(path)
-        found = pixels_by_kind(scored(detector, detector.inputs(view.test()))[1][known], masks, kinds)
+        found = pixels_by_kind(maps_of(detector, view)[known], masks, kinds)
         lines.append([name, *(f"{value:.3f}" for value in found.values())])
     areas = masks.mean((1, 2))
     names = sorted({kind for kind in kinds if kind})
     of_all = ["*share of all*", *(f"{areas[kinds == k].sum() / areas.sum():.0%}" for k in names)]
     of_its = ["*share of its images*", *(f"{np.median(areas[kinds == k]):.1%}" for k in names)]
     return markdown(("detector", *names), [of_all, of_its, *lines])
+
+
+def maps_of(detector: Detector, view: View) -> np.ndarray:
+    """(N, SIDE / STEP, SIDE / STEP) of the test pictures, seen as in training: in squares where these are long."""
+    paths, rules = view.test().images.paths, read_decoding(view.split)  # type: ignore[attr-defined]
+    maps = (heat for _, batch in score_files(detector, paths, rules=rules) for heat in batch)
+    return np.stack([squeezed(heat, SIDE)[::STEP, ::STEP] for heat in maps])
 
 
 def pixels_by_kind(maps: np.ndarray, masks: np.ndarray, kinds: np.ndarray) -> dict[str, float]:
