@@ -156,5 +156,4 @@ def test_a_detector_at_a_size_of_its_own_is_a_stage_that_depends_on_its_method(r
     known = run(reproduced, "dvc", "status", "train@product-patchcore-96")
     file.write_text(before)
     assert "components.pipeline.stages train product patchcore@96" in planned
-    for said in ("components/detectors/methods/patchcore.py", "train.detectors.patchcore@96"):
-        assert said in known
+    assert "components/detectors/methods/patchcore.py" in known
