@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -60,6 +61,7 @@ class Stack:
         """Start everything and wait until it answers; *seconds* replaces intervals of deployments by name."""
         if any(self.alive(note) for note in self.read().values()):
             sys.exit(f"{self.project}: its stack is running; end it with `make stack-down`")
+        self.require_free()
         self.folder.mkdir(parents=True, exist_ok=True)
         environment = self.environment(store)
         os.environ.update(environment)
@@ -75,6 +77,13 @@ class Stack:
             "worker", ["prefect", "worker", "start", "--pool", POOL, "--install-policy", "never", "--limit", "2"]
         )
         self.start_registry_and_service(model)
+
+    def require_free(self) -> None:
+        """What listens on a port already would be taken for the process that is started here, with another's data."""
+        for name, port in self.ports.items():
+            with socket.socket() as tried:
+                if tried.connect_ex(("127.0.0.1", port)) == 0:
+                    sys.exit(f"port {port} ({name}): another program listens there; end it, or move all ports: --shift")
 
     def start_s3(self) -> None:
         self.start("s3", ["moto_server", "-H", "127.0.0.1", "-p", self.port("s3")])

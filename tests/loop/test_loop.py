@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -252,3 +253,13 @@ def test_down_ends_everything_and_keeps_the_store(stack, project):
     assert not any(stack.alive(note) for note in notes.values())
     kept = open_store(str(project / ".stack" / "s3"))
     assert list(kept.keys(f"{VERDICTS}/")) == verdicts
+
+
+def test_a_port_that_another_program_has_is_told_before_anything_starts(tmp_path):
+    stack = Stack(tmp_path, 9000)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", stack.ports["s3"]))
+        other.listen()
+        with pytest.raises(SystemExit, match=rf"port {stack.ports['s3']} \(s3\): another program listens there"):
+            stack.up(None, None, {})
+    assert list(tmp_path.iterdir()) == []
