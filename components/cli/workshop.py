@@ -99,36 +99,26 @@ def fit(
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
     from components.pipeline.fit import FitRequest, fit_folder
-    from components.pipeline.sections import assignment, put, sections_of
+    from components.pipeline.sections import sections_of
 
     sections, methods = sections_of(params, data.resolve().name, detector) if params else ({}, {})
-    overrides: dict[str, Any] = {}
-    for key, value in (assignment(text) for text in setting or []):
-        if not put(sections, key, value):
-            overrides[key] = value
-    if names := declared(good, defect, groups):
-        sections["data"] = {**sections.get("data", {}), **names}
-    for key, value in (("roi", roi and str(roi)), ("tiles", tiles)):
-        if value is not None:
-            sections["data"] = {**sections.get("data", {}), key: value}
-    chosen = tuple(group) if group else None
-    request = FitRequest(
-        detector,
-        data.resolve(),
-        adapter,
-        chosen,
-        preset,
-        seed,
-        alpha,
-        overrides,
-        checkpoint_every,
-        sections,
-        methods,
-        size,
-        latency_ms,
-        minutes,
-    )
-    say(f"run in {fit_folder(request, out)}")
+    looked = {"roi": roi and str(roi), "tiles": tiles}
+    of_data = declared(good, defect, groups) | {key: value for key, value in looked.items() if value is not None}
+    overrides = _put_all(sections, setting or [], of_data)
+    chosen, budget = tuple(group) if group else None, (latency_ms, minutes)
+    known = (adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections, methods, size, *budget)
+    say(f"run in {fit_folder(FitRequest(detector, data.resolve(), *known), out)}")
+
+
+def _put_all(sections: dict[str, dict[str, Any]], settings: list[str], of_data: dict[str, Any]) -> dict[str, Any]:
+    """Put what --set and options of the data set say into *sections*; returns the rest: settings of the detector."""
+    from components.pipeline.sections import assignment, put
+
+    assigned = [assignment(text) for text in settings]
+    overrides = {key: value for key, value in assigned if not put(sections, key, value)}
+    if of_data:
+        sections["data"] = {**sections.get("data", {}), **of_data}
+    return overrides
 
 
 @app.command(epilog="Example: loupe ensemble runs/patchcore runs/padim --data photos --out runs/both")

@@ -16,7 +16,7 @@ from torch import Tensor
 from components.backbones.extractor import Backbone
 from components.backbones.features import Features, FeatureStore, ImageSource
 from components.core.artefacts import values_hash
-from components.core.errors import SettingsError
+from components.core.errors import DataError, SettingsError
 from components.core.progress import progress
 from components.detectors.contract import Chosen, Labelled, Table
 from components.pictures.decoding import DEFAULT, Decoding
@@ -25,7 +25,7 @@ from components.pictures.imaging import resize, seen_at, to_tensor
 from components.pictures.kept import decode
 from components.pictures.masks import Mask
 from components.pictures.tiles import Box, boxes
-from components.synthesis.blending import Synthetic
+from components.synthesis.blending import Synthetic, unchanged
 from components.synthesis.extended import extended
 from components.synthesis.placing import cut, on_picture
 from components.synthesis.settings import SynthesisSettings
@@ -184,7 +184,12 @@ def draw_anomalies(
     counted = getattr(images, "counted", lambda number, size: None)  # noqa: ARG005
     for i in progress(range(shape[0]), "synthetic anomalies to learn from"):
         normal = _bytes(images.pixels([rows[i]], settings.size)[0])
-        made = _drawn(i, normal, _generator(seed, i), settings, defects, counted(rows[i], settings.size))
+        try:
+            made = _drawn(i, normal, _generator(seed, i), settings, defects, counted(rows[i], settings.size))
+        except DataError:  # too little of the region lies in a square: it stays as it is
+            if not (isinstance(images, FileImages) and images.pieces[rows[i]].box):
+                raise
+            made = unchanged(normal, 0.0)
         pixels[i], masks[i] = made.image, made.mask
     return MadeImages(key, images, rows, pixels, masks)
 

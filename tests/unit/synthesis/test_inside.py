@@ -79,6 +79,19 @@ def test_anomalies_to_learn_from_lie_inside(tmp_path):
     np.testing.assert_array_equal(found.drawn[~found.marked], clean[~found.marked])
 
 
+def test_a_square_that_the_region_only_touches_stays_as_it_is(tmp_path):
+    """A whole picture with as little of a region would end the training with an error, and should."""
+    region = np.zeros((96, 288), bool)
+    region[:, :90] = region[0, 287] = True
+    Image.fromarray(np.concatenate([tile(number) for number in range(3)], 1)).save(tmp_path / "long.png")
+    images = FileImages((tmp_path / "long.png",), ("long",), Decoding(roi=written(region, (288, 96)), tiles=1))
+    found = draw_anomalies(images, SynthesisSettings(size=64, strategies=("cutpaste",)), 0)
+    assert len(found) == len(images) == 3  # of four squares one lies outside
+    assert found.marked.any((1, 2)).tolist() == [True, True, False]
+    clean = (images.pixels([2], 64) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    np.testing.assert_array_equal(found.drawn[2:], clean)
+
+
 @pytest.mark.parametrize("kind", NUISANCES)
 def test_nuisances_move_the_picture_and_not_the_region(kind, tmp_path):
     Image.fromarray(tile(5)).save(tmp_path / "a.png")
