@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -118,10 +119,19 @@ def decision(source):
 
 
 def ask(stack, path):
-    """What Prefect's server answers to an empty request."""
+    """What Prefect's server answers to an empty request; asked again while it is busy, as its own client does."""
     url = f"http://127.0.0.1:{stack.ports['prefect']}/api/{path}"
     request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"})
-    return json.loads(urllib.request.urlopen(request, timeout=10).read())
+
+    def answer():
+        try:
+            return json.loads(urllib.request.urlopen(request, timeout=60).read())
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            return None
+
+    return until(answer, 120)
 
 
 def decided(stack, source, pictures):

@@ -95,6 +95,21 @@ def test_filters(page):
     assert set(names(page)) >= {"bad-1.png", "bad-0.png"}
 
 
+@pytest.mark.usefixtures("reviewed")
+def test_an_answer_that_comes_late_does_not_replace_the_last_one(page):
+    every, held = names(page), []
+    page.route("**/v1/records?*source=line-1*", lambda route: held.append(route))
+    page.select_option("#source", "line-1")
+    page.wait_for_timeout(100)
+    page.select_option("#source", "")
+    page.wait_for_function("document.querySelector('#source').options.length > 1")
+    page.wait_for_timeout(500)
+    with page.expect_response("**/v1/records?*source=line-1*"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert names(page) == every
+
+
 def test_labels_by_key_and_by_touch_survive_a_reload(reviewed, page, tmp_path):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("d")
