@@ -15,6 +15,7 @@ from pathlib import Path
 from components.core.errors import DataError, SettingsError
 from components.datasets.folders import note_lines, read_folder
 from components.datasets.rows import DEFAULT, Listed, Naming, Row
+from components.datasets.videos import clips_rows, cuhk_avenue_rows, shanghaitech_rows, ucsd_ped2_rows
 
 log = logging.getLogger("loupe")
 
@@ -25,13 +26,14 @@ TEST_EVERY = 5  # of the normals sorted by file name, index mod 5 == 0 goes to t
 class Adapter:
     """*rows* lists a native folder; *fetch* builds that folder where the bytes can be had without a source.
 
-    *read* lists by names that the user may declare, and takes notes.
+    *read* lists by names that the user may declare, and takes notes. *clips*: its pictures are frames of clips.
     """
 
     rows: Callable[[Path], list[Row]]
     licence: str
     fetch: Callable[[Path], None] | None = None
     read: Callable[[Path, Naming], Listed] | None = None
+    clips: bool = False
 
 
 def _with_test_side(normals: Iterable[Row]) -> list[Row]:
@@ -131,6 +133,18 @@ ADAPTERS: dict[str, Adapter] = {
         lambda root: kolektor_read(root).rows,
         "CC BY-NC-SA 4.0; cite Tabernik, Šela, Skvarč, Skočaj (2019)",
         read=kolektor_read,
+    ),
+    "clips": Adapter(clips_rows, "the owner's", clips=True),
+    "ucsd_ped2": Adapter(
+        ucsd_ped2_rows,
+        "none stated; cite Mahadevan, Li, Bhalodia, Vasconcelos (2010); shows people, tiny: personal data",
+        clips=True,
+    ),
+    "cuhk_avenue": Adapter(
+        cuhk_avenue_rows, "none stated; cite Lu, Shi, Jia (2013); shows people: personal data", clips=True
+    ),
+    "shanghaitech": Adapter(
+        shanghaitech_rows, "none stated; cite Luo, Liu, Gao (2017); shows people: personal data", clips=True
     ),
     "collected": Adapter(collected_rows, "that of the data sets it was collected from"),
 }

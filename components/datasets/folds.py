@@ -7,8 +7,9 @@ import pandas as pd
 from components.core.artefacts import recorded, write_json
 from components.core.errors import DataError
 from components.core.records import SPLIT_COLUMNS
-from components.datasets.loading import hand_on, read_split
+from components.datasets.loading import hand_on, read_decoding, read_split
 from components.datasets.splits import share_of
+from components.datasets.videos import clip_of
 
 ALL, HELD = "all", "held"
 
@@ -19,11 +20,12 @@ def write_folds(split: Path, out: Path, count: int, together: str = "picture") -
 
     Who belongs to which fold follows from the names. Copies of one exposure have left the training side already
     (``datasets.copies``), so none is in two folds; test pictures and labelled anomalies stay where they are. *together*
-    ``group`` keeps the pictures of a group in one fold, where there are as many groups.
+    ``group`` keeps the pictures of a group in one fold, where there are as many groups; frames of a clip always are.
     """
     table = read_split(split)
     good = table["split"].isin(["fit", "calibrate"]) & (table["label"] == "normal")
-    fold = _of_groups(table[good], count) if together == "group" else _folds(table[good], count)
+    units = _units(table[good], split, together)
+    fold = _folds(table[good], count) if units is None else _of_units(units, count)
     with recorded(out, "folds", {"count": count, "together": together}, {"split": split / "split.parquet"}) as scratch:
         for number in range(count):
             sides = pd.Series("fit", fold.index).where(fold != number, "calibrate")
@@ -40,13 +42,21 @@ def _folds(good: pd.DataFrame, count: int) -> pd.Series:
     return pd.Series({row: place % count for place, row in enumerate(ranked)}, dtype=int)
 
 
-def _of_groups(good: pd.DataFrame, count: int) -> pd.Series:
-    """The fold of each row by its group, in the order of a hash of the groups' names. Raises DataError."""
-    names = sorted(set(good["group"]), key=share_of)
+def _units(good: pd.DataFrame, split: Path, together: str) -> pd.Series | None:
+    """What of each row stays in one fold with it: its clip, where rows are frames, or its group; None: nothing."""
+    if read_decoding(split).stride:
+        return good["image_id"].map(clip_of).rename("clips")
+    return good["group"].rename("groups") if together == "group" else None
+
+
+def _of_units(units: pd.Series, count: int) -> pd.Series:
+    """The fold of each row by its unit, in the order of a hash of the units' names. Raises DataError."""
+    names = sorted(set(units), key=share_of)
     if len(names) < count:
-        raise DataError(f"{len(names)} groups cannot be in {count} folds; add groups, or set split.together: picture")
+        more = "add groups, or set split.together: picture" if units.name == "groups" else "add clips"
+        raise DataError(f"{len(names)} {units.name} cannot be in {count} folds; {more}")
     place = {name: number % count for number, name in enumerate(names)}
-    return good["group"].map(place).astype(int)
+    return units.map(place).astype(int)
 
 
 def _write(table: pd.DataFrame, sides: pd.Series, split: Path, out: Path) -> None:

@@ -16,7 +16,7 @@ from components.core.errors import DataError, SettingsError
 from components.core.filenames import printable
 from components.core.progress import progress
 from components.core.records import MANIFEST_COLUMNS
-from components.datasets.adapters import listed
+from components.datasets.adapters import adapter, listed
 from components.datasets.loading import DECODING, LISTING
 from components.datasets.rows import Row
 from components.datasets.settings import DataSettings
@@ -46,6 +46,8 @@ def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
         raise SettingsError(
             f"data.tiles is {settings.tiles}; give auto, or 0 to {MOST} squares across the shorter side"
         )
+    if settings.stride < 1:
+        raise SettingsError(f"data.stride is {settings.stride}; give 1 for every frame, 2 for every second")
     found = listed(settings.adapter, data, settings.naming)
     rows, regions = found.rows, list[Region]()
     with recorded(out, "manifest", settings, {}) as scratch:
@@ -53,7 +55,7 @@ def make_manifest(data: Path, out: Path, settings: DataSettings) -> Path:
         counted = progress(rows, f"{settings.name}: reading images")
         table = read_rows(data, counted, settings, rules, regions)
         _require_one_shape(data, table)
-        write_json(scratch / DECODING, replace(rules, tiles=_tiles(data, table, settings)).kept)
+        write_json(scratch / DECODING, replace(rules, tiles=_tiles(data, table, settings, rules)).kept)
         table.to_parquet(scratch / "manifest.parquet", index=False)
         write_json(scratch / LISTING, {**found.notes, "regions": sizes(regions)})
     return out
@@ -69,7 +71,8 @@ def read_rows(
 
 def _rules(data: Path, rows: Sequence[Row], settings: DataSettings) -> Decoding:
     roi = region_text(settings.roi) if settings.roi else None
-    rules = Decoding(settings.white or _white(data, rows, settings), settings.max_pixels, roi)
+    stride = settings.stride if adapter(settings.adapter).clips else 0
+    rules = Decoding(settings.white or _white(data, rows, settings), settings.max_pixels, roi, stride=stride)
     return rules if roi is None else replace(rules, roi=pinned(roi, _first_size(data, rows, rules.whole)))
 
 
@@ -94,8 +97,12 @@ def _require_one_shape(data: Path, table: pd.DataFrame) -> None:
         )
 
 
-def _tiles(data: Path, table: pd.DataFrame, settings: DataSettings) -> int:
+def _tiles(data: Path, table: pd.DataFrame, settings: DataSettings, rules: Decoding) -> int:
     """How many squares across a picture's shorter side a model sees; 0: the whole picture, squeezed into one."""
+    if rules.stride:
+        if settings.tiles not in ("auto", 0):
+            raise SettingsError(f"data.tiles is {settings.tiles}; frames of clips are seen whole: leave it out")
+        return 0
     if settings.tiles != "auto":
         return settings.tiles
     sides = table[["width", "height"]].dropna().to_numpy(float)

@@ -17,6 +17,7 @@ class DataSettings:
     the masks mark, *mask_turn* whether they are turned as pictures are stored or as they are shown. *roi* is a file
     that draws the region of interest (docs/region.md), or what decoding.json holds of one. *tiles* is how many squares
     lie across a picture's shorter side (docs/tiles.md): 0 squeezes the whole into one, auto: 1 where pictures are long.
+    *stride*: every so manieth frame of a clip is looked at, where the adapter's pictures are frames (docs/video.md).
     """
 
     adapter: str
@@ -30,6 +31,7 @@ class DataSettings:
     mask_turn: MaskTurn = "auto"
     roi: str | None = None
     tiles: int | Literal["auto"] = "auto"
+    stride: int = 1
 
     @property
     def naming(self) -> Naming:

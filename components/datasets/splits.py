@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from components.core.artefacts import recorded, values_hash, write_json
-from components.core.errors import DataError
+from components.core.errors import DataError, SettingsError
 from components.core.records import SPLIT_COLUMNS
+from components.datasets.blocks import clip_sides, equal_files
 from components.datasets.copies import copied, leave_out, told
 from components.datasets.duplicates import Pictures, find_copies
 from components.datasets.loading import DECODING, hand_on, read_decoding, read_split
@@ -31,9 +32,15 @@ def split(validated: Path, data: Path, out: Path, settings: SplitSettings) -> Pa
     with recorded(out, "split", settings, {"validated": validated / "clean.parquet"}) as scratch:
         hand_on(validated, scratch)
         rules = read_decoding(validated)
-        copies = find_copies(_pictures(table, data, rules.whole), settings.likeness)
-        table["split"] = [_side(row, settings) for row in table.itertuples()]
-        table["note"] = None
+        if rules.stride and settings.labelled:
+            raise SettingsError(f"{validated}: frames of one anomaly are near copies, none may move: split.labelled 0")
+        if rules.stride:
+            copies = equal_files(table)
+            table["split"], table["note"] = clip_sides(table, settings.calibrate_share, share_of)
+        else:
+            copies = find_copies(_pictures(table, data, rules.whole), settings.likeness)
+            table["split"] = [_side(row, settings) for row in table.itertuples()]
+            table["note"] = None
         leave_out(table, copies)
         _move_labelled(table, data, settings.labelled, copied(copies), rules)
         table[list(SPLIT_COLUMNS)].to_parquet(scratch / "split.parquet", index=False)
@@ -83,9 +90,13 @@ def _joined_rules(rules: Mapping[str, Decoding], out: Path) -> Decoding:
     if max(tiles) > 1 and len(tiles) > 1:
         said = ", ".join(f"{view} {known.tiles}" for view, known in rules.items())
         raise DataError(f"{out}: the views differ in their tiles ({said}); set the same data.tiles")
+    strides = {known.stride for known in rules.values()}
+    if len(strides) > 1:
+        said = ", ".join(f"{view} {known.stride}" for view, known in rules.items())
+        raise DataError(f"{out}: the views differ in their frames, by data.stride, 0 for pictures ({said}); join alike")
     most = max(known.max_pixels for known in rules.values())
     return Decoding(
-        next(iter(whites), None), most, regions.pop(), max(tiles)
+        next(iter(whites), None), most, regions.pop(), max(tiles), strides.pop()
     )  # squarish pictures are whole with 1, too
 
 

@@ -18,7 +18,7 @@ from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
-from components.pictures.decoding import decode
+from components.pictures.clips import decode, target
 from components.pictures.listing import BROKEN, UNREADABLE, pictures
 from components.pictures.measuring import grey, statistics
 
@@ -141,7 +141,7 @@ def record_of(
     group: str | None = None,
     cascade: bool = False,
 ) -> ScoreRecord:
-    """``record`` of what is decoded already: uint8 (H, W, 3)."""
+    """``record`` of what is decoded already: uint8 (H, W, 3), or a window of frames."""
     started = time.perf_counter()
     answer = bundle.answer(pixels, group, cascade)
     latency = 1000 * (time.perf_counter() - started)
@@ -179,7 +179,7 @@ def _said(
         "decision": decided.decision,
         "threshold": decided.threshold,
         "embedding": [float(value) for value in embedding],
-        **statistics(grey(pixels), bundle.decoding.roi),
+        **statistics(grey(target(pixels)), bundle.decoding.roi),
     }
 
 

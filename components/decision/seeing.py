@@ -11,12 +11,13 @@ Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # (B, 3, H, W) -> scores (B,
 
 
 def tensor(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], contiguous."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], contiguous; a window of frames likewise, frame by frame."""
+    return np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32) / np.float32(255)
 
 
 def seen(run: Run, pictures: Sequence[np.ndarray], rules: Decoding) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores (B,), maps (B, 1, H, W) and embeddings (B, 16) of decoded pictures (H, W, 3) of one shape.
+    """Scores (B,), maps (B, 1, H, W) and embeddings (B, 16) of decoded pictures (H, W, 3) of one shape, or of
+    the last frames of windows (T, H, W, 3).
 
     One graph run for all where each is seen as a whole; else one run for each square, so that memory does not grow with
     their number: the picture's score is the largest of its squares, its embedding their mean, its map blended.

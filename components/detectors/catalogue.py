@@ -37,6 +37,7 @@ CATALOGUE = {
     "sap2": "components.detectors.methods.sap2:SAP2",
     "sgsf": "components.detectors.methods.sgsf:SGSF",
     "sivt": "components.detectors.methods.sivt:SIVT",
+    "stm_ae": "components.detectors.methods.stm_ae:STMAE",
     "uniad": "components.detectors.methods.uniad:UniAD",
 }
 COMPOSED = {"ensemble": "components.detectors.ensemble:Ensemble"}  # made of trained detectors, never trained itself

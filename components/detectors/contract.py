@@ -5,7 +5,7 @@ A detector knows nothing of files, flows, registries or metrics. Learned state i
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
 from components.pictures.imaging import at_sizes
+from components.pictures.rules import Decoding
 
 
 class Scores(NamedTuple):
@@ -91,6 +92,10 @@ class Images(Protocol):
 
     def pixels(self, size: int) -> Table:
         """Images, (B, 3, size, size) float32 in [0, 1] per draw."""
+        ...
+
+    def clips(self, size: int, frames: int) -> Table:
+        """Each image as the last of *frames* of its clip: (B, frames, 3, size, size) float32 in [0, 1] per draw."""
         ...
 
 
@@ -223,7 +228,12 @@ class Detector(nn.Module, ABC):
     settings_type: ClassVar[type]
     presets: ClassVar[dict[str, Any]]  # "paper", "cpu", "tiny" -> settings
     averages_sizes: ClassVar[bool] = False  # whether it is trained so fast that several input sizes may be averaged
+    frames: int = 1  # that it looks at together, the last of them the one that it scores
     settings: Any
+
+    def rules(self, rules: Decoding) -> Decoding:
+        """*rules* of decoding by which a file gives what it looks at."""
+        return replace(rules, window=self.frames if self.frames > 1 else 0)
 
     def grow(self) -> None:
         """Be as large as it may be once it has learned, for what its passes cost; most detectors never grow."""
@@ -300,6 +310,22 @@ class PixelDetector(Detector):
     @property
     def size(self) -> int:
         return int(self.settings.size)
+
+
+class ClipDetector(PixelDetector):
+    """A detector over clips: the frame that it scores and ``settings.past`` frames before it, oldest first."""
+
+    def __init__(self, settings: Any, pretrained: bool = True) -> None:
+        super().__init__(settings, pretrained)
+        self.frames = 1 + int(settings.past)
+
+    def inputs(self, data: Images) -> Table:
+        return data.clips(self.size, self.frames)
+
+    def forward(self, images: Tensor) -> Scores:
+        """images: (B, T, 3, H, W) float32 in [0, 1], RGB; pictures (B, 3, H, W) as clips in which nothing moves."""
+        clips = images if images.ndim == 5 else images[:, None].expand(-1, self.frames, -1, -1, -1)
+        return super().forward(clips)
 
 
 class FeatureDetector(BackboneDetector):

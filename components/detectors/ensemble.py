@@ -117,6 +117,8 @@ def together(members: Sequence[Detector], scales: Sequence[Scales]) -> Ensemble:
     """The ensemble of trained *members*, whose values *scales* bring to one scale. Raises SettingsError."""
     if len(members) < 2 or any(isinstance(member, Ensemble) for member in members):
         raise SettingsError("an ensemble is made of two or more detectors that are no ensembles; name their own runs")
+    if any(member.frames > 1 for member in members):
+        raise SettingsError("a detector of clips cannot be a member of an ensemble; leave it out")
     uses = [list(_uses(member)) for member in members]
     numbers = iter(_alike([use.backbone for own in uses for use in own]))
     parts = [

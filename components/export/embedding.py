@@ -30,7 +30,8 @@ def described(detector: Detector, images: Tensor, early: bool = False) -> tuple[
 
 def descriptor(inputs: Any) -> Tensor:
     """Means of all features among a detector's inputs (B, D); the pooled picture where it has none."""
-    maps = list(tensors(inputs))
+    # Of a clip the frame that is scored says what the camera sees.
+    maps = [found[:, -1] if found.ndim == 5 else found for found in tensors(inputs)]
     features = [m.mean((2, 3)) for m in maps if m.shape[1] > 3]
     return torch.cat(features, 1) if features else F.adaptive_avg_pool2d(maps[0], GRID).flatten(1)
 
@@ -92,6 +93,7 @@ def descriptors(detector: Detector, paths: Sequence[Path], rules: Decoding = DEF
 
 
 def _described_files(detector: Detector, paths: Sequence[Path], rules: Decoding) -> Iterator[Tensor]:
+    rules = detector.rules(rules)
     step = 1 if rules.tiles else BATCH  # a large picture has many pieces
     for start in progress(range(0, len(paths), step), f"describing {len(paths)} good images"):
         pictures = load_batch(paths[start : start + step], detector.sizes, rules)

@@ -37,6 +37,9 @@ RUNNER = Path(__file__).with_name("runner.py")
 PICTURES = Path(__file__).parents[1] / "pictures"
 ALONE = {  # what the decoder imports of Loupe, and what stands for it in a bundle
     "from components.pictures.framing import": "from framing import",
+    "from components.pictures.rules import": "from rules import",
+    "from components.pictures.decoding import": "from decoding import",
+    "from components.pictures import decoding": "import decoding",
     "from components.core.errors import DataError\n": '\nclass DataError(Exception):\n    """The file cannot be used; '
     'the message says why."""\n\n\n',
 }
@@ -49,10 +52,11 @@ def export(
 
     Raises ParityError, with parity.json beside *out*, when the graph scores otherwise.
     """
-    known, manifest = Calibration.read(calibration / "calibration.json"), _manifest(model, split)
+    known, detector = Calibration.read(calibration / "calibration.json"), load_model(model)
+    manifest = _manifest(model, split, detector.rules(read_decoding(split)))
     if known.model != manifest.model:
         raise BundleError(f"{calibration}: is of another model than {model}; calibrate again, then export")
-    detector, compared = load_model(model), _sample(split, data, synthetic, settings.parity_images)
+    compared = _sample(split, data, synthetic, settings.parity_images)
     inputs = {
         "model": model / "model.safetensors",
         "calibration": calibration / "calibration.json",
@@ -137,14 +141,14 @@ def from_files(
 def write_runner(out: Path) -> None:
     """runner.py, and what decodes and cuts pictures in this very version beside it, which needs nothing of Loupe."""
     shutil.copy2(RUNNER, out / "runner.py")
-    for name in ("framing.py", "tiles.py", "decoding.py"):
+    for name in ("framing.py", "rules.py", "tiles.py", "decoding.py", "clips.py"):
         text = (PICTURES / name).read_text()
         for needed, alone in ALONE.items():
             text = text.replace(needed, alone)
         (out / name).write_text(text)
 
 
-def _manifest(model: Path, split: Path) -> Manifest:
+def _manifest(model: Path, split: Path, rules: Decoding) -> Manifest:
     table = read_split(split)
     return Manifest(
         read_json(model / "settings.json")["detector"],
@@ -152,7 +156,7 @@ def _manifest(model: Path, split: Path) -> Manifest:
         ",".join(sorted(set(table["group"]))),
         tree_hash(model / "model.safetensors"),
         tree_hash(split / "split.parquet"),
-        read_decoding(split),
+        rules,
         {},
     )
 

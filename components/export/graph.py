@@ -9,18 +9,20 @@ from components.export.embedding import Described
 
 
 def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, str]) -> None:
-    """Input ``image`` (B, 3, H, W) in [0, 1]; outputs ``score`` (B,), ``map`` (B, 1, H, W), ``embedding`` (B, 16)."""
+    """Input ``image`` (B, 3, H, W) in [0, 1], of clips (B, T, 3, H, W) with a fixed T; outputs ``score`` (B,), ``map`` (B, 1, H, W), ``embedding`` (B, 16)."""
     sizes = {
         name: torch.export.Dim(name, min=1 if name == "batch" else 16, max=limit) for name, limit in LIMITS.items()
     }
+    frames = [model.detector.frames] if model.detector.frames > 1 else []
+    at = 2 + len(frames)  # of the height
     program = torch.onnx.export(
         model,
-        (torch.rand(2, 3, 300, 403),),
+        (torch.rand(2, *frames, 3, 300, 403),),
         dynamo=True,
         opset_version=opset,
         verbose=False,
         external_data=False,
-        dynamic_shapes=({0: sizes["batch"], 2: sizes["height"], 3: sizes["width"]},),
+        dynamic_shapes=({0: sizes["batch"], at: sizes["height"], at + 1: sizes["width"]},),
         input_names=["image"],
         output_names=["score", "map", "embedding"],
     )

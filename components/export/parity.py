@@ -12,6 +12,7 @@ from components.decision.bundle import run_of
 from components.decision.conformal import span
 from components.decision.seeing import seen
 from components.detectors.contract import Scores
+from components.pictures.clips import sides
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
 
@@ -75,7 +76,7 @@ def _alike(paths: list[Path], rules: Decoding) -> int:
 
 def _both(scorer: Scorer, opened: Any, paths: list[Path], rules: Decoding) -> Pair:
     pictures = [decode(path, rules=rules) for path in paths]
-    mine = scorer(paths, (pictures[0].shape[0], pictures[0].shape[1]))
+    mine = scorer(paths, sides(pictures[0]))
     score, heat, _ = seen(run_of(opened), pictures, rules)
     own = mine.map.numpy()
     return Pair(mine.image.numpy(), score, float(np.abs(own - heat).max()), float(own.min()), float(own.max()))

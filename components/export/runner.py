@@ -29,14 +29,16 @@ def load_bundle() -> tuple[dict, dict, onnxruntime.InferenceSession]:
 
 
 def squares(path: str, rules: dict) -> Iterator[np.ndarray]:
-    """What the graph sees of a file, the whole or square by square: (1, 3, H, W) float32 in [0, 1], RGB."""
+    """What the graph sees of a file, the whole or square by square: (1, 3, H, W) float32 in [0, 1], RGB; of the frame
+    of a clip it and the frames before it in its folder, (1, T, 3, H, W)."""
     sys.dont_write_bytecode = True  # the bundle's folder stays as it was exported, and may be read-only
-    from decoding import Decoding, decode  # type: ignore[import-not-found]  # beside this file in a bundle
+    from clips import decode  # type: ignore[import-not-found]  # beside this file in a bundle
+    from decoding import Decoding  # type: ignore[import-not-found]
     from tiles import pieces  # type: ignore[import-not-found]
 
     known = Decoding(**rules)
     for rgb in pieces(decode(Path(path), rules=known), known.tiles, known.roi):
-        yield np.ascontiguousarray(rgb.transpose(2, 0, 1)[None]).astype(np.float32) / np.float32(255)
+        yield np.ascontiguousarray(np.moveaxis(rgb, -1, -3)[None]).astype(np.float32) / np.float32(255)
 
 
 def main(paths: list[str]) -> int:

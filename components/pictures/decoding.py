@@ -1,6 +1,6 @@
 """From file bytes to RGB pixels; needs only numpy and Pillow, so that scoring runs without torch.
 
-A bundle carries a copy of this file for its runner: nothing else may be imported but ``DataError`` and ``framing``.
+A bundle carries a copy of this file for its runner: nothing else may be imported but ``DataError``, ``framing`` and ``rules``.
 """
 
 import io
@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
 
@@ -20,8 +19,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from components.core.errors import DataError
 from components.pictures.framing import EXIF, ORIENTATION, ShapeError, framed, stored_turn, upright
+from components.pictures.rules import DEFAULT as DEFAULT
+from components.pictures.rules import MAX_PIXELS as MAX_PIXELS
+from components.pictures.rules import Decoding as Decoding
 
-MAX_PIXELS = 120_000_000  # a decoded image beyond this is refused before it is decompressed
 # Nothing that starts another program (EPS, PDF) and nothing that cameras do not write.
 FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "WEBP", "JPEG2000", "AVIF", "PPM", "GIF", "TGA", "PCX", "SGI")
 Image.init()
@@ -34,43 +35,6 @@ LARGEST_VALUE = (341, 281)  # TIFF's SMaxSampleValue and MaxSampleValue
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How the picture files of a data set become 8-bit RGB; carried from the manifest to the bundle and the service.
-
-    *white* is the value of files with more than 8 bits that becomes 255, None where none has; larger pictures than
-    *max_pixels* are never decompressed. *roi* is the region of interest as ``framing`` reads it, None: everything.
-    *tiles* is the number of squares across a picture's shorter side that a model sees, as ``tiles`` cuts them.
-    """
-
-    white: float | None = None
-    max_pixels: int = MAX_PIXELS
-    roi: str | None = None
-    tiles: int = 0
-
-    @property
-    def content(self) -> list[Any]:
-        """What of the rules determines pixels; without a region as it was before there were regions."""
-        return [self.white] if self.roi is None else [self.white, self.roi]
-
-    @property
-    def identity(self) -> list[Any]:
-        """What of the rules determines what a model sees; without tiles what it was before there were tiles."""
-        return [*self.content, *([f"tiles {self.tiles}"] if self.tiles else [])]
-
-    @property
-    def whole(self) -> "Decoding":
-        """The same rules without a region."""
-        return replace(self, roi=None)
-
-    @property
-    def kept(self) -> dict[str, Any]:
-        """What files hold of the rules; older versions read those without a region or tiles."""
-        more = {key: value for key in ("roi", "tiles") if (value := getattr(self, key))}
-        return {"white": self.white, "max_pixels": self.max_pixels, **more}
-
-
-DEFAULT = Decoding()
 LIMIT = "data.max_pixels"  # the setting that bounds the pictures of a data set
 
 

@@ -19,19 +19,24 @@ from components.pictures.tiles import pieces
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float().div_(255)
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]; a window of frames likewise, frame by frame."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))).float().div_(255)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """(B, 3, H, W) -> (B, 3, size, size): bilinear, anti-aliased when scaling down, half-pixel centres."""
+    """(B, 3, H, W) -> (B, 3, size, size): bilinear, anti-aliased when scaling down, half-pixel centres.
+
+    Clips (B, T, 3, H, W) likewise, frame by frame.
+    """
+    if images.ndim == 5:
+        return resize(images.flatten(0, 1), size).unflatten(0, (-1, images.shape[1]))
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 def load_sizes(path: Path, sizes: Sequence[int], rules: Decoding = DEFAULT) -> tuple[Tensor, ...]:
     """Decode one file once and resize its pieces to each of *sizes*, never one from another: (n, 3, size, size) each.
 
-    Where the rules cut no picture there is one piece, the whole.
+    Where the rules cut no picture there is one piece, the whole; of a frame it is its window, (1, T, 3, size, size).
     """
     return seen_at(pieces(decode(path, rules=rules), rules.tiles, rules.roi), sizes)
 

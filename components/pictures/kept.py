@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.pictures import decoding
+from components.pictures import clips, decoding
 from components.pictures.decoding import DEFAULT, Decoding, Picture
 
 MEGABYTES = 512.0
@@ -57,5 +57,8 @@ def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEF
 
 
 def decode(source: Path | bytes, name: str | None = None, rules: Decoding = DEFAULT) -> np.ndarray:
-    """``decoding.decode``, from the shelf where it was decoded before. The pixels may be read-only."""
-    return picture(source, name, rules).pixels
+    """``clips.decode``, each frame from the shelf where it was decoded before. The pixels may be read-only."""
+    if not rules.window or isinstance(source, bytes):
+        return clips.decode(source, name, rules) if rules.window else picture(source, name, rules).pixels
+    one = rules.single
+    return clips.window(source, rules, lambda path: picture(path, name if path == source else None, one).pixels)

@@ -7,7 +7,7 @@ its picture's own size, decoded and resized like the picture itself, and differs
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from components.core.errors import DataError, SettingsError
 from components.core.progress import progress
 from components.core.records import SYNTHETIC_COLUMNS
 from components.datasets.loading import read_decoding, rows
+from components.pictures.decoding import Decoding
 from components.pictures.framing import region
 from components.pictures.kept import decode
 from components.synthesis.blending import Synthetic
+from components.synthesis.clips import FAST, PAST, Clip, carried, fast
 from components.synthesis.colour import colour_of, colourfulness, within_colour
 from components.synthesis.placing import on_picture
 from components.synthesis.settings import SynthesisSettings
@@ -67,23 +69,35 @@ def synthesise(
 ) -> Path:
     """Synthetic anomalies on the calibrate normals: images, masks, synthetic.parquet and a picture grid.
 
+    Of clips each is a folder of frames (``synthesis.clips``), the last of which is scored.
+
     *levels* (levels.json) gives strategies a ``strength`` of their own, and says how it was found.
     """
     known = levels or {}
     of = {s: spread(settings, known[s]["strength"]) if s in known else settings for s in settings.strategies}
     table, rules = rows(split, "calibrate", "normal"), read_decoding(split)
+    names = (*settings.strategies, FAST) if rules.stride else settings.strategies
     with recorded(out, "synthesise", settings, {"split": split / "split.parquet"}, seed) as scratch:
         (scratch / "images").mkdir()
         (scratch / "masks").mkdir()
-        records, grid = [], Grid(settings.strategies)
+        records, grid = [], Grid(names)
         for number, image_id in enumerate(progress(list(table["image_id"]), "synthetic anomalies")):
             picture = decode(data / image_id, rules=rules)
             for k in range(settings.per_image):
-                strategy = settings.strategies[(number + k) % len(settings.strategies)]
+                strategy = names[(number + k) % len(names)]
                 rng = generator(seed, image_id, strategy, k)
-                made = on_whole(strategy, picture, rng, of[strategy], region(rules.roi, picture.shape))
-                records.append(_write(scratch, made, image_id, strategy, k, seed))
-                grid.add(strategy, picture, made)
+                made: Synthetic | Clip | None
+                if strategy == FAST:
+                    made = fast(data / image_id, rules, rng, partial(decode, rules=rules))
+                else:
+                    made = on_whole(strategy, picture, rng, of[strategy], region(rules.roi, picture.shape))
+                    if rules.stride:
+                        before = replace(rules, window=1 + PAST)
+                        made = carried(decode(data / image_id, rules=before), made, strategy, rng)
+                if made is None:
+                    continue
+                records.append(_write(scratch, made, image_id, strategy, k, seed, rules))
+                grid.add(strategy, picture, made.made if isinstance(made, Clip) else made)
         pd.DataFrame(records, columns=list(SYNTHETIC_COLUMNS)).to_parquet(scratch / "synthetic.parquet", index=False)
         grid.drawn().save(scratch / "grid.png")
         write_json(scratch / "levels.json", known)
@@ -121,13 +135,29 @@ def _short(origin: str) -> str:
     return f"{stem}-{hashlib.sha256(origin.encode()).hexdigest()[:12]}"
 
 
-def _write(out: Path, made: Synthetic, origin: str, strategy: str, k: int, seed: int) -> dict[str, Any]:
+def _write(
+    out: Path, made: Synthetic | Clip, origin: str, strategy: str, k: int, seed: int, rules: Decoding
+) -> dict[str, Any]:
     name = f"{_short(origin)}-{strategy}-{k}.png"
-    write_png(made.image, out / "images" / name)
+    if isinstance(made, Clip):
+        image, made = _write_clip(out / "images" / Path(name).stem, made, rules.stride), made.made
+    else:
+        image = out / "images" / name
+        write_png(made.image, image)
     Image.fromarray(made.mask).save(out / "masks" / name)
     extent = float(np.sqrt(made.mask.sum()))
-    values = (f"images/{name}", f"masks/{name}", origin, strategy, made.strength, made.area, extent, seed)
+    values = (image.relative_to(out).as_posix(), f"masks/{name}", origin, strategy, made.strength, made.area, extent, seed)
     return dict(zip(SYNTHETIC_COLUMNS, values, strict=True))
+
+
+def _write_clip(folder: Path, clip: Clip, stride: int) -> Path:
+    """The frames as files of a folder, each *stride* times over, so that every stride-th is the next; the last one."""
+    folder.mkdir()
+    numbers = [at for at in range(PAST) for _ in range(stride)]
+    for place, number in enumerate([*numbers, PAST]):
+        path = folder / f"{place:04}.png"
+        write_png(clip.frames[number], path)
+    return path
 
 
 def write_png(image: np.ndarray, path: Path) -> None:

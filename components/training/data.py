@@ -298,6 +298,11 @@ class StoredImages:
     def pixels(self, size: int) -> Table:
         return pixel_table(self.images, size)
 
+    def clips(self, size: int, frames: int) -> Table:
+        from components.training.clips import clip_table  # which is made of what is here
+
+        return clip_table(self.images, size, frames)
+
 
 @dataclass(frozen=True)
 class MadeAnomalies(StoredImages):

@@ -30,7 +30,7 @@ BATCH = 8
 
 def with_nuisances(detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int) -> pd.DataFrame:
     """CHECK_COLUMNS of a detector: those of *told*, with their scores already, and of nuisances on its normals."""
-    names = list(told[told["kind"] == NORMAL]["image_id"])
+    names, rules = list(told[told["kind"] == NORMAL]["image_id"]), detector.rules(rules)
     found = nuisances(detector, names, [data / name for name in names], rules, seed)
     return pd.concat([told.assign(score=finite(told["score"].to_numpy())), found], ignore_index=True)
 
@@ -61,7 +61,13 @@ def nuisances(
 
 def _drawn(kind: str, path: Path, rules: Decoding, seed: int) -> np.ndarray:
     # The whole picture is moved or lit otherwise, and the region of interest stays where it is.
-    whole = decode(path, rules=rules.whole)
+    seen = decode(path, rules=rules.whole)
+    if rules.window:  # all frames alike, as a camera that is moved or a lamp that fades would have it
+        return np.stack([_under(kind, frame, path, rules, seed) for frame in seen])
+    return _under(kind, seen, path, rules, seed)
+
+
+def _under(kind: str, whole: np.ndarray, path: Path, rules: Decoding, seed: int) -> np.ndarray:
     return framed(NUISANCES[kind](whole, generator(seed, kind, path.name)), rules.roi)
 
 

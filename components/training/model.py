@@ -54,12 +54,14 @@ def load_model(folder: Path) -> Detector:
 def inputs_of(detector: Detector, paths: Sequence[Path], rules: Decoding = DEFAULT) -> Any:
     """What *detector* scores of image files, one draw of its ``inputs``: the one way from files to it in torch."""
     device = next(detector.parameters()).device
-    return detector.prepare([pictures.to(device) for pictures in load_batch(paths, detector.sizes, rules)])
+    seen = load_batch(paths, detector.sizes, detector.rules(rules))
+    return detector.prepare([pictures.to(device) for pictures in seen])
 
 
 @torch.inference_mode()
 def score_pictures(detector: Detector, pictures: Sequence[np.ndarray], rules: Decoding = DEFAULT) -> np.ndarray:
-    """float32 (N,): image scores of decoded pictures, uint8 (H, W, 3) each, as if they came from files."""
+    """float32 (N,): image scores of decoded pictures, uint8 (H, W, 3) each, or windows of frames, as if they came
+    from files."""
     if rules.tiles:
         return np.array([cut_scores(detector, pixels, rules)[0] for pixels in pictures], np.float32)
     device = next(detector.parameters()).device

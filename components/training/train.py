@@ -23,12 +23,13 @@ from components.core.artefacts import (
     write_json,
 )
 from components.core.cache import features_folder
-from components.core.errors import DataError
+from components.core.errors import DataError, SettingsError
 from components.core.records import NORMAL
 from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
-from components.detectors.catalogue import create
+from components.detectors.catalogue import create, detector_class
+from components.detectors.contract import ClipDetector
 from components.pictures.decoding import Decoding
 from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
@@ -70,7 +71,8 @@ def train(
     keep_freed_memory()
     store, spent = FeatureStore(features_folder(settings.store), settings.store_limit_gb), {"pose": 0.0}
     normal = file_images(data, normal_rows(split, "fit"), rules)
-    moves = _moves(normal, split, data, store, settings, folds, spent)
+    require_clips(name, rules, split)
+    moves = _moves(name, normal, split, data, store, settings, folds, spent)
     what += [moves["moves"], moves["turns"]] if moves["moves"] else []
     fingerprint = values_hash([*what, *(rules.identity if rules.identity != [None] else [])])
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
@@ -129,7 +131,17 @@ def normal_rows(split: Path, side: str) -> pd.DataFrame:
     return found
 
 
+def require_clips(name: str, rules: Decoding, where: Path) -> None:
+    """Raises SettingsError for a detector of clips where pictures stand by themselves."""
+    if issubclass(detector_class(name), ClipDetector) and not rules.stride:
+        raise SettingsError(
+            f"{where}: {name} looks at clips, and these are single pictures; give frames with an adapter of clips, or "
+            "another detector"
+        )
+
+
 def _moves(
+    name: str,
     normal: FileImages,
     split: Path,
     data: Path,
@@ -138,7 +150,12 @@ def _moves(
     folds: Sequence[Path],
     spent: dict[str, float],
 ) -> dict[str, Any]:
-    """How good pictures are turned and mirrored to learn from (``pose``); the seconds that it took go to *spent*."""
+    """How good pictures are turned and mirrored to learn from (``pose``); the seconds that it took go to *spent*.
+
+    What is measured on single frames says nothing of how things move: a detector of clips takes named moves alone.
+    """
+    if issubclass(detector_class(name), ClipDetector) and settings.moves == "auto":
+        return agreed([], len(normal))
     if folds:
         return agreed([read_json(fold / FILE) for fold in folds], len(normal))
     started = time.perf_counter()
