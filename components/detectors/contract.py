@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
+from components.core.errors import SettingsError
 from components.pictures.imaging import at_sizes
 from components.pictures.rules import Decoding
 
@@ -319,13 +320,19 @@ class ClipDetector(PixelDetector):
         super().__init__(settings, pretrained)
         self.frames = 1 + int(settings.past)
 
+    def rules(self, rules: Decoding) -> Decoding:
+        """As of every detector. Raises SettingsError where pictures are cut into squares: frames are seen whole."""
+        if rules.tiles:
+            raise SettingsError(f"{self.name} sees frames whole: set data.tiles 0")
+        return super().rules(rules)
+
     def inputs(self, data: Images) -> Table:
         return data.clips(self.size, self.frames)
 
-    def forward(self, images: Tensor) -> Scores:
-        """images: (B, T, 3, H, W) float32 in [0, 1], RGB; pictures (B, 3, H, W) as clips in which nothing moves."""
+    def prepared(self, images: Tensor) -> Any:
+        """What ``score`` needs of clips (B, T, 3, H, W); pictures (B, 3, H, W) are clips in which nothing moves."""
         clips = images if images.ndim == 5 else images[:, None].expand(-1, self.frames, -1, -1, -1)
-        return super().forward(clips)
+        return super().prepared(clips)
 
 
 class FeatureDetector(BackboneDetector):

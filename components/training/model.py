@@ -99,6 +99,7 @@ def score_files(
     detector's graph. Outside the region of interest a map holds the lowest value that it has inside.
     """
     keep_freed_memory()
+    rules = detector.rules(rules)
     said = f"{detector.name}: scoring {len(paths)} images"
     if rules.tiles:
         for path in progress(paths, said):

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from components.backbones.extractor import Backbone
 from components.backbones.features import FeatureStore
+from components.core.errors import SettingsError
 from components.core.runtime import session
 from components.core.settings import build, plain
 from components.detectors.catalogue import create, describe, settings_for
@@ -139,7 +140,8 @@ def test_files_are_seen_alike_in_training_and_calibration_and_by_the_graph(name,
         drawn = list(tensors(detector.inputs(StoredImages(files(paths), FeatureStore(None))).take(range(3))))
         whole = list(tensors(detector.prepared(torch.stack([to_tensor(decode(path)) for path in paths]))))
     for ours, learned, graphs in zip(seen, drawn, whole, strict=True):
-        rounded = 0.5 / 255 if ours.shape[1] == 3 else 2e-3 * float(ours.abs().max())  # as tables keep them
+        # As tables keep them: pictures (B, 3, s, s) and frames (B, T, 3, s, s) to a level, features by their size.
+        rounded = 0.5 / 255 if ours.shape[-3] == 3 else 2e-3 * float(ours.abs().max())
         torch.testing.assert_close(learned, ours, rtol=0, atol=1.01 * rounded)
         torch.testing.assert_close(graphs, ours, rtol=1e-4, atol=1e-5 * float(ours.abs().max()))
 
@@ -213,7 +215,8 @@ def test_exported_graph_scores_the_same(fitted, batch, pairs, tmp_path, monkeypa
         opened = session(tmp_path / "model.onnx")
         for images in (batch[:3], batch[:1, :, :80]):
             scores = fitted(images)
-            image, maps, embedding = opened.run(["score", "map", "embedding"], {"image": images.numpy()})
+            given = seen_as_clips(fitted, images).numpy()
+            image, maps, embedding = opened.run(["score", "map", "embedding"], {"image": given})
             tolerance = 1e-3 * float(fitted(batch).map.max() - fitted(batch).map.min())
             np.testing.assert_allclose(maps, scores.map, rtol=1e-3, atol=tolerance)
             np.testing.assert_allclose(image, scores.image, rtol=1e-3, atol=tolerance)
@@ -221,10 +224,16 @@ def test_exported_graph_scores_the_same(fitted, batch, pairs, tmp_path, monkeypa
         _assert_runner_scores_files(opened, fitted, pairs, tolerance)
 
 
+def seen_as_clips(fitted, images: torch.Tensor) -> torch.Tensor:
+    """Pictures as the graph takes them: of a detector of clips, clips in which nothing moves."""
+    return images[:, None].repeat(1, fitted.frames, 1, 1, 1) if fitted.frames > 1 else images
+
+
 def _assert_runner_scores_files(opened, fitted, pairs, tolerance):
     """From the file on, without torch, as calibration does with it; a clean copy as its picture to the last bit."""
+    rules = fitted.rules(Decoding()).kept
     ours, copies = (
-        np.concatenate([opened.run(["score"], {"image": next(runner.squares(path, {}))})[0] for path in side[:4]])
+        np.concatenate([opened.run(["score"], {"image": next(runner.squares(path, rules))})[0] for path in side[:4]])
         for side in pairs
     )
     np.testing.assert_array_equal(ours, copies)
@@ -239,6 +248,10 @@ def test_a_long_picture_is_the_worst_of_its_squares(fitted, tiles, tmp_path):
     squares, rules = [tmp_path / f"{i}.png" for i in range(len(parts))], Decoding(tiles=1)
     for image, name in zip((long, *parts), (path, *squares), strict=True):
         write_png(image, name)
+    if fitted.frames > 1:
+        with pytest.raises(SettingsError, match="sees frames whole"):
+            next(score_files(fitted, [path], rules=rules))
+        return
     ((whole,), (heat,)) = next(score_files(fitted, [path], rules=rules))
     alone = np.concatenate([scores for scores, _ in score_files(fitted, squares)])
     assert len(alone) == 4

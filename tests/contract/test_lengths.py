@@ -37,7 +37,7 @@ def test_lengths_of_a_preset_are_in_proportion_to_its_size(name, preset, length)
     assert here == pytest.approx(expected, rel=0.15)  # 4 pixels at 224 and at 256
 
 
-@pytest.mark.parametrize("name", ["dsr", "sgsf", "paedid"])
+@pytest.mark.parametrize("name", ["dsr", "sgsf", "paedid", "stm_ae"])
 def test_boxes_are_in_proportion_unless_they_are_given(name):
     length = next(f.name for f in dataclasses.fields(settings_for(name, "cpu")) if f.name in LENGTHS)
     assert all(getattr(settings_for(name, preset), length) is None for preset in ("paper", "cpu", "tiny"))

@@ -30,10 +30,11 @@ from components.detectors.contract import (
     Table,
     TrainingData,
 )
-from components.detectors.parts.blocks import Positions, box_mean, upsample
+from components.detectors.parts.blocks import Positions, box_mean, in_proportion, upsample
 from components.detectors.parts.convolutions import Twice
 from components.detectors.parts.memory import Memory, as_maps, as_queries
 
+BOX = 17  # pixels at 256: about a person of the sets
 FAINT = 1e-8  # squared error below which nothing is told apart: 80 dB
 
 
@@ -57,7 +58,7 @@ class STMAESettings:
     compactness: float = 0.1  # weight of the distance of a query to its nearest slot; reconstructed
     discreteness: float = 0.1  # weight of what keeps slots apart; its formula is reconstructed
     margin: float = 0.0  # cosine up to which slots may be alike; reconstructed
-    box: int = 9  # side in pixels of the working size over which errors are averaged; reconstructed
+    box: int | None = None  # side in pixels over which errors are averaged; None: 17 at 256; reconstructed
     image: Literal["peak", "frame"] = "peak"  # worst box, or the frame's mean as in PSNR, is the score; reconstructed
     standardise: Literal["none", "position"] = "none"  # ours: errors by those of each position; position if better
     most: int = 0  # ours: clips that are learned from, spread evenly; 0: all
@@ -242,7 +243,6 @@ class STMAE(ClipDetector):
             stem=2,
             widths=(8, 16),
             slots=(16, 16),
-            box=5,
             epochs=8,
             batch_size=4,
             learning_rate=1e-2,
@@ -270,6 +270,7 @@ class STMAE(ClipDetector):
     def __init__(self, settings: STMAESettings, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)
         self.predictor = Predictor(settings)
+        self.box = settings.box or in_proportion(BOX, settings.size)
         self.positions = Positions(settings.size**2, settings.standardise == "position")
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
@@ -300,7 +301,7 @@ class STMAE(ClipDetector):
         """Squared error of the predicted frame, mean over colours and boxes: (B, T + 1, 3, s, s) -> (B, 1, s, s)."""
         predicted, _ = self.predictor(clips[:, :-1])
         error = (predicted - clips[:, -1]).square().mean(1, keepdim=True)
-        return box_mean(error, self.settings.box, self.settings.box // 2)
+        return box_mean(error, self.box, self.box // 2)
 
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
         errors = self.positions(self.errors(inputs))
