@@ -123,6 +123,24 @@ def rollback(
     say(f"{name}: version {decision.version} is champion again, before it {decision.previous}")
 
 
+@app.command(epilog="Example: loupe watch bundle rtsp://camera/stream --source gate")
+def watch(
+    name: Annotated[str, typer.Argument(help="A bundle folder, or the registered name whose champion scores.")],
+    place: Annotated[str, typer.Argument(help="A folder that fills, a video file, or a URL that PyAV can open.")],
+    source: Annotated[str | None, typer.Option(help="The stream's name in the score log.")] = None,
+    once: Annotated[bool, typer.Option(help="Of a folder only what is there already, every frame of it.")] = False,
+    fps: Annotated[float | None, typer.Option(help="Of a video file, take so many frames a second.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Score a stream of frames; alarms go to the score log and the review page as clips."""
+    from components.core.progress import show_logs
+    from components.pipeline.params import load_params
+    from components.pipeline.watching import watched
+
+    show_logs()
+    say(str(watched(load_params(params), name, place, source, once, fps)))
+
+
 @app.command(epilog="Example: loupe inbox elpv-mono")
 def inbox(
     name: Annotated[str, typer.Argument(help="The registered model whose champion scores.")],

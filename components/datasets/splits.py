@@ -109,7 +109,7 @@ def _member(table: pd.DataFrame, folder: Path, view: str) -> pd.DataFrame:
 def _require_apart(table: pd.DataFrame, out: Path) -> None:
     """A picture may come once only: one that several views bring would count twice, or be learned and tested."""
     used = table[table["split"] != "excluded"]
-    twice = used[used.duplicated("sha256", keep=False)]
+    twice = used[used.groupby("sha256")["group"].transform("nunique") > 1]  # frames of one clip may be alike
     if len(twice):
         names = ", ".join(twice["image_id"].iloc[:2])
         raise DataError(

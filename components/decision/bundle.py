@@ -128,8 +128,10 @@ class Bundle:
     def score(self, pictures: Sequence[np.ndarray], narrow: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Decoded pictures, uint8 (H, W, 3) of one shape -> raw scores (B,), maps (B, 1, H, W), embeddings (B, 16).
 
-        Outside the region of interest a map holds the lowest value that it has inside.
+        A model of clips takes windows of frames (T, H, W, 3), and says this of the last one of each. Outside the region
+        of interest a map holds the lowest value that it has inside. Raises DataError for a picture in place of a window.
         """
+        self._require_windows(pictures)
         scores, maps, embeddings = seen(run_of(self.narrow if narrow else self.session), pictures, self.decoding)
         return scores, quiet(maps, self.decoding.roi), embeddings
 
@@ -148,6 +150,18 @@ class Bundle:
         table, value = self.calibration.table_of(group), float(score[0])
         decided = full_decision(left, table, value) if left else decide_one(table, value)
         return Answer("full", value, heat[0, 0], embedding[0], decided)
+
+    def _require_windows(self, pictures: Sequence[np.ndarray]) -> None:
+        wanted = self.decoding.window
+        if any(pixels.shape[:-3] != ((wanted,) if wanted else ()) for pixels in pictures):
+            what = f"looks at {wanted} frames of a clip together" if wanted else "looks at one picture at a time"
+            raise DataError(f"{self.manifest.detector} {what}: give it these; clips are scored by `loupe watch`")
+
+    @property
+    def blank(self) -> np.ndarray:
+        """Grey that the model can score, to warm it up or to see if it works at all."""
+        picture = np.full((64, 64, 3), 128, np.uint8)
+        return np.repeat(picture[None], self.decoding.window, 0) if self.decoding.window else picture
 
     @property
     def version(self) -> str:

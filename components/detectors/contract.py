@@ -229,6 +229,7 @@ class Detector(nn.Module, ABC):
     settings_type: ClassVar[type]
     presets: ClassVar[dict[str, Any]]  # "paper", "cpu", "tiny" -> settings
     averages_sizes: ClassVar[bool] = False  # whether it is trained so fast that several input sizes may be averaged
+    clips: ClassVar[bool] = False  # whether it looks at frames of clips, and at no single pictures
     frames: int = 1  # that it looks at together, the last of them the one that it scores
     settings: Any
 
@@ -315,6 +316,8 @@ class PixelDetector(Detector):
 
 class ClipDetector(PixelDetector):
     """A detector over clips: the frame that it scores and ``settings.past`` frames before it, oldest first."""
+
+    clips = True
 
     def __init__(self, settings: Any, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)

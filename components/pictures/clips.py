@@ -9,7 +9,7 @@ A bundle carries a copy of this file for its runner: nothing of the project may 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,12 @@ def frames(folder: Path) -> tuple[Path, ...]:
 
 @lru_cache(maxsize=256)
 def _listed(folder: Path, changed: int) -> tuple[Path, ...]:  # noqa: ARG001  (a folder that fills is listed anew)
-    found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return tuple(sorted(found, key=order))
+    return tuple(sorted(pictures_in(folder), key=order))
+
+
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """The picture files of *folder* itself as they are now, in no order."""
+    return (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
 def order(path: Path) -> tuple[list[Any], str]:

@@ -37,7 +37,7 @@ from components.pipeline.crossing import standing
 from components.pipeline.finished import finished, listing, remember
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
-from components.pipeline.sizing import Asked, Sized, agree, plan, with_overrides
+from components.pipeline.sizing import Asked, Sized, agree, plan, require_clips, with_overrides
 from components.pipeline.stages import Stages
 from components.synthesis.settings import SynthesisSettings
 from components.training.settings import TrainSettings
@@ -81,6 +81,7 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
         return out
     for name in _typed(request):
         stages.params.settings_of(name)
+    require_clips(stages, request.detector)
     check_folder(out, request.data, begun, "a run of `loupe fit`")
     with locked(out / LOCK, wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)

@@ -22,7 +22,7 @@ from components.datasets.rows import DEFAULT, Naming
 from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration
 from components.export.repoint import clone, repoint
-from components.pictures.decoding import decode
+from components.pictures.clips import decode
 from components.pipeline.crossing import FOLDS
 from components.pipeline.params import load_params
 from components.registry.mlflow import Registry

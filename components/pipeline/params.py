@@ -19,7 +19,7 @@ from components.export.settings import ExportSettings
 from components.monitoring.settings import MonitorSettings
 from components.registry.settings import RegistrySettings
 from components.retraining.settings import RetrainSettings
-from components.service.settings import InboxSettings, ServiceSettings
+from components.service.settings import InboxSettings, ServiceSettings, WatchSettings
 from components.synthesis.settings import SynthesisSettings
 from components.training.settings import TrainSettings
 
@@ -104,6 +104,7 @@ class Params:
     registry: RegistrySettings = RegistrySettings()
     service: ServiceSettings = ServiceSettings()
     inbox: InboxSettings = InboxSettings()
+    watch: WatchSettings = WatchSettings()
     monitor: MonitorSettings = MonitorSettings()
     retrain: RetrainSettings = RetrainSettings()
 

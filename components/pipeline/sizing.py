@@ -14,6 +14,7 @@ import yaml
 
 from components.core.errors import SettingsError
 from components.core.settings import plain
+from components.datasets.adapters import ADAPTERS, adapter
 from components.datasets.loading import read_decoding, read_split
 from components.detectors.catalogue import Sizes, detector_class, named, parted, size_in, sizes_of
 from components.pictures.tiles import grid
@@ -100,6 +101,7 @@ def plan(stages: Stages, detector: str, asked: Asked, measure: Measure = forward
     The same pictures give the same sizes unless a budget is given: only then is anything measured. Raises SettingsError
     where it cannot keep what is asked for.
     """
+    require_clips(stages, detector)
     table, explicit = _good(stages), sizes_of(asked.size, "size")
     sizes: tuple[int, ...]
     if literal or parted(detector)[1] or (not explicit and _set(stages, detector)):
@@ -114,6 +116,19 @@ def plan(stages: Stages, detector: str, asked: Asked, measure: Measure = forward
     found = _as_named(stages, detector, kept, f"{why}{said}")
     log.info("%s: %s", stages.folder, _sentence(found))
     return found
+
+
+def require_clips(stages: Stages, detector: str) -> None:
+    """Raises SettingsError for a detector of clips where the adapter gives single pictures; nothing is read for it."""
+    if not detector_class(detector).clips:
+        return
+    for source in stages.sources:
+        used = stages.params.data[source.data.name].adapter
+        if not adapter(used).clips:
+            raise SettingsError(
+                f"{detector} looks at clips, and adapter {used} gives single pictures; give frames of clips with "
+                f"adapter {', '.join(name for name in ADAPTERS if adapter(name).clips)}, or another detector"
+            )
 
 
 def plans(

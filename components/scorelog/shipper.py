@@ -12,12 +12,17 @@ from components.scorelog.spool import BAD, Spool, keep_aside, read_segment
 from components.storage import Store
 
 log = logging.getLogger("loupe")
-IMAGES = "images"
+IMAGES, CLIPS = "images", "clips"
 
 
 def image_key(sha256: str) -> str:
     """Where the bytes of an image lie in the store: once, however often it is scored."""
     return f"{IMAGES}/{sha256[:2]}/{sha256}"
+
+
+def clip_key(sha256: str) -> str:
+    """Where the clip around an image of a stream lies in the store."""
+    return f"{CLIPS}/{sha256[:2]}/{sha256}.webp"
 
 
 class Shipper:

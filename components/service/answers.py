@@ -15,7 +15,8 @@ from starlette.concurrency import run_in_threadpool
 
 from components.core.errors import LoupeError, RequestError
 from components.decision.batch import entry
-from components.pictures.decoding import Decoding, decode
+from components.pictures.clips import decode
+from components.pictures.decoding import Decoding
 from components.scorelog.shipper import image_key
 from components.service import documents
 from components.service.batcher import Batcher, Scored

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-
 from components.core.errors import BundleError
 from components.decision.bundle import Bundle
 
@@ -111,5 +109,5 @@ class Champion:
 def _warmed(folder: Path, threads: int | None) -> Bundle:
     bundle = Bundle.open(folder, threads)
     for narrow in (False, True):  # the first run of a session allocates; no client waits for it
-        bundle.score([np.zeros((64, 64, 3), np.uint8)], narrow)
+        bundle.score([bundle.blank], narrow)
     return bundle

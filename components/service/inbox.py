@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from components.core.errors import BundleError, DataError, ObjectError, StorageError
 from components.core.progress import progress
 from components.decision.batch import record
@@ -166,7 +164,7 @@ def _require_model(bundle: Bundle, error: Exception) -> None:
     if isinstance(error, DataError):
         return
     try:
-        bundle.answer(np.full((64, 64, 3), 128, np.uint8))
+        bundle.answer(bundle.blank)
     except Exception as broken:
         raise BundleError(
             f"{bundle.folder}: cannot score any picture ({type(broken).__name__}: {broken}); the inbox waits: "

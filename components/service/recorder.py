@@ -11,7 +11,7 @@ from components.core.artefacts import write_flushed
 from components.core.errors import RequestError, StorageError
 from components.scorelog import table
 from components.scorelog.labels import GIVEN, read_labels
-from components.scorelog.shipper import Shipper, image_key
+from components.scorelog.shipper import Shipper, clip_key, image_key
 from components.scorelog.spool import Spool
 from components.scorelog.table import Record
 from components.service.settings import ServiceSettings
@@ -104,6 +104,14 @@ class Recorder:
             return (self.images / sha256).read_bytes()
         except FileNotFoundError:
             return self.store.get(image_key(sha256))
+
+
+    def clip(self, record_id: str) -> bytes:
+        """The clip around a recent image of a stream, an animated WebP. Raises RequestError where there is none."""
+        key = clip_key(self.find(record_id)["sha256"])
+        if not self.store.exists(key):
+            raise RequestError(404, f"record {record_id!r}: is no alarm of a stream, and has no clip")
+        return self.store.get(key)
 
 
 def _shown(record: Record) -> Record:

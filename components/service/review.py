@@ -63,6 +63,16 @@ def add_review(app: FastAPI, service: Service, check: Callable[[Request], None])
         )
 
     @app.get(
+        "/v1/records/{record_id}/clip",
+        dependencies=guard,
+        responses=refusals | documents.MOVING,
+        response_class=Response,
+    )
+    async def clip(record_id: RecordId) -> Response:
+        """The clip around an alarm of a watched stream, an animated WebP."""
+        return Response(await run_in_threadpool(service.recorder.clip, record_id), media_type="image/webp")
+
+    @app.get(
         "/v1/records/{record_id}/overlay",
         dependencies=guard,
         responses=refusals | documents.PICTURE,

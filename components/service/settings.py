@@ -32,3 +32,15 @@ class InboxSettings:
 
     settle_seconds: float = 2.0  # a file that changed since then is still being written
     attempts: int = 3  # runs that try a file before it goes to quarantine
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """How a stream is watched. Frames in memory are *waiting*, one window, and *longest* small ones of an event."""
+
+    waiting: int = 64  # frames of a live stream; beyond it all of them are dropped and counted
+    before: int = 25  # frames of a clip before its first alarm
+    behind: int = 12  # frames without an alarm that end an event
+    longest: int = 150  # frames of a clip; a longer event is several
+    fps: float = 25.0  # at which clips are shown
+    say_seconds: float = 60.0  # how often a line tells how it goes

@@ -29,7 +29,6 @@ from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
 from components.detectors.catalogue import create, detector_class
-from components.detectors.contract import ClipDetector
 from components.pictures.decoding import Decoding
 from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
@@ -133,7 +132,7 @@ def normal_rows(split: Path, side: str) -> pd.DataFrame:
 
 def require_clips(name: str, rules: Decoding, where: Path) -> None:
     """Raises SettingsError for a detector of clips where pictures stand by themselves."""
-    if issubclass(detector_class(name), ClipDetector) and not rules.stride:
+    if detector_class(name).clips and not rules.stride:
         raise SettingsError(
             f"{where}: {name} looks at clips, and these are single pictures; give frames with an adapter of clips, or "
             "another detector"
@@ -154,7 +153,7 @@ def _moves(
 
     What is measured on single frames says nothing of how things move: a detector of clips takes named moves alone.
     """
-    if issubclass(detector_class(name), ClipDetector) and settings.moves == "auto":
+    if detector_class(name).clips and settings.moves == "auto":
         return agreed([], len(normal))
     if folds:
         return agreed([read_json(fold / FILE) for fold in folds], len(normal))

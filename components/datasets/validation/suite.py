@@ -9,8 +9,11 @@ import pandas as pd
 from components.datasets.settings import ValidationSettings
 
 
-def run_suite(table: pd.DataFrame, settings: ValidationSettings, name: str, docs: Path) -> list[dict[str, Any]]:
-    """Check the clean table against the suite and build the data docs; one record per expectation."""
+def run_suite(table: pd.DataFrame, settings: ValidationSettings, name: str, docs: Path, frames: bool = False) -> list[dict[str, Any]]:
+    """Check the clean table against the suite and build the data docs; one record per expectation.
+
+    *frames* of clips may repeat each other.
+    """
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -18,7 +21,7 @@ def run_suite(table: pd.DataFrame, settings: ValidationSettings, name: str, docs
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     asset = context.data_sources.add_pandas("images").add_dataframe_asset("manifest")
-    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=_expectations(settings)))
+    suite = context.suites.add(gx.ExpectationSuite(name=name, expectations=_expectations(settings, frames)))
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=name, data=asset.add_batch_definition_whole_dataframe("all"), suite=suite)
     )
@@ -38,14 +41,14 @@ def run_suite(table: pd.DataFrame, settings: ValidationSettings, name: str, docs
     return [_record(r) for validation in result.run_results.values() for r in validation.results]
 
 
-def _expectations(settings: ValidationSettings) -> list[Any]:
+def _expectations(settings: ValidationSettings, frames: bool) -> list[Any]:
     from great_expectations import expectations as gxe
 
     low, high = settings.brightness
     sides: dict[str, Any] = {"min_value": settings.min_side, "max_value": settings.max_side}
     return [
         gxe.ExpectColumnValuesToBeUnique(column="image_id"),
-        gxe.ExpectColumnValuesToBeUnique(column="sha256"),
+        *([] if frames else [gxe.ExpectColumnValuesToBeUnique(column="sha256")]),
         gxe.ExpectColumnValuesToBeNull(column="problem"),
         gxe.ExpectColumnValuesToBeInSet(column="label", value_set=["normal", "anomalous", "uncertain"]),
         gxe.ExpectColumnValuesToBeInSet(column="mode", value_set=list(settings.modes)),
