@@ -26,6 +26,7 @@ NAMES = {
         "pose",
         "methods",
         "average",
+        "video",
     ),
     "mechanisms": ("mechanisms", "cascade", "quantiser", "thresholds"),
     "production": (

@@ -48,8 +48,9 @@ def _block(rows: pd.Index, share: float, sides: pd.Series, notes: pd.Series) -> 
 
 def equal_files(table: pd.DataFrame) -> Copies:
     """Frames of training clips that are the very files of test frames; likeness says nothing among frames."""
-    first = {}
-    for row, digest in table.loc[table["role"] == "test", "sha256"].items():
-        first.setdefault(digest, row)
-    tested = [first.get(digest, row) for row, digest in table["sha256"].items()]
-    return Copies([int(row) for row in tested], [], [])
+    digests = [str(digest) for digest in table["sha256"]]
+    first: dict[str, int] = {}
+    for row, role in enumerate(table["role"]):
+        if role == "test":
+            first.setdefault(digests[row], row)
+    return Copies([first.get(digest, row) for row, digest in enumerate(digests)], [], [])

@@ -63,9 +63,7 @@ def shanghaitech_rows(root: Path) -> list[Row]:
         path = folder / f"{clip.name}.npy"
         return np.load(path).ravel().tolist() if path.exists() else None
 
-    if (root / LABELS).exists():
-        truth = _of_json(root / LABELS)
-    return _by_folders(root, None, truth)
+    return _by_folders(root, None, _of_json(root / LABELS) if (root / LABELS).exists() else truth)
 
 
 def _by_folders(root: Path, group: str | None, truth: Truth) -> list[Row]:
@@ -96,9 +94,7 @@ def _normal(root: Path, clip: Path, group: str) -> Iterator[Row]:
         yield Row(path.relative_to(root).as_posix(), group, "normal", "", "train")
 
 
-def _labelled(
-    root: Path, clip: Path, group: str, truth: Sequence[int] | None, masks: dict[str, Path]
-) -> Iterator[Row]:
+def _labelled(root: Path, clip: Path, group: str, truth: Sequence[int] | None, masks: dict[str, Path]) -> Iterator[Row]:
     found = frames(clip)
     if truth is None:
         raise DataError(f"{clip}: has no labels; give {LABELS}, or the labels that the set comes with")

@@ -129,7 +129,7 @@ class Bundle:
         """Decoded pictures, uint8 (H, W, 3) of one shape -> raw scores (B,), maps (B, 1, H, W), embeddings (B, 16).
 
         A model of clips takes windows of frames (T, H, W, 3), and says this of the last one of each. Outside the region
-        of interest a map holds the lowest value that it has inside. Raises DataError for a picture in place of a window.
+        of interest a map holds the lowest value that it has inside. Raises DataError for pictures instead of windows.
         """
         self._require_windows(pictures)
         scores, maps, embeddings = seen(run_of(self.narrow if narrow else self.session), pictures, self.decoding)

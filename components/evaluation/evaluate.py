@@ -10,8 +10,10 @@ import pandas as pd
 from components.core.artefacts import read_json, recorded, tree_hash, write_json
 from components.core.records import SCORE_COLUMNS, kept_score
 from components.datasets.loading import read_decoding, rows
+from components.datasets.videos import clip_of
 from components.decision.calibration import Calibration
 from components.evaluation import drawing
+from components.evaluation.clips import frame_figures
 from components.evaluation.extents import add_recall, lines
 from components.evaluation.metrics import (
     METRIC_VERSION,
@@ -69,6 +71,7 @@ def evaluate_rows(
             "masks": truths.said,
             "defects": truths.defects(seen),
             **_without_labels(model, known),
+            **_frames(counted, rules, settings.bootstrap, seed),
             **_outside(table.loc[truths.outside, "image_id"], result.loc[truths.outside, "decision"]),
         }
         about = {**metrics, **said, **more, "split_hash": tree_hash(split / "split.parquet")}
@@ -91,6 +94,15 @@ def evaluate_rows(
     for line in lines(metrics["overall"]["sizes"]):
         log.info("%s: defects of %s pixels: %s pictures called anomalous, %s regions shown", out, line[0], *line[1:4:2])
     return out
+
+
+def _frames(counted: pd.DataFrame, rules: Decoding, rounds: int, seed: int) -> dict[str, Any]:
+    """Of frames of clips the figures that videos are compared by; every frame of the split is among them."""
+    if not rules.stride:
+        return {}
+    labels = (counted["label"] == "anomalous").to_numpy()
+    clips = [clip_of(str(name)) for name in counted["image_id"]]
+    return {"frames": frame_figures(labels, counted["score"].to_numpy(), clips, rounds, seed)}
 
 
 def _outside(names: pd.Series, decisions: pd.Series) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from components.export.embedding import Described
 
 
 def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, str]) -> None:
-    """Input ``image`` (B, 3, H, W) in [0, 1], of clips (B, T, 3, H, W) with a fixed T; outputs ``score`` (B,), ``map`` (B, 1, H, W), ``embedding`` (B, 16)."""
+    """Input ``image`` (B, 3, H, W) in [0, 1], of clips (B, T, 3, H, W) with a fixed T; outputs ``score`` (B,), ``map``
+    (B, 1, H, W), ``embedding`` (B, 16)."""
     sizes = {
         name: torch.export.Dim(name, min=1 if name == "batch" else 16, max=limit) for name, limit in LIMITS.items()
     }

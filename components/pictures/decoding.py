@@ -1,6 +1,7 @@
 """From file bytes to RGB pixels; needs only numpy and Pillow, so that scoring runs without torch.
 
-A bundle carries a copy of this file for its runner: nothing else may be imported but ``DataError``, ``framing`` and ``rules``.
+A bundle carries a copy of this file for its runner: nothing else may be imported but ``DataError``, ``framing``
+and ``rules``.
 """
 
 import io

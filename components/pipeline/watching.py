@@ -15,9 +15,7 @@ from components.service.watch import Counts, Watch, logged, source_of
 from components.storage import open_store
 
 
-def watched(
-    params: Params, name: str, place: str, source: str | None, once: bool, fps: float | None
-) -> Counts:
+def watched(params: Params, name: str, place: str, source: str | None, once: bool, fps: float | None) -> Counts:
     """Watch *place* until it ends or the process is told to stop; what is recorded by then is shipped."""
     check_budget("--fps", fps)
     folder = Path(name)

@@ -105,7 +105,6 @@ class Recorder:
         except FileNotFoundError:
             return self.store.get(image_key(sha256))
 
-
     def clip(self, record_id: str) -> bytes:
         """The clip around a recent image of a stream, an animated WebP. Raises RequestError where there is none."""
         key = clip_key(self.find(record_id)["sha256"])

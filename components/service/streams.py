@@ -36,8 +36,10 @@ class Frame(NamedTuple):
 class Stream(Protocol):
     """Frames in order until there are no more or *stop* is set; *live*: it goes on whether they are taken or not."""
 
-    live: bool
     told: dict[str, int]  # counts of what went wrong
+
+    @property
+    def live(self) -> bool: ...
 
     def frames(self, stop: threading.Event) -> Iterator[Frame]: ...
 
@@ -179,9 +181,7 @@ def _container(open_it: Open, place: str) -> Any:
         raise DataError(f"{public(place)}: cannot be opened as video ({_said(error)}); check the address") from error
 
 
-def _decoded(
-    container: Any, name: str, rules: Decoding, fps: float | None, stop: threading.Event
-) -> Iterator[Frame]:
+def _decoded(container: Any, name: str, rules: Decoding, fps: float | None, stop: threading.Event) -> Iterator[Frame]:
     """Raises DataError where the video breaks off."""
     due, number, frames = 0.0, 0, container.decode(video=0)
     while not stop.is_set():

@@ -64,7 +64,9 @@ def _velocity(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 def _shifted(change: np.ndarray, by: np.ndarray) -> np.ndarray:
     """(H, W, 3) moved by whole pixels; nothing comes in at the rim."""
     result = np.zeros_like(change)
-    (into, out), (across, along) = (_overlap(int(step), side) for step, side in zip(by.round(), change.shape, strict=False))
+    (into, out), (across, along) = (
+        _overlap(int(step), side) for step, side in zip(by.round(), change.shape, strict=False)
+    )
     result[into, across] = change[out, along]
     return result
 

@@ -146,7 +146,16 @@ def _write(
         write_png(made.image, image)
     Image.fromarray(made.mask).save(out / "masks" / name)
     extent = float(np.sqrt(made.mask.sum()))
-    values = (image.relative_to(out).as_posix(), f"masks/{name}", origin, strategy, made.strength, made.area, extent, seed)
+    values = (
+        image.relative_to(out).as_posix(),
+        f"masks/{name}",
+        origin,
+        strategy,
+        made.strength,
+        made.area,
+        extent,
+        seed,
+    )
     return dict(zip(SYNTHETIC_COLUMNS, values, strict=True))
 
 

@@ -50,7 +50,10 @@ def test_a_run_on_clips_is_whole_and_its_graph_agrees(run, walk, tmp_path):
     told = json.loads((run / "model/check.json").read_text())
     assert "fast" in told["kinds"]
     evaluate_run(EvaluateRequest(run, walk), tmp_path / "evaluation")
-    metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())["overall"]
+    said = json.loads((tmp_path / "evaluation/metrics.json").read_text())
+    metrics, frames = said["overall"], said["frames"]
+    assert frames["auroc"] == pytest.approx(metrics["image"]["auroc"])
+    assert (frames["frames"], frames["clips"], frames["macro_clips"]) == (24, 1, 1)
     assert metrics["n"] == {"normal": 16, "anomalous": 8}, "no frame is left out"
     assert metrics["image"]["auroc"] > 0.8
     assert metrics["pixel"]["images"] > 0
@@ -80,7 +83,7 @@ def test_files_the_runner_and_a_stream_give_the_same_scores(run, walk, tmp_path)
         return found
 
     bundle.answer = answer  # type: ignore[method-assign]
-    counts = Watch(bundle, "watch-x", lambda event: None, WatchSettings()).run(
+    counts = Watch(bundle, "watch-x", lambda _: None, WatchSettings()).run(
         Folder(frames, bundle.decoding.single, once=True), threading.Event()
     )
     assert counts.frames == 24

@@ -9,7 +9,9 @@ import pandas as pd
 from components.datasets.settings import ValidationSettings
 
 
-def run_suite(table: pd.DataFrame, settings: ValidationSettings, name: str, docs: Path, frames: bool = False) -> list[dict[str, Any]]:
+def run_suite(
+    table: pd.DataFrame, settings: ValidationSettings, name: str, docs: Path, frames: bool = False
+) -> list[dict[str, Any]]:
     """Check the clean table against the suite and build the data docs; one record per expectation.
 
     *frames* of clips may repeat each other.

@@ -68,7 +68,9 @@ class STMAESettings:
 
     def __post_init__(self) -> None:
         if len(self.slots) != len(self.widths):
-            raise SettingsError(f"slots are given for {len(self.slots)} of {len(self.widths)} levels; give one for each")
+            raise SettingsError(
+                f"slots are given for {len(self.slots)} of {len(self.widths)} levels; give one for each"
+            )
         if self.past < 1:
             raise SettingsError(f"past is {self.past}; a frame is predicted from 1 at least")
         if self.size % (self.stem * 2 ** (len(self.widths) - 1)):
@@ -193,7 +195,9 @@ class Predictor(nn.Module):
         entering = 3 * stem**2
         self.levels = nn.ModuleList(Level(a, b, settings) for a, b in zip((entering, *widths), widths, strict=False))
         last = len(widths) - 1
-        remembers = [settings.memories == "all" or (settings.memories == "deepest" and i == last) for i in range(last + 1)]
+        remembers = [
+            settings.memories == "all" or (settings.memories == "deepest" and i == last) for i in range(last + 1)
+        ]
         self.passages = nn.ModuleList(
             Passage(w, n, settings, r) for w, n, r in zip(widths, settings.slots, remembers, strict=True)
         )

@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_told(tmp_path, break_it, told):
 def test_labels_of_ped2_and_of_arrays_must_be_of_these_clips(tmp_path):
     write_clip(tmp_path / "Train/Train001", 3)
     write_clip(tmp_path / "Test/Test001", 3)
-    with pytest.raises(DataError, match="no UCSDped2.m"):
+    with pytest.raises(DataError, match=r"no UCSDped2\.m"):
         ADAPTERS["ucsd_ped2"].rows(tmp_path)
     (tmp_path / "Test/UCSDped2.m").write_text("x.gt_frame = [2:9];")
     with pytest.raises(DataError, match="frame 4 is labelled"):
@@ -199,13 +199,13 @@ def test_frames_and_pictures_are_not_joined(cut, tmp_path):
 
 
 def test_settings_that_frames_do_not_allow(walk, tmp_path):
-    with pytest.raises(SettingsError, match="data.stride is 0"):
+    with pytest.raises(SettingsError, match=r"data\.stride is 0"):
         make_manifest(walk, tmp_path / "a", DataSettings("clips", "walk", stride=0))
-    with pytest.raises(SettingsError, match="data.tiles is 2"):
+    with pytest.raises(SettingsError, match=r"data\.tiles is 2"):
         make_manifest(walk, tmp_path / "b", DataSettings("clips", "walk", tiles=2))
     (tmp_path / "decoding.json").write_text('{"white": null, "max_pixels": 100000, "stride": 1}')
     pd.DataFrame({"group": ["a"], "problem": [None]}).to_parquet(tmp_path / "clean.parquet")
-    with pytest.raises(SettingsError, match="split.labelled 0"):
+    with pytest.raises(SettingsError, match=r"split\.labelled 0"):
         split(tmp_path, walk, tmp_path / "c", SplitSettings(labelled=1))
 
 
