@@ -141,6 +141,18 @@ def watch(
     say(str(watched(load_params(params), name, place, source, once, fps)))
 
 
+@app.command(epilog="Example: loupe frames 01.avi training/frames/01")
+def frames(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    out: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    fps: Annotated[float | None, typer.Option(help="Take so many frames a second.")] = None,
+) -> None:
+    """Unpack a video file into a folder of frames, as the adapters of clips read them."""
+    from components.pipeline.watching import unpacked
+
+    say(f"{unpacked(video, out, fps)} frames in {out}")
+
+
 @app.command(epilog="Example: loupe inbox elpv-mono")
 def inbox(
     name: Annotated[str, typer.Argument(help="The registered model whose champion scores.")],

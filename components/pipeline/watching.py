@@ -5,8 +5,13 @@ import threading
 from pathlib import Path
 from types import FrameType
 
+from PIL import Image
+
+from components.core.artefacts import atomic_dir
 from components.core.checks import check_budget
+from components.core.errors import DataError
 from components.decision.bundle import Bundle
+from components.pictures.decoding import DEFAULT
 from components.pipeline.monitoring import open_champion
 from components.pipeline.params import Params
 from components.service.recorder import Recorder
@@ -29,6 +34,23 @@ def watched(params: Params, name: str, place: str, source: str | None, once: boo
         return Watch(bundle, source_of(place, source), keep, params.watch).run(stream, stop)
     finally:
         recorder.shipper.stop()
+
+
+def unpacked(video: Path, out: Path, fps: float | None) -> int:
+    """The frames of a video file as PNG files of the new folder *out*, numbered from 0; how many.
+
+    Raises DataError where the file is no video or *out* exists; then nothing is left there.
+    """
+    check_budget("--fps", fps)
+    if out.exists():
+        raise DataError(f"{out}: exists; give a folder that does not exist yet")
+    if not video.is_file():
+        raise DataError(f"{video}: is no file; give a video file")
+    number = -1
+    with atomic_dir(out) as scratch:
+        for number, frame in enumerate(stream_of(str(video), DEFAULT, fps).frames(threading.Event())):
+            Image.fromarray(frame.pixels).save(scratch / f"{number:06}.png", compress_level=1)
+    return number + 1
 
 
 def _stopped() -> threading.Event:

@@ -24,11 +24,13 @@ from components.detectors.contract import (
     Chosen,
     ClipDetector,
     MethodInfo,
+    OnePass,
     Optimise,
     Phase,
     Scores,
     Table,
     TrainingData,
+    scratch,
 )
 from components.detectors.parts.blocks import Positions, box_mean, in_proportion, upsample
 from components.detectors.parts.convolutions import Twice
@@ -60,6 +62,7 @@ class STMAESettings:
     margin: float = 0.0  # cosine up to which slots may be alike; reconstructed
     box: int | None = None  # side in pixels over which errors are averaged; None: 17 at 256; reconstructed
     image: Literal["peak", "frame"] = "peak"  # worst box, or the frame's mean as in PSNR, is the score; reconstructed
+    background: bool = False  # ours: what the fit frames show on average is taken away first; for a fixed camera
     standardise: Literal["none", "position"] = "none"  # ours: errors by those of each position; position if better
     most: int = 0  # ours: clips that are learned from, spread evenly; 0: all
     epochs: int = 60  # reconstructed
@@ -187,7 +190,7 @@ class Up(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Clips (B, T, 3, H, W) in [0, 1] -> the frame that follows, (B, 3, H, W), and the cosines of each memory."""
+    """Clips (B, T, 3, H, W), about -1 to 1 -> the frame that follows likewise, and the cosines of each memory."""
 
     def __init__(self, settings: STMAESettings) -> None:
         super().__init__()
@@ -206,7 +209,7 @@ class Predictor(nn.Module):
         self.take, self.give = nn.PixelUnshuffle(stem), nn.PixelShuffle(stem)
 
     def forward(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
-        x, found = self.take(2 * clips.flatten(0, 1) - 1), []
+        x, found = self.take(clips.flatten(0, 1)), []
         for number, level in enumerate(self.levels):
             x = level(F.max_pool2d(x, 2) if number else x)
             found.append(x)
@@ -214,13 +217,47 @@ class Predictor(nn.Module):
         up = passed[-1][0]
         for step, (skip, _) in zip(self.ups, reversed(passed[:-1]), strict=True):
             up = step(up, skip)
-        frame = (self.give(self.head(up)).tanh() + 1) / 2
-        return frame, [cosine for _, cosine in passed if cosine is not None]
+        return self.give(self.head(up)).tanh(), [cosine for _, cosine in passed if cosine is not None]
 
     @property
     def memories(self) -> list[Memory]:
         """Finest first."""
         return [passage.memory for passage in self.passages if passage.memory is not None]  # type: ignore[misc]
+
+
+class Background(nn.Module):
+    """What the fit frames show on average (1, 3, s, s): the network then learns of what comes and goes. Off: nothing.
+
+    It knows nothing of the frame at hand, so that it is no way past the memories.
+    """
+
+    mean: Tensor
+    sums: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, active: bool) -> None:
+        super().__init__()
+        self.active = active
+        if active:
+            self.register_buffer("mean", torch.zeros(1, 3, size, size))
+            scratch(self, "sums", torch.zeros(1, 3, size, size, dtype=torch.float64))
+            scratch(self, "count", torch.zeros(1, dtype=torch.float64))
+
+    def add(self, clips: Tensor) -> None:
+        """The last frames of clips (B, T, 3, s, s)."""
+        self.sums += clips[:, -1].double().sum(0, keepdim=True)
+        self.count += len(clips)
+
+    def finish(self) -> None:
+        self.mean.copy_(self.sums / self.count)
+
+    def away(self, clips: Tensor) -> Tensor:
+        """Clips (B, T, 3, s, s) in [0, 1] as the network sees them, about -1 to 1."""
+        return 2 * (clips - self.mean) if self.active else 2 * clips - 1
+
+    def back(self, found: Tensor) -> Tensor:
+        """The frame of what the network says, -1 to 1."""
+        return self.mean + found if self.active else (found + 1) / 2
 
 
 class STMAE(ClipDetector):
@@ -274,11 +311,14 @@ class STMAE(ClipDetector):
     def __init__(self, settings: STMAESettings, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)
         self.predictor = Predictor(settings)
+        self.background = Background(settings.size, settings.background)
         self.box = settings.box or in_proportion(BOX, settings.size)
         self.positions = Positions(settings.size**2, settings.standardise == "position")
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, clips = self.settings, data.clips(self.size, self.frames)
+        if s.background:
+            yield OnePass("background", clips, self.background.add, self.background.finish)
         yield Optimise(
             "prediction",
             spread(clips, s.most),
@@ -291,10 +331,15 @@ class STMAE(ClipDetector):
         )
         yield from self.positions.phases(clips, self.errors)
 
+    def predicted(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The frame behind *clips* (B, T, 3, s, s) in [0, 1], and the cosines of each memory."""
+        found, cosines = self.predictor(self.background.away(clips))
+        return self.background.back(found), cosines
+
     def loss(self, clips: Tensor) -> Tensor:
         """Of the predicted frame to the true one, squared and by gradients, and of the memories' slots."""
         s, true = self.settings, clips[:, -1]
-        predicted, cosines = self.predictor(clips[:, :-1])
+        predicted, cosines = self.predicted(clips[:, :-1])
         total = F.mse_loss(2 * predicted, 2 * true) + s.gradient * gradients_apart(2 * predicted, 2 * true)
         if cosines:
             total = total + s.compactness * torch.stack([compactness(found) for found in cosines]).mean()
@@ -303,7 +348,7 @@ class STMAE(ClipDetector):
 
     def errors(self, clips: Tensor) -> Tensor:
         """Squared error of the predicted frame, mean over colours and boxes: (B, T + 1, 3, s, s) -> (B, 1, s, s)."""
-        predicted, _ = self.predictor(clips[:, :-1])
+        predicted, _ = self.predicted(clips[:, :-1])
         error = (predicted - clips[:, -1]).square().mean(1, keepdim=True)
         return box_mean(error, self.box, self.box // 2)
 

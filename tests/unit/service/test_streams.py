@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from components.core.errors import DataError, RequestError, SettingsError
-from components.pictures.clips import decode
+from components.pictures.clips import decode, frames
 from components.pictures.decoding import Decoding
+from components.pipeline.watching import unpacked
 from components.scorelog.shipper import clip_key
 from components.service import streams, watch
 from components.service.pump import Pump, Ring
@@ -194,6 +195,23 @@ def test_real_video_by_pyav(tmp_path):
     assert len(found) == 12
     assert np.abs(found[5].pixels.astype(int) - frame(5)).mean() < 12
     assert len(list(stream_of(str(tmp_path / "w.mp4"), RULES, fps=12.5).frames(threading.Event()))) == 6
+
+
+def test_a_video_is_unpacked_into_frames_or_not_at_all(tmp_path, monkeypatch):
+    video = tmp_path / "w.mp4"
+    video.touch()
+    monkeypatch.setattr(streams, "opened", lambda _: Container(4))
+    assert unpacked(video, tmp_path / "frames", None) == 4
+    assert [p.name for p in frames(tmp_path / "frames")] == [f"{i:06}.png" for i in range(4)]
+    assert (decode(tmp_path / "frames/000003.png") == frame(3)).all()
+    with pytest.raises(DataError, match="exists"):
+        unpacked(video, tmp_path / "frames", None)
+    with pytest.raises(DataError, match="is no file"):
+        unpacked(tmp_path / "none.mp4", tmp_path / "other", None)
+    monkeypatch.setattr(streams, "opened", lambda _: Container(2, ValueError("torn")))
+    with pytest.raises(DataError, match="torn"):
+        unpacked(video, tmp_path / "other", None)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_password_is_in_no_name():
