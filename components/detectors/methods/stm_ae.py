@@ -62,7 +62,7 @@ class STMAESettings:
     margin: float = 0.0  # cosine up to which slots may be alike; reconstructed
     box: int | None = None  # side in pixels over which errors are averaged; None: 17 at 256; reconstructed
     image: Literal["peak", "frame"] = "peak"  # worst box, or the frame's mean as in PSNR, is the score; reconstructed
-    background: bool = False  # ours: what the fit frames show on average is taken away first; for a fixed camera
+    base: Literal["none", "background", "last"] = "none"  # ours: what the predicted frame is told from
     standardise: Literal["none", "position"] = "none"  # ours: errors by those of each position; position if better
     most: int = 0  # ours: clips that are learned from, spread evenly; 0: all
     epochs: int = 60  # reconstructed
@@ -206,6 +206,9 @@ class Predictor(nn.Module):
         )
         self.ups = nn.ModuleList(Up(widths[i + 1], widths[i], settings) for i in reversed(range(last)))
         self.head = nn.Conv2d(widths[0], entering, 3, padding=1)
+        if settings.base != "none":  # training begins with the base itself as the prediction
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.take, self.give = nn.PixelUnshuffle(stem), nn.PixelShuffle(stem)
 
     def forward(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -225,20 +228,21 @@ class Predictor(nn.Module):
         return [passage.memory for passage in self.passages if passage.memory is not None]  # type: ignore[misc]
 
 
-class Background(nn.Module):
-    """What the fit frames show on average (1, 3, s, s): the network then learns of what comes and goes. Off: nothing.
+class Base(nn.Module):
+    """What the predicted frame is told from, so that the network learns of what comes, goes and moves.
 
-    It knows nothing of the frame at hand, so that it is no way past the memories.
+    ``background``: what the fit frames show on average, (1, 3, s, s), for a fixed camera. ``last``: the last frame
+    before; the memories then hold how normal things move, and what they look like goes past them. ``none``: nothing.
     """
 
     mean: Tensor
     sums: Tensor
     count: Tensor
 
-    def __init__(self, size: int, active: bool) -> None:
+    def __init__(self, size: int, kind: str) -> None:
         super().__init__()
-        self.active = active
-        if active:
+        self.kind = kind
+        if kind == "background":
             self.register_buffer("mean", torch.zeros(1, 3, size, size))
             scratch(self, "sums", torch.zeros(1, 3, size, size, dtype=torch.float64))
             scratch(self, "count", torch.zeros(1, dtype=torch.float64))
@@ -253,11 +257,13 @@ class Background(nn.Module):
 
     def away(self, clips: Tensor) -> Tensor:
         """Clips (B, T, 3, s, s) in [0, 1] as the network sees them, about -1 to 1."""
-        return 2 * (clips - self.mean) if self.active else 2 * clips - 1
+        return 2 * (clips - self.mean) if self.kind == "background" else 2 * clips - 1
 
-    def back(self, found: Tensor) -> Tensor:
-        """The frame of what the network says, -1 to 1."""
-        return self.mean + found if self.active else (found + 1) / 2
+    def back(self, found: Tensor, clips: Tensor) -> Tensor:
+        """The frame behind *clips*, of what the network says of it, -1 to 1."""
+        if self.kind == "none":
+            return (found + 1) / 2
+        return found + (self.mean if self.kind == "background" else clips[:, -1])
 
 
 class STMAE(ClipDetector):
@@ -311,14 +317,14 @@ class STMAE(ClipDetector):
     def __init__(self, settings: STMAESettings, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)
         self.predictor = Predictor(settings)
-        self.background = Background(settings.size, settings.background)
+        self.base = Base(settings.size, settings.base)
         self.box = settings.box or in_proportion(BOX, settings.size)
         self.positions = Positions(settings.size**2, settings.standardise == "position")
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, clips = self.settings, data.clips(self.size, self.frames)
-        if s.background:
-            yield OnePass("background", clips, self.background.add, self.background.finish)
+        if s.base == "background":
+            yield OnePass("background", clips, self.base.add, self.base.finish)
         yield Optimise(
             "prediction",
             spread(clips, s.most),
@@ -333,8 +339,8 @@ class STMAE(ClipDetector):
 
     def predicted(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The frame behind *clips* (B, T, 3, s, s) in [0, 1], and the cosines of each memory."""
-        found, cosines = self.predictor(self.background.away(clips))
-        return self.background.back(found), cosines
+        found, cosines = self.predictor(self.base.away(clips))
+        return self.base.back(found, clips), cosines
 
     def loss(self, clips: Tensor) -> Tensor:
         """Of the predicted frame to the true one, squared and by gradients, and of the memories' slots."""

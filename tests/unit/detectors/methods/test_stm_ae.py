@@ -21,7 +21,7 @@ from components.detectors.methods.stm_ae import (
     spread,
 )
 from components.detectors.parts.memory import Memory
-from tests.given import learned
+from tests.given import learned, passed
 
 TINY = settings_for("stm_ae", "tiny")
 
@@ -160,7 +160,7 @@ def test_the_loss_holds_all_its_parts():
 
     off = {"gradient": 0.0, "compactness": 0.0, "discreteness": 0.0}
     with torch.no_grad():
-        predicted, cosines = detector.predictor(clips[:, :-1])
+        predicted, cosines = detector.predicted(clips[:, :-1])
         parts = {
             "gradient": gradients_apart(2 * predicted, 2 * clips[:, -1]),
             "compactness": torch.stack([compactness(c) for c in cosines]).mean(),
@@ -181,7 +181,7 @@ def test_the_score_is_of_the_predicted_beside_the_true_frame():
     """The prediction never sees the true frame, and the error is where the two differ."""
     detector, clips = made(), rising(2, 3)
     with torch.inference_mode():
-        before, predicted = detector(clips), detector.predictor(clips[:, :-1])[0]
+        before, predicted = detector(clips), detector.predicted(clips[:, :-1])[0]
         exact = torch.cat([clips[:, :-1], predicted[:, None]], 1)
         found = detector(exact)
         assert (found.image == pytest.approx(-80.0, abs=1e-3)) or (found.image < -75).all()
@@ -239,6 +239,18 @@ def test_clips_that_are_learned_from_are_spread_evenly():
 def test_settings_that_do_not_fit_are_told(changes, said):
     with pytest.raises(SettingsError, match=said):
         STMAESettings(**{"widths": (8, 16), "slots": (4, 4), "stem": 2, "size": 64, **changes})
+
+
+def test_the_base_is_the_prediction_that_training_begins_with(tmp_path):
+    clips = rising(4, 3)
+    last, background = made(base="last"), made(base="background")
+    with torch.inference_mode():
+        assert torch.equal(last.predicted(clips[:, :-1])[0], clips[:, 1])
+        passed(background, "background", clips[:3], clips[3:], data=Clips(clips))
+        torch.testing.assert_close(background.predicted(clips[:, :-1])[0][0], clips[:, 2].mean(0))
+        torch.testing.assert_close(background.base.away(clips).mean(0)[2], torch.zeros(3, 64, 64), atol=1e-5, rtol=0)
+    assert "base.mean" in background.state_dict()
+    assert not [key for key in last.state_dict() if key.startswith("base.")]
 
 
 def test_errors_by_position_are_measured_on_the_fit_clips():
