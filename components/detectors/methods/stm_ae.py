@@ -64,6 +64,8 @@ class STMAESettings:
     image: Literal["peak", "frame"] = "peak"  # worst box, or the frame's mean as in PSNR, is the score; reconstructed
     base: Literal["none", "background", "last"] = "none"  # ours: what the predicted frame is told from
     standardise: Literal["none", "position"] = "none"  # ours: errors by those of each position; position if better
+    crop: int = 0  # ours: side of the squares that are learned from, drawn where things move; 0: whole frames
+    crops: int = 4  # ours: of these squares from each clip
     most: int = 0  # ours: clips that are learned from, spread evenly; 0: all
     epochs: int = 60  # reconstructed
     batch_size: int = 4  # reconstructed
@@ -74,12 +76,12 @@ class STMAESettings:
             raise SettingsError(
                 f"slots are given for {len(self.slots)} of {len(self.widths)} levels; give one for each"
             )
+        unit = self.stem * 2 ** (len(self.widths) - 1)
         if self.past < 1:
             raise SettingsError(f"past is {self.past}; a frame is predicted from 1 at least")
-        if self.size % (self.stem * 2 ** (len(self.widths) - 1)):
+        if self.size % unit or self.crop % unit or self.crop > self.size:
             raise SettingsError(
-                f"size {self.size} cannot be halved {len(self.widths) - 1} times behind a stem of {self.stem}; "
-                "give a multiple of 64"
+                f"size {self.size} and crop {self.crop} must be multiples of {unit}, the crop no larger than the frame"
             )
 
 
@@ -259,11 +261,11 @@ class Base(nn.Module):
         """Clips (B, T, 3, s, s) in [0, 1] as the network sees them, about -1 to 1."""
         return 2 * (clips - self.mean) if self.kind == "background" else 2 * clips - 1
 
-    def back(self, found: Tensor, clips: Tensor) -> Tensor:
-        """The frame behind *clips*, of what the network says of it, -1 to 1."""
+    def back(self, found: Tensor, seen: Tensor) -> Tensor:
+        """The frame behind *seen* (B, T, 3, h, w), as the network sees frames, of what it says of it, -1 to 1."""
         if self.kind == "none":
-            return (found + 1) / 2
-        return found + (self.mean if self.kind == "background" else clips[:, -1])
+            return found
+        return 2 * found + (0 if self.kind == "background" else seen[:, -1])
 
 
 class STMAE(ClipDetector):
@@ -281,7 +283,9 @@ class STMAE(ClipDetector):
             slots=(64, 64, 64),
             most=1000,
             epochs=4,
-            batch_size=8,
+            batch_size=4,
+            crop=64,
+            base="last",
             learning_rate=2e-3,
         ),
         "tiny": STMAESettings(
@@ -337,25 +341,27 @@ class STMAE(ClipDetector):
         )
         yield from self.positions.phases(clips, self.errors)
 
-    def predicted(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The frame behind *clips* (B, T, 3, s, s) in [0, 1], and the cosines of each memory."""
-        found, cosines = self.predictor(self.base.away(clips))
-        return self.base.back(found, clips), cosines
-
     def loss(self, clips: Tensor) -> Tensor:
         """Of the predicted frame to the true one, squared and by gradients, and of the memories' slots."""
-        s, true = self.settings, clips[:, -1]
-        predicted, cosines = self.predicted(clips[:, :-1])
-        total = F.mse_loss(2 * predicted, 2 * true) + s.gradient * gradients_apart(2 * predicted, 2 * true)
+        s, seen = self.settings, self.base.away(clips)
+        seen = moving(seen, s.crop, s.crops) if s.crop else seen
+        predicted, cosines = self.predicted(seen)
+        true = seen[:, -1]
+        total = F.mse_loss(predicted, true) + s.gradient * gradients_apart(predicted, true)
         if cosines:
             total = total + s.compactness * torch.stack([compactness(found) for found in cosines]).mean()
             total = total + s.discreteness * discreteness(self.predictor.memories, s.margin)
         return total
 
+    def predicted(self, seen: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The last of the frames *seen* (B, T + 1, 3, h, w), about -1 to 1, told from the others; and all cosines."""
+        found, cosines = self.predictor(seen[:, :-1])
+        return self.base.back(found, seen[:, :-1]), cosines
+
     def errors(self, clips: Tensor) -> Tensor:
         """Squared error of the predicted frame, mean over colours and boxes: (B, T + 1, 3, s, s) -> (B, 1, s, s)."""
-        predicted, _ = self.predicted(clips[:, :-1])
-        error = (predicted - clips[:, -1]).square().mean(1, keepdim=True)
+        seen = self.base.away(clips)
+        error = ((self.predicted(seen)[0] - seen[:, -1]) / 2).square().mean(1, keepdim=True)
         return box_mean(error, self.box, self.box // 2)
 
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
@@ -365,6 +371,24 @@ class STMAE(ClipDetector):
         # Standardised errors may be below nothing, and have no decibels.
         image = image if self.positions.active else 10 * torch.log10(image + FAINT)
         return Scores(image, upsample(errors, size))
+
+
+def moving(clips: Tensor, side: int, count: int) -> Tensor:
+    """*count* squares of *side* pixels of each clip (B, T, 3, h, w), drawn where the last step changed much.
+
+    Most of a frame never changes and teaches nothing that the first steps have not. The squares lie a quarter apart.
+    """
+    step = max(1, side // 4)
+    change = F.avg_pool2d((clips[:, -1] - clips[:, -2]).abs().mean(1, keepdim=True), side, step)[:, 0]
+    drawn = torch.multinomial(change.flatten(1) + FAINT, count, replacement=True)
+    rows, columns = (step * torch.div(drawn, change.shape[2], rounding_mode="floor"), step * (drawn % change.shape[2]))
+    return torch.stack(
+        [
+            clip[..., row : row + side, column : column + side]
+            for clip, own_rows, own_columns in zip(clips, rows.tolist(), columns.tolist(), strict=True)
+            for row, column in zip(own_rows, own_columns, strict=True)
+        ]
+    )
 
 
 def gradients_apart(one: Tensor, two: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from components.detectors.methods.stm_ae import (
     compactness,
     discreteness,
     gradients_apart,
+    moving,
     spread,
 )
 from components.detectors.parts.memory import Memory
@@ -160,13 +161,14 @@ def test_the_loss_holds_all_its_parts():
 
     off = {"gradient": 0.0, "compactness": 0.0, "discreteness": 0.0}
     with torch.no_grad():
-        predicted, cosines = detector.predicted(clips[:, :-1])
+        seen = 2 * clips - 1
+        predicted, cosines = detector.predicted(seen)
         parts = {
-            "gradient": gradients_apart(2 * predicted, 2 * clips[:, -1]),
+            "gradient": gradients_apart(predicted, seen[:, -1]),
             "compactness": torch.stack([compactness(c) for c in cosines]).mean(),
             "discreteness": discreteness(detector.predictor.memories, TINY.margin),
         }
-        plain = F.mse_loss(2 * predicted, 2 * clips[:, -1])
+        plain = F.mse_loss(predicted, seen[:, -1])
     assert loss(**off) == pytest.approx(float(plain), rel=1e-4)
     for name, part in parts.items():
         assert float(part) > 0
@@ -181,7 +183,7 @@ def test_the_score_is_of_the_predicted_beside_the_true_frame():
     """The prediction never sees the true frame, and the error is where the two differ."""
     detector, clips = made(), rising(2, 3)
     with torch.inference_mode():
-        before, predicted = detector(clips), detector.predicted(clips[:, :-1])[0]
+        before, predicted = detector(clips), (detector.predicted(2 * clips - 1)[0] + 1) / 2
         exact = torch.cat([clips[:, :-1], predicted[:, None]], 1)
         found = detector(exact)
         assert (found.image == pytest.approx(-80.0, abs=1e-3)) or (found.image < -75).all()
@@ -234,21 +236,38 @@ def test_clips_that_are_learned_from_are_spread_evenly():
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"slots": (4,)}, "slots"), ({"past": 0}, "past"), ({"size": 66}, "multiple of 64")],
+    [({"slots": (4,)}, "slots"), ({"past": 0}, "past"), ({"size": 66}, "multiples of 4"), ({"crop": 128}, "no larger")],
 )
 def test_settings_that_do_not_fit_are_told(changes, said):
     with pytest.raises(SettingsError, match=said):
         STMAESettings(**{"widths": (8, 16), "slots": (4, 4), "stem": 2, "size": 64, **changes})
 
 
-def test_the_base_is_the_prediction_that_training_begins_with(tmp_path):
+def test_squares_are_learned_from_where_things_move():
+    torch.manual_seed(0)
+    clips = rising(3, 3)
+    squares = moving(clips, 16, 5)
+    assert squares.shape == (15, 3, 3, 16, 16)
+    moved = (squares[:, -1] != squares[:, -2]).flatten(1).any(1)
+    assert moved.all()
+    assert not moving(clips, 16, 200)[:, -1].eq(clips[:, -1, :, :16, :16].repeat_interleave(200, 0)).all()
+    detector = made(crop=32, crops=2).train()
+    asked = []
+    detector.predictor.register_forward_pre_hook(lambda _, given: asked.append(given[0].shape))
+    detector.loss(clips).backward()
+    assert asked == [(6, 2, 3, 32, 32)]
+
+
+def test_the_base_is_the_prediction_that_training_begins_with():
     clips = rising(4, 3)
     last, background = made(base="last"), made(base="background")
     with torch.inference_mode():
-        assert torch.equal(last.predicted(clips[:, :-1])[0], clips[:, 1])
+        assert torch.equal(last.predicted(2 * clips - 1)[0], 2 * clips[:, 1] - 1)
         passed(background, "background", clips[:3], clips[3:], data=Clips(clips))
-        torch.testing.assert_close(background.predicted(clips[:, :-1])[0][0], clips[:, 2].mean(0))
-        torch.testing.assert_close(background.base.away(clips).mean(0)[2], torch.zeros(3, 64, 64), atol=1e-5, rtol=0)
+        torch.testing.assert_close(background.base.mean[0], clips[:, 2].mean(0))
+        seen = background.base.away(clips)
+        torch.testing.assert_close(seen.mean(0)[2], torch.zeros(3, 64, 64), atol=1e-5, rtol=0)
+        torch.testing.assert_close(background.predicted(seen)[0], torch.zeros(4, 3, 64, 64))
     assert "base.mean" in background.state_dict()
     assert not [key for key in last.state_dict() if key.startswith("base.")]
 
