@@ -51,6 +51,11 @@ class Decoding:
         return replace(self, window=0)
 
     @property
+    def of_pictures(self) -> dict[str, Any]:
+        """What of the rules a data set of pictures by themselves has as its settings."""
+        return replace(self, stride=0, window=0).kept
+
+    @property
     def kept(self) -> dict[str, Any]:
         """What files hold of the rules; older versions read those without a region, tiles or clips."""
         more = {key: value for key in ("roi", "tiles", "stride", "window") if (value := getattr(self, key))}

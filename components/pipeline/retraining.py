@@ -138,7 +138,7 @@ class Retraining:
         values["artefacts"] = str(self.folder)
         # The gate compares on good pictures that neither model has learned from: none are left by folds.
         values["calibration"]["folds"] = 0
-        rules = plain(self._decoding())
+        rules = self._decoding().of_pictures
         values["data"] = {self.live: {"adapter": "collected", "name": self.live, **rules}}
         values["views"] = {self.live: {"data": self.live}}
         values["validation"] = {self.live: contract}

@@ -65,7 +65,7 @@ class STMAESettings:
     base: Literal["none", "background", "last"] = "none"  # ours: what the predicted frame is told from
     standardise: Literal["none", "position"] = "none"  # ours: errors by those of each position; position if better
     crop: int = 0  # ours: side of the squares that are learned from, drawn where things move; 0: whole frames
-    crops: int = 4  # ours: of these squares from each clip
+    crops: int = 2  # ours: of these squares from each clip
     most: int = 0  # ours: clips that are learned from, spread evenly; 0: all
     epochs: int = 60  # reconstructed
     batch_size: int = 4  # reconstructed

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from PIL import Image
 
 from components.core.errors import DataError
 from components.core.settings import build
-from components.core.settings import plain as plain_rules
 from components.datasets.manifest import make_manifest, measure
 from components.datasets.settings import DataSettings
 from components.datasets.splits import _joined_rules
@@ -168,7 +168,11 @@ def test_keys_of_features_change_with_the_region_and_stay_without(tmp_path):
     assert "roi" not in plain.rules.kept
     assert Decoding(**framed.rules.kept) == framed.rules
     # A retraining hands the champion's rules on as settings of its data set.
-    again = build(DataSettings, {"adapter": "collected", "name": "live", **plain_rules(framed.rules)}, "data")
+    again = build(
+        DataSettings,
+        {"adapter": "collected", "name": "live", **replace(framed.rules, stride=2, window=3).of_pictures},
+        "data",
+    )
     assert region_text(again.roi) == framed.rules.roi
 
 
