@@ -28,8 +28,9 @@ from components.datasets.loading import read_decoding, rows
 from components.datasets.videos import clip_of
 from components.decision.bundle import Bundle
 from components.detectors.catalogue import settings_for
-from components.detectors.methods.stm_ae import BOX, FAINT
+from components.detectors.methods.stm_ae import BOX
 from components.detectors.parts.blocks import box_mean, in_proportion
+from components.detectors.parts.clips import FAINT
 from components.evaluation.clips import difference, frame_figures
 from components.pictures.kept import decode
 from components.training.clips import ClipTable

@@ -21,23 +21,20 @@ from torch import Tensor, nn
 
 from components.core.errors import SettingsError
 from components.detectors.contract import (
-    Chosen,
     ClipDetector,
     MethodInfo,
     OnePass,
     Optimise,
     Phase,
     Scores,
-    Table,
     TrainingData,
-    scratch,
 )
 from components.detectors.parts.blocks import Positions, box_mean, in_proportion, upsample
+from components.detectors.parts.clips import FAINT, Base, moving, spread
 from components.detectors.parts.convolutions import Twice
 from components.detectors.parts.memory import Memory, as_maps, as_queries
 
 BOX = 17  # pixels at 256: about a person of the sets
-FAINT = 1e-8  # squared error below which nothing is told apart: 80 dB
 
 
 @dataclass(frozen=True)
@@ -230,44 +227,6 @@ class Predictor(nn.Module):
         return [passage.memory for passage in self.passages if passage.memory is not None]  # type: ignore[misc]
 
 
-class Base(nn.Module):
-    """What the predicted frame is told from, so that the network learns of what comes, goes and moves.
-
-    ``background``: what the fit frames show on average, (1, 3, s, s), for a fixed camera. ``last``: the last frame
-    before; the memories then hold how normal things move, and what they look like goes past them. ``none``: nothing.
-    """
-
-    mean: Tensor
-    sums: Tensor
-    count: Tensor
-
-    def __init__(self, size: int, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-        if kind == "background":
-            self.register_buffer("mean", torch.zeros(1, 3, size, size))
-            scratch(self, "sums", torch.zeros(1, 3, size, size, dtype=torch.float64))
-            scratch(self, "count", torch.zeros(1, dtype=torch.float64))
-
-    def add(self, clips: Tensor) -> None:
-        """The last frames of clips (B, T, 3, s, s)."""
-        self.sums += clips[:, -1].double().sum(0, keepdim=True)
-        self.count += len(clips)
-
-    def finish(self) -> None:
-        self.mean.copy_(self.sums / self.count)
-
-    def away(self, clips: Tensor) -> Tensor:
-        """Clips (B, T, 3, s, s) in [0, 1] as the network sees them, about -1 to 1."""
-        return 2 * (clips - self.mean) if self.kind == "background" else 2 * clips - 1
-
-    def back(self, found: Tensor, seen: Tensor) -> Tensor:
-        """The frame behind *seen* (B, T, 3, h, w), as the network sees frames, of what it says of it, -1 to 1."""
-        if self.kind == "none":
-            return found
-        return 2 * found + (0 if self.kind == "background" else seen[:, -1])
-
-
 class STMAE(ClipDetector):
     """Map: squared error of the predicted frame, averaged over boxes. Score: that of the worst box in decibels."""
 
@@ -373,24 +332,6 @@ class STMAE(ClipDetector):
         return Scores(image, upsample(errors, size))
 
 
-def moving(clips: Tensor, side: int, count: int) -> Tensor:
-    """*count* squares of *side* pixels of each clip (B, T, 3, h, w), drawn where the last step changed much.
-
-    Most of a frame never changes and teaches nothing that the first steps have not. The squares lie a quarter apart.
-    """
-    step = max(1, side // 4)
-    change = F.avg_pool2d((clips[:, -1] - clips[:, -2]).abs().mean(1, keepdim=True), side, step)[:, 0]
-    drawn = torch.multinomial(change.flatten(1) + FAINT, count, replacement=True)
-    rows, columns = (step * torch.div(drawn, change.shape[2], rounding_mode="floor"), step * (drawn % change.shape[2]))
-    return torch.stack(
-        [
-            clip[..., row : row + side, column : column + side]
-            for clip, own_rows, own_columns in zip(clips, rows.tolist(), columns.tolist(), strict=True)
-            for row, column in zip(own_rows, own_columns, strict=True)
-        ]
-    )
-
-
 def gradients_apart(one: Tensor, two: Tensor) -> Tensor:
     """Mean difference of the absolute steps from pixel to pixel, along both axes (Liu et al., CVPR 2018)."""
     return torch.stack([(one.diff(dim=d).abs() - two.diff(dim=d).abs()).abs().mean() for d in (-1, -2)]).sum()
@@ -410,9 +351,3 @@ def discreteness(memories: Sequence[Memory], margin: float) -> Tensor:
         count = len(slots)
         total.append((alike.sum() - alike.diagonal().sum()) / max(1, count * (count - 1)))
     return torch.stack(total).sum()
-
-
-def spread(table: Table, most: int) -> Table:
-    """*most* rows of *table*, spread evenly; all of them where there are no more, or with 0."""
-    count = len(table)
-    return table if not most or count <= most else Chosen(table, [i * count // most for i in range(most)])

@@ -18,9 +18,8 @@ from components.detectors.methods.stm_ae import (
     compactness,
     discreteness,
     gradients_apart,
-    moving,
-    spread,
 )
+from components.detectors.parts.clips import moving, spread
 from components.detectors.parts.memory import Memory
 from tests.given import learned, passed
 
