@@ -4,7 +4,7 @@ A detector's worth is how well it tells graded anomalies from good pictures, as 
 The reference is taken unless another one is better than it for certain, on the same pictures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from scipy.stats import rankdata
 
 from components.core.artefacts import read_json
 from components.core.records import NORMAL, NUISANCE, kept_score
+from components.decision.calibration import middle_and_spread
 
 REFERENCE = "patchcore"
 CERTAIN = 0.95  # share of the resampled pictures on which another detector must be better than the reference
 RESAMPLED = 500
+PICTURES = ["image_id", "kind"]  # columns that say which pictures a detector was checked with
+MOST = 3  # members of an ensemble that the evidence puts together
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,34 @@ def _worth(scores: Mapping[str, np.ndarray]) -> float:
     return float(np.mean([auroc(against, part) for kind, part in scores.items() if kind not in good]))
 
 
+def averaged(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """CHECK_COLUMNS of the ensemble of detectors: the mean of their standardised scores (training/combine.py)."""
+    scores = []
+    for table in found:
+        middle, spread = middle_and_spread(table[table["kind"] == NORMAL]["score"].to_numpy(float))
+        scores.append((table["score"] - middle) / (spread or 1.0))
+    return found[0].assign(score=np.mean(scores, axis=0))
+
+
+def grown(found: Mapping[str, pd.DataFrame], reference: str = REFERENCE, seed: int = 0) -> tuple[str, ...]:
+    """The members of the ensemble that the evidence asks for, the first one alone where none is asked for.
+
+    The first is what ``by_evidence`` takes of the detectors. Then the one whose company is worth most joins, as long as
+    the mean with it is better for certain than the mean without it.
+    """
+    first = by_evidence(found, reference, seed).detector
+    members, table = [first], found[first]
+    same = {name for name, other in found.items() if other[PICTURES].equals(table[PICTURES])}
+    while len(members) < MOST and (others := sorted(same - set(members))):
+        means = {name: averaged([found[member] for member in (*members, name)]) for name in others}
+        best = max(others, key=lambda name: worth(means[name]))
+        if share_better(means[best], table, seed) < CERTAIN:
+            break
+        members.append(best)
+        table = means[best]
+    return tuple(members)
+
+
 def auroc(good: np.ndarray, made: np.ndarray) -> float:
     """Probability that one of *made* has the higher score than one of *good*; equal scores count half."""
     ranks = rankdata(np.concatenate([good, made]))[len(good) :]
@@ -83,7 +114,7 @@ def share_better(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
 
     0 where they were checked with different pictures: nothing is certain then.
     """
-    if not one[["image_id", "kind"]].equals(other[["image_id", "kind"]]):
+    if not one[PICTURES].equals(other[PICTURES]):
         return 0.0
     rng, ours, theirs = np.random.default_rng(seed), _by_kind(one), _by_kind(other)
     better = 0
