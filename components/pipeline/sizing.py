@@ -17,7 +17,7 @@ from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split
 from components.detectors.catalogue import Sizes, detector_class, named, parted, size_in, sizes_of
 from components.pictures.tiles import grid
-from components.pipeline.stages import FOLDED, JOINT, Stages
+from components.pipeline.stages import FOLDED, SIZES, Stages
 from components.registry.choice import REFERENCE
 
 log = logging.getLogger("loupe")
@@ -52,7 +52,7 @@ class Sized:
     @property
     def name(self) -> str:
         """Of the candidate: what it is called below the folder of its view."""
-        return JOINT.join(self.members)
+        return SIZES.join(self.members)
 
     @property
     def names(self) -> tuple[str, ...]:
