@@ -4,7 +4,7 @@ A detector's worth is how well it tells graded anomalies from good pictures, as 
 The reference is taken unless another one is better than it for certain, on the same pictures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,14 @@ def choose(candidates: Mapping[str, Path], reference: str = REFERENCE, seed: int
 
     Where one was trained before there was evidence (check.parquet), all are compared by the score in their histories.
     """
+    tables = evidence_of(candidates)
+    return by_evidence(tables, reference, seed) if len(tables) == len(candidates) else _by_history(candidates)
+
+
+def evidence_of(candidates: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """CHECK_COLUMNS of those of the trained detectors that have left them."""
     tables = {name: at / "model" / "check.parquet" for name, at in candidates.items()}
-    if not all(path.exists() for path in tables.values()):
-        return _by_history(candidates)
-    return by_evidence({name: pd.read_parquet(path) for name, path in tables.items()}, reference, seed)
+    return {name: pd.read_parquet(path) for name, path in tables.items() if path.exists()}
 
 
 def by_evidence(
@@ -84,16 +88,24 @@ def averaged(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return found[0].assign(score=np.mean(scores, axis=0))
 
 
-def grown(found: Mapping[str, pd.DataFrame], reference: str = REFERENCE, seed: int = 0) -> tuple[str, ...]:
+def grown(
+    found: Mapping[str, pd.DataFrame],
+    reference: str = REFERENCE,
+    seed: int = 0,
+    allowed: Callable[[tuple[str, ...]], bool] = lambda members: True,  # noqa: ARG005
+) -> tuple[str, ...]:
     """The members of the ensemble that the evidence asks for, the first one alone where none is asked for.
 
     The first is what ``by_evidence`` takes of the detectors. Then the one whose company is worth most joins, as long as
-    the mean with it is better for certain than the mean without it.
+    the mean with it is better for certain than the mean without it. What is not *allowed* is not looked at.
     """
     first = by_evidence(found, reference, seed).detector
     members, table = [first], found[first]
     same = {name for name, other in found.items() if other[PICTURES].equals(table[PICTURES])}
-    while len(members) < MOST and (others := sorted(same - set(members))):
+    while len(members) < MOST:
+        others = [name for name in sorted(same - set(members)) if allowed((*members, name))]
+        if not others:
+            break
         means = {name: averaged([found[member] for member in (*members, name)]) for name in others}
         best = max(others, key=lambda name: worth(means[name]))
         if share_better(means[best], table, seed) < CERTAIN:
