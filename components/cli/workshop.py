@@ -15,6 +15,7 @@ from components.cli.shared import (
     Sets,
     app,
     declared,
+    fit_help,
     naming_of,
     say,
 )
@@ -61,7 +62,7 @@ def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
     say(f"report in {out / 'docs' / 'index.html'}")
 
 
-@app.command(epilog="Example: loupe fit patchcore --data photos --out runs/photos --set bank_size=5000")
+@app.command(epilog=fit_help())
 def fit(
     detector: Annotated[str, typer.Argument(help="A name of `loupe detectors`, with its input size: patchcore@384.")],
     data: Annotated[
