@@ -31,6 +31,7 @@ COMMANDS = [
     ["evaluate"],
     ["score"],
     ["calibrate"],
+    ["init"],
     ["pipeline"],
     ["serve"],
     ["monitor"],
