@@ -17,11 +17,11 @@ from components.core.errors import LoupeError, RequestError
 from components.decision.batch import entry
 from components.pictures.clips import decode
 from components.pictures.decoding import Decoding
+from components.pictures.heat import overlay
 from components.scorelog.shipper import image_key
 from components.service import documents
 from components.service.batcher import Batcher, Scored
 from components.service.champion import Champion
-from components.service.heat import overlay
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
