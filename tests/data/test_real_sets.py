@@ -33,6 +33,11 @@ COUNTS = {
         ("mvtec_ad_screw", "normal", "test"): 41,
         ("mvtec_ad_screw", "anomalous", "test"): 119,
     },
+    "ucsd_ped2": {  # frames
+        ("ucsd_ped2", "normal", "train"): 1260,
+        ("ucsd_ped2", "normal", "test"): 139,
+        ("ucsd_ped2", "anomalous", "test"): 881,
+    },
 }
 
 

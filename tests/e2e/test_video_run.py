@@ -24,6 +24,7 @@ from components.service.settings import ServiceSettings
 from components.service.streams import Folder
 from components.service.watch import Watch, WatchSettings
 from components.storage import open_store
+from components.training.train import require_clips
 from tests.clips import write_set
 
 SMALL = {"validation": {"min_train_normals": 10, "min_contrast": 0.0, "max_quarantined_share": 0.5}}
@@ -123,6 +124,14 @@ def test_a_detector_of_clips_is_refused_pictures_before_anything_is_done(product
     with pytest.raises(SettingsError, match="stm_ae looks at clips, and adapter folder gives single pictures"):
         fit_folder(FitRequest("stm_ae", product, preset="tiny"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_of_clips_is_refused_pictures_too(tmp_path):
+    """Whoever calls the stage by itself, as DVC does."""
+    with pytest.raises(SettingsError, match="stm_ae looks at clips, and these are single pictures"):
+        require_clips("stm_ae", Decoding(), tmp_path)
+    require_clips("stm_ae", Decoding(stride=1), tmp_path)
+    require_clips("padim", Decoding(), tmp_path)
 
 
 @pytest.mark.slow
