@@ -56,7 +56,7 @@ def test_a_run_on_clips_is_whole_and_its_graph_agrees(run, walk, tmp_path):
     assert frames["auroc"] == pytest.approx(metrics["image"]["auroc"])
     assert (frames["frames"], frames["clips"], frames["macro_clips"]) == (24, 1, 1)
     assert metrics["n"] == {"normal": 16, "anomalous": 8}, "no frame is left out"
-    assert metrics["image"]["auroc"] > 0.8
+    assert metrics["image"]["auroc"] > 0.6
     assert metrics["pixel"]["images"] > 0
 
 
