@@ -242,9 +242,8 @@ class STMAE(ClipDetector):
             slots=(64, 64, 64),
             most=1000,
             epochs=4,
-            batch_size=4,
-            crop=64,
-            base="last",
+            batch_size=8,
+            standardise="position",
             learning_rate=2e-3,
         ),
         "tiny": STMAESettings(
