@@ -30,7 +30,7 @@ BATCH = 8
 
 def with_nuisances(detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int) -> pd.DataFrame:
     """CHECK_COLUMNS of a detector: those of *told*, with their scores already, and of nuisances on its normals."""
-    names, rules = list(told[told["kind"] == NORMAL]["image_id"]), detector.rules(rules)
+    names = list(told[told["kind"] == NORMAL]["image_id"])
     found = nuisances(detector, names, [data / name for name in names], rules, seed)
     return pd.concat([told.assign(score=finite(told["score"].to_numpy())), found], ignore_index=True)
 
@@ -45,7 +45,7 @@ def nuisances(
     detector: Detector, names: Sequence[str], paths: Sequence[Path], rules: Decoding, seed: int
 ) -> pd.DataFrame:
     """CHECK_COLUMNS of some of the normals, each under one nuisance; the nuisances take turns."""
-    step = max(1, len(paths) // MOST)
+    rules, step = detector.rules(rules), max(1, len(paths) // MOST)
     chosen = list(zip(names, paths, strict=True))[::step][:MOST]
     kinds = [list(NUISANCES)[number % len(NUISANCES)] for number in range(len(chosen))]
     drawn = [(kind, path) for kind, (_, path) in zip(kinds, chosen, strict=True)]

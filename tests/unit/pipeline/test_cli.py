@@ -41,6 +41,8 @@ COMMANDS = [
     ["promote"],
     ["rollback"],
     ["inbox"],
+    ["watch"],
+    ["frames"],
 ]
 
 
