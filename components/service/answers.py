@@ -20,7 +20,7 @@ from components.scorelog.shipper import image_key
 from components.service import documents
 from components.service.batcher import Batcher, Scored
 from components.service.champion import Champion
-from components.service.heat import overlay
+from components.pictures.heat import overlay
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
