@@ -98,7 +98,7 @@ def fit(
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
-    from components.pipeline.fit import FitRequest, fit_folder
+    from components.pipeline.fit import FitRequest, ending, fit_folder
     from components.pipeline.sections import sections_of
 
     sections, methods = sections_of(params, data.resolve().name, detector) if params else ({}, {})
@@ -107,7 +107,9 @@ def fit(
     overrides = _put_all(sections, setting or [], of_data)
     chosen, budget = tuple(group) if group else None, (latency_ms, minutes)
     known = (adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections, methods, size, *budget)
-    say(f"run in {fit_folder(FitRequest(detector, data.resolve(), *known), out)}")
+    run = fit_folder(FitRequest(detector, data.resolve(), *known), out)
+    for line in (*ending(run, data), f"run in {run}"):
+        say(line)
 
 
 def _put_all(sections: dict[str, dict[str, Any]], settings: list[str], of_data: dict[str, Any]) -> dict[str, Any]:

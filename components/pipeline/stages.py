@@ -159,6 +159,15 @@ class Stages:
         synthetic = self.folder / "synthetic"
         return export(at / "model", at / "calibration", self.shipped, synthetic, self.data, at / "bundle", settings)
 
+    def report(self, detector: str, run: Path | None = None) -> Path:
+        """The page of a trained, exported and, where that is possible, evaluated detector; of *run* if it is given."""
+        from components.report.cells import Made
+        from components.report.run import report
+
+        validations = tuple(source.shared / "validation" for source in self.sources)
+        made = Made(self.data, self.shipped, self.folder / "synthetic", validations)
+        return report(run or self.of(detector), made)
+
 
 def main(arguments: list[str]) -> None:
     """``python -m components.pipeline.stages STAGE VIEW [DETECTOR] [--params FILE]``: as dvc.yaml calls it."""

@@ -1,0 +1,122 @@
+"""Pictures of a report: which are shown, scored by the bundle that ships, drawn side by side with their heat.
+
+They are kept beside the page, with what is needed of the data check, so that the page can be written again, at another
+operating point say, from files alone.
+"""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from components.core.artefacts import atomic_dir, read_json, write_json
+from components.core.records import NORMAL
+from components.decision.bundle import Bundle
+from components.pictures.framing import outline
+from components.pictures.heat import overlay
+from components.pictures.kept import decode
+from components.report.found import anomalies
+
+KEPT = "report"  # the folder beside the page
+GOOD, KINDS = 4, 2  # pictures: good ones, and synthetic anomalies of each kind
+SIDE = 260  # pixels of a picture's longer side on the page
+MARK = (0, 200, 255)  # the line around an anomaly, RGB
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a run was made of: the data set's folder, and the artefacts of the stages before training."""
+
+    data: Path
+    split: Path
+    synthetic: Path
+    validations: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A picture to show: where it is, what it is, and the mask of its anomaly."""
+
+    path: Path
+    what: str
+    mask: Path | None = None
+
+
+def collect(run: Path, made: Made) -> Path:
+    """Write RUN/report: pictures with their heat (cells.json says which), and data.json.
+
+    *run* holds ``model`` and ``bundle``.
+    """
+    with atomic_dir(run / KEPT) as scratch:
+        cells = [_cell(number, *pair, scratch) for number, pair in enumerate(_scored(run, made))]
+        write_json(scratch / "cells.json", cells)
+        write_json(scratch / "data.json", _data(made, run))
+        if (grid := made.synthetic / "grid.png").exists():
+            shutil.copyfile(grid, scratch / "grid.png")
+    return run / KEPT
+
+
+def _scored(run: Path, made: Made) -> Iterator[tuple[Wanted, Bundle]]:
+    opened = Bundle.open(run / "bundle")
+    return ((wanted, opened) for wanted in chosen(run, made))
+
+
+def chosen(run: Path, made: Made) -> list[Wanted]:
+    """The good pictures that look least normal, and of each kind of anomaly the middle one and the one least seen."""
+    path = run / "model" / "check.parquet"
+    if not path.exists():
+        return []
+    checked = pd.read_parquet(path).sort_values("score", ascending=False, kind="stable")
+    good = checked[checked["kind"] == NORMAL]["image_id"][:GOOD]
+    found = [Wanted(made.data / str(name), "good") for name in good]
+    masks = pd.read_parquet(made.synthetic / "synthetic.parquet").set_index("image_id")["mask"]
+    for kind, part in anomalies(checked).groupby("kind"):
+        names = list(part["image_id"])
+        for name in dict.fromkeys([names[len(names) // 2], names[-1]][:KINDS]):
+            found.append(Wanted(made.synthetic / name, str(kind), made.synthetic / str(masks[name])))
+    return found
+
+
+def _cell(number: int, wanted: Wanted, opened: Bundle, out: Path) -> dict[str, Any]:
+    pixels = decode(wanted.path, rules=opened.decoding)
+    scores, maps, _ = opened.score([pixels])
+    marked = np.array(pixels)
+    if wanted.mask is not None:
+        marked[outline(np.asarray(Image.open(wanted.mask).convert("L")) > 0)] = MARK
+    heat = np.asarray(Image.fromarray(maps[0, 0]).resize(pixels.shape[1::-1], Image.Resampling.BILINEAR))
+    drawn = overlay(pixels, heat, opened.calibration.scale, opened.decoding.roi)
+    name = f"{number:02d}.jpg"
+    _beside(Image.fromarray(marked), Image.open(io.BytesIO(drawn))).save(out / name, quality=85)
+    return {"file": name, "what": wanted.what, "name": wanted.path.name, "score": float(scores[0])}
+
+
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    """Two pictures in one, small enough for a page; high ones are no higher than others are wide."""
+    small = [image.copy() for image in (left, right)]
+    for image in small:
+        image.thumbnail((SIDE, SIDE))
+    width, height = small[0].size
+    whole = Image.new("RGB", (2 * width + 4, height), "white")
+    whole.paste(small[0], (0, 0))
+    whole.paste(small[1], (width + 4, 0))
+    return whole
+
+
+def _data(made: Made, run: Path) -> dict[str, Any]:
+    """What validation, split and synthesis say; pages as *run* sees them, so that both may move together."""
+    split = read_json(made.split / "split.json") if (made.split / "split.json").exists() else {}
+    levels = made.synthetic / "levels.json"
+    return {
+        "validation": [read_json(folder / "summary.json") for folder in made.validations],
+        "pages": [os.path.relpath(folder / "docs" / "index.html", run) for folder in made.validations],
+        "counts": split.get("counts", {}),
+        "copies": split.get("copies", {}),
+        "levels": read_json(levels) if levels.exists() else {},
+    }
