@@ -24,5 +24,4 @@ def _block(part: str) -> Block:
         return Text(" ".join(line.strip() for line in lines))
     rows = [tuple(cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]) for line in lines]
     head, body = rows[0], [row for row in rows[1:] if set("".join(row)) - set("-: ")]
-    names = head if any(head) else ("what", *("",) * (len(head) - 1))
-    return Table(names, tuple(body))
+    return Table(head, tuple(body))

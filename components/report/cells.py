@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.ndimage import binary_closing
 
 from components.core.artefacts import atomic_dir, read_json, write_json
 from components.core.records import NORMAL
@@ -28,6 +29,7 @@ KEPT = "report"  # the folder beside the page
 GOOD, KINDS = 4, 2  # pictures: good ones, and synthetic anomalies of each kind
 SIDE = 260  # pixels of a picture's longer side on the page
 MARK = (0, 200, 255)  # the line around an anomaly, RGB
+GAP = 100  # of a picture's longer side: what is narrower within an anomaly is part of it
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,20 @@ def _cell(number: int, wanted: Wanted, opened: Bundle, out: Path) -> dict[str, A
     scores, maps, _ = opened.score([pixels])
     marked = np.array(pixels)
     if wanted.mask is not None:
-        marked[outline(np.asarray(Image.open(wanted.mask).convert("L")) > 0)] = MARK
+        marked[outline(_whole(np.asarray(Image.open(wanted.mask).convert("L")) > 0))] = MARK
     heat = np.asarray(Image.fromarray(maps[0, 0]).resize(pixels.shape[1::-1], Image.Resampling.BILINEAR))
     drawn = overlay(pixels, heat, opened.calibration.scale, opened.decoding.roi)
     name = f"{number:02d}.jpg"
     _beside(Image.fromarray(marked), Image.open(io.BytesIO(drawn))).save(out / name, quality=85)
     return {"file": name, "what": wanted.what, "name": wanted.path.name, "score": float(scores[0])}
+
+
+def _whole(mask: np.ndarray) -> np.ndarray:
+    """*mask* without gaps that are narrow beside the picture: a line around each speck of a cloud would fill it."""
+    step = max(1, max(mask.shape) // GAP)
+    coarse = np.pad(mask, [(0, -n % step) for n in mask.shape])
+    coarse = coarse.reshape(coarse.shape[0] // step, step, -1, step).any((1, 3))
+    return binary_closing(coarse, iterations=2).repeat(step, 0).repeat(step, 1)[: mask.shape[0], : mask.shape[1]] | mask
 
 
 def _beside(left: Image.Image, right: Image.Image) -> Image.Image:

@@ -16,7 +16,6 @@ from components.report.numbers import between, percent
 WIDTH = 1400  # pixels of the gallery on the page; the whole one lies beside it
 NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1 at its best threshold"}
 PIXELS = {"auroc": "pixel AUROC", "ap": "pixel AP", "f1_max": "pixel F1 at its best threshold", "aupro": "AUPRO"}
-NONE = "not available"
 
 
 def section(title: str, metrics: Mapping[str, Any], folder: Path, threshold: float) -> Section:
@@ -47,9 +46,9 @@ def _rows(overall: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for key, name in PIXELS.items():
         if key in pixel:
             yield name, f"{pixel[key]:.3f}", ""
-    for part in (image, pixel):
+    for name, part in (("figures of pictures", image), ("figures of pixels", pixel)):
         if "not_available" in part:
-            yield NONE, part["not_available"], ""
+            yield name, part["not_available"], ""
 
 
 def _groups(metrics: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:

@@ -134,12 +134,15 @@ def heat(run: Run) -> Section | None:
     blocks: list[Block] = [
         Text(
             f"Each pair: {LEFT}. Nothing is drawn where a good picture could look as this one does; yellow is furthest "
-            "from normal. Blue lines surround what was pasted in.",
+            "from normal. Blue lines surround what was pasted in. p: the share of good pictures that look as odd.",
             "note",
         )
     ]
     for name, about in (
-        ("good", "**Good pictures that look least normal.** Look at them: a defect among them was learned as normal."),
+        (
+            "good",
+            "**Good pictures that look least normal.** A defect among them would raise the threshold: look at them.",
+        ),
         ("made", "**Synthetic anomalies**, of each kind the middle one and the one least seen."),
     ):
         if groups[name]:
@@ -193,7 +196,8 @@ def training(run: Run) -> Iterator[Section]:
     timing, history = run.json("model/timing.json") or {}, run.json("model/history.json") or []
     facts = [Fact("training", f"{timing['seconds']:,.0f} s")] if "seconds" in timing else []
     facts += [Fact("peak memory", f"{timing['peak_memory_mb']:,} MiB")] if "peak_memory_mb" in timing else []
-    facts += [Fact("epochs", str(sum("loss" in step for step in history)), "0: closed form, nothing learned in epochs")]
+    epochs = sum("loss" in step for step in history)
+    facts += [Fact("epochs", str(epochs), "" if epochs else "closed form: nothing is learned in epochs")]
     blocks: list[Block] = [Facts(tuple(facts))]
     if drawn := figures.history(history):
         told = "Synthetic anomalies choose the epoch; labels never do."
