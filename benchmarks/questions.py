@@ -40,6 +40,7 @@ NAMES = {
         "repro",
         "torchless",
     ),
+    "report": ("report",),
 }
 SCRIPTS = ("repro", "torchless")
 FILES = {

@@ -102,9 +102,10 @@ def _cell(number: int, wanted: Wanted, opened: Bundle, out: Path) -> dict[str, A
 def _whole(mask: np.ndarray) -> np.ndarray:
     """*mask* without gaps that are narrow beside the picture: a line around each speck of a cloud would fill it."""
     step = max(1, max(mask.shape) // GAP)
-    coarse = np.pad(mask, [(0, -n % step) for n in mask.shape])
-    coarse = coarse.reshape(coarse.shape[0] // step, step, -1, step).any((1, 3))
-    return binary_closing(coarse, iterations=2).repeat(step, 0).repeat(step, 1)[: mask.shape[0], : mask.shape[1]] | mask
+    padded = np.pad(mask, [(0, -n % step) for n in mask.shape])
+    coarse = np.asarray(padded.reshape(len(padded) // step, step, -1, step).any((1, 3)))
+    closed = np.asarray(binary_closing(coarse, iterations=2), bool)
+    return closed.repeat(step, 0).repeat(step, 1)[: mask.shape[0], : mask.shape[1]] | mask
 
 
 def _beside(left: Image.Image, right: Image.Image) -> Image.Image:

@@ -1,0 +1,210 @@
+"""Which method to take in six situations, by one rule from the stored figures; what no figure says is said to be so.
+
+The rule: on the views that stand for the situation a method is a *candidate* where its image AUROC reaches into the
+95 % interval of the best one, on every one of them. Of the candidates that with the highest mean is taken. The fastest
+candidate, by the exported graph, is named beside it.
+"""
+
+from dataclasses import dataclass
+from statistics import mean
+
+from benchmarks.common.views import named
+from benchmarks.report.gather import UNIFIED, Results, title
+from components.report.blocks import Entries, Entry
+
+MEASURED, DESIGN = "measured", "from the method's design"
+RULE = (
+    "On the views that stand for a situation, a method is a candidate where its image AUROC reaches into the 95 % "
+    "interval of the best one, on each of these views. Of the candidates the one with the highest mean is taken, and the "
+    "one with the fastest exported graph is named beside it. Labels of test pictures made this page; they chose no "
+    "setting of any method."
+)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """An answer to one situation: what to take, on what grounds, and what the figures do not cover."""
+
+    situation: str
+    take: str
+    grounds: str  # MEASURED, DESIGN, or both in words
+    evidence: str
+    beyond: str
+    command: str = ""
+
+
+def candidates(found: Results, views: tuple[str, ...]) -> list[str]:
+    """By the rule, highest mean first; empty where a view is not measured."""
+    if any(not found.auroc.get(view) for view in views):
+        return []
+    lows = {view: found.interval(view, found.ranked(view)[0])[0] for view in views}
+    names = set.intersection(*(set(found.auroc[view]) for view in views))
+    kept = [name for name in names if all(found.auroc[view][name] >= lows[view] for view in views)]
+    return sorted(kept, key=lambda name: (-mean(found.auroc[view][name] for view in views), name))
+
+
+def advise(found: Results) -> list[Advice]:
+    """The six situations, in the order in which they are asked for."""
+    return [few(found), pose(found), texture(found), big(found), many(found), known(found)]
+
+
+def few(found: Results) -> Advice:
+    """Few good pictures: the views with the fewest of them."""
+    counts = {view: entry["fit"] for view, entry in found.files["pose"].items()}
+    views = tuple(sorted((view for view in counts if found.auroc.get(view)), key=lambda view: counts[view])[:2])
+    said = ", ".join(f"{view} has {counts[view]}" for view in views)
+    return Advice(
+        "Few good pictures",
+        _taken(found, views),
+        f"{MEASURED} down to {min((counts[v] for v in views), default=0)} pictures; below that {DESIGN}",
+        f"{_figures(found, views)}. Pictures to learn from: {said}.",
+        "Nothing was measured with fewer. A memory bank and a Gaussian take no gradient steps, so there is nothing to "
+        "train too long; with few pictures the threshold is set by folds ([thresholds](../thresholds.md)).",
+        "loupe fit patchcore --data photos --out runs/photos",
+    )
+
+
+def pose(found: Results) -> Advice:
+    """The part lies at any angle."""
+    return Advice(
+        "The part lies at any angle",
+        _taken(found, ("screw",)),
+        MEASURED,
+        f"{_figures(found, ('screw',))}. Screws lie at any angle there.",
+        "One product. Methods that judge each position by itself (PaDiM, NLN, PAEDID) are at a loss by design. Moves of "
+        "the square are learned where good pictures allow it ([pose](../pose.md)).",
+    )
+
+
+def texture(found: Results) -> Advice:
+    """Surfaces whose normal look is irregular."""
+    views = ("mtd", "elpv-poly")
+    return Advice(
+        "A texture: tiles, grain, cloth",
+        _taken(found, views),
+        MEASURED,
+        f"{_figures(found, views)}. Magnetic tiles, and solar cells with crystal grain.",
+        "Two surfaces. Cloth, wood and leather were not measured.",
+    )
+
+
+def big(found: Results) -> Advice:
+    """Pictures far larger than a detector's input."""
+    names = found.ranked("kolektor_sdd")
+    sizes = found.files["average"].get("kolektor_sdd", {}).get("means", {})
+    several = "; ".join(f"{key.replace('+', ' and ')}: {value['auroc']:.3f}" for key, value in sizes.items())
+    return Advice(
+        "Large pictures, small defects",
+        _taken(found, ("kolektor_sdd",)),
+        f"{MEASURED} on {len(names)} methods only",
+        f"{_figures(found, ('kolektor_sdd',))}, 256 pixels, long pictures in squares."
+        + (f" PatchCore averaged over input sizes ([sizes](../sizes.md)): {several}." if several else ""),
+        "`loupe fit` averages sizes and cuts long pictures into squares by itself ([tiles](../tiles.md)). The other "
+        "methods have not been measured on this view.",
+    )
+
+
+def many(found: Results) -> Advice:
+    """Many products: one model for all, or one for each."""
+    one = _unified(found)
+    each = {name: mean(found.auroc[view][name] for view in found.main) for name in found.mean}
+    best = max(each, key=lambda name: each[name], default="")
+    text = "; ".join(f"{title(name)} {value:.3f}" for name, value in sorted(one.items(), key=lambda pair: -pair[1]))
+    per = "; ".join(
+        f"{title(name)} {each[name]:.3f}" for name in sorted(one, key=lambda name: -one[name]) if name in each
+    )
+    top = max(one, key=lambda name: one[name], default="")
+    less = each.get(best, 0) - one.get(top, 0)
+    return Advice(
+        "Many products",
+        f"{title(best)}, one model for each product" if best else "not measured",
+        MEASURED,
+        f"Mean image AUROC over {len(found.main)} groups: {title(best)} for each product {each[best]:.3f}; one model for "
+        f"all: {text}; the same methods for each product: {per}."
+        if one and best
+        else "One model for all was not measured.",
+        f"The best single model is {less:.3f} below. Take it only where one file for all products is worth that. Four "
+        "groups are few; the authors have fifteen.",
+    )
+
+
+def known(found: Results) -> Advice:
+    """Some labelled defects are at hand."""
+    entry = found.files["labelled"].get("mtd/20")
+    if not entry:
+        return Advice("Known defects", "not measured", DESIGN, "PRN learns from labelled anomalies too.", "")
+    without, given = entry["without"], entry["with"]
+    best = found.ranked("mtd")[0]
+    low = given["image"]["interval"]["auroc"][0]
+    decide = f"{title(best)} to decide, " if found.auroc["mtd"][best] > given["image"]["auroc"] else ""
+    return Advice(
+        "Known defects, labelled",
+        f"{decide}{title('prn')} with them to show where the defect is",
+        f"{MEASURED} on one view",
+        f"20 labelled anomalies on mtd: image AUROC {given['image']['auroc']:.3f} (from {low:.3f}), without them "
+        f"{without['image']['auroc']:.3f}; pixel AP {given['pixel']['ap']:.3f}, without them {without['pixel']['ap']:.3f}. "
+        f"{title(best)} from good pictures alone: image AUROC {found.auroc['mtd'][best]:.3f}, pixel AP "
+        f"{_ap(found, 'mtd', best)}, on a slightly larger test side.",
+        "What is labelled pulls the model towards known kinds; new kinds of defect were not tried. Known defects can also "
+        "choose the threshold (`loupe calibrate --labelled`).",
+    )
+
+
+def block(found: Results) -> Entries:
+    """The answers as entries of a page."""
+    return Entries(
+        tuple(
+            Entry(
+                one.situation,
+                (
+                    ("take", f"**{one.take}**"),
+                    ("grounds", one.grounds),
+                    ("evidence", one.evidence),
+                    ("beyond the figures", one.beyond),
+                ),
+            )
+            for one in advise(found)
+        )
+    )
+
+
+def _taken(found: Results, views: tuple[str, ...]) -> str:
+    names = candidates(found, views) if views else []
+    if not names:
+        return "not measured"
+    fastest = min(names, key=lambda name: found.cost(name).ratio)
+    more = f"; {title(fastest)} is a candidate too and the fastest" if fastest != names[0] else ""
+    return title(names[0]) + more
+
+
+def _figures(found: Results, views: tuple[str, ...]) -> str:
+    """Image AUROC with its interval of the candidates, per view."""
+    names = candidates(found, views)
+    said = []
+    for view in views:
+        own = ", ".join(f"{title(n)}{_marked(found, view, n)} {found.auroc[view][n]:.3f}" for n in names[:3])
+        best = found.ranked(view)[0] if found.auroc.get(view) else ""
+        if best:
+            low, high = found.interval(view, best)
+            said.append(f"{view} (best: {low:.3f} to {high:.3f}, {len(found.auroc[view])} methods): {own}")
+    return "; ".join(said) or "no figure"
+
+
+def _marked(found: Results, view: str, name: str) -> str:
+    found_marks = found.marks(view, name)
+    return f" [{found_marks}]" if found_marks else ""
+
+
+def _ap(found: Results, view: str, name: str) -> str:
+    value = found.pixel(view, name)
+    return "no masks" if value is None else f"{value:.3f}"
+
+
+def _unified(found: Results) -> dict[str, float]:
+    """Method -> mean image AUROC over the groups, of one model for all."""
+    return {
+        detector: mean(group["image"]["auroc"] for group in entry["groups"].values())
+        for name, entry in found.files["fit"].items()
+        for view, detector, seed in [named(name)]
+        if view == UNIFIED and not seed
+    }
