@@ -26,6 +26,7 @@ NEAR = 0.02  # of image AUROC: differences of single trainings below this say li
 class Claim:
     """What is said, by whom, and how our figures are asked."""
 
+    title: str
     says: str
     source: str
     ask: Callable[[Results], tuple[str, str]]  # -> verdict, evidence
@@ -132,34 +133,53 @@ def pixel_ap(found: Results) -> tuple[str, str]:
 
 CLAIMS = (
     Claim(
+        "Pixels that are rebuilt",
         "Reconstruction from pixels is simple and shows its reasons, but a network that generalises well rebuilds the "
         "defect too, and fine structure is blurred.",
         "Cui et al., category 1; Tao et al., image reconstruction",
         rebuilds,
     ),
     Claim(
+        "Features instead of pixels",
         "Students and reconstructions over features of a pre-trained network do better than over pixels.",
         "Cui et al., category 1; Tao et al., feature embedding",
         features,
     ),
-    Claim("Normalizing flows are exact densities and accurate, and they are heavy.", "Cui et al., category 2", flows),
     Claim(
+        "Normalizing flows",
+        "Normalizing flows are exact densities and accurate, and they are heavy.",
+        "Cui et al., category 2",
+        flows,
+    ),
+    Claim(
+        "Memory banks and Gaussians",
         "Distances between frozen features are accurate without training; their memory and search cost at inference.",
         "Cui et al., category 3; Tao et al., feature embedding",
         banks,
     ),
     Claim(
+        "Synthetic anomalies",
         "Synthetic anomalies give sharp maps, as far as they resemble the real defects.",
         "Cui et al., category 4",
         synthetic,
     ),
-    Claim("Nearly full AUROC on public sets says little of a plant.", "Cui et al., outlook", saturated),
-    Claim("Pixel AP is a fairer figure of localisation than pixel AUROC.", "Tao et al., metrics", pixel_ap),
+    Claim(
+        "Public sets are nearly solved",
+        "Nearly full AUROC on public sets says little of a plant.",
+        "Cui et al., outlook",
+        saturated,
+    ),
+    Claim(
+        "Figures of pixels",
+        "Pixel AP is a fairer figure of localisation than pixel AUROC.",
+        "Tao et al., metrics",
+        pixel_ap,
+    ),
 )
 ABOUT = (
     "What the two surveys and their fields hold of whole families, in our words. Their full texts were not at hand, "
-    "only abstracts and reading notes: check the originals before you quote them. Beside each statement stands what our "
-    "figures say; a verdict is computed from the stored results."
+    "only abstracts and reading notes: check the originals before you quote them. Beside each statement stands what "
+    "our figures say; a verdict is computed from the stored results."
 )
 
 
@@ -185,6 +205,13 @@ def block(found: Results, claims: Iterable[Claim] = CLAIMS) -> Entries:
     for claim in claims:
         verdict, evidence = claim.ask(found)
         items.append(
-            Entry(claim.says, (("said by", claim.source), ("our figures", f"**{verdict}**. {evidence}".strip())))
+            Entry(
+                claim.title,
+                (
+                    ("surveys", claim.says),
+                    ("after", claim.source),
+                    ("our figures", f"**{verdict}**. {evidence}".strip()),
+                ),
+            )
         )
     return Entries(tuple(items))

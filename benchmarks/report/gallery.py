@@ -7,13 +7,13 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from benchmarks.common.images import View
 from benchmarks.common.results import WORK
 from components.core.artefacts import read_json
 from components.datasets.loading import rows
-from components.detectors.catalogue import CATALOGUE, detector_class
+from components.detectors.catalogue import CATALOGUE
 from components.pictures.decoding import Decoding
 from components.pictures.heat import overlay
 from components.pictures.kept import decode
@@ -48,14 +48,14 @@ def chosen(view: View) -> list[tuple[str, Path]]:
 def figure(trained: dict[str, Path], pictures: list[tuple[str, Path]], rules: Decoding, view: str) -> Figure:
     """One line a method, one column a picture; above them the pictures themselves. As PNG."""
     pixels = [decode(path, rules=rules) for _, path in pictures]
-    lines = [[_tile(image) for image in pixels]]
-    for at in trained.values():
-        lines.append([_tile(tile) for tile in drawn(at, [path for _, path in pictures], pixels, rules)])
+    lines = [[_label(""), *(_tile(image) for image in pixels)]]
+    for name, at in trained.items():
+        tiles = drawn(at, [path for _, path in pictures], pixels, rules)
+        lines.append([_label(name), *map(_tile, tiles)])
     whole = np.concatenate([np.concatenate(line, 1) for line in lines])
     stream = io.BytesIO()
     Image.fromarray(whole).convert("P", palette=Image.Palette.ADAPTIVE).save(stream, "PNG", optimize=True)
-    names = ", ".join(detector_class(name).info.title for name in trained)
-    told = f"{view}, columns: {', '.join(kind for kind, _ in pictures)}. Lines: the pictures, then {names}."
+    told = f"{view}, from left to right: {', '.join(kind for kind, _ in pictures)}."
     return Figure(
         "gallery", "heat maps of all trained methods on the same pictures", stream.getvalue(), "png", told, True
     )
@@ -75,6 +75,13 @@ def _over(image: np.ndarray, heat: np.ndarray, scale: dict[str, float]) -> np.nd
         image.shape[1::-1], Image.Resampling.BILINEAR
     )
     return np.asarray(Image.open(io.BytesIO(overlay(image, np.asarray(resized), scale))).convert("RGB"))
+
+
+def _label(name: str) -> np.ndarray:
+    """The name in a white square."""
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    ImageDraw.Draw(square).text((6, SIDE // 2 - 8), name, "black", font_size=15)
+    return np.asarray(square)
 
 
 def _tile(image: np.ndarray) -> np.ndarray:

@@ -144,6 +144,11 @@ def parsed(text: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return (lines[0], lines[2:]) if lines else ((), [])
 
 
+def short(name: str) -> str:
+    """The name that people type, with its page: for tables."""
+    return f"[{name}](../methods/{name}.md)"
+
+
 def title(name: str) -> str:
     """A method's name with its page."""
     return f"[{detector_class(name).info.title}](../methods/{name}.md)"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.common.tables import WIDTH, markdown, stacked, wrapped
+from benchmarks.common.tables import WIDTH, Line, markdown, stacked, wrapped
 from components.report.blocks import Block, Bullets, Entries, Facts, Figure, Figures, Page, Share, Table, Text
 
 
@@ -61,6 +61,14 @@ def _block(block: Block) -> Iterator[str]:
 def _table(block: Table) -> str:
     rows = [[cell.text if isinstance(cell, Share) else cell for cell in row] for row in block.rows]
     whole = markdown(block.head, rows)
-    if max(map(len, whole.splitlines())) <= WIDTH or not block.cuts:
+    if max(map(len, whole.splitlines())) <= WIDTH:
         return whole
-    return stacked(block.head, rows, block.keys, *block.cuts)
+    if block.cuts:
+        return stacked(block.head, rows, block.keys, *block.cuts)
+    return "\n".join(wrapped(f"- {_line(block.head, row)}", "  ") for row in rows)
+
+
+def _line(head: Line, row: Line) -> str:
+    """A row of a table that is too wide, as a sentence."""
+    first, *rest = row
+    return f"{first}: " + "; ".join(f"{name} {cell}" for name, cell in zip(head[1:], rest, strict=True))

@@ -8,7 +8,6 @@ import numpy as np
 from benchmarks.report.gather import Results
 from benchmarks.report.ranks import Ranking
 from benchmarks.report.taxonomy import CUI, PLACES
-from components.detectors.catalogue import detector_class
 from components.report.figures import drawing
 
 Save = Callable[[Any], bytes]  # a figure as the bytes of its file
@@ -34,14 +33,6 @@ def pareto(found: Results, save: Save) -> bytes:
         )
         for name, (ratio, quality) in points.items():
             axis.plot(ratio, quality, "o", color=_colour(name), markersize=8 if name in line else 6)
-            axis.annotate(
-                detector_class(name).info.title,
-                (ratio, quality),
-                xytext=(6, 3),
-                textcoords="offset points",
-                fontsize=9,
-                fontweight="bold" if name in line else "normal",
-            )
         axis.set(xscale="log", xlabel="time of the exported graph, times the bare backbone (log)")
         axis.set(ylabel=f"mean image AUROC over {len(found.main)} views")
         ticks = [0.5, 1, 2, 3, 4, 6, 8]
@@ -49,7 +40,33 @@ def pareto(found: Results, save: Save) -> bytes:
         axis.set_xticks([], minor=True)
         axis.margins(x=0.12)
         _legend(figure, found)
+        figure.draw_without_rendering()  # fixes the axes, in whose pixels the names are laid out
+        named(axis, points, set(line))
         return save(figure)
+
+
+def named(axis: Any, points: dict[str, tuple[float, float]], bold: set[str]) -> None:
+    """Write each name where it covers no other name and no point: right of it, left, above or below."""
+    at = {name: axis.transData.transform(point) for name, point in points.items()}
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in at.values()]
+    for name in sorted(points, key=lambda n: points[n]):
+        x, y = at[name]
+        width, height = 7.5 * len(name) + 2, 13.0
+        places = ((x + 7, y - 5), (x - width - 6, y - 5), (x - width / 2, y + 8), (x - width / 2, y - 20))
+        left, low = min(places, key=lambda p: sum(_covers((*p, p[0] + width, p[1] + height), box) for box in taken))
+        taken.append((left, low, left + width, low + height))
+        weight = "bold" if name in bold else "normal"
+        inside = axis.transAxes.inverted().transform((left, low))  # a file may have other pixels
+        axis.annotate(name, inside, xycoords="axes fraction", fontsize=9, fontweight=weight)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _covers(one: Box, other: Box) -> float:
+    """The area that two boxes share."""
+    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, high)
 
 
 def ranks(found: Ranking, save: Save) -> bytes:
@@ -64,7 +81,7 @@ def ranks(found: Ranking, save: Save) -> bytes:
             axis.plot([min(own), max(own)], [row, row], color="#c3ccd6", zorder=1)
             axis.plot(own, [row] * len(own), "|", color="#8a96a3", markersize=7, zorder=2)
             axis.plot(mean, row, "o", color=_colour(name), markersize=7, zorder=3)
-        axis.set_yticks(rows, [detector_class(name).info.title for name in means])
+        axis.set_yticks(rows, list(means))
         axis.set(xlabel=f"rank by image AUROC on {len(found.views)} views: point mean, lines single views; 1 is best")
         axis.set_xlim(0.5, len(means) + 0.5)
         axis.grid(axis="y", visible=False)

@@ -7,7 +7,7 @@ from benchmarks.common.tables import number, within
 from benchmarks.quality import floor
 from benchmarks.quality.table import ABOUT
 from benchmarks.report import claims, datasets, plots, situations
-from benchmarks.report.gather import Results, title
+from benchmarks.report.gather import Results, short, title
 from benchmarks.report.taxonomy import place, published, why
 from components.core.records import SIZE_NAMES
 from components.report.blocks import (
@@ -34,7 +34,7 @@ MISSING = "-"
 def page(found: Results, kind: Kind, save: plots.Save, gallery: tuple[Block, ...]) -> Page:
     """Everything; figures are drawn by *save* and are of *kind*."""
     parts = (
-        Section("Which one do I take?", (Text(situations.RULE, "note"), situations.block(found)), "Which one?"),
+        Section("Which one do I take?", (*situations.blocks(found),), "Which one?"),
         Section("Leaderboard by view", tuple(leaderboard(found)), "Leaderboard"),
         Section("Ranks over views", tuple(ranks(found, kind, save)), "Ranks"),
         Section("Accuracy against time", tuple(pareto(found, kind, save)), "Time"),
@@ -94,7 +94,7 @@ def _line(found: Results, view: str, name: str) -> tuple[str, ...]:
     overall = found.entry(view, name)["overall"]
     image, pixel = overall["image"], overall["pixel"]
     return (
-        title(name),
+        short(name),
         found.marks(view, name),
         within(image["auroc"], image["interval"]["auroc"]),
         number(image, "ap"),
@@ -119,13 +119,13 @@ def ranks(found: Results, kind: Kind, save: plots.Save) -> Iterator[Block]:
     pairs = "; ".join(f"{title(a)} before {title(b)}" for a, b in known.apart) or "none"
     yield Text(
         f"Methods do differ, but {n} views can hardly say which: two mean ranks must be {known.difference:.1f} of "
-        f"{k - 1} apart. Pairs that are: {pairs}. Two of the views are of one data set, so that even this is generous. A "
-        "difference that is not significant here is no proof of equality; within a view, look at the intervals."
+        f"{k - 1} apart. Pairs that are: {pairs}. Two of the views are of one data set, so that even this is generous. "
+        "A difference that is not significant here is no proof of equality; within a view, look at the intervals."
     )
     alt = "mean rank of each method, its ranks by view, and the critical difference from the best"
     yield Figures((Figure("ranks", alt, plots.ranks(known, save), kind, wide=True),))
     rows = tuple(
-        (title(name), f"{mean:.2f}", f"{found.mean[name]:.3f}", *(f"{rank:g}" for rank in known.ranks[name]))
+        (short(name), f"{mean:.2f}", f"{found.mean[name]:.3f}", *(f"{rank:g}" for rank in known.ranks[name]))
         for name, mean in known.means.items()
     )
     yield Table(("method", "mean rank", "mean image AUROC", *(f"rank on {view}" for view in known.views)), rows)
@@ -142,7 +142,7 @@ def pareto(found: Results, kind: Kind, save: plots.Save) -> Iterator[Block]:
         "Time: the median over views of the exported graph's time for one picture, one thread, divided by that of the "
         "bare backbone on the same machine. The machine was shared: ratios compare, milliseconds do not."
     )
-    alt = "mean image AUROC against the time of the exported graph, with the line of those that no other beats in both"
+    alt = "mean image AUROC against the time of the exported graph"
     yield Figures((Figure("pareto", alt, plots.pareto(found, save), kind, wide=True),))
     yield Text("On the line, where no method is both faster and better: " + ", ".join(map(title, line)) + ".")
 
@@ -151,7 +151,7 @@ def defects(found: Results) -> Iterator[Block]:
     """Image AUROC by kind where defects have names; recall by size where it is stored."""
     for view, (head, rows) in found.by_kind.items():
         yield Text(f"**{view}**: image AUROC of all good pictures against those of one kind; in brackets how many.")
-        yield Table(("method", *head[1:]), tuple((title(row[0]), *row[1:]) for row in rows))
+        yield Table(("method", *head[1:]), tuple((short(row[0]), *row[1:]) for row in rows))
         best = [max(rows, key=lambda row: float(row[at]))[0] for at in range(1, len(head))]
         said = ", ".join(f"{kind.partition(' (')[0]}: {title(name)}" for kind, name in zip(head[1:], best, strict=True))
         yield Text(f"Best on {view} by kind: {said}.")
@@ -171,7 +171,7 @@ def by_size(found: Results) -> Iterator[tuple[str, ...]]:
             if classes:
                 cells = (classes.get(size, {}).get("pictures", {}) for size in SIZE_NAMES)
                 told = (f"{c['found']} of {c['n']}" if "recall" in c else MISSING for c in cells)
-                yield (view, title(name), *told)
+                yield (view, short(name), *told)
 
 
 def floors(found: Results) -> Iterator[Block]:
@@ -184,7 +184,7 @@ def floors(found: Results) -> Iterator[Block]:
     )
     views = [view for view in found.main if any(name.startswith(f"{view}/") for name in known)]
     names = [name for name in found.measured if any(f"{view}/{name}" in known for view in views)]
-    rows = tuple((title(name), *(_beaten(known.get(f"{view}/{name}")) for view in views)) for name in names)
+    rows = tuple((short(name), *(_beaten(known.get(f"{view}/{name}")) for view in views)) for name in names)
     yield Table(("method", *views), rows)
 
 
@@ -203,7 +203,7 @@ def mechanisms(found: Results) -> Iterator[Block]:
     )
     studies = found.files["mechanisms"].get("studies", {})
     rows = tuple(
-        (title(name), row["what"], row["view"], _difference(row), row["verdict"])
+        (short(name), row["what"], row["view"], _difference(row), row["verdict"])
         for name in found.measured
         for row in studies.get(name, {}).get("rows", [])
         if row["main"]
@@ -216,7 +216,7 @@ def mechanisms(found: Results) -> Iterator[Block]:
 
 def _difference(row: dict[str, Any]) -> str:
     low, high = row["interval"]
-    return f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"{row['difference']:+.3f} ({low:+.3f}, {high:+.3f})"
 
 
 def cost(found: Results) -> Iterator[Block]:
@@ -227,7 +227,7 @@ def cost(found: Results) -> Iterator[Block]:
         one = found.cost(name)
         train = MISSING if one.train is None else f"{one.train:.0f}"
         figures = (f"{one.memory:,.0f}", f"{one.ratio:.2f}", f"{one.ms:.1f}", f"{one.learned:.2f}", f"{one.state:.1f}")
-        rows.append((title(name), train, *figures))
+        rows.append((short(name), train, *figures))
     head = ("method", "training, CPU s", "peak MiB", "graph / backbone", "graph ms", "learned M", "file MB")
     yield Table(head, tuple(rows))
 
@@ -235,9 +235,9 @@ def cost(found: Results) -> Iterator[Block]:
 def methods(found: Results) -> Iterator[Block]:
     """Every method of the catalogue in both surveys' families, with its authors' figures beside ours."""
     yield Text(
-        "Cui et al. have five categories; **listed** marks methods that they name there themselves, the other places are "
-        "ours. Tao et al. divide into image reconstruction and deep feature embedding; all places are ours. Published "
-        "figures are the authors', under their protocol: they stand beside ours and cannot be compared.",
+        "Cui et al. have five categories; **listed** marks methods that they name there themselves, the other places "
+        "are ours. Tao et al. divide into image reconstruction and deep feature embedding; all places are ours. "
+        "Published figures are the authors', under their protocol: they stand beside ours and cannot be compared.",
         "note",
     )
     names = (*found.ranking.ranks, *(n for n in (*found.measured, *found.unmeasured) if n not in found.ranking.ranks))
@@ -268,8 +268,8 @@ def provenance(found: Results) -> Iterator[Block]:
             f"{every} entries of `fit.json` are of {len(found.commits)} states of the program; {changed} were measured "
             "with uncommitted changes in the tree (mark **+**), and that commit alone does not repeat them.",
             "The report itself is a pure function of `benchmarks/results/`: the same results give the same page.",
-            "To measure again: `loupe bench fit`, `loupe bench floor`, `loupe bench defects`, `loupe bench mechanisms`; "
-            "then `loupe bench report`.",
+            "To measure again: `loupe bench fit`, `loupe bench floor`, `loupe bench defects`, "
+            "`loupe bench mechanisms`; then `loupe bench report`.",
         )
     )
     rows = tuple(
