@@ -95,7 +95,11 @@ def synthetic(found: Results) -> tuple[str, str]:
         return OPEN, ""
     spread = [found.auroc[v][n] for v in found.main for n in names]
     sharp = [v for v in found.main if (best := best_ap(found, v)) and best[0] in names]
-    tops = ", ".join(f"{title(best[0])} on {v} ({best[1]:.3f})" for v in sharp if (best := best_ap(found, v)))
+    tops = ", ".join(
+        f"{title(best[0])} on {v} ({best[1]:.3f}{told(found, v, best[0])})"
+        for v in sharp
+        if (best := best_ap(found, v))
+    )
     said = f"Image AUROC from {min(spread):.3f} to {max(spread):.3f} over methods and views. "
     said += f"Highest pixel AP of all: {tops}." if tops else "No highest pixel AP."
     return (AGREE if sharp and max(spread) - min(spread) > 0.2 else PART), said
@@ -181,6 +185,12 @@ ABOUT = (
     "only abstracts and reading notes: check the originals before you quote them. Beside each statement stands what "
     "our figures say; a verdict is computed from the stored results."
 )
+
+
+def told(found: Results, view: str, name: str) -> str:
+    """The marks of a figure, behind it."""
+    marks = found.marks(view, name)
+    return f", marks {marks}" if marks else ""
 
 
 def of(found: Results, category: str) -> list[str]:

@@ -11,6 +11,7 @@ from benchmarks.report.taxonomy import CUI, PLACES
 from components.report.figures import drawing
 
 Save = Callable[[Any], bytes]  # a figure as the bytes of its file
+PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5}  # below a name
 FAMILIES = dict(zip(CUI, ("#0b6e75", "#d1603d", "#4a90c2", "#7a5ca8", "#8a96a3"), strict=True))
 
 
@@ -52,12 +53,12 @@ def named(axis: Any, points: dict[str, tuple[float, float]], bold: set[str]) -> 
     for name in sorted(points, key=lambda n: points[n]):
         x, y = at[name]
         width, height = 7.5 * len(name) + 2, 13.0
-        places = ((x + 7, y - 5), (x - width - 6, y - 5), (x - width / 2, y + 8), (x - width / 2, y - 20))
+        places = ((x + 7, y + 3), (x - width - 6, y + 3), (x - width / 2, y + 8), (x - width / 2, y - 20))
         left, low = min(places, key=lambda p: sum(_covers((*p, p[0] + width, p[1] + height), box) for box in taken))
         taken.append((left, low, left + width, low + height))
         weight = "bold" if name in bold else "normal"
         inside = axis.transAxes.inverted().transform((left, low))  # a file may have other pixels
-        axis.annotate(name, inside, xycoords="axes fraction", fontsize=9, fontweight=weight)
+        axis.annotate(name, inside, xycoords="axes fraction", fontsize=9, fontweight=weight, bbox=PAPER)
 
 
 Box = tuple[float, float, float, float]

@@ -12,12 +12,13 @@ from benchmarks.common.views import named
 from benchmarks.report.gather import UNIFIED, Results, short, title
 from components.report.blocks import Block, Entries, Entry, Table, Text
 
-MEASURED, DESIGN = "measured", "from the method's design"
+MEASURED, DESIGN = "measured", "design"
 RULE = (
     "On the views that stand for a situation, a method is a candidate where its image AUROC reaches into the 95 % "
-    "interval of the best one, on each of these views. Of the candidates the one with the highest mean is taken, "
-    "and the one with the fastest exported graph is named beside it where it is another. Labels of test "
-    "pictures made this page; they chose no setting of any method."
+    "interval of the best one, on each of these views. Of the candidates the one with the highest mean is taken, and "
+    "the one with the fastest exported graph is named beside it where it is another. Labels of test pictures made this "
+    "page; they chose no setting of any method. Grounds: what figures say is measured; what follows from how a method "
+    "works is design."
 )
 
 
@@ -56,7 +57,7 @@ def few(found: Results) -> Advice:
     return Advice(
         "Few good pictures",
         _taken(found, views),
-        f"{MEASURED} to {min((counts[v] for v in views), default=0)} pictures; below: {DESIGN}",
+        f"{MEASURED} to {min((counts[v] for v in views), default=0)} pictures; fewer: {DESIGN}",
         f"{_figures(found, views)}. Pictures to learn from: {said}.",
         "Nothing was measured with fewer. A memory bank and a Gaussian take no gradient steps, so there is nothing to "
         "train too long; with few pictures the threshold is set by folds ([thresholds](../thresholds.md)).",
@@ -91,19 +92,26 @@ def texture(found: Results) -> Advice:
 
 
 def big(found: Results) -> Advice:
-    """Pictures far larger than a detector's input."""
-    names = found.ranked("kolektor_sdd")
-    sizes = found.files["average"].get("kolektor_sdd", {}).get("means", {})
-    several = "; ".join(f"{key.replace('+', ' and ')}: {value['auroc']:.3f}" for key, value in sizes.items())
+    """Pictures far larger than a detector's input: single trainings beside sizes in squares, averaged."""
+    view = "kolektor_sdd"
+    names, cut = found.ranked(view), found.files["average"].get(view, {})
+    several = cut.get("means", {}).get(cut.get("auto"), {}).get("auroc", 0.0)
+    take, squares = _taken(found, (view,)), ""
+    if several:
+        alone = cut["singles"]["256"]["auroc"]
+        squares = (
+            f" {title('patchcore')} in squares: {alone:.3f} at 256 pixels, {several:.3f} averaged over the sizes of "
+            f"`size: auto` ({cut['auto']}; [figures](../../benchmarks/results/average.md))."
+        )
+    if names and several > found.auroc[view][names[0]]:
+        take = f"{short('patchcore')}, default sizes"
     return Advice(
         "Large pictures, small defects",
-        _taken(found, ("kolektor_sdd",)),
-        f"{MEASURED} on {len(names)} methods only",
-        f"{_figures(found, ('kolektor_sdd',))}, 256 pixels, long pictures in squares."
-        + (f" PatchCore averaged over input sizes ([sizes](../sizes.md)): {several}." if several else ""),
-        "`loupe fit` averages sizes and cuts long pictures into squares by itself ([tiles](../tiles.md)). The other "
-        "methods have not been measured on this view.",
-        _faster(found, ("kolektor_sdd",)),
+        take,
+        f"{MEASURED} on {len(names)} methods",
+        f"One training each, in results/fit.json: {_figures(found, (view,))}.{squares}",
+        "`loupe fit` averages [sizes](../sizes.md) and cuts long pictures into [squares](../tiles.md) by itself. The "
+        "other methods have not been measured on this view.",
     )
 
 
@@ -139,17 +147,18 @@ def known(found: Results) -> Advice:
     without, given = entry["without"], entry["with"]
     best = found.ranked("mtd")[0]
     low = given["image"]["interval"]["auroc"][0]
-    decide = f"{short(best)} to decide, " if found.auroc["mtd"][best] > given["image"]["auroc"] else ""
+    decide = f"{short(best)}; " if found.auroc["mtd"][best] > given["image"]["auroc"] else ""
     return Advice(
         "Known defects, labelled",
-        f"{decide}{short('prn')} with them to show where",
-        f"{MEASURED} on one view",
-        f"20 labelled anomalies on mtd: image AUROC {given['image']['auroc']:.3f} (from {low:.3f}), without them "
-        f"{without['image']['auroc']:.3f}; pixel AP {given['pixel']['ap']:.3f}, without them "
-        f"{without['pixel']['ap']:.3f}. {title(best)} from good pictures alone: image AUROC {found.auroc['mtd'][best]:.3f}, pixel AP "
-        f"{_ap(found, 'mtd', best)}, on a slightly larger test side.",
-        "What is labelled pulls the model towards known kinds; new kinds of defect were not tried. Known defects can also "
-        "choose the threshold (`loupe calibrate --labelled`).",
+        f"{decide}to locate: {short('prn')}",
+        f"{MEASURED} on mtd",
+        f"{title('prn')} with 20 labelled anomalies of mtd: image AUROC {given['image']['auroc']:.3f} "
+        f"(from {low:.3f}), without them {without['image']['auroc']:.3f}; pixel AP "
+        f"{given['pixel']['ap']:.3f}, without them {without['pixel']['ap']:.3f}. {title(best)} from good pictures "
+        f"alone: image AUROC {found.auroc['mtd'][best]:.3f}, pixel AP {_ap(found, 'mtd', best)}, "
+        "on a slightly larger test side.",
+        "What is labelled pulls the model towards known kinds; new kinds of defect were not tried. Known defects can "
+        "also choose the threshold (`loupe calibrate --labelled`).",
     )
 
 

@@ -155,8 +155,8 @@ def place(name: str) -> Place:
     """Where a method of the catalogue stands. Raises SettingsError that says what to fill in."""
     if name not in PLACES:
         raise SettingsError(
-            f"benchmarks/report/taxonomy.py: PLACES says nothing of {name}; add a Place with its category of Cui et al. "
-            f"({', '.join(CUI)}), its place in Tao et al. ({', '.join(TAO)}) and its idea in one line"
+            f"benchmarks/report/taxonomy.py: PLACES says nothing of {name}; add a Place with its category of Cui "
+            f"et al. ({', '.join(CUI)}), its place in Tao et al. ({', '.join(TAO)}) and its idea in one line"
         )
     return PLACES[name]
 
