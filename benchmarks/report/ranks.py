@@ -43,7 +43,9 @@ def critical_difference(methods: int, views: int, level: float = LEVEL) -> float
 
 def ranking(scores: Scores, views: Sequence[str]) -> Ranking:
     """Of the methods that each of *views* has; ties share the mean of their ranks."""
-    methods = sorted(set.intersection(*(set(scores[view]) for view in views)))
+    methods = sorted(set.intersection(*(set(scores[view]) for view in views))) if views else []
+    if not methods:
+        return Ranking(tuple(views), {}, 1.0, 0.0)
     table = np.array([[scores[view][name] for name in methods] for view in views])  # (views, methods)
     ranks = np.array([rankdata(-row) for row in table])
     order = sorted(range(len(methods)), key=lambda i: (ranks[:, i].mean(), methods[i]))

@@ -36,7 +36,7 @@ class Advice:
 
 def candidates(found: Results, views: tuple[str, ...]) -> list[str]:
     """By the rule, highest mean first; empty where a view is not measured."""
-    if any(not found.auroc.get(view) for view in views):
+    if not views or any(not found.auroc.get(view) for view in views):
         return []
     lows = {view: found.interval(view, found.ranked(view)[0])[0] for view in views}
     names = set.intersection(*(set(found.auroc[view]) for view in views))

@@ -167,7 +167,8 @@ def _page(
     shown = (
         Figures((gallery_figure(out / "gallery.png", "[in full size](gallery.png)"),)) if cells else Text("no images")
     )
-    parts = [Section("Pictures", (shown, Table(("row", "image", "raw score", "p-value", "decision"), lines)))]
+    told = (Table(("row", "image", "raw score", "p-value", "decision"), lines),) if cells else ()
+    parts = [Section("Pictures", (shown, *told))]
     if sizes:  # no defect is marked without
         parts.append(Section("Found by size of the defect", (Table(HEAD, tuple(map(tuple, sizes))),)))
     write(Page(f"Heat maps of the {split} split", (), tuple(parts)), out / "index.html")

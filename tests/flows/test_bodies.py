@@ -81,6 +81,19 @@ def test_a_failed_repro_is_one_sentence(monkeypatch):
     assert benchmark.reproduce.fn() is None
 
 
+def test_the_benchmark_report_becomes_an_artefact_and_leaves_the_checkout_alone(monkeypatch, tmp_path):
+    shown, committed = [], Path("docs/report/README.md").read_bytes()
+    monkeypatch.setattr(benchmark, "create_markdown_artifact", lambda text, key: shown.append((key, text)))
+    assert benchmark.publish.fn(tmp_path) == tmp_path / "index.html"
+    assert (tmp_path / "index.html").exists()
+    assert shown == [("benchmark-report", (tmp_path / "README.md").read_text())]
+    assert Path("docs/report/README.md").read_bytes() == committed
+    said = SimpleNamespace(returncode=1, stderr="much\nValueError: x\n")
+    monkeypatch.setattr(benchmark.subprocess, "run", lambda *_, **__: said)
+    with pytest.raises(StageError, match=r"loupe bench report: \['ValueError: x'\]"):
+        benchmark.publish.fn(tmp_path)
+
+
 class Job:
     """A retraining that notes what is asked of it."""
 
