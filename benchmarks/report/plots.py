@@ -33,7 +33,7 @@ def pareto(found: Results, save: Save) -> bytes:
             *zip(*(points[n] for n in line), strict=True), where="post", color="#8a96a3", linestyle="--", zorder=1
         )
         for name, (ratio, quality) in points.items():
-            axis.plot(ratio, quality, "o", color=_colour(name), markersize=8 if name in line else 6)
+            axis.plot(ratio, quality, "o", color=_colour(name), markersize=8 if name in line else 6, zorder=4)
         axis.set(xscale="log", xlabel="time of the exported graph, times the bare backbone (log)")
         axis.set(ylabel=f"mean image AUROC over {len(found.main)} views")
         ticks = [0.5, 1, 2, 3, 4, 6, 8]
@@ -58,7 +58,7 @@ def named(axis: Any, points: dict[str, tuple[float, float]], bold: set[str]) -> 
         taken.append((left, low, left + width, low + height))
         weight = "bold" if name in bold else "normal"
         inside = axis.transAxes.inverted().transform((left, low))  # a file may have other pixels
-        axis.annotate(name, inside, xycoords="axes fraction", fontsize=9, fontweight=weight, bbox=PAPER)
+        axis.annotate(name, inside, xycoords="axes fraction", fontsize=9, fontweight=weight, bbox=PAPER, zorder=2.5)
 
 
 Box = tuple[float, float, float, float]

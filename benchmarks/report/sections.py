@@ -267,12 +267,10 @@ def provenance(found: Results) -> Iterator[Block]:
         (
             f"{every} entries of `fit.json` are of {len(found.commits)} states of the program; {changed} were measured "
             "with uncommitted changes in the tree (mark **+**), and that commit alone does not repeat them.",
-            "The report itself is a pure function of `benchmarks/results/`: the same results give the same page.",
+            "But for the gallery the report is a function of `benchmarks/results/` alone: same results, same page.",
             "To measure again: `loupe bench fit`, `loupe bench floor`, `loupe bench defects`, "
             "`loupe bench mechanisms`; then `loupe bench report`.",
         )
     )
-    rows = tuple(
-        (f"`{commit}`", str(n)) for commit, n in sorted(found.commits.items(), key=lambda pair: (-pair[1], pair[0]))
-    )
-    yield Table(("commit", "entries"), rows)
+    order = sorted(found.commits.items(), key=lambda pair: (-pair[1], pair[0]))
+    yield Text("Entries by commit: " + ", ".join(f"`{commit}` {n}" for commit, n in order) + ".", "note")

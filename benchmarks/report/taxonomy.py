@@ -129,7 +129,7 @@ PLACES = {
         REPRESENTATION,
         f"{FEATURES}: one-class",
         "a picture's feature is compared with its adapted nearest normal ones; of whole pictures, without a map",
-        other="another backbone; the image figure rests on one vector of the whole picture there as well",
+        other="features of ResNet-152",
     ),
     "sgsf": Place(
         AUGMENTATION,
@@ -164,7 +164,7 @@ def place(name: str) -> Place:
 def published(name: str) -> str:
     """The authors' figures as they stand with the method, or that there are none."""
     figures: dict[str, Any] = detector_class(name).info.published
-    said = [f"{what} {value:g}" for what, value in figures.items()]
+    said = [f"{what} {100 * value if value <= 1 else value:g}" for what, value in figures.items()]  # all in per cent
     if claims := place(name).claims:
         said.append(claims)
     return "; ".join(said) or NONE
