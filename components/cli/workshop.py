@@ -98,7 +98,7 @@ def fit(
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
-    from components.pipeline.fit import FitRequest, ending, fit_folder
+    from components.pipeline.fit import FitRequest, fit_folder
     from components.pipeline.sections import sections_of
 
     sections, methods = sections_of(params, data.resolve().name, detector) if params else ({}, {})
@@ -107,7 +107,13 @@ def fit(
     overrides = _put_all(sections, setting or [], of_data)
     chosen, budget = tuple(group) if group else None, (latency_ms, minutes)
     known = (adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections, methods, size, *budget)
-    run = fit_folder(FitRequest(detector, data.resolve(), *known), out)
+    _ended(fit_folder(FitRequest(detector, data.resolve(), *known), out), data)
+
+
+def _ended(run: Path, data: Path) -> None:
+    """What a person wants to know when a run is there."""
+    from components.pipeline.fit import ending
+
     for line in (*ending(run, data), f"run in {run}"):
         say(line)
 
@@ -133,7 +139,7 @@ def ensemble(
     """Put trained runs together as one model: mean standardised scores and maps, calibrated and exported as a whole."""
     from components.pipeline.ensemble import EnsembleRequest, ensemble_runs
 
-    say(f"run in {ensemble_runs(EnsembleRequest(tuple(runs), data.resolve(), alpha), out)}")
+    _ended(ensemble_runs(EnsembleRequest(tuple(runs), data.resolve(), alpha), out), data)
 
 
 @app.command(epilog="Example: loupe evaluate runs/photos --data photos")

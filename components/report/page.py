@@ -16,6 +16,7 @@ MARKS = (
     (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
 )
+UNIT = re.compile(r"(?<=\d) %")  # stays with its number
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 INSIDE = ("#", "http://", "https://", "file:", "data:")  # targets that do not depend on where the page lies
 REFUSED = ("javascript:", "vbscript:")
@@ -37,6 +38,7 @@ def marked(text: str, base: str = "") -> Markup:
     """*text* with its marks as HTML; whatever else it holds is escaped."""
     found = str(escape(text))
     found = LINK.sub(lambda link: f'<a href="{_target(link[2], base)}">{link[1]}</a>', found)
+    found = UNIT.sub("&nbsp;%", found)
     for pattern, put in MARKS:
         found = pattern.sub(put, found)
     return Markup(found)

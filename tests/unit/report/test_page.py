@@ -47,6 +47,7 @@ def test_every_kind_of_block_is_on_the_page():
     ):
         assert told in html
     assert "--part: 0.500" in html
+    assert page.marked("5 % of 7 %") == "5&nbsp;% of 7&nbsp;%"
     assert 'href="../x.md"' in html
     assert '<section id="one--two">' in html
     assert 'href="#one--two"' in html

@@ -125,7 +125,8 @@ def page(patchcore, tmp_path):
 
 
 def text_of(html):
-    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL))
+    plain = re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", plain.replace("&nbsp;", " "))
 
 
 def test_fit_leaves_a_page_with_the_operating_point_of_calibration_json(page):
