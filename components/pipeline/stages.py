@@ -165,7 +165,8 @@ class Stages:
         from components.report.run import report
 
         validations = tuple(source.shared / "validation" for source in self.sources)
-        made = Made(self.data, self.shipped, self.folder / "synthetic", validations)
+        checks = (self.folder / "synthetic", *(crossing.checks(self, folds) if (folds := self.folds) else ()))
+        made = Made(self.data, self.shipped, checks, validations)
         return report(run or self.of(detector), made)
 
 

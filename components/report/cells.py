@@ -26,7 +26,7 @@ from components.pictures.kept import decode
 from components.report.found import anomalies
 
 KEPT = "report"  # the folder beside the page
-GOOD, KINDS = 4, 2  # pictures: good ones, and synthetic anomalies of each kind
+GOOD = 4  # good pictures that are shown
 SIDE = 260  # pixels of a picture's longer side on the page
 MARK = (0, 200, 255)  # the line around an anomaly, RGB
 GAP = 100  # of a picture's longer side: what is narrower within an anomaly is part of it
@@ -34,11 +34,14 @@ GAP = 100  # of a picture's longer side: what is narrower within an anomaly is p
 
 @dataclass(frozen=True)
 class Made:
-    """What a run was made of: the data set's folder, and the artefacts of the stages before training."""
+    """What a run was made of: the data set's folder, and the artefacts of the stages before training.
+
+    *synthetic* are several where the model was checked in folds; *validations* may be gone, as those of an ensemble.
+    """
 
     data: Path
     split: Path
-    synthetic: Path
+    synthetic: tuple[Path, ...]
     validations: tuple[Path, ...]
 
 
@@ -60,7 +63,7 @@ def collect(run: Path, made: Made) -> Path:
         cells = [_cell(number, *pair, scratch) for number, pair in enumerate(_scored(run, made))]
         write_json(scratch / "cells.json", cells)
         write_json(scratch / "data.json", _data(made, run))
-        if (grid := made.synthetic / "grid.png").exists():
+        if (grid := made.synthetic[0] / "grid.png").exists():
             shutil.copyfile(grid, scratch / "grid.png")
     return run / KEPT
 
@@ -78,11 +81,21 @@ def chosen(run: Path, made: Made) -> list[Wanted]:
     checked = pd.read_parquet(path).sort_values("score", ascending=False, kind="stable")
     good = checked[checked["kind"] == NORMAL]["image_id"][:GOOD]
     found = [Wanted(made.data / str(name), "good") for name in good]
-    masks = pd.read_parquet(made.synthetic / "synthetic.parquet").set_index("image_id")["mask"]
+    masks = _masks(made.synthetic)
     for kind, part in anomalies(checked).groupby("kind"):
-        names = list(part["image_id"])
-        for name in dict.fromkeys([names[len(names) // 2], names[-1]][:KINDS]):
-            found.append(Wanted(made.synthetic / name, str(kind), made.synthetic / str(masks[name])))
+        names = [name for name in part["image_id"] if name in masks]
+        for name in dict.fromkeys([*names[len(names) // 2 :][:1], *names[-1:]]):
+            folder, mask = masks[name]
+            found.append(Wanted(folder / name, str(kind), folder / mask))
+    return found
+
+
+def _masks(folders: tuple[Path, ...]) -> dict[str, tuple[Path, str]]:
+    """Of each synthetic anomaly the folder that it lies below, and its mask."""
+    found: dict[str, tuple[Path, str]] = {}
+    for folder in folders:
+        table = pd.read_parquet(folder / "synthetic.parquet", columns=["image_id", "mask"])
+        found |= {name: (folder, mask) for name, mask in zip(table["image_id"], table["mask"], strict=True)}
     return found
 
 
@@ -123,10 +136,11 @@ def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
 def _data(made: Made, run: Path) -> dict[str, Any]:
     """What validation, split and synthesis say; pages as *run* sees them, so that both may move together."""
     split = read_json(made.split / "split.json") if (made.split / "split.json").exists() else {}
-    levels = made.synthetic / "levels.json"
+    levels = made.synthetic[0] / "levels.json"
+    there = [folder for folder in made.validations if (folder / "summary.json").exists()]
     return {
-        "validation": [read_json(folder / "summary.json") for folder in made.validations],
-        "pages": [os.path.relpath(folder / "docs" / "index.html", run) for folder in made.validations],
+        "validation": [read_json(folder / "summary.json") for folder in there],
+        "pages": [os.path.relpath(folder / "docs" / "index.html", run) for folder in there],
         "counts": split.get("counts", {}),
         "copies": split.get("copies", {}),
         "levels": read_json(levels) if levels.exists() else {},

@@ -12,6 +12,7 @@ from components.report.numbers import counted
 SIDES = ("fit", "calibrate", "test", "excluded")
 WHAT = {"fit": "learned from", "calibrate": "set the threshold", "test": "measure only", "excluded": "left out"}
 MOST = 8  # files that are named
+ELSEWHERE = "The data set was checked when the members were trained: see their reports."
 
 
 def data_section(data: Mapping[str, Any] | None, run: Path) -> Iterator[Section]:
@@ -19,10 +20,11 @@ def data_section(data: Mapping[str, Any] | None, run: Path) -> Iterator[Section]
     if data is None:
         return
     summaries = data["validation"]
-    blocks: list[Block] = [Facts(tuple(_facts(summaries, data)))]
+    blocks: list[Block] = [Facts(tuple(_facts(summaries, data)))] if summaries else [Text(ELSEWHERE)]
     if table := _sides(data["counts"]):
         blocks.append(table)
-    blocks.append(Bullets(tuple(_findings(summaries, data["copies"]))))
+    if findings := tuple(_findings(summaries, data["copies"])):
+        blocks.append(Bullets(findings))
     if pages := [page for page in data["pages"] if (run / page).exists()]:
         links = ", ".join(f"[{Path(page).parts[-4]}]({quote(page)})" for page in pages)
         blocks.append(Text(f"Full validation report: {links}.", "note"))
@@ -51,8 +53,8 @@ def _sides(counts: Mapping[str, int]) -> Table | None:
 
 
 def _findings(summaries: list[dict[str, Any]], copies: Mapping[str, Any]) -> Iterator[str]:
-    passed = sum(e["success"] for s in summaries for e in s["expectations"])
-    yield f"{passed} of {counted(sum(len(s['expectations']) for s in summaries), 'expectation')} hold."
+    if expected := [e["success"] for s in summaries for e in s["expectations"]]:
+        yield f"{sum(expected)} of {counted(len(expected), 'expectation')} hold."
     for summary in summaries:
         names = [str(q.get("image_id", q)) if isinstance(q, dict) else str(q) for q in summary["quarantined"]]
         if names:

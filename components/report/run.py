@@ -25,6 +25,13 @@ from components.report.told import PAGE, verdict
 
 LABELLED = {"evaluation": "Test pictures", "labelled": "Other labelled pictures"}  # folder of a run -> heading
 LEFT = "left the picture, right what the model sees in it"
+HOW = (
+    f"Each pair: {LEFT}. Nothing is drawn where a good picture could look as this one does; yellow is furthest from "
+    "normal. Blue lines surround what was pasted in. p: the share of good pictures that look as odd."
+)
+FOLDED = "Calibrated by folds: the model that ships has learned all good pictures, these too, and sees less in them."
+ODD = "**Good pictures that look least normal.** A defect among them would raise the threshold: look at them."
+MADE = "**Synthetic anomalies**, of each kind the middle one and the one least seen."
 
 
 @dataclass(frozen=True)
@@ -130,23 +137,14 @@ def heat(run: Run) -> Section | None:
     cells = run.json(f"{KEPT}/cells.json")
     if not cells:
         return None
-    groups = {"good": [c for c in cells if c["what"] == "good"], "made": [c for c in cells if c["what"] != "good"]}
-    blocks: list[Block] = [
-        Text(
-            f"Each pair: {LEFT}. Nothing is drawn where a good picture could look as this one does; yellow is furthest "
-            "from normal. Blue lines surround what was pasted in. p: the share of good pictures that look as odd.",
-            "note",
-        )
-    ]
-    for name, about in (
-        (
-            "good",
-            "**Good pictures that look least normal.** A defect among them would raise the threshold: look at them.",
-        ),
-        ("made", "**Synthetic anomalies**, of each kind the middle one and the one least seen."),
-    ):
-        if groups[name]:
-            blocks += [Text(about), Figures(tuple(_cell(run, cell) for cell in groups[name]), small=True)]
+    blocks: list[Block] = [Text(HOW, "note")]
+    if run.known.folds:
+        blocks.append(Text(FOLDED, "note"))
+    good = tuple(_cell(run, cell) for cell in cells if cell["what"] == "good")
+    made = tuple(_cell(run, cell) for cell in cells if cell["what"] != "good")
+    for about, pictures in ((ODD, good), (MADE, made)):
+        if pictures:
+            blocks += [Text(about), Figures(pictures, small=True)]
     return Section("Heat maps", tuple(blocks))
 
 

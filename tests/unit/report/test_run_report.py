@@ -111,6 +111,9 @@ def test_the_data_check_names_what_was_left_out(tmp_path):
         "copies": {"pairs": 1, "said": ["one pair"]},
     }
     (section,) = checked.data_section(data, tmp_path)
+    (other,) = checked.data_section({**data, "validation": [], "pages": [], "copies": {}}, tmp_path)
+    assert checked.ELSEWHERE in str(other)
+    assert "line/1" in str(other)
     said = str(section)
     for part in ("a.png: empty", "Broken: role: x", "AUPRO cannot be measured: no masks", "one pair", "line/1"):
         assert part in said
