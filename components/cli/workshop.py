@@ -214,7 +214,7 @@ def calibrate(
 
 @app.command(epilog="Example: loupe pipeline --views elpv-mono --detectors patchcore")
 def pipeline(
-    detectors: Annotated[list[str] | None, typer.Option("--detectors", help="May be repeated.")] = None,
+    detectors: Annotated[list[str] | None, typer.Option("--detectors", help="May be repeated; or all.")] = None,
     views: Annotated[list[str] | None, typer.Option("--views", "--data", help="May be repeated.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from components.core.checks import check_known
@@ -41,6 +41,7 @@ CATALOGUE = {
 }
 COMPOSED = {"ensemble": "components.detectors.ensemble:Ensemble"}  # made of trained detectors, never trained itself
 AT = "@"  # in a name, between the detector and the input size that is asked of it
+ALL = "all"  # in a list of detectors: every one of the catalogue
 AUTO = "auto"  # sizes by the pictures: docs/sizes.md
 Sizes = str | int | tuple[int, ...]  # as they are typed
 SMALLEST = 32  # pixels: the deepest taps have a cell for so many
@@ -97,6 +98,14 @@ def check_detector(name: str, where: str) -> None:
     except SettingsError as error:
         raise SettingsError(f"{where}: {error}") from None
     check_known(base, CATALOGUE, where)
+
+
+def every(names: Sequence[str]) -> tuple[str, ...]:
+    """*names*, with ``all`` for the whole catalogue: what needs no gradients first, as it is trained soonest."""
+    if ALL not in names:
+        return tuple(names)
+    whole = sorted(CATALOGUE, key=lambda name: not detector_class(name).averages_sizes)
+    return tuple(dict.fromkeys(name for given in names for name in (whole if given == ALL else [given])))
 
 
 def detector_class(name: str) -> type[Detector]:
