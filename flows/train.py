@@ -109,12 +109,7 @@ def train(
     Ensembles whose members are among the detectors are put together behind them and are candidates like these; so are
     a detector's members where it is trained at several sizes (docs/sizes.md).
     """
-    params = load_params(params_file)
-    names, chosen = params.pipeline.expanded(detectors), views or list(params.pipeline.views)
-    for view in chosen:  # what is wrong with the last one is told before the first one is trained
-        params.view(view)
-    for name in names:
-        params.settings_of(name)
+    params, chosen, names = asked_for(params_file, views, detectors)
     evaluations: dict[str, Path] = {}
     for view in chosen:
         stages = Stages(params, view, data_root)
@@ -122,10 +117,23 @@ def train(
             bring_data(source)
             check_data(source)
         prepare(stages)
-        made, reference = _candidates(stages, list(names), params_file)
+        made, reference = _candidates(stages, names, params_file)
         evaluations |= {f"{view}/{name}": evaluation for name, evaluation in made.items() if evaluation}
         get_run_logger().info("%s: %s", view, register(params, stages, list(made), reference))
     return rank(evaluations, Path(params.artefacts) / "leaderboard")
+
+
+def asked_for(
+    params_file: Path, views: list[str] | None, detectors: list[str] | None
+) -> tuple[Params, list[str], list[str]]:
+    """What a run is of; what is wrong with the last view or detector is told before the first one is trained."""
+    params = load_params(params_file)
+    names, chosen = params.pipeline.expanded(detectors), views or list(params.pipeline.views)
+    for view in chosen:
+        params.view(view)
+    for name in names:
+        params.settings_of(name)
+    return params, chosen, list(names)
 
 
 def _candidates(stages: Stages, names: list[str], params_file: Path) -> tuple[dict[str, Path | None], str]:
@@ -157,5 +165,6 @@ def run_here(params_file: Path, views: list[str] | None, detectors: list[str] | 
     """Run the flow in this process and return the leaderboard as text."""
     show_logs()
     without_tracebacks()
+    asked_for(params_file, views, detectors)  # before a server is started for the flow
     out: Any = train(params_file, views, detectors)
     return f"{(out / 'leaderboard.md').read_text()}\nleaderboard in {out}"

@@ -23,6 +23,10 @@ ROWS = (
     ("MVTec LOCO", "5", "3,340 (2,347 / 993)", "masks", "", ""),
     ("NanoTWICE (2016)", "1", "45 (5 / 40)", "masks", "", ""),
     ("NEU-DET (2013)", "6", "1,800 (0 / 1,800)", "boxes", "", ""),
+    ("CIFAR-10, CIFAR-100 (coarse)", "10, 20", "60,000 each", "classes", "", ""),
+    ("MNIST, Fashion-MNIST", "10 each", "70,000 each", "classes", "", ""),
+    ("CUHK Avenue", "-", "16 + 21 videos", "frames, boxes", "", ""),
+    ("ShanghaiTech Campus", "13 scenes", "330 + 107 videos", "frames, pixels", "", ""),
 )
 
 

@@ -15,6 +15,7 @@ from components.cli.shared import (
     Sets,
     app,
     declared,
+    fit_help,
     naming_of,
     say,
 )
@@ -22,6 +23,23 @@ from components.core.errors import SettingsError
 
 data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+
+@app.command(epilog="Example: loupe init housings --source /mnt/usb/photos --alpha 0.02")
+def init(
+    name: Annotated[str, typer.Argument(help="What the product is called: data/NAME, the view, the model.")],
+    source: Annotated[Path | None, typer.Option(help="The folder of pictures; it is copied.")] = None,
+    adapter: Annotated[str, typer.Option(help="elpv, mtd or folder (train/good is enough).")] = "folder",
+    alpha: Annotated[float, typer.Option(help="The share of good pictures that may alarm.")] = 0.05,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+) -> None:
+    """Make the current folder a project for a product of your own: data set, its pin, params.yaml."""
+    from components.pipeline.project import init as begin
+
+    more = declared(good, defect, groups)
+    say("\n  ".join(["next:", *begin(name, adapter, source, naming_of(good, defect, groups), more, alpha)]))
 
 
 @data_app.command("add", epilog="Example: loupe data add tiles --adapter mtd --source /mnt/usb/MTD")
@@ -61,7 +79,7 @@ def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
     say(f"report in {out / 'docs' / 'index.html'}")
 
 
-@app.command(epilog="Example: loupe fit patchcore --data photos --out runs/photos --set bank_size=5000")
+@app.command(epilog=fit_help())
 def fit(
     detector: Annotated[str, typer.Argument(help="A name of `loupe detectors`, with its input size: patchcore@384.")],
     data: Annotated[
@@ -168,11 +186,12 @@ def evaluate(
     say(f"evaluation in {written}")
 
 
-@app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.parquet")
+@app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.csv --overlays today-heat")
 def score(
     bundle: Path,
-    images: Annotated[list[Path], typer.Argument(help="Files, or folders that are searched with all below them.")],
-    out: Annotated[Path, typer.Option(help="The table of scores, parquet.")],
+    images: Annotated[list[Path], typer.Argument(help="Files, patterns, or folders that are searched as a whole.")],
+    out: Annotated[Path, typer.Option(help="The table of scores: a name that ends in .parquet, .csv or .json.")],
+    overlays: Annotated[Path | None, typer.Option(help="Also write each picture here with its heat map, PNG.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Also write each heat map here, float32 .npy.")] = None,
     group: Annotated[str | None, typer.Option(help="What they show, if the model knows several groups.")] = None,
     cascade: Annotated[bool, typer.Option("--cascade", help="Let the edge graph answer where it is certain.")] = False,
@@ -184,7 +203,7 @@ def score(
     """
     from components.decision.batch import score as score_images
 
-    say(f"scores in {score_images(bundle, images, out, maps, group, cascade)}")
+    say(f"scores in {score_images(bundle, images, out, maps, group, cascade, overlays)}")
 
 
 @app.command(epilog="Example: loupe calibrate runs/photos --alpha 0.02")

@@ -39,6 +39,27 @@ CATALOGUE = {
     "sivt": "components.detectors.methods.sivt:SIVT",
     "uniad": "components.detectors.methods.uniad:UniAD",
 }
+WHEN = {  # when to take it, in one line; what was measured is in benchmarks/results/fit.md
+    "patchcore": "begin here: nothing to learn, and the best or close to it on every view that was measured",
+    "padim": "trained in seconds; parts that always lie alike",
+    "pni": "as patchcore, and where on the part a pattern belongs is learned too",
+    "fastflow": "learns by gradients; a second opinion beside patchcore",
+    "msfi": "small features taught by large ones; no memory bank to search",
+    "prn": "where some defects are known: they are learned as well",
+    "uniad": "one model for several products",
+    "sivt": "one model for several products; quickest of the transformers",
+    "adtr": "features rebuilt by a transformer",
+    "sap2": "trained in seconds; a small model",
+    "rstpm": "two teachers, one student with a memory",
+    "sgsf": "learns from made anomalies, with a gallery of normal features",
+    "dsr": "learns from made anomalies in a quantised space; no pictures of defects needed",
+    "fmr_net": "a small graph in front that answers most pictures alone",
+    "pmb_ae": "rebuilds pixels from a memory; for comparison",
+    "cma_ae": "rebuilds pixels from a memory; for comparison",
+    "nln": "rebuilds pixels, compares with the nearest normal ones; for comparison",
+    "paedid": "removes noise from pixels; small, for comparison",
+    "alps": "rebuilds pixels, trained against itself; the smallest graph, for comparison",
+}
 COMPOSED = {"ensemble": "components.detectors.ensemble:Ensemble"}  # made of trained detectors, never trained itself
 AT = "@"  # in a name, between the detector and the input size that is asked of it
 ALL = "all"  # in a list of detectors: every one of the catalogue
