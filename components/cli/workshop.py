@@ -160,6 +160,18 @@ def ensemble(
     _ended(ensemble_runs(EnsembleRequest(tuple(runs), data.resolve(), alpha), out), data)
 
 
+@app.command(epilog="Example: loupe compare runs/patchcore runs/fastflow --data photos --out compare.html")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that `loupe fit` or `loupe ensemble` wrote.")],
+    out: Annotated[Path, typer.Option(help="The page, HTML.")] = Path("compare.html"),
+    data: Annotated[Path | None, typer.Option(help="The folder of their data set, to draw pictures of.")] = None,
+) -> None:
+    """Put runs side by side: figures, differences on the same pictures with intervals, heat maps."""
+    from components.report.compare import compare as compared
+
+    say(f"comparison in {compared(runs, out, data)}")
+
+
 @app.command(epilog="Example: loupe evaluate runs/photos --data photos")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A folder that `loupe fit` wrote.")],

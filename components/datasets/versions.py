@@ -151,7 +151,8 @@ def begin_repository() -> list[Path]:
         Repo.find_root()
     except NotDvcRepoError:
         spoken = logging.getLogger("dvc")  # a banner of ten lines
-        before, _ = spoken.level, spoken.setLevel(logging.WARNING)
+        before = spoken.level
+        spoken.setLevel(logging.WARNING)
         try:
             Repo.init(no_scm=not Path(".git").exists()).close()
         finally:

@@ -8,21 +8,26 @@ from benchmarks.report.gather import Results
 from benchmarks.report.report import written
 from components.core.artefacts import read_json
 from components.pipeline.fit import EvaluateRequest, evaluate_run
+from components.report.compare import compare
 from tests.browser import browser, needed  # noqa: F401  (browser is a fixture)
 
 pytestmark = needed
 WIDTHS = (1280, 400)
-PAGES = ("run", "gallery", "benchmark")
+PAGES = ("run", "gallery", "benchmark", "comparison")
 
 
 @pytest.fixture(scope="module")
-def pages(patchcore, product, tmp_path_factory):
-    """The page of an evaluated run, its gallery, and the benchmark report."""
+def pages(patchcore, other_bundle, product, tmp_path_factory):
+    """The page of an evaluated run, its gallery, the benchmark report, and two runs side by side."""
     root = tmp_path_factory.mktemp("pages")
     run = shutil.copytree(patchcore, root / "run")
     evaluate_run(EvaluateRequest(run, product), run / "evaluation")
     _, html, _ = written(Results.read(), root / "docs", root / "html")
-    return dict(zip(PAGES, (run / "report.html", run / "evaluation" / "gallery" / "index.html", html), strict=True))
+    other = shutil.copytree(other_bundle.parent, root / "another run of a long name")
+    evaluate_run(EvaluateRequest(other, product), other / "evaluation")
+    beside = compare([run, other], root / "compare.html", product)
+    gallery = run / "evaluation" / "gallery" / "index.html"
+    return dict(zip(PAGES, (run / "report.html", gallery, html, beside), strict=True))
 
 
 def opened(browser, path, width):  # noqa: F811

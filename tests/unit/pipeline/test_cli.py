@@ -32,6 +32,7 @@ COMMANDS = [
     ["score"],
     ["calibrate"],
     ["init"],
+    ["compare"],
     ["pipeline"],
     ["serve"],
     ["monitor"],
