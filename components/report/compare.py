@@ -103,19 +103,19 @@ def _row(run: Compared) -> tuple[str, ...]:
 
 
 def _against(first: Compared, other: Compared) -> tuple[str, str, str] | None:
-    gain, tables = tested_difference(other, first), [run.checked for run in (other, first)]
+    found, tables = gain(other, first), [run.checked for run in (other, first)]
     mine, theirs = tables
-    if gain is None and (mine is None or theirs is None):
+    if found is None and (mine is None or theirs is None):
         return None
     said = "not of the same test pictures"
-    if gain:
-        said = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+    if found:
+        said = f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
     if mine is None or theirs is None or not mine[PICTURES].equals(theirs[PICTURES]):
         return other.name, said, "not checked with the same pictures"
     return other.name, said, f"{percent(share_better(mine, theirs, seed=0))} of resamplings"
 
 
-def tested_difference(one: Compared, other: Compared) -> Difference | None:
+def gain(one: Compared, other: Compared) -> Difference | None:
     """Image AUROC of *one* less that of *other*; None where both kinds of the same pictures were not measured."""
     tables = (one.tested, other.tested)
     if any(table is None or set(table["label"]) != set(KNOWN) for table in tables):
@@ -123,9 +123,12 @@ def tested_difference(one: Compared, other: Compared) -> Difference | None:
     mine, theirs = (table for table in tables if table is not None)
     if not mine[["image_id", "label"]].equals(theirs[["image_id", "label"]]):
         return None
-    return difference(
-        *(Sides(*(t[t["label"] == label]["score"].to_numpy() for label in KNOWN)) for t in (mine, theirs))
-    )
+    return difference(_sides(mine), _sides(theirs))
+
+
+def _sides(table: pd.DataFrame) -> Sides:
+    good, anomalous = (table[table["label"] == label]["score"].to_numpy(float) for label in KNOWN)
+    return Sides(good, anomalous)
 
 
 def _pictures(runs: Sequence[Compared], data: Path | None) -> Iterator[Section]:

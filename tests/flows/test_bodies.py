@@ -10,6 +10,7 @@ from prefect.logging import disable_run_logger
 
 from components.core.errors import DataError, SettingsError, StageError
 from components.pipeline.sizing import Sized
+from components.pipeline.stages import JOINT
 from components.scorelog import table
 from components.service.inbox import Processed
 from components.storage import LocalStore
@@ -109,6 +110,9 @@ class Job:
     def plan(self):
         return [Sized("one", ("one",), "as named"), Sized("two", ("two@64", "two@96"), "by the pictures")]
 
+    def company(self, challengers):
+        return JOINT.join(sized.name for sized in challengers)
+
     def refuse(self, reason, _):
         return SimpleNamespace(action="refuse", reasons=[reason])
 
@@ -137,7 +141,7 @@ def ran(monkeypatch):
     monkeypatch.setattr(retrain, "choose_sizes", lambda job: job.plan())
     for name in ("new_version", "prepare", "challenge", "combine"):
         monkeypatch.setattr(retrain, name, note(name))
-    monkeypatch.setattr(retrain, "compare", lambda job, _: job.asked.append("compare") or ("two", "gate"))
+    monkeypatch.setattr(retrain, "compare", lambda job, *_: job.asked.append("compare") or ("two", "gate"))
     best = SimpleNamespace(action="promote", reasons=["it is better"])
     monkeypatch.setattr(retrain, "conclude", lambda _, *chosen: chosen == ("two", "gate") and best)
     return of
@@ -162,7 +166,13 @@ def test_every_detector_is_checked_before_the_first_is_trained(ran):
     job = Job()
     assert ran(job)[0] == "promote"
     checked = ["gather", "check one", "check two", "new_version", "prepare"]
-    members = ["challenge one", "challenge two@64", "challenge two@96", "combine two@64-two@96"]
+    members = [
+        "challenge one",
+        "challenge two@64",
+        "challenge two@96",
+        "combine two@64-two@96",
+        "combine one+two@64-two@96",
+    ]
     assert job.asked == [*checked, *members, "compare"]
     unknown = Job()
     unknown.params.settings_of = lambda name: (_ for _ in ()).throw(SettingsError(f"{name} does not exist"))

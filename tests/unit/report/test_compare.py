@@ -9,7 +9,7 @@ from components.core.artefacts import read_json
 from components.core.errors import DataError
 from components.decision.paired import worth
 from components.pipeline.fit import EvaluateRequest, evaluate_run
-from components.report.compare import Compared, compare, page, tested_difference
+from components.report.compare import Compared, compare, gain, page
 from components.report.numbers import raw
 
 
@@ -43,7 +43,7 @@ def test_every_run_has_a_row_of_its_own_figures(runs):
 
 def test_differences_are_of_the_same_pictures(runs):
     one, two = compared(runs)
-    found = tested_difference(two, one)
+    found = gain(two, one)
     assert found.low <= found.value <= found.high
     ((name, said, share),) = section(runs, "Beside one").blocks[0].rows
     assert (name, said) == ("two", f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})")
@@ -56,7 +56,7 @@ def test_other_pictures_are_not_compared(runs, tmp_path):
     table.iloc[1:].to_parquet(other / "evaluation/scores.parquet")
     checks = pd.read_parquet(other / "model/check.parquet")
     checks.assign(image_id=checks["image_id"] + "x").to_parquet(other / "model/check.parquet")
-    assert tested_difference(*compared([runs[0], other])) is None
+    assert gain(*compared([runs[0], other])) is None
     ((_, said, share),) = section([runs[0], other], "Beside one").blocks[0].rows
     assert (said, share) == ("not of the same test pictures", "not checked with the same pictures")
 
