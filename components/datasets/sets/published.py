@@ -160,7 +160,7 @@ PUBLISHED: dict[str, Adapter] = {
     "cifar100": Adapter(
         classes.rows,
         "none stated; cite Krizhevsky (2009)",
-        unpack=packed.cifar_10,
+        unpack=packed.cifar_100,
         source="Krizhevsky: Learning multiple layers of features from tiny images, 2009",
         layout=f"{classes.CLASSES}, or the published cifar-100-python, which `loupe data add` unpacks",
         protocol=f"{CHOSEN}; classes are the 20 coarse ones, a file's name begins with the fine one",
