@@ -26,6 +26,7 @@ NAMES = {
         "pose",
         "methods",
         "average",
+        "oneclass",
     ),
     "mechanisms": ("mechanisms", "cascade", "quantiser", "thresholds"),
     "production": (
