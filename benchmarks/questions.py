@@ -41,6 +41,7 @@ NAMES = {
         "repro",
         "torchless",
     ),
+    "peer": ("peer",),
 }
 SCRIPTS = ("repro", "torchless")
 FILES = {
