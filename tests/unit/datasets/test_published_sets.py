@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -280,6 +282,17 @@ def test_each_set_says_where_it_comes_from_and_how_it_is_used(name):
     assert kind.layout
     assert kind.protocol
     assert "groups" in kind.counts or name in ("ksdd", "ksdd2", "deeppcb")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_page_says_of_each_set_what_the_declaration_does(name):
+    page, kind = Path("docs/data.md").read_text(), ADAPTERS[name]
+    (line,) = (
+        line for line in page.splitlines() if line.startswith(f"| `{name}` | {kind.licence.partition(';')[0]} |")
+    )
+    told = {int(number) for number in re.findall(r"\d+", line.replace(",", "").partition(" | ")[2].split(" | ", 2)[2])}
+    assert told >= set(kind.counts.values())
+    assert f"- **{name}**: {kind.protocol}." in " ".join(page.split())
 
 
 def test_counts_that_are_not_as_published_are_told_and_refuse_nothing(tmp_path, caplog):
