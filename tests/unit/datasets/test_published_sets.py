@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from components.cli import app
 from components.core.errors import DataError
 from components.datasets.adapters import ADAPTERS, adapter, listed
 from components.datasets.sets.layout import inside
@@ -293,6 +295,16 @@ def test_the_page_says_of_each_set_what_the_declaration_does(name):
     told = {int(number) for number in re.findall(r"\d+", line.replace(",", "").partition(" | ")[2].split(" | ", 2)[2])}
     assert told >= set(kind.counts.values())
     assert f"- **{name}**: {kind.protocol}." in " ".join(page.split())
+
+
+def test_the_command_tells_all_sets_and_all_of_one():
+    told = CliRunner().invoke(app, ["data", "sets"]).output.splitlines()
+    assert [line.split()[0] for line in told] == list(ADAPTERS)
+    one = CliRunner().invoke(app, ["data", "sets", "visa"]).output
+    assert f"licence:  {ADAPTERS['visa'].licence}\n" in one
+    assert "counts:   9621 normals, 1200 anomalous, 12 groups\n" in one
+    assert "layout" not in CliRunner().invoke(app, ["data", "sets", "elpv"]).output  # nothing is said of it
+    assert isinstance(CliRunner().invoke(app, ["data", "sets", "vsa"]).exception, DataError)
 
 
 def test_counts_that_are_not_as_published_are_told_and_refuse_nothing(tmp_path, caplog):

@@ -22,6 +22,7 @@ COMMANDS = [
     ["detectors"],
     ["data", "add"],
     ["data", "check"],
+    ["data", "sets"],
     ["fit"],
     ["ensemble"],
     ["evaluate"],
