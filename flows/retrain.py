@@ -64,8 +64,8 @@ def finish(job: Retraining, detector: str) -> Path:
 
 
 @task
-def compare(job: Retraining, challengers: list[Sized]) -> tuple[str, Gate]:
-    return job.compare(challengers)
+def compare(job: Retraining, challengers: list[Sized], names: list[str]) -> tuple[str, Gate]:
+    return job.compare(challengers, names)
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
@@ -105,8 +105,12 @@ def _challenged(job: Retraining) -> Retrained:
     new_version(job)
     prepare(job)
     challengers = choose_sizes(job)
-    for sized in challengers:
-        for name in sized.names:
-            challenge(job, name) if name in sized.members else combine(job, name)
-    best, outcome = compare(job, challengers)
+    names = list(dict.fromkeys(name for sized in challengers for name in sized.names))
+    members = {name for sized in challengers for name in sized.members}
+    for name in names:
+        challenge(job, name) if name in members else combine(job, name)
+    if together := job.company(challengers):
+        combine(job, together)
+        names.append(together)
+    best, outcome = compare(job, challengers, names)
     return conclude(job, best, outcome)

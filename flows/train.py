@@ -3,6 +3,7 @@
 Tasks exchange paths. Retries are only where a disk or network is touched; one training runs at a time (``flows.slot``).
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from components.core.progress import show_logs
+from components.pipeline.company import Time, company
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import JOINT, Stages
 from flows.slot import training_slot
 from flows.terminal import without_tracebacks
+
+log = logging.getLogger("loupe")
 
 
 def artifact_key(*parts: str) -> str:
@@ -49,7 +53,7 @@ def prepare(stages: Stages) -> Path:
 @task
 def choose_sizes(stages: Stages, names: list[str]) -> list[Sized]:
     asked = stages.params.pipeline
-    members = [name for ensemble in asked.ensembles for name in ensemble]
+    members = [name for ensemble in asked.listed for name in ensemble]
     return plans(stages, names, Asked(asked.size, asked.latency_ms, asked.minutes), members)
 
 
@@ -107,13 +111,7 @@ def train(
     Ensembles whose members are among the detectors are put together behind them and are candidates like these; so are
     a detector's members where it is trained at several sizes (docs/sizes.md).
     """
-    params, logger = load_params(params_file), get_run_logger()
-    names, chosen = detectors or list(params.pipeline.detectors), views or list(params.pipeline.views)
-    for view in chosen:  # what is wrong with the last one is told before the first one is trained
-        params.view(view)
-    for name in names:
-        params.settings_of(name)
-    ensembles = [JOINT.join(members) for members in params.pipeline.ensembles if set(members) <= set(names)]
+    params, chosen, names = asked_for(params_file, views, detectors)
     evaluations: dict[str, Path] = {}
     for view in chosen:
         stages = Stages(params, view, data_root)
@@ -121,21 +119,54 @@ def train(
             bring_data(source)
             check_data(source)
         prepare(stages)
-        found = choose_sizes(stages, names)
-        trained = {name for sized in found for name in sized.members}
-        file = members_file(stages, found, params_file, stages.folder / "params.yaml")
-        candidates = list(dict.fromkeys([*(name for sized in found for name in sized.names), *ensembles]))
-        for name in candidates:
-            fit(stages, name, file) if name in trained else combine(stages, name)
-            if evaluation := evaluate(stages, name):
-                evaluations[f"{view}/{name}"] = evaluation
-        logger.info("%s: %s", view, register(params, stages, candidates, reference_of(found)))
+        made, reference = _candidates(stages, names, params_file)
+        evaluations |= {f"{view}/{name}": evaluation for name, evaluation in made.items() if evaluation}
+        get_run_logger().info("%s: %s", view, register(params, stages, list(made), reference))
     return rank(evaluations, Path(params.artefacts) / "leaderboard")
+
+
+def asked_for(
+    params_file: Path, views: list[str] | None, detectors: list[str] | None
+) -> tuple[Params, list[str], list[str]]:
+    """What a run is of; what is wrong with the last view or detector is told before the first one is trained."""
+    params = load_params(params_file)
+    names, chosen = params.pipeline.expanded(detectors), views or list(params.pipeline.views)
+    for view in chosen:
+        params.view(view)
+    for name in names:
+        params.settings_of(name)
+    return params, chosen, list(names)
+
+
+def _candidates(stages: Stages, names: list[str], params_file: Path) -> tuple[dict[str, Path | None], str]:
+    """Each candidate of a view with its evaluation, and which of them is the reference of the choice."""
+    asked = stages.params.pipeline
+    found = choose_sizes(stages, names)
+    file = members_file(stages, found, params_file, stages.folder / "params.yaml")
+    made: dict[str, Path | None] = {}
+    allowed = Time(asked.total_minutes)
+    for sized in found:
+        if not allowed.room() and made:
+            log.warning("%s is left out of %s: no time is left of total_minutes", sized.detector, stages.view)
+            continue
+        for name in [name for name in sized.names if name not in made]:
+            fit(stages, name, file) if name in sized.members else combine(stages, name)
+            made[name] = evaluate(stages, name)
+        allowed.done()
+    trained = [sized for sized in found if sized.name in made]
+    ensembles = [JOINT.join(members) for members in asked.listed if made.keys() >= set(members)]
+    if asked.grows and (together := company(stages, trained, asked.latency_ms)):
+        ensembles.append(together)
+    for name in dict.fromkeys(ensembles):
+        combine(stages, name)
+        made[name] = evaluate(stages, name)
+    return made, reference_of(found)
 
 
 def run_here(params_file: Path, views: list[str] | None, detectors: list[str] | None) -> str:
     """Run the flow in this process and return the leaderboard as text."""
     show_logs()
     without_tracebacks()
+    asked_for(params_file, views, detectors)  # before a server is started for the flow
     out: Any = train(params_file, views, detectors)
     return f"{(out / 'leaderboard.md').read_text()}\nleaderboard in {out}"

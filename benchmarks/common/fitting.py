@@ -63,7 +63,7 @@ def measured(name: str) -> dict[str, Any]:
     (seconds, busy, peak), *_ = [staged(stage, name) for stage in STAGES]
     timing, metrics = read_json(at / "model" / "timing.json"), read_json(at / "evaluation" / "metrics.json")
     auroc = metrics["overall"]["image"]["auroc"]
-    add(CHOICE, {name: told(at / "model" / "check.parquet", auroc, commit())})
+    add(CHOICE, {name: told(at, auroc, commit())})
     return {
         "overall": metrics["overall"],
         **by_group(metrics["groups"], read_json(at / "calibration" / "calibration.json")["groups"]),

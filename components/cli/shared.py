@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from components.core.boundary import DEBUG
+from components.detectors.catalogue import CATALOGUE, WHEN
 
 app = typer.Typer(
     help="Visual inspection without defect labels.",
@@ -28,9 +29,31 @@ Groups = Annotated[str | None, typer.Option("--groups", help="folder: the first 
 DEFAULT_PARAMS = Path("params.yaml")
 
 
+def fit_help() -> str:
+    """An example, and when to take which detector."""
+    lines = [f"  {name:10} {WHEN.get(name, f'docs/methods/{name}.md')}" for name in sorted(CATALOGUE, key=_known_first)]
+    example = "Example: loupe fit patchcore --data photos --out runs/photos --set bank_size=5000"
+    return "\n\n".join([example, "\n".join(["\b", "Detectors, and when to take them:", *lines])])
+
+
+def _known_first(name: str) -> int:
+    return list(WHEN).index(name) if name in WHEN else len(WHEN)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        say(f"loupe {version('loupe')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback where a command fails.")] = False,
+    version: Annotated[  # noqa: ARG001  # answered by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
 ) -> None:
     """Options of every command."""
     if debug:

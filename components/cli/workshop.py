@@ -15,6 +15,7 @@ from components.cli.shared import (
     Sets,
     app,
     declared,
+    fit_help,
     naming_of,
     say,
 )
@@ -78,7 +79,7 @@ def data_sets(name: Annotated[str | None, typer.Argument(help="Tell all of this 
             say(f"{what + ':':9} {text}")
 
 
-@app.command(epilog="Example: loupe fit patchcore --data photos --out runs/photos --set bank_size=5000")
+@app.command(epilog=fit_help())
 def fit(
     detector: Annotated[str, typer.Argument(help="A name of `loupe detectors`, with its input size: patchcore@384.")],
     data: Annotated[
@@ -177,11 +178,12 @@ def evaluate(
     say(f"evaluation in {written}")
 
 
-@app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.parquet")
+@app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.csv --overlays today-heat")
 def score(
     bundle: Path,
-    images: Annotated[list[Path], typer.Argument(help="Files, or folders that are searched with all below them.")],
-    out: Annotated[Path, typer.Option(help="The table of scores, parquet.")],
+    images: Annotated[list[Path], typer.Argument(help="Files, patterns, or folders that are searched as a whole.")],
+    out: Annotated[Path, typer.Option(help="The table of scores: a name that ends in .parquet, .csv or .json.")],
+    overlays: Annotated[Path | None, typer.Option(help="Also write each picture here with its heat map, PNG.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Also write each heat map here, float32 .npy.")] = None,
     group: Annotated[str | None, typer.Option(help="What they show, if the model knows several groups.")] = None,
     cascade: Annotated[bool, typer.Option("--cascade", help="Let the edge graph answer where it is certain.")] = False,
@@ -193,7 +195,7 @@ def score(
     """
     from components.decision.batch import score as score_images
 
-    say(f"scores in {score_images(bundle, images, out, maps, group, cascade)}")
+    say(f"scores in {score_images(bundle, images, out, maps, group, cascade, overlays)}")
 
 
 @app.command(epilog="Example: loupe calibrate runs/photos --alpha 0.02")
@@ -223,7 +225,7 @@ def calibrate(
 
 @app.command(epilog="Example: loupe pipeline --views elpv-mono --detectors patchcore")
 def pipeline(
-    detectors: Annotated[list[str] | None, typer.Option("--detectors", help="May be repeated.")] = None,
+    detectors: Annotated[list[str] | None, typer.Option("--detectors", help="May be repeated; or all.")] = None,
     views: Annotated[list[str] | None, typer.Option("--views", "--data", help="May be repeated.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:

@@ -14,12 +14,13 @@ def main() -> None:
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--maps", type=Path)
+    parser.add_argument("--overlays", type=Path)
     parser.add_argument("--group")
     parser.add_argument("--cascade", action="store_true")
     asked = parser.parse_args()
     show_logs()
     with boundary():
-        score(asked.bundle, asked.images, asked.out, asked.maps, asked.group, asked.cascade)
+        score(asked.bundle, asked.images, asked.out, asked.maps, asked.group, asked.cascade, asked.overlays)
 
 
 if __name__ == "__main__":

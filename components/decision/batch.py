@@ -1,11 +1,10 @@
-"""Score image files with a bundle into one parquet table of score records."""
+"""Score image files with a bundle into one table of score records."""
 
 import hashlib
 import logging
 import tempfile
 import time
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
+from components.decision.tables import PROBLEM, require_form, told, write_records
 from components.pictures.decoding import decode
+from components.pictures.heat import overlay
 from components.pictures.listing import BROKEN, UNREADABLE, pictures
 from components.pictures.measuring import grey, statistics
 
 log = logging.getLogger("loupe")
-PROBLEM = "problem"  # the column that says why a file was not scored
 STEM_BYTES = 200  # of an image's name in that of its heat map: file systems take 255 bytes in all
 
 
@@ -34,10 +34,13 @@ def score(
     maps: Path | None = None,
     group: str | None = None,
     cascade: bool = False,
+    overlays: Path | None = None,
 ) -> Path:
-    """Write *out* (records.SCORE_COLUMNS); with *maps*, each raw heat map as float32 .npy (H, W).
+    """Write *out* (records.SCORE_COLUMNS) as its suffix says: parquet, CSV or JSON.
 
-    *images* are files, and folders that are searched. *group* says what they show, where a model knows several
+    With *maps*, each raw heat map as float32 .npy (H, W) too; with *overlays*, each picture as PNG with its heat map
+    drawn over it, on the scale of normal pictures. *images* are files, patterns such as ``today/*.png``, and folders
+    that are searched. *group* says what they show, where a model knows several
     products; without it the overall table decides. With *cascade* the edge graph answers alone where it is certain, and
     the column ``graph`` says which one answered.
 
@@ -48,15 +51,17 @@ def score(
     opened.require_group(group)
     if cascade:
         _ = opened.edge  # a bundle without one is told of before the work
-    _require_writable(out, maps)
+    _require_writable(out, maps, overlays)
     paths = _found(images)
     check_file(out, paths)
     progressing = progress(paths, f"scoring {len(paths)} images")
-    records = [_row(opened, path, maps, group, cascade) for path in progressing]
+    records = [_row(opened, path, maps, group, cascade, overlays) for path in progressing]
     columns = (*SCORE_COLUMNS, "graph") if cascade else SCORE_COLUMNS
     write_records(records, out, (*columns, PROBLEM))
     failed = sum(r[PROBLEM] is not None for r in records)
     log.info("%d of %d images scored with %s", len(records) - failed, len(records), bundle)
+    for line in told(records):
+        log.info("%s", line)
     if cascade:
         early = [r["decision"] for r in records if r.get("graph") == "edge"]
         log.info(
@@ -76,7 +81,7 @@ def score(
 def _found(places: Sequence[Path]) -> list[Path]:
     """The files that *places* name and the pictures in their folders; one that is not there is tried, and fails."""
     paths: list[Path] = []
-    for place in places:
+    for place in _expanded(places):
         if not place.is_dir():
             paths.append(place)
             continue
@@ -91,12 +96,23 @@ def _found(places: Sequence[Path]) -> list[Path]:
     return paths
 
 
-def _require_writable(out: Path, maps: Path | None) -> None:
+def _expanded(places: Sequence[Path]) -> list[Path]:
+    """*places* with patterns resolved that the shell has left as they are: in quotes, and always on Windows."""
+    found: list[Path] = []
+    for place in places:
+        root, rest = Path(place.anchor), place.relative_to(place.anchor) if place.anchor else place
+        pattern = not place.exists() and any(letter in str(rest) for letter in "*?[")
+        found += (sorted(root.glob(str(rest))) if pattern else []) or [place]
+    return found
+
+
+def _require_writable(out: Path, *folders: Path | None) -> None:
     """Told before the work and not after it."""
     if out.is_dir():
         raise DataError(f"{out}: is a folder; give --out the name of a file")
+    require_form(out)
     try:
-        for folder in filter(None, (out.parent, maps)):
+        for folder in filter(None, (out.parent, *folders)):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
@@ -104,11 +120,13 @@ def _require_writable(out: Path, maps: Path | None) -> None:
         raise DataError(f"{error.filename or out}: cannot be written ({error.strerror}); give another place") from error
 
 
-def _row(bundle: Bundle, path: Path, maps: Path | None, group: str | None, cascade: bool) -> dict[str, Any]:
+def _row(
+    bundle: Bundle, path: Path, maps: Path | None, group: str | None, cascade: bool, overlays: Path | None
+) -> dict[str, Any]:
     """The record of one file, or why it has none; whatever goes wrong with it, the next file is scored."""
     name = printable(str(path))
     try:
-        return {**record(bundle, path, name, "batch", maps, group, cascade), PROBLEM: None}
+        return {**record(bundle, path, name, "batch", maps, group, cascade, overlays), PROBLEM: None}
     except DataError as error:
         problem = printable(str(error))
     except LoupeError:  # no fault of this file: the bundle's
@@ -127,9 +145,13 @@ def record(
     maps: Path | None = None,
     group: str | None = None,
     cascade: bool = False,
+    overlays: Path | None = None,
 ) -> ScoreRecord:
     """The score record of one image, and which graph answered. Raises DataError when it is none."""
-    return record_of(bundle, decode(image, name, bundle.decoding), name, source, maps, group, cascade)
+    pixels, rules = decode(image, name, bundle.decoding), bundle.decoding
+    # The region alone is scored; a person wants to see the whole picture.
+    shown = decode(image, name, rules.whole) if overlays and rules.roi else pixels
+    return record_of(bundle, pixels, name, source, maps, group, cascade, (overlays, shown) if overlays else None)
 
 
 def record_of(
@@ -140,11 +162,16 @@ def record_of(
     maps: Path | None = None,
     group: str | None = None,
     cascade: bool = False,
+    overlay_on: tuple[Path, np.ndarray] | None = None,
 ) -> ScoreRecord:
-    """``record`` of what is decoded already: uint8 (H, W, 3)."""
+    """``record`` of what is decoded already: uint8 (H, W, 3); *overlay_on*: a folder, and the pixels to draw on."""
     started = time.perf_counter()
     answer = bundle.answer(pixels, group, cascade)
     latency = 1000 * (time.perf_counter() - started)
+    if overlay_on:
+        folder, shown = overlay_on
+        drawn = overlay(shown, answer.map, bundle.calibration.scale, bundle.decoding.roi)
+        _kept(folder, name, ".png", lambda target: target.write_bytes(drawn))
     return {
         **_said(bundle, pixels, answer.score, answer.embedding, group, answer.decided),
         "graph": answer.graph,
@@ -189,29 +216,16 @@ def _origin(bundle: Bundle, group: str | None) -> dict[str, Any]:
 
 
 def _write_map(folder: Path, name: str, heat: np.ndarray) -> str:
+    return str(_kept(folder, name, ".npy", lambda target: np.save(target, heat)))
+
+
+def _kept(folder: Path, name: str, suffix: str, write: Callable[[Path], Any]) -> Path:
+    """What belongs to the image *name*, below *folder*."""
     # The stem alone may occur in several folders; the hash of the whole path keeps them apart.
     folder.mkdir(parents=True, exist_ok=True)
     name = printable(name)
     stem = Path(name).stem.encode()[:STEM_BYTES].decode(errors="ignore")
-    target = folder / f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}.npy"
+    target = folder / f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}{suffix}"
     with writing(target):
-        np.save(target, heat)
-    return str(target)
-
-
-def write_records(records: Sequence[Mapping[str, Any]], out: Path, columns: Sequence[str] = SCORE_COLUMNS) -> Path:
-    """Records as one parquet file, written aside and renamed; absent values are null."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    known = {"score": pa.float64(), "decision": pa.string(), PROBLEM: pa.string()}  # also where all are null
-    table = {c: pa.array([record.get(c) for record in records], known.get(c)) for c in columns}
-    scratch = out.with_name(f".scores-{uuid.uuid4().hex}.part")  # two processes may write the same file
-    with writing(out):
-        try:
-            pq.write_table(pa.table(table), scratch)
-            scratch.replace(out)
-        finally:
-            scratch.unlink(missing_ok=True)
-    return out
+        write(target)
+    return target

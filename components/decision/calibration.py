@@ -11,6 +11,17 @@ from components.core.artefacts import read_json
 from components.core.errors import CalibrationError
 from components.decision.conformal import Table, called, p_values
 
+DEVIATION = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
+
+
+def middle_and_spread(scores: np.ndarray) -> tuple[float, float]:
+    """Median of *scores*, and their median absolute deviation as a standard deviation: one odd picture moves neither.
+
+    Of more than half equal values that is none, and the standard deviation is taken; 0 where all are equal.
+    """
+    middle = float(np.median(scores))
+    return middle, DEVIATION * float(np.median(np.abs(scores - middle))) or float(scores.std())
+
 
 @dataclass(frozen=True)
 class Group:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from components.core.checks import check_known
@@ -39,8 +39,30 @@ CATALOGUE = {
     "sivt": "components.detectors.methods.sivt:SIVT",
     "uniad": "components.detectors.methods.uniad:UniAD",
 }
+WHEN = {  # when to take it, in one line; what was measured is in benchmarks/results/fit.md
+    "patchcore": "begin here: nothing to learn, and the best or close to it on every view that was measured",
+    "padim": "trained in seconds; parts that always lie alike",
+    "pni": "as patchcore, and where on the part a pattern belongs is learned too",
+    "fastflow": "learns by gradients; a second opinion beside patchcore",
+    "msfi": "small features taught by large ones; no memory bank to search",
+    "prn": "where some defects are known: they are learned as well",
+    "uniad": "one model for several products",
+    "sivt": "one model for several products; quickest of the transformers",
+    "adtr": "features rebuilt by a transformer",
+    "sap2": "trained in seconds; a small model",
+    "rstpm": "two teachers, one student with a memory",
+    "sgsf": "learns from made anomalies, with a gallery of normal features",
+    "dsr": "learns from made anomalies in a quantised space; no pictures of defects needed",
+    "fmr_net": "a small graph in front that answers most pictures alone",
+    "pmb_ae": "rebuilds pixels from a memory; for comparison",
+    "cma_ae": "rebuilds pixels from a memory; for comparison",
+    "nln": "rebuilds pixels, compares with the nearest normal ones; for comparison",
+    "paedid": "removes noise from pixels; small, for comparison",
+    "alps": "rebuilds pixels, trained against itself; the smallest graph, for comparison",
+}
 COMPOSED = {"ensemble": "components.detectors.ensemble:Ensemble"}  # made of trained detectors, never trained itself
 AT = "@"  # in a name, between the detector and the input size that is asked of it
+ALL = "all"  # in a list of detectors: every one of the catalogue
 AUTO = "auto"  # sizes by the pictures: docs/sizes.md
 Sizes = str | int | tuple[int, ...]  # as they are typed
 SMALLEST = 32  # pixels: the deepest taps have a cell for so many
@@ -97,6 +119,14 @@ def check_detector(name: str, where: str) -> None:
     except SettingsError as error:
         raise SettingsError(f"{where}: {error}") from None
     check_known(base, CATALOGUE, where)
+
+
+def every(names: Sequence[str]) -> tuple[str, ...]:
+    """*names*, with ``all`` for the whole catalogue: what needs no gradients first, as it is trained soonest."""
+    if ALL not in names:
+        return tuple(names)
+    whole = sorted(CATALOGUE, key=lambda name: not detector_class(name).averages_sizes)
+    return tuple(dict.fromkeys(name for given in names for name in (whole if given == ALL else [given])))
 
 
 def detector_class(name: str) -> type[Detector]:

@@ -114,9 +114,14 @@ class Ensemble(Detector):
 
 
 def together(members: Sequence[Detector], scales: Sequence[Scales]) -> Ensemble:
-    """The ensemble of trained *members*, whose values *scales* bring to one scale. Raises SettingsError."""
-    if len(members) < 2 or any(isinstance(member, Ensemble) for member in members):
-        raise SettingsError("an ensemble is made of two or more detectors that are no ensembles; name their own runs")
+    """The ensemble of trained *members*, whose values *scales* bring to one scale. Raises SettingsError.
+
+    A member that is an ensemble itself has one voice, as any other: its own members come in its place, with scales by
+    which their values have the same part in the mean as they have through it.
+    """
+    if len(members) < 2:
+        raise SettingsError("an ensemble is made of two or more detectors; name two or more runs")
+    members, scales = _flat(members, scales)
     uses = [list(_uses(member)) for member in members]
     numbers = iter(_alike([use.backbone for own in uses for use in own]))
     parts = [
@@ -131,14 +136,49 @@ def together(members: Sequence[Detector], scales: Sequence[Scales]) -> Ensemble:
     return made.eval()
 
 
+def _flat(members: Sequence[Detector], scales: Sequence[Scales]) -> tuple[list[Detector], list[Scales]]:
+    """Members that are no ensembles, and the scales under which their mean is that of *members* under *scales*."""
+    parts = [(_apart(member), member, whole) for member, whole in zip(members, scales, strict=True)]
+    count, flat, found = sum(len(own) for own, *_ in parts), [], []
+    for own, member, whole in parts:
+        weight = len(members) * len(own) / count
+        known = member.scales.tolist() if isinstance(member, Ensemble) else [[[0.0, 1.0]] * 2]
+        flat += own
+        found += [
+            Scales(*(_within(Scale(*inner), outer, weight) for inner, outer in zip(each, whole, strict=True)))
+            for each in known
+        ]
+    return flat, found
+
+
+def _within(inner: Scale, outer: Scale, weight: float) -> Scale:
+    """Of ((value - centre) / spread of *inner* - centre) / spread of *outer*, divided by *weight*."""
+    return Scale(inner.centre + outer.centre * inner.spread, inner.spread * outer.spread * weight)
+
+
+def _apart(member: Detector) -> list[Detector]:
+    """The detectors of an ensemble, each with networks of its own again; any other detector as it is."""
+    if not isinstance(member, Ensemble):
+        return [member]
+    state, found = member.state_dict(), []
+    for number, part in enumerate(member.settings.members):
+        made = _created(part, pretrained=False)
+        paths = [use.path for use in _uses(made)]
+        names = {key: _name(key, f"members.{number}.", paths, part.backbones) for key in made.state_dict()}
+        made.load_state_dict({key: state[name] for key, name in names.items()})
+        found.append(made.eval())
+    return found
+
+
 def _moved(member: Detector, prefix: str, paths: list[str], numbers: tuple[int, ...]) -> dict[str, Tensor]:
-    """A member's state by the names that it has in the ensemble: its backbones' belongs to those that are shared."""
-    moved = {}
-    for key, value in member.state_dict().items():
-        at = next((i for i, path in enumerate(paths) if key.startswith(f"{path}.")), None)
-        new = f"{prefix}{key}" if at is None else f"backbones.{numbers[at]}.{key.removeprefix(f'{paths[at]}.')}"
-        moved[new] = value
-    return moved
+    """A member's state by the names that it has in the ensemble."""
+    return {_name(key, prefix, paths, numbers): value for key, value in member.state_dict().items()}
+
+
+def _name(key: str, prefix: str, paths: list[str], numbers: tuple[int, ...]) -> str:
+    """What *key* of a member is called in the ensemble: its backbones' belongs to those that are shared."""
+    at = next((i for i, path in enumerate(paths) if key.startswith(f"{path}.")), None)
+    return f"{prefix}{key}" if at is None else f"backbones.{numbers[at]}.{key.removeprefix(f'{paths[at]}.')}"
 
 
 class _Use(NamedTuple):

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from components.core.records import SCORE_COLUMNS
-from components.decision.batch import record_of, write_records
+from components.decision.batch import record_of
 from components.decision.bundle import Bundle
+from components.decision.tables import write_records
 from components.pictures.kept import decode
 
 

@@ -10,9 +10,9 @@ from components.calibration.exits import moved_exits
 from components.core.artefacts import file_hash, read_json, write_json
 from components.core.errors import ParityError
 from components.core.records import SCORE_COLUMNS
-from components.decision.batch import write_records
 from components.decision.calibration import Calibration
 from components.decision.conformal import decide_one
+from components.decision.tables import write_records
 from components.export.card import moved_card
 
 RUN = "run.json"  # written behind the manifest, which therefore does not name it

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.core.artefacts import file_hash, values_hash
+from components.core.errors import MonitorError
 from components.core.settings import build, plain
 from components.decision.bundle import Manifest
 from components.monitoring.bounds import bounds
@@ -139,9 +140,10 @@ def verdicts(store: Store, source: str, version: str) -> list[Verdict]:
 
 
 def find(store: Store, verdict_id: str) -> Verdict:
-    """Raises StorageError when there is no such verdict."""
-    source, version, number = verdict_id.rsplit("-", 2)
-    key = f"{VERDICTS}/{source}/{version}/{number}.json"
+    """Raises MonitorError where a name is none of a verdict, and where there is no such verdict."""
+    key = "/".join([VERDICTS, *verdict_id.rsplit("-", 2)]) + ".json"
+    if verdict_id.count("-") < 2 or not store.exists(key):
+        raise MonitorError(f"{verdict_id}: there is no such verdict; `loupe monitor NAME` prints those of a model")
     return build(Verdict, json.loads(store.get(key)), key)
 
 

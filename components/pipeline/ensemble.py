@@ -16,6 +16,7 @@ from components.detectors.catalogue import COMPOSED
 from components.pictures.kept import keeping
 from components.pipeline.fit import LOCK, FitRequest, begun, present, stages_of
 from components.pipeline.stages import FOLDED, Stages
+from components.registry.choice import REFERENCE
 
 log = logging.getLogger("loupe")
 (ENSEMBLE,) = COMPOSED
@@ -83,10 +84,6 @@ def _records(runs: Sequence[Path]) -> list[dict[str, Any]]:
             )
     records = [read_json(run / "run.json") for run in runs]
     for run in runs:
-        if read_json(run / "model" / "settings.json")["detector"] == ENSEMBLE:
-            raise SettingsError(
-                f"{run}: is an ensemble itself; name the runs that it was made of, or fit at one size (--size 384)"
-            )
         if (_work(run) / "folds").exists():
             raise SettingsError(f"{run}: {FOLDED}")
     for part in ("split", "synthetic"):
@@ -105,6 +102,8 @@ def _request(record: dict[str, Any], asked: EnsembleRequest) -> FitRequest:
     known = {field.name for field in fields(FitRequest)}
     values = {key: value for key, value in record["request"].items() if key in known}
     groups = values.get("groups")
+    if values["detector"] == ENSEMBLE:  # nothing is trained: the stages want settings of some detector
+        values |= {"detector": REFERENCE, "overrides": {}}
     found = FitRequest(**values | {"data": asked.data, "groups": tuple(groups) if groups else None})
     return found if asked.alpha is None else replace(found, alpha=asked.alpha)
 

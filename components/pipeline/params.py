@@ -1,7 +1,7 @@
 """params.yaml: every knob, loaded once into frozen typed records."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from components.core.checks import check_budget, check_known, check_name, check_
 from components.core.errors import SettingsError
 from components.core.settings import build
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
-from components.detectors.catalogue import AT, AUTO, Sizes, check_detector, parted, sizes_of
+from components.detectors.catalogue import ALL, AT, AUTO, Sizes, check_detector, every, parted, sizes_of
 from components.evaluation.settings import EvaluationSettings
 from components.export.settings import ExportSettings
 from components.monitoring.settings import MonitorSettings
@@ -59,14 +59,30 @@ class Selection:
 class Pipeline(Selection):
     """What the training flow runs; each of *ensembles* is a candidate made of several of the detectors.
 
-    *size* is the input size of those detectors, or sizes whose ensemble is the candidate; the budgets are for one
-    picture and for one run (docs/sizes.md).
+    ``all`` among the detectors is the whole catalogue; *ensembles* auto is the one that the evidence asks for
+    (docs/ensembles.md). *size* is the input size of those detectors, or sizes whose ensemble is the candidate; the
+    budgets are for one picture, for the fit of one detector and for all of them (docs/sizes.md).
     """
 
-    ensembles: tuple[tuple[str, ...], ...] = ()
+    ensembles: str | tuple[tuple[str, ...], ...] = AUTO
     size: Sizes = AUTO
     latency_ms: float | None = None
     minutes: float | None = None
+    total_minutes: float | None = None
+
+    def expanded(self, detectors: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The names of *detectors*, by default those of the file."""
+        return every(detectors or self.detectors)
+
+    @property
+    def grows(self) -> bool:
+        """Whether the evidence says which ensemble there is."""
+        return self.ensembles == AUTO
+
+    @property
+    def listed(self) -> tuple[tuple[str, ...], ...]:
+        """The ensembles that are named."""
+        return () if isinstance(self.ensembles, str) else self.ensembles
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,7 @@ class Params:
         for name in self.views:
             check_name(name, "views", FOLDERS)
         chosen = {
-            "pipeline": self.pipeline.detectors,
+            "pipeline": tuple(name for name in self.pipeline.detectors if name != ALL),
             "benchmark": self.benchmark.detectors,
             "retrain": self.retrain.detectors,
         }
@@ -130,13 +146,8 @@ class Params:
         sizes_of(self.retrain.size, "retrain.size")
         check_budget("pipeline.latency_ms", self.pipeline.latency_ms)
         check_budget("pipeline.minutes", self.pipeline.minutes)
-        for members in self.pipeline.ensembles:
-            for name in members:
-                check_known(name, self.pipeline.detectors, "pipeline.ensembles")
-            if len(set(members)) < max(2, len(members)):
-                raise SettingsError(
-                    f"pipeline.ensembles: {list(members)}; name two or more different detectors in each"
-                )
+        check_budget("pipeline.total_minutes", self.pipeline.total_minutes)
+        _check_ensembles(self.pipeline)
 
     def settings_of(self, detector: str) -> Any:
         """The settings that *detector* would be trained with. Raises SettingsError, also for an alpha without exits."""
@@ -161,6 +172,16 @@ class Params:
             if part not in self.views or self.views[part].views:
                 raise SettingsError(f"{where}.views: {part} is no view of a data set; name those that it joins")
         return view
+
+
+def _check_ensembles(asked: Pipeline) -> None:
+    if isinstance(asked.ensembles, str) and asked.ensembles != AUTO:
+        raise SettingsError(f"pipeline.ensembles is {asked.ensembles!r}; give auto, or lists of detectors")
+    for members in asked.listed:
+        for name in members:
+            check_known(name, asked.expanded(), "pipeline.ensembles")
+        if len(set(members)) < max(2, len(members)):
+            raise SettingsError(f"pipeline.ensembles: {list(members)}; name two or more different detectors in each")
 
 
 def _check_given(params: Params, values: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from components.decision.bundle import Manifest
 from components.monitoring.monitor import find
 from components.monitoring.verdict import Verdict
 from components.pictures.decoding import Decoding
+from components.pipeline.company import company
 from components.pipeline.params import Params, View, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import Stages
@@ -158,10 +159,13 @@ class Retraining:
         members_file(self.stages, found, self.derived, self.derived)
         return found
 
-    def compare(self, challengers: Sequence[Sized]) -> tuple[str, Gate]:
-        """The best challenger by synthetic anomalies, and what the gate says of it."""
+    def company(self, challengers: Sequence[Sized]) -> str | None:
+        """The ensemble that the evidence asks for, where the pipeline leaves that to it."""
+        return company(self.stages, challengers) if self.params.pipeline.grows else None
+
+    def compare(self, challengers: Sequence[Sized], names: Sequence[str]) -> tuple[str, Gate]:
+        """The best of the candidates *names* by synthetic anomalies, and what the gate says of it."""
         stages, registry = self.stages, Registry(self.params.registry)
-        names = [name for sized in challengers for name in sized.names]
         best = choose({name: stages.of(name) for name in names}, reference_of(challengers)).detector
         champion, _ = self._bundle(registry, str(registry.champion(self.verdict.model)))
         figures = compare(

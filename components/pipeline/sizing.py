@@ -17,7 +17,7 @@ from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split
 from components.detectors.catalogue import Sizes, detector_class, named, parted, size_in, sizes_of
 from components.pictures.tiles import grid
-from components.pipeline.stages import FOLDED, JOINT, Stages
+from components.pipeline.stages import FOLDED, SIZES, Stages
 from components.registry.choice import REFERENCE
 
 log = logging.getLogger("loupe")
@@ -48,11 +48,12 @@ class Sized:
     members: tuple[str, ...]
     why: str
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)  # as in train.detectors
+    ms: float = 0.0  # of one picture through all members, where a budget is given
 
     @property
     def name(self) -> str:
         """Of the candidate: what it is called below the folder of its view."""
-        return JOINT.join(self.members)
+        return SIZES.join(self.members)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,8 +111,8 @@ def plan(stages: Stages, detector: str, asked: Asked, measure: Measure = forward
             raise SettingsError(f"{stages.folder}: {FOLDED}, or one size")
     else:
         (sizes, why), fixed = _by_pictures(stages, detector, table), False
-    kept, said = _within(stages, detector, sizes, fixed, asked, len(table), measure)
-    found = _as_named(stages, detector, kept, f"{why}{said}")
+    kept, said, ms = _within(stages, detector, sizes, fixed, asked, len(table), measure)
+    found = replace(_as_named(stages, detector, kept, f"{why}{said}"), ms=ms)
     log.info("%s: %s", stages.folder, _sentence(found))
     return found
 
@@ -201,10 +202,10 @@ def _squares(stages: Stages, table: pd.DataFrame) -> tuple[int, int]:
 
 def _within(
     stages: Stages, detector: str, sizes: tuple[int, ...], fixed: bool, asked: Asked, pictures: int, measure: Measure
-) -> tuple[tuple[int, ...], str]:
+) -> tuple[tuple[int, ...], str, float]:
     """The most of *sizes*, smallest first, that the budget has room for, and what they cost; *fixed*: all or none."""
     if asked.latency_ms is None and asked.minutes is None:
-        return sizes, ""
+        return sizes, "", 0.0
     minutes = asked.minutes if detector_class(detector).averages_sizes else None
     if asked.minutes and minutes is None:
         log.warning("%s: how long its training takes is not estimated; minutes are no limit for it", detector)
@@ -212,7 +213,7 @@ def _within(
     for count in [len(sizes)] if fixed else range(len(sizes), 0, -1):
         cost = _cost(stages, detector, sizes[:count], pictures, measure)
         if cost.ms <= limit.ms and cost.minutes <= limit.minutes:
-            return sizes[:count], f"; {cost.ms:.0f} ms a picture, about {cost.minutes:.1f} minutes to fit"
+            return sizes[:count], f"; {cost.ms:.0f} ms a picture, about {cost.minutes:.1f} minutes to fit", cost.ms
     over = [f"{cost.ms:.0f} ms a picture where {limit.ms:g} may be"] if cost.ms > limit.ms else []
     over += [f"about {cost.minutes:.1f} minutes where {limit.minutes:g} may be"] if cost.minutes > limit.minutes else []
     needs = f"{parted(detector)[0]} at {'/'.join(map(str, sizes[:count]))} pixels needs {' and '.join(over)}"

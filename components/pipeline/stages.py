@@ -17,7 +17,8 @@ from components.pipeline import crossing
 from components.pipeline.params import Params, load_params
 
 FOLDED = "is calibrated by folds, as too few good pictures are held out; an ensemble needs calibration.folds 0"
-JOINT = "-"  # in the name of an ensemble, between its members; no detector has it in its own
+SIZES = "-"  # in the name of an ensemble, between the sizes of one detector; no detector has it in its own
+JOINT = "+"  # the same between different detectors, which may have several sizes each
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ class Stages:
 
         if self.folds:
             raise SettingsError(f"{self.folder}: {FOLDED}")
-        members = [Made(self.of(name) / "model", self.of(name) / "calibration") for name in ensemble.split(JOINT)]
+        names = ensemble.split(JOINT if JOINT in ensemble else SIZES)
+        members = [Made(self.of(name) / "model", self.of(name) / "calibration") for name in names]
         split, synthetic = self.folder / "split", self.folder / "synthetic"
         return combine(members, split, synthetic, self.data, self.of(ensemble) / "model", self.params.seed)
 

@@ -4,7 +4,7 @@ A detector's worth is how well it tells graded anomalies from good pictures, as 
 The reference is taken unless another one is better than it for certain, on the same pictures.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from scipy.stats import rankdata
 
 from components.core.artefacts import read_json
 from components.core.records import NORMAL, NUISANCE, kept_score
+from components.decision.calibration import middle_and_spread
 
 REFERENCE = "patchcore"
 CERTAIN = 0.95  # share of the resampled pictures on which another detector must be better than the reference
 RESAMPLED = 500
+PICTURES = ["image_id", "kind"]  # columns that say which pictures a detector was checked with
+MOST = 3  # members of an ensemble that the evidence puts together
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,14 @@ def choose(candidates: Mapping[str, Path], reference: str = REFERENCE, seed: int
 
     Where one was trained before there was evidence (check.parquet), all are compared by the score in their histories.
     """
+    tables = evidence_of(candidates)
+    return by_evidence(tables, reference, seed) if len(tables) == len(candidates) else _by_history(candidates)
+
+
+def evidence_of(candidates: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """CHECK_COLUMNS of those of the trained detectors that have left them."""
     tables = {name: at / "model" / "check.parquet" for name, at in candidates.items()}
-    if not all(path.exists() for path in tables.values()):
-        return _by_history(candidates)
-    return by_evidence({name: pd.read_parquet(path) for name, path in tables.items()}, reference, seed)
+    return {name: pd.read_parquet(path) for name, path in tables.items() if path.exists()}
 
 
 def by_evidence(
@@ -72,6 +79,42 @@ def _worth(scores: Mapping[str, np.ndarray]) -> float:
     return float(np.mean([auroc(against, part) for kind, part in scores.items() if kind not in good]))
 
 
+def averaged(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """CHECK_COLUMNS of the ensemble of detectors: the mean of their standardised scores (training/combine.py)."""
+    scores = []
+    for table in found:
+        middle, spread = middle_and_spread(table[table["kind"] == NORMAL]["score"].to_numpy(float))
+        scores.append((table["score"] - middle) / (spread or 1.0))
+    return found[0].assign(score=np.mean(scores, axis=0))
+
+
+def grown(
+    found: Mapping[str, pd.DataFrame],
+    reference: str = REFERENCE,
+    seed: int = 0,
+    allowed: Callable[[tuple[str, ...]], bool] = lambda members: True,  # noqa: ARG005
+) -> tuple[str, ...]:
+    """The members of the ensemble that the evidence asks for, the first one alone where none is asked for.
+
+    The first is what ``by_evidence`` takes of the detectors. Then the one whose company is worth most joins, as long as
+    the mean with it is better for certain than the mean without it. What is not *allowed* is not looked at.
+    """
+    first = by_evidence(found, reference, seed).detector
+    members, table = [first], found[first]
+    same = {name for name, other in found.items() if other[PICTURES].equals(table[PICTURES])}
+    while len(members) < MOST:
+        others = [name for name in sorted(same - set(members)) if allowed((*members, name))]
+        if not others:
+            break
+        means = {name: averaged([found[member] for member in (*members, name)]) for name in others}
+        best = max(others, key=lambda name: worth(means[name]))
+        if share_better(means[best], table, seed) < CERTAIN:
+            break
+        members.append(best)
+        table = means[best]
+    return tuple(members)
+
+
 def auroc(good: np.ndarray, made: np.ndarray) -> float:
     """Probability that one of *made* has the higher score than one of *good*; equal scores count half."""
     ranks = rankdata(np.concatenate([good, made]))[len(good) :]
@@ -83,7 +126,7 @@ def share_better(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
 
     0 where they were checked with different pictures: nothing is certain then.
     """
-    if not one[["image_id", "kind"]].equals(other[["image_id", "kind"]]):
+    if not one[PICTURES].equals(other[PICTURES]):
         return 0.0
     rng, ours, theirs = np.random.default_rng(seed), _by_kind(one), _by_kind(other)
     better = 0

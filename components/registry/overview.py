@@ -2,12 +2,18 @@
 
 from typing import Any
 
+from components.core.errors import RegistryError
 from components.core.settings import plain
 from components.registry.mlflow import Registry
 
 
 def describe_models(registry: Registry, name: str | None) -> dict[str, Any]:
-    """By name: champion, challenger, versions with their tags, and all decisions, oldest first."""
+    """By name: champion, challenger, versions with their tags, and all decisions, oldest first.
+
+    Raises RegistryError where *name* is given and not registered.
+    """
+    if name and name not in (known := registry.names()):
+        raise RegistryError(f"{name}: no model of this name is registered; known are {', '.join(known) or 'none'}")
     return {
         model: {
             "champion": registry.champion(model),

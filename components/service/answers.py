@@ -16,11 +16,11 @@ from starlette.concurrency import run_in_threadpool
 from components.core.errors import LoupeError, RequestError
 from components.decision.batch import entry
 from components.pictures.decoding import Decoding, decode
+from components.pictures.heat import overlay
 from components.scorelog.shipper import image_key
 from components.service import documents
 from components.service.batcher import Batcher, Scored
 from components.service.champion import Champion
-from components.service.heat import overlay
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings

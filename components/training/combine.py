@@ -8,14 +8,12 @@ import numpy as np
 
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import BundleError, CalibrationError
-from components.decision.calibration import Calibration
+from components.decision.calibration import Calibration, middle_and_spread
 from components.detectors.ensemble import Scale, Scales, together
 from components.training.evidence import with_nuisances, write_evidence
 from components.training.model import load_model, save_model, score_files
 from components.training.select import auroc
 from components.training.train import anomalous, check_images
-
-DEVIATION = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,9 @@ def scales_of(known: Calibration, what: str) -> Scales:
     Image scores: median, and median absolute deviation as a standard deviation. Maps: the median, and how far 99 % of a
     picture's pixels lie at most above it. One odd picture moves neither. Raises CalibrationError where nothing spreads.
     """
-    scores = np.asarray(known.table.scores, np.float64)
-    middle = float(np.median(scores))
+    middle, spread = middle_and_spread(np.asarray(known.table.scores, np.float64))
     return Scales(
-        Scale(middle, _first(what, DEVIATION * float(np.median(np.abs(scores - middle))), float(scores.std()))),
+        Scale(middle, _first(what, spread)),
         Scale(
             known.scale["0.5"], _first(what, *(known.scale[q] - known.scale["0.5"] for q in ("0.99", "0.999", "1.0")))
         ),
@@ -71,7 +68,7 @@ def _scales(member: Made) -> Scales:
 
 
 def _first(what: str, *spreads: float) -> float:
-    """The first that is one: of more than half equal values the robust spread is none."""
+    """The first that is more than none: of many equal values a narrow one is none."""
     for spread in spreads:
         if spread > 0:
             return spread

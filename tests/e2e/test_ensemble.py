@@ -15,7 +15,7 @@ from components.decision.calibration import Calibration
 from components.pipeline.ensemble import EnsembleRequest, ensemble_runs
 from components.registry.register import synthetic_score
 from components.training.combine import Made, combine, scales_of
-from components.training.model import load_model
+from components.training.model import load_model, score_files
 
 
 def loupe(*arguments):
@@ -74,6 +74,23 @@ def test_it_can_be_evaluated_scored_and_chosen(run, members, product, tmp_path):
     assert made.keys() == shown.keys()  # the evidence that a training leaves
 
 
+def test_an_ensemble_is_a_member_with_one_voice(run, members, product, tmp_path):
+    """Whatever it is made of: half of the mean is its, on its own scale."""
+    out = tmp_path / "nested"
+    loupe("ensemble", run, members[0], "--data", product, "--out", out)
+    made, pictures = load_model(out / "model"), sorted((product / "test").rglob("*.png"))[::4]
+    assert len(made.members) == 3
+    assert len(made.backbones) == 1
+    assert read_json(out / "bundle/parity.json")["decision_agreement"] == 1.0
+    expected = []
+    for member in (run, members[0]):
+        scale = scales_of(Calibration.read(member / "calibration.json"), "").image
+        found = np.concatenate([scores for scores, _ in score_files(load_model(member / "model"), pictures)])
+        expected.append((found - scale.centre) / scale.spread)
+    found = np.concatenate([scores for scores, _ in score_files(made, pictures)])
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-3, atol=1e-3)
+
+
 @pytest.fixture
 def copied(members, tmp_path):
     return shutil.copytree(members[1], tmp_path / "copied")
@@ -83,14 +100,12 @@ def asked(product, out, *runs, **more):
     return ensemble_runs(EnsembleRequest(runs, product, **more), out)
 
 
-def test_runs_that_make_no_ensemble_are_refused_before_the_work(run, members, copied, product, tmp_path):
+def test_runs_that_make_no_ensemble_are_refused_before_the_work(members, copied, product, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(SettingsError, match="two or more different runs"):
         asked(product, out, members[0], members[0])
     with pytest.raises(SettingsError, match="two or more different runs"):
         asked(product, out, members[0])
-    with pytest.raises(SettingsError, match="is an ensemble itself; name the runs"):
-        asked(product, out, members[0], run)
     with pytest.raises(DataError, match="holds no finished run"):
         asked(product, out, members[0], product)
     with pytest.raises(SettingsError, match="is one of the runs to put together"):

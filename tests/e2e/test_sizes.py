@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from components.cli import app
 from components.core.artefacts import read_json, tree_hash
-from components.core.errors import SettingsError
 from components.decision.bundle import Bundle
 from components.decision.calibration import Calibration
 from components.pipeline.ensemble import EnsembleRequest, ensemble_runs
@@ -68,8 +67,8 @@ def test_other_commands_take_it(sized, patchcore, product, tmp_path):
     done = loupe("score", sized / "bundle", product / "test", "--out", tmp_path / "scores.parquet")
     assert done.exit_code == 0, done.output
     assert len(pd.read_parquet(tmp_path / "scores.parquet")) == 16
-    with pytest.raises(SettingsError, match=r"is an ensemble itself; .* fit at one size"):
-        ensemble_runs(EnsembleRequest((patchcore, sized), product), tmp_path / "both")
+    ensemble_runs(EnsembleRequest((patchcore, sized), product), tmp_path / "both")
+    assert load_model(tmp_path / "both/model").sizes == (64, 48)
 
 
 def test_the_same_command_has_nothing_to_do(sized, product, caplog):

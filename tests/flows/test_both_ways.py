@@ -20,7 +20,7 @@ from flows.train import train
 
 PROJECT = Path(__file__).parents[2]
 DETECTORS = ("alps", "patchcore")  # one learns by gradients, one has a bank of features
-ENSEMBLE = "alps-patchcore"
+ENSEMBLE = "alps+patchcore"
 VIEW = {"product": {"data": "elpv"}}  # a data set of this name is what the benchmark of DVC brings in
 SMALL = {
     "data": {"elpv": {"adapter": "folder", "name": "elpv"}},

@@ -1,9 +1,10 @@
 """Rules of choice, on figures that are made up."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks.common.evidence import table_of, told
+from benchmarks.common.evidence import auroc_of, table_of, told
 from benchmarks.quality import choice
 from components.core.records import NORMAL, NUISANCE
 from tests import figures
@@ -15,15 +16,39 @@ def checked(found=1.0, nuisance=0.0, seed=0):
     return figures.checked(KINDS, {"graded_small": found, NUISANCE + "gain": nuisance}, seed)
 
 
-def entry(folder, auroc, **how):
-    checked(**how).to_parquet(folder / "check.parquet")
-    return told(folder / "check.parquet", auroc, "0123abc")
+def entry(folder, auroc, anomalous=(2.0, 3.0, 4.0), **how):
+    """What is kept of a detector; of six test pictures, three are anomalous and one may be."""
+    for name in ("model", "evaluation"):
+        (folder / name).mkdir(exist_ok=True)
+    checked(**how).to_parquet(folder / "model/check.parquet")
+    scores = [-1.0, 0.0, 1.0, *anomalous, 9.0]
+    labels = ["normal"] * 3 + ["anomalous"] * 3 + ["uncertain"]
+    rows = pd.DataFrame({"image_id": list("abcdefg"), "label": labels, "score": scores})
+    rows.sample(frac=1, random_state=0).to_parquet(folder / "evaluation/scores.parquet")
+    return told(folder, auroc, "0123abc")
 
 
 def test_scores_come_back_as_they_were_kept(tmp_path):
-    table = table_of(entry(tmp_path, 0.9))
+    kept = entry(tmp_path, 0.9)
+    table = table_of(kept)
     assert table["kind"].value_counts().to_dict() == {NORMAL: 40, "graded_small": 40, NUISANCE + "gain": 20}
     np.testing.assert_allclose(np.sort(table["score"]), np.sort(checked()["score"]), rtol=1e-4)
+    assert kept["tested"] == {"normal": "-1 0 1", "anomalous": "2 3 4", "uncertain": "9"}
+
+
+def test_two_detectors_that_miss_different_pictures_find_more_as_one(tmp_path):
+    """Each takes an anomaly of its own for normal; their mean is above the normals for both."""
+    one, other = entry(tmp_path, 0.8, (0.5, 5.0, 5.0)), entry(tmp_path, 0.8, (5.0, 0.5, 5.0), seed=1)
+    assert auroc_of([one]) == pytest.approx(8 / 9)
+    assert auroc_of([one, other]) == 1.0
+
+
+def test_a_member_weighs_by_its_spread_on_normals(tmp_path):
+    """Scores ten times as large say nothing more."""
+    small, large = entry(tmp_path, 0.8, (0.5, 5.0, 5.0)), entry(tmp_path, 0.8, (5.0, 0.5, 5.0), seed=1)
+    for part in ("scores", "tested"):
+        large[part] = {k: " ".join(str(10 * float(s)) for s in text.split()) for k, text in large[part].items()}
+    assert auroc_of([small, large]) == 1.0
 
 
 @pytest.fixture
@@ -40,12 +65,18 @@ def found(tmp_path):
 
 def test_regret_is_what_the_best_of_the_view_has_more(found):
     views = choice.views_of(found)
-    assert choice.regret(views["one"], choice.RULES["always patchcore"]) == ("patchcore", 0)
+    assert choice.regret(views["one"], choice.RULES["always patchcore"]) == (("patchcore",), 0)
     assert choice.regret(views["two"], choice.RULES["always patchcore"])[1] == pytest.approx(0.15)
-    assert choice.regret(views["one"], choice.RULES["highest AUROC of graded anomalies"])[0] == "loud"
-    assert choice.regret(views["one"], choice.RULES["the same against nuisances too"])[0] == "patchcore"
-    assert choice.regret(views["one"], choice.RULES["fewest alarms at nuisances"])[0] == "patchcore"
-    assert choice.regret(views["two"], choice.RULES["reference unless certain (ours)"])[0] == "sharp"
+    assert choice.regret(views["one"], choice.RULES["highest AUROC of graded anomalies"])[0] == ("loud",)
+    assert choice.regret(views["one"], choice.RULES["the same against nuisances too"])[0] == ("patchcore",)
+    assert choice.regret(views["one"], choice.RULES["fewest alarms at nuisances"])[0] == ("patchcore",)
+    assert choice.regret(views["two"], choice.RULES["reference unless certain"])[0] == ("sharp",)
+
+
+def test_an_ensemble_loses_what_its_mean_loses(found):
+    taken, lost = choice.regret(choice.views_of(found)["two"], choice.RULES["all as one"])
+    assert taken == ("patchcore", "sharp")
+    assert lost == pytest.approx(0.95 - 1.0)
 
 
 def test_the_page_names_every_rule_its_choices_and_the_best(found):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -121,3 +122,50 @@ def test_scripts_that_import_by_the_old_names_go_on():
     assert score_by_its_old_name is score
     assert BundleByItsOldName is bundle.Bundle
     assert process is inbox.process
+
+
+def test_the_table_is_written_as_its_suffix_says(bundle, today, tmp_path):
+    whole = pd.read_parquet(score(bundle, [today], tmp_path / "out.parquet"))
+    sheet = pd.read_csv(score(bundle, [today], tmp_path / "out.csv"))
+    listed = json.loads(score(bundle, [today], tmp_path / "out.JSON").read_text())
+    assert list(sheet["score"].round(4)) == list(whole["score"].round(4)) == [round(r["score"], 4) for r in listed]
+    assert set(whole.columns) - set(sheet.columns) == {"embedding"}
+    assert len(listed[0]["embedding"]) == 16
+    for name in ("out.xlsx", "out"):
+        with pytest.raises(DataError, match=r"give a name that ends in \.parquet, \.csv, \.json"):
+            score(bundle, [today / "none.png"], tmp_path / name)
+
+
+def test_anomalous_pictures_are_told_with_the_worst_first(bundle, today, tmp_path, caplog):
+    caplog.set_level("INFO")
+    for name, strength in (("mild.png", 90), ("bad.png", 255)):
+        pixels = tile(5).copy()
+        pixels[20:44, 20:44] = strength
+        Image.fromarray(pixels).save(today / name)
+    table = pd.read_parquet(score(bundle, [today], tmp_path / "out.parquet"))
+    found = table[table["decision"] == "anomalous"].sort_values("score", ascending=False)
+    assert len(found) >= 1
+    assert f"{len(found)} of 5 pictures are anomalous, worst first:" in caplog.text
+    told = [line for line in caplog.messages if " above " in line]
+    assert [name in line for name, line in zip(found["image_id"], told, strict=True)] == [True] * len(found)
+
+
+def test_patterns_are_resolved_where_the_shell_has_not(bundle, today, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for pattern in (Path("today/*.png"), today / "*.png"):
+        table = pd.read_parquet(score(bundle, [pattern], tmp_path / "out.parquet"))
+        assert [Path(name).name for name in table["image_id"]] == ["a.png", "b.png"]
+    (today / "[odd].png").write_bytes((today / "a.png").read_bytes())
+    assert len(pd.read_parquet(score(bundle, [today / "[odd].png"], tmp_path / "out.parquet"))) == 1
+
+
+def test_overlays_are_pictures_of_their_own_size_with_the_heat_drawn(bundle, today, tmp_path):
+    pixels = tile(5).copy()
+    pixels[20:44, 20:44] = 255
+    Image.fromarray(pixels).save(today / "bad.png")
+    score(bundle, [today / "bad.png", today / "a.png"], tmp_path / "out.csv", overlays=tmp_path / "heat")
+    drawn = {path.name.split("-")[0]: np.asarray(Image.open(path)) for path in (tmp_path / "heat").iterdir()}
+    assert drawn["bad"].shape[:2] == pixels.shape[:2]
+    red = drawn["bad"][..., 0].astype(int) - drawn["bad"][..., 2]
+    assert red[20:44, 20:44].max() > 60
+    assert len(drawn) == 2

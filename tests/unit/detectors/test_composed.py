@@ -138,11 +138,24 @@ def test_the_graph_scores_the_same_and_has_the_network_once(members, images, tmp
     assert set(used.values()) <= {1, 2}  # once for each of two sizes, not for each of three members
 
 
-def test_what_makes_no_ensemble_is_refused(members, ensemble):
+@torch.inference_mode()
+def test_an_ensemble_in_an_ensemble_has_one_voice_and_its_networks_are_shared(ensemble, members, images):
+    """Four members and two others: the four are a third of the mean, as the ensemble is on its own scale."""
+    others = [detector("padim"), detector("nln", seed=3)]
+    made = together([ensemble, *others], scales((2.0, 3.0), (-1.0, 0.5), (1.0, 2.0)))
+    assert len(made.members) == len(members) + 2
+    assert len(made.backbones) == 1
+    inner, *rest = (each(images) for each in (ensemble, *others))
+    image = ((inner.image - 2) / 3 + (rest[0].image + 1) / 0.5 + (rest[1].image - 1) / 2) / 3
+    maps = ((inner.map - 20) / 30 + (rest[0].map + 10) / 5 + (rest[1].map - 10) / 20) / 3
+    found = made(images)
+    torch.testing.assert_close(found.image, image, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.map, maps, rtol=1e-3, atol=1e-3)
+
+
+def test_what_makes_no_ensemble_is_refused(members):
     with pytest.raises(SettingsError, match="two or more"):
         together(members[:1], scales((0, 1)))
-    with pytest.raises(SettingsError, match="are no ensembles"):
-        together([members[0], ensemble], scales((0, 1), (0, 1)))
     with pytest.raises(SettingsError, match=r"is not trained but made of trained runs; type `loupe ensemble RUN RUN`"):
         require("ensemble")
 

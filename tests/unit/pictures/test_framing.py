@@ -15,9 +15,9 @@ from components.datasets.settings import DataSettings
 from components.datasets.splits import _joined_rules
 from components.pictures.decoding import Decoding, decode
 from components.pictures.framing import OUTSIDE, ShapeError, inside, outline, quiet, scaled, values_inside
+from components.pictures.heat import BORDER, overlay
 from components.pictures.masks import truth
 from components.pictures.roi import region_text, written
-from components.service.heat import BORDER, overlay
 from components.training.data import FileImages
 from tests.conftest import tile
 

@@ -1,8 +1,11 @@
 """The command line: help with examples, and one clear sentence on error."""
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,7 +14,8 @@ from typer.testing import CliRunner
 
 from components.cli import app
 from components.cli.shared import declared, naming_of, say
-from components.core.errors import SettingsError
+from components.core.errors import LoupeError, SettingsError
+from components.detectors.catalogue import CATALOGUE, WHEN
 from components.pipeline.params import load_params
 
 COMMANDS = [
@@ -123,6 +127,39 @@ def test_errors_are_one_sentence_and_leave_nothing(arguments, sentence, tmp_path
     assert "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("retrain", "nope"), "nope: there is no such verdict; `loupe monitor NAME` prints those"),
+        (("retrain", "line-1-25f41524d13e-00003"), "there is no such verdict"),
+        (("models", "nope"), "nope: no model of this name is registered; known are none"),
+        (("pipeline", "--detectors", "patchore"), "patchore is not a detector; did you mean patchcore?"),
+        (("pipeline", "--views", "nope"), "views.nope does not exist"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_told_before_any_work(arguments, sentence, tmp_path, monkeypatch):
+    """Before a server is started, too."""
+    monkeypatch.setattr("flows.train.train", lambda *_: pytest.fail("the flow has begun"))
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)  # store and registry are below it
+    with pytest.raises(LoupeError, match=re.escape(sentence)):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_the_version_is_that_of_the_package():
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.output.strip() == f"loupe {importlib.metadata.version('loupe')}"
+    assert result.exit_code == 0
+
+
+def test_help_of_fit_says_when_to_take_which_detector():
+    lines = CliRunner().invoke(app, ["fit", "--help"]).output.splitlines()
+    for name, when in WHEN.items():
+        assert any(line.split()[:1] == [name] and when in line for line in lines), name
+    assert WHEN.keys() <= CATALOGUE.keys()
+    assert next(line.split()[0] for line in lines if line.split()[:1] in ([n] for n in CATALOGUE)) == "patchcore"
 
 
 def test_misspelt_key_of_params_gets_a_suggestion(tmp_path):

@@ -69,6 +69,8 @@ def test_what_is_in_order_loads(tmp_path):
         ("train/precision", "16", "train.precision is 16; choose one of 32-true"),
         ("train/detectors/patchcor", {}, "train.detectors: patchcor does not exist; did you mean patchcore?"),
         ("pipeline/ensembles", [["patchcore", "padim"]], "pipeline.ensembles: padim does not exist"),
+        ("pipeline/ensembles", "some", "pipeline.ensembles is 'some'; give auto, or lists of detectors"),
+        ("pipeline/total_minutes", 0, "pipeline.total_minutes"),
         ("pipeline/ensembles", [["patchcore"]], "name two or more different detectors in each"),
         ("pipeline/ensembles", [["patchcore", "patchcore"]], "name two or more different detectors in each"),
         ("pipeline/detectors", ["fastflo"], "pipeline.detectors: fastflo does not exist; did you mean fastflow?"),

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from components.core.records import NORMAL, NUISANCE
 from components.registry import choice
-from components.registry.choice import auroc, by_evidence, choose, worth
+from components.registry.choice import auroc, averaged, by_evidence, choose, grown, worth
 from tests import figures
 
 KINDS = [NORMAL] * 60 + [NUISANCE + "blur"] * 20 + ["graded_small"] * 40 + ["graded_wide"] * 40
@@ -70,3 +70,26 @@ def test_half_of_the_resamplings_are_better_where_two_are_equal():
     low, high = sorted([choice.share_better(one, other, 0), choice.share_better(other, one, 0)])
     assert low + high == pytest.approx(1.0)
     assert 0.0 <= low <= 0.5
+
+
+def test_the_mean_of_detectors_has_each_on_one_scale():
+    one, other = checked(seed=3), checked(seed=4)
+    mean = averaged([one, other.assign(score=50 + 7 * other["score"])])
+    normal = [table[table["kind"] == NORMAL]["score"] for table in (one, other)]
+    scales = [1.4826 * (part - part.median()).abs().median() for part in normal]
+    parts = [(table["score"] - part.median()) / s for table, part, s in zip((one, other), normal, scales, strict=True)]
+    np.testing.assert_allclose(mean["score"], (parts[0] + parts[1]) / 2)
+    assert mean["kind"].equals(one["kind"])
+
+
+def test_company_is_taken_where_it_is_better_for_certain():
+    """Two that see different kinds are more together; one that sees nothing joins nobody."""
+    left, right, blind = checked(0.3, 4.0), checked(4.0, 0.3, seed=1), checked(0.0, 0.0, seed=2)
+    assert grown({"patchcore": left, "right": right, "blind": blind}) == ("patchcore", "right")
+    assert grown({"patchcore": left, "blind": blind}) == ("patchcore",)
+    assert grown({"patchcore": left, "right": right.assign(image_id="x")}) == ("patchcore",)
+
+
+def test_company_ends_with_three():
+    many = {f"d{seed}": checked(1.0, 1.0, seed=seed) for seed in range(6)}
+    assert len(grown(many | {"patchcore": checked(1.0, 1.0, seed=9)})) == choice.MOST

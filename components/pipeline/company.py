@@ -1,0 +1,62 @@
+"""What a run trains besides single detectors: the ensemble that the evidence asks for, within time and latency."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from components.pipeline.sizing import Sized, reference_of
+from components.pipeline.stages import JOINT, Stages
+from components.registry.choice import evidence_of, grown
+
+log = logging.getLogger("loupe")
+
+
+def company(stages: Stages, found: Sequence[Sized], latency_ms: float | None = None) -> str | None:
+    """The name of the ensemble of trained detectors that is better for certain than the best alone, if there is one.
+
+    A detector of several sizes is one member. What takes longer than *latency_ms* for one picture is not looked at, and
+    nothing where folds calibrate: ensembles need held-out pictures.
+    """
+    if stages.folds:
+        return None
+    by_name = {sized.name: sized for sized in found}
+    members = grown(
+        evidence_of({name: stages.of(name) for name in by_name}),
+        reference_of(found),
+        stages.params.seed,
+        lambda names: latency_ms is None or _ms(by_name, names) <= latency_ms,
+    )
+    if len(members) == 1:
+        log.info("%s: no ensemble is better than %s for certain", stages.folder, *members)
+        return None
+    log.info("%s: %s are better together for certain", stages.folder, ", ".join(members))
+    return JOINT.join(members)
+
+
+def _ms(found: Mapping[str, Sized], names: Sequence[str]) -> float:
+    return sum(found[name].ms for name in names)
+
+
+@dataclass
+class Time:
+    """How long a run may take: a detector begins only where the longest one so far would still end in time."""
+
+    minutes: float | None
+    clock: Callable[[], float] = time.monotonic
+    begun: float = field(init=False)
+    last: float = field(init=False)
+    longest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.begun = self.last = self.clock()
+
+    def done(self) -> None:
+        """One detector more is trained, evaluated and exported."""
+        now = self.clock()
+        self.longest, self.last = max(self.longest, now - self.last), now
+
+    def room(self) -> bool:
+        """Whether another detector may begin; what lies between two detectors is no detector's time."""
+        self.last = self.clock()
+        return self.minutes is None or self.last - self.begun + self.longest <= 60 * self.minutes
