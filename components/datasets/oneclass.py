@@ -12,7 +12,7 @@ def one_class(table: pd.DataFrame, settings: SplitSettings, where: str) -> pd.Da
     Training pictures of the others are left out. No group is left, as nobody tells a detector the class of a picture:
     the class of an anomaly is its ``defect``. Raises SettingsError, or DataError for what is no set of classes.
     """
-    if settings.normal is None and settings.anomalous is None:
+    if not settings.classes:
         return table
     known = sorted(set(table["group"]))
     _require(settings, known, where)

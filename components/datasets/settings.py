@@ -68,3 +68,8 @@ class SplitSettings:
     labelled: int = 0  # anomalous images with a mask that move from test to fit, for detectors that learn from some
     normal: tuple[str, ...] | None = None
     anomalous: tuple[str, ...] | None = None
+
+    @property
+    def classes(self) -> bool:
+        """Whether groups are classes, some of which are normal."""
+        return self.normal is not None or self.anomalous is not None

@@ -120,7 +120,7 @@ class Retraining:
         champion = str(registry.champion(self.verdict.model))
         earlier = registry.tags(self.verdict.model, champion).get(DATA_PIN)
         view = View(self.live) if earlier else self.params.view(self.verdict.model)
-        if view.views or view.classes:
+        if view.views or view.classes or self.params.split.classes:
             what = "joins views" if view.views else "is a view of classes"
             raise SettingsError(f"{self.verdict.model} {what}; retraining is for a view of one data set")
         base = DataSettings("collected", self.live) if earlier else self.params.data[view.data]
