@@ -30,13 +30,14 @@ BACKBONE, EPOCHS, PATCHES = "tf_efficientnet_lite0", 12, 800
 MODELS = ("patchcore", "padim", "fastflow", "dfm", "stfpm")
 VIEWS = ("mtd", "screw", "elpv-mono", "bottle", "kolektor_sdd")
 MAKE = "python3 -m venv {0} && {0}/bin/pip install -r benchmarks/peer/requirements.txt"
-HEAD = ("view", "model", "of", "image AUROC", "AP", "F1", "pixel AUROC", "pixel AP", "AUPRO", "fit s", "how", "commit")
+HEAD = ("view", "model", "of", "image AUROC", "AP", "F1", "pixel AUROC", "pixel AP", "AUPRO", "how", "commit")
 ABOUT = (
     f"Test split, seed 0, {SIDE} x {SIDE} pixels, {BACKBONE} with the same weights, one thread. The peer's models, "
     "losses and optimisers, driven by a plain loop instead of its Engine: no validation, no early stopping. It learns "
     "from all training normals, Loupe from four fifths. Banks and schedules are not alike: PatchCore has "
     f"{PATCHES} patches there and those of preset `cpu` here; FastFlow and STFPM have the epochs that stand beside "
-    "them. -: not measured, or there are no masks."
+    "them. Times are in peer.json: of a shared machine, and of other days than Loupe's, they do not compare. "
+    "-: not measured, or there are no masks."
 )
 
 
@@ -114,15 +115,15 @@ def page(found: dict[str, Any], fit: dict[str, Any]) -> str:
     lines = []
     for name, own in sorted(found.items()):
         view, _, model = name.partition("/")
-        lines.append(row(view, model, "anomalib", own, own["seconds"]["fit"], own["how"]))
+        lines.append(row(view, model, "anomalib", own, own["how"]))
         if name in fit:
             ours = {**fit[name]["overall"], "commit": fit[name]["commit"]}
-            lines.append(row(view, model, "Loupe", ours, fit[name]["seconds"]["train"], "preset cpu"))
+            lines.append(row(view, model, "Loupe", ours, "preset cpu"))
     body = markdown(HEAD, lines) if lines else "Nothing is measured yet."
     return joined("# Beside anomalib", wrapped(ABOUT), body)
 
 
-def row(view: str, model: str, whose: str, entry: dict[str, Any], seconds: float, how: str) -> list[str]:
+def row(view: str, model: str, whose: str, entry: dict[str, Any], how: str) -> list[str]:
     image = [number(entry["image"], key) for key in ("auroc", "ap", "f1_max")]
     pixel = [number(entry["pixel"], key) for key in ("auroc", "ap", "aupro")]
-    return [view, model, whose, *image, *pixel, f"{seconds:.0f}", how, str(entry["commit"])[:7]]
+    return [view, model, whose, *image, *pixel, how, str(entry["commit"])[:7]]

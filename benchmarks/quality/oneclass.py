@@ -194,6 +194,8 @@ def page(known: dict[str, Any]) -> str:
 
 def table_of(known: dict[str, Any], data: str, protocol: str) -> str:
     """A row per class, or group of classes, and a column per method; of NLN its plain autoencoder too."""
+    if not any(name.startswith(f"{data}/{protocol}/") for name in known):
+        return f"## {data}: {protocol}\n\nNot measured yet."
     columns = [(method, key) for method in PROTOCOLS[protocol] for key in ("auroc", "plain")[: 1 + (method == "nln")]]
     kinds = HALVES if protocol == "half" else [str(number) for number in range(10)]
     lines = []

@@ -94,7 +94,7 @@ def test_figures_and_page_of_both():
     text = peer.page({"mtd/padim": {**found, **more}}, {"mtd/padim": ours, "mtd/patchcore": ours})
     lines = [line for line in text.splitlines() if line.startswith("| mtd |")]
     assert lines[0].startswith("| mtd | padim | anomalib | 1.000 |")
-    assert lines[1] == "| mtd | padim | Loupe | 0.800 | - | - | - | - | - | 9 | preset cpu | abcdefa |"
+    assert lines[1] == "| mtd | padim | Loupe | 0.800 | - | - | - | - | - | preset cpu | abcdefa |"
     assert len(lines) == 2
     assert "Nothing is measured yet" in peer.page({}, {})
 
