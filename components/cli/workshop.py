@@ -25,6 +25,23 @@ data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_hel
 app.add_typer(data_app, name="data")
 
 
+@app.command(epilog="Example: loupe init housings --source /mnt/usb/photos --alpha 0.02")
+def init(
+    name: Annotated[str, typer.Argument(help="What the product is called: data/NAME, the view, the model.")],
+    source: Annotated[Path | None, typer.Option(help="The folder of pictures; it is copied.")] = None,
+    adapter: Annotated[str, typer.Option(help="elpv, mtd or folder (train/good is enough).")] = "folder",
+    alpha: Annotated[float, typer.Option(help="The share of good pictures that may alarm.")] = 0.05,
+    good: Goods = None,
+    defect: Defects = None,
+    groups: Groups = None,
+) -> None:
+    """Make the current folder a project for a product of your own: data set, its pin, params.yaml."""
+    from components.pipeline.project import init as begin
+
+    more = declared(good, defect, groups)
+    say("\n  ".join(["next:", *begin(name, adapter, source, naming_of(good, defect, groups), more, alpha)]))
+
+
 @data_app.command("add", epilog="Example: loupe data add tiles --adapter mtd --source /mnt/usb/MTD")
 def data_add(
     name: Annotated[str, typer.Argument(help="The data set's name: data/NAME, pinned by data/NAME.dvc.")],

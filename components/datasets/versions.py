@@ -145,6 +145,24 @@ def _from_cache(pinned: Path) -> bool:
     return pinned.with_suffix("").exists()
 
 
+def begin_repository() -> list[Path]:
+    """Make the current folder DVC's where it is in none; returns what was made for it. Git is used where it is."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        Repo.find_root()
+    except NotDvcRepoError:
+        spoken = logging.getLogger("dvc")  # a banner of ten lines
+        before, _ = spoken.level, spoken.setLevel(logging.WARNING)
+        try:
+            Repo.init(no_scm=not Path(".git").exists()).close()
+        finally:
+            spoken.setLevel(before)
+        return [Path(".dvc"), Path(".dvcignore")]
+    return []
+
+
 def _repository() -> Path:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo

@@ -32,6 +32,7 @@ COMMANDS = [
     ["evaluate"],
     ["score"],
     ["calibrate"],
+    ["init"],
     ["pipeline"],
     ["serve"],
     ["monitor"],
