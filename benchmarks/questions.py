@@ -26,6 +26,7 @@ NAMES = {
         "pose",
         "methods",
         "average",
+        "oneclass",
     ),
     "mechanisms": ("mechanisms", "cascade", "quantiser", "thresholds"),
     "production": (
@@ -41,6 +42,7 @@ NAMES = {
         "torchless",
     ),
     "report": ("report",),
+    "peer": ("peer",),
 }
 SCRIPTS = ("repro", "torchless")
 FILES = {

@@ -85,7 +85,14 @@ class Stages:
     def split_settings(self) -> SplitSettings:
         """Those of all views with what this one says of itself."""
         view, known = self.params.view(self.view), self.params.split
-        return replace(known, groups=view.groups, together=view.together or known.together)
+        classes = view if view.classes else known
+        return replace(
+            known,
+            groups=view.groups,
+            together=view.together or known.together,
+            normal=classes.normal,
+            anomalous=classes.anomalous,
+        )
 
     def synthesise(self) -> Path:
         from components.training.difficulty import graded

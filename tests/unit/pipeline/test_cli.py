@@ -26,6 +26,7 @@ COMMANDS = [
     ["detectors"],
     ["data", "add"],
     ["data", "check"],
+    ["data", "sets"],
     ["fit"],
     ["ensemble"],
     ["evaluate"],
