@@ -27,6 +27,7 @@ NAMES = {
         "methods",
         "average",
         "video",
+        "oneclass",
     ),
     "mechanisms": ("mechanisms", "cascade", "quantiser", "thresholds"),
     "production": (
@@ -41,6 +42,8 @@ NAMES = {
         "repro",
         "torchless",
     ),
+    "report": ("report",),
+    "peer": ("peer",),
 }
 SCRIPTS = ("repro", "torchless")
 FILES = {

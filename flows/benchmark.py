@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 
 from components.core.errors import StageError
 from components.pipeline.params import load_params
@@ -21,6 +22,17 @@ def reproduce() -> None:
         raise StageError(f"dvc repro: {done.stderr.strip().splitlines()[-1:]}; run it by hand to see more")
 
 
+@task
+def publish(out: Path) -> Path:
+    """The benchmark report of the stored results in *out*, and as an artefact; the page of the checkout stays."""
+    words = ["-m", "benchmarks", "report", "--docs", str(out), "--html", str(out)]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+    if done.returncode:
+        raise StageError(f"loupe bench report: {done.stderr.strip().splitlines()[-1:]}; run it by hand to see more")
+    create_markdown_artifact((out / "README.md").read_text(), key="benchmark-report")
+    return out / "index.html"
+
+
 @task(retries=2, retry_delay_seconds=[2, 10])
 def tidy(address: str, at: datetime) -> int:
     store = open_store(address)
@@ -30,7 +42,10 @@ def tidy(address: str, at: datetime) -> int:
 @flow(name="benchmark", log_prints=False)
 def benchmark(params_file: Path = Path("params.yaml")) -> None:
     """Bring every benchmark figure up to date, and join the small objects of past days."""
-    gone = tidy(load_params(params_file).store, datetime.now(UTC))
+    params = load_params(params_file)
+    gone = tidy(params.store, datetime.now(UTC))
     get_run_logger().info("score log: %d objects joined", gone)
     if Path("dvc.yaml").exists():
         reproduce()
+    if Path("benchmarks/results").exists():  # in a checkout
+        get_run_logger().info("report in %s", publish(Path(params.artefacts) / "report"))

@@ -76,11 +76,9 @@ def evaluate(stages: Stages, detector: str) -> Path | None:
     """None where the data set has no labelled test images: a plant with good images only is served all the same."""
     stages.calibrate(detector)
     stages.export(detector)
-    if not stages.can_evaluate():
-        return None
-    evaluation = stages.evaluate(detector)
-    gallery = (evaluation / "gallery" / "index.html").resolve().as_uri()
-    create_link_artifact(gallery, key=artifact_key("gallery", stages.view, detector), link_text="heat maps")
+    evaluation = stages.evaluate(detector) if stages.can_evaluate() else None
+    page = stages.report(detector).resolve().as_uri()
+    create_link_artifact(page, key=artifact_key("report", stages.view, detector), link_text="report of the run")
     return evaluation
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from benchmarks.common.results import RESULTS
 from components.core.records import NORMAL
 from components.decision.calibration import middle_and_spread
-from components.registry.choice import auroc
+from components.decision.paired import auroc
 
 CHOICE = RESULTS / "choice.json"
 

@@ -25,13 +25,14 @@ from components.core.artefacts import read_json
 from components.datasets.loading import rows
 from components.decision.calibration import Calibration
 from components.decision.conformal import threshold
+from components.decision.paired import Sides, difference
 from components.detectors.catalogue import named
 from components.pipeline.stages import Stages
 from components.training.combine import scales_of
 
 STORE, PAGE = RESULTS / "average.json", RESULTS / "average.md"
 SIZES, AUTO = (128, 256, 384, 512), (256, 384, 512)
-BANK, ALPHA, DRAWS = 4000, 0.05, 1000
+BANK, ALPHA = 4000, 0.05
 
 
 class Scored(NamedTuple):
@@ -106,8 +107,8 @@ def measured(view: str) -> dict[str, Any]:
     for chosen in dict.fromkeys((tuple(found), tuple(size for size in found if size in AUTO))):
         if len(chosen) > 1:
             mean = averaged([found[size] for size in chosen])
-            apart = {str(size): difference(mean, one) for size, one in found.items()}
-            means["+".join(map(str, chosen))] = {**figures(mean), "minus": apart}
+            minus = {str(size): apart(mean, one) for size, one in found.items()}
+            means["+".join(map(str, chosen))] = {**figures(mean), "minus": minus}
     auto = [size for size in found if size in AUTO]
     return {"singles": singles, "means": means, "auto": "+".join(map(str, auto)), "commit": commit(), "seed": 0}
 
@@ -131,14 +132,10 @@ def figures(one: Scored) -> dict[str, float]:
     }
 
 
-def difference(one: Scored, other: Scored) -> list[float]:
+def apart(one: Scored, other: Scored) -> list[float]:
     """AUROC of *one* less that of *other*, and its 95 % interval."""
-    rng, sides = np.random.default_rng(0), [np.flatnonzero(one.anomalous == side) for side in (False, True)]
-    found = []
-    for draw in range(DRAWS + 1):
-        at = np.concatenate([side if not draw else rng.choice(side, len(side)) for side in sides])
-        found.append(np.subtract(*(roc_auc_score(one.anomalous[at], part.tested[at]) for part in (one, other))))
-    return [round(float(value), 4) for value in (found[0], *np.quantile(found[1:], [0.025, 0.975]))]
+    mine, theirs = (Sides(part.tested[~part.anomalous], part.tested[part.anomalous]) for part in (one, other))
+    return [round(value, 4) for value in difference(mine, theirs)]
 
 
 def page(known: dict[str, Any]) -> str:

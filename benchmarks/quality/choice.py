@@ -21,7 +21,8 @@ from benchmarks.common.runner import options
 from benchmarks.common.tables import joined, markdown, stacked, wrapped
 from benchmarks.common.views import named
 from components.core.records import NORMAL, NUISANCE
-from components.registry.choice import REFERENCE, by_evidence, grown, worth
+from components.decision.paired import worth
+from components.registry.choice import REFERENCE, by_evidence, grown
 
 OUT = RESULTS / "choice.md"
 CERTAINTIES = (0.5, 0.8, 0.9, 0.95, 0.99)

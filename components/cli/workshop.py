@@ -45,8 +45,8 @@ def init(
 @data_app.command("add", epilog="Example: loupe data add tiles --adapter mtd --source /mnt/usb/MTD")
 def data_add(
     name: Annotated[str, typer.Argument(help="The data set's name: data/NAME, pinned by data/NAME.dvc.")],
-    adapter: Annotated[str, typer.Option(help="elpv, mtd or folder (MVTec layout).")] = "folder",
-    source: Annotated[Path | None, typer.Option(help="The folder to copy; elpv needs none.")] = None,
+    adapter: Annotated[str, typer.Option(help="A name of `loupe data sets`; folder: MVTec layout.")] = "folder",
+    source: Annotated[Path | None, typer.Option(help="The folder to copy; elpv and digits need none.")] = None,
     good: Goods = None,
     defect: Defects = None,
     groups: Groups = None,
@@ -79,6 +79,23 @@ def data_check(name: str, params: ParamsFile = DEFAULT_PARAMS) -> None:
     say(f"report in {out / 'docs' / 'index.html'}")
 
 
+@data_app.command("sets", epilog="Example: loupe data sets visa")
+def data_sets(name: Annotated[str | None, typer.Argument(help="Tell all of this one.")] = None) -> None:
+    """The data sets that adapters read: licence; of one also source, layout, protocol and published counts."""
+    from components.datasets.adapters import ADAPTERS, adapter
+
+    if name is None:
+        for known, kind in ADAPTERS.items():
+            say(f"{known:14} {kind.licence}")
+        return
+    kind = adapter(name)
+    counts = ", ".join(f"{n} {what}" for what, n in kind.counts.items())
+    told = {"licence": kind.licence, "source": kind.source, "layout": kind.layout, "protocol": kind.protocol}
+    for what, text in {**told, "counts": counts}.items():
+        if text:
+            say(f"{what + ':':9} {text}")
+
+
 @app.command(epilog=fit_help())
 def fit(
     detector: Annotated[str, typer.Argument(help="A name of `loupe detectors`, with its input size: patchcore@384.")],
@@ -86,7 +103,7 @@ def fit(
         Path, typer.Option(help="A data set: MVTec layout (train/good is enough), or what --adapter reads.")
     ],
     out: Annotated[Path, typer.Option(help="The run's folder: model, calibration.json, bundle, run.json.")],
-    adapter: Annotated[str, typer.Option(help="elpv, mtd or folder.")] = "folder",
+    adapter: Annotated[str, typer.Option(help="A name of `loupe data sets`.")] = "folder",
     group: Annotated[list[str] | None, typer.Option(help="Use only this group; may be repeated.")] = None,
     preset: Annotated[str | None, typer.Option(help="paper, cpu or tiny; default cpu.")] = None,
     seed: int = 0,
@@ -125,7 +142,15 @@ def fit(
     overrides = _put_all(sections, setting or [], of_data)
     chosen, budget = tuple(group) if group else None, (latency_ms, minutes)
     known = (adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections, methods, size, *budget)
-    say(f"run in {fit_folder(FitRequest(detector, data.resolve(), *known), out)}")
+    _ended(fit_folder(FitRequest(detector, data.resolve(), *known), out), data)
+
+
+def _ended(run: Path, data: Path) -> None:
+    """What a person wants to know when a run is there."""
+    from components.pipeline.fit import ending
+
+    for line in (*ending(run, data), f"run in {run}"):
+        say(line)
 
 
 def _put_all(sections: dict[str, dict[str, Any]], settings: list[str], of_data: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +174,19 @@ def ensemble(
     """Put trained runs together as one model: mean standardised scores and maps, calibrated and exported as a whole."""
     from components.pipeline.ensemble import EnsembleRequest, ensemble_runs
 
-    say(f"run in {ensemble_runs(EnsembleRequest(tuple(runs), data.resolve(), alpha), out)}")
+    _ended(ensemble_runs(EnsembleRequest(tuple(runs), data.resolve(), alpha), out), data)
+
+
+@app.command(epilog="Example: loupe compare runs/patchcore runs/fastflow --data photos --out compare.html")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that `loupe fit` or `loupe ensemble` wrote.")],
+    out: Annotated[Path, typer.Option(help="The page, HTML.")] = Path("compare.html"),
+    data: Annotated[Path | None, typer.Option(help="The folder of their data set, to draw pictures of.")] = None,
+) -> None:
+    """Put runs side by side: figures, differences on the same pictures with intervals, heat maps."""
+    from components.report.compare import compare as compared
+
+    say(f"comparison in {compared(runs, out, data)}")
 
 
 @app.command(epilog="Example: loupe evaluate runs/photos --data photos")

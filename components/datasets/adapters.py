@@ -8,40 +8,17 @@ import csv
 import importlib.util
 import logging
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from components.core.errors import DataError, SettingsError
 from components.datasets.folders import note_lines, read_folder
-from components.datasets.rows import DEFAULT, Listed, Naming, Row
+from components.datasets.rows import DEFAULT, GROUPS, Adapter, Listed, Naming, Row, counted
+from components.datasets.sets.layout import with_test_side
+from components.datasets.sets.published import PUBLISHED
 from components.datasets.videos import clips_rows, cuhk_avenue_rows, shanghaitech_rows, ucsd_ped2_rows
 
 log = logging.getLogger("loupe")
-
-TEST_EVERY = 5  # of the normals sorted by file name, index mod 5 == 0 goes to the test side
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """*rows* lists a native folder; *fetch* builds that folder where the bytes can be had without a source.
-
-    *read* lists by names that the user may declare, and takes notes. *clips*: its pictures are frames of clips.
-    """
-
-    rows: Callable[[Path], list[Row]]
-    licence: str
-    fetch: Callable[[Path], None] | None = None
-    read: Callable[[Path, Naming], Listed] | None = None
-    clips: bool = False
-
-
-def _with_test_side(normals: Iterable[Row]) -> list[Row]:
-    ordered = sorted(normals, key=lambda row: Path(row.image_id).name)
-    return [
-        Row(r.image_id, r.group, r.label, r.defect, "train" if i % TEST_EVERY else "test")
-        for i, r in enumerate(ordered)
-    ]
 
 
 def elpv_rows(root: Path) -> list[Row]:
@@ -56,7 +33,7 @@ def elpv_rows(root: Path) -> list[Row]:
             defect = "" if label == "normal" else f"probability {float(probability):.2f}"
             rows.append(Row(name, group, label, defect, "test"))
     groups = sorted({row.group for row in rows})
-    normals = [r for g in groups for r in _with_test_side(r for r in rows if r.label == "normal" and r.group == g)]
+    normals = [r for g in groups for r in with_test_side(r for r in rows if r.label == "normal" and r.group == g)]
     return sorted([*normals, *(r for r in rows if r.label != "normal")], key=lambda row: row.image_id)
 
 
@@ -80,7 +57,7 @@ def mtd_rows(root: Path) -> list[Row]:
         defect = folder.parent.name.removeprefix("MT_").lower()
         names = [p.relative_to(root).as_posix() for p in sorted(folder.glob("*.jpg"))]
         if defect == "free":
-            rows += _with_test_side(Row(name, "mtd", "normal", "", "train") for name in names)
+            rows += with_test_side(Row(name, "mtd", "normal", "", "train") for name in names)
         else:
             rows += [Row(n, "mtd", "anomalous", defect, "test", n.removesuffix(".jpg") + ".png") for n in names]
     return rows
@@ -147,6 +124,7 @@ ADAPTERS: dict[str, Adapter] = {
         shanghaitech_rows, "none stated; cite Luo, Liu, Gao (2017); shows people: personal data", clips=True
     ),
     "collected": Adapter(collected_rows, "that of the data sets it was collected from"),
+    **PUBLISHED,
 }
 
 
@@ -163,8 +141,22 @@ def listed(name: str, root: Path, naming: Naming = DEFAULT) -> Listed:
     if kind.read is None:
         if naming != DEFAULT:
             raise SettingsError(f"adapter {name} knows its labels; good, defect and groups are for adapter folder")
-        return Listed(kind.rows(root))
+        rows = kind.rows(root)
+        _tell_counts(name, root, kind, rows)
+        return Listed(rows)
     found = kind.read(root, naming)
     for level, line in note_lines(root.name, found.notes):
         log.log(level, "%s", line)
     return found
+
+
+def _tell_counts(name: str, root: Path, kind: Adapter, rows: list[Row]) -> None:
+    """Where counts are not as published: a part of the set is no fault, a whole one that differs may be."""
+    found = counted(rows)
+    other = [
+        f"{n} {what} (published {kind.counts[what]})" for what, n in found.items() if kind.counts.get(what, n) != n
+    ]
+    part = found[GROUPS] < kind.counts.get(GROUPS, 0)
+    if other:
+        level = logging.INFO if part else logging.WARNING
+        log.log(level, "%s: as %s it holds %s", root.name, name, ", ".join(other))

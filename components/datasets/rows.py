@@ -1,6 +1,9 @@
 """What a data set's folder says: one row per picture, how names are to be read, and what was found beside."""
 
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 GOOD = "good"
@@ -45,3 +48,37 @@ class Listed:
 
     rows: list[Row]
     notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """*rows* lists a native folder; *fetch* builds that folder where the bytes can be had without a source.
+
+    *read* lists by names that the user may declare, and takes notes. *unpack* gives what writes the native folder from
+    published files that hold many pictures each; None where a folder holds no such files. The rest is for people:
+    *source* is who published the set, *layout* what its folder must hold, *protocol* what is learned, tested and left
+    out, *counts* what is published of it, by the names of ``counted``. *clips*: its pictures are frames of clips.
+    """
+
+    rows: Callable[[Path], list[Row]]
+    licence: str
+    fetch: Callable[[Path], None] | None = None
+    read: Callable[[Path, Naming], Listed] | None = None
+    unpack: Callable[[Path], Callable[[Path], None] | None] | None = None
+    source: str = ""
+    layout: str = ""
+    protocol: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    clips: bool = False
+
+
+TRAIN, TEST, NORMAL, ANOMALOUS, GROUPS = "training normals", "test normals", "normals", "anomalous", "groups"
+
+
+def counted(rows: Sequence[Row]) -> dict[str, int]:
+    """How many rows are what: the counts that are published of sets."""
+    sides = Counter((row.label, row.role) for row in rows)
+    train, test = sides["normal", "train"], sides["normal", "test"]
+    bad = sum(row.label == "anomalous" for row in rows)
+    groups = len({row.group for row in rows})
+    return {TRAIN: train, TEST: test, NORMAL: train + test, ANOMALOUS: bad, GROUPS: groups}

@@ -59,7 +59,8 @@ class ValidationSettings:
 class SplitSettings:
     """*calibrate_share* of the training normals is held out; *likeness* says when two pictures are one exposure.
 
-    *together* ``group``: the pictures of a group stay on one side, as several pictures of one part should.
+    *together* ``group``: the pictures of a group stay on one side, as several pictures of one part should. Of a set of
+    classes *normal* are the good ones and all others anomalous, or the other way round by *anomalous*.
     """
 
     groups: tuple[str, ...] | None = None
@@ -67,3 +68,10 @@ class SplitSettings:
     together: Literal["picture", "group"] = "picture"
     likeness: float = 0.25  # correlation of the noise from which two pictures may be one exposure; docs/data.md
     labelled: int = 0  # anomalous images with a mask that move from test to fit, for detectors that learn from some
+    normal: tuple[str, ...] | None = None
+    anomalous: tuple[str, ...] | None = None
+
+    @property
+    def classes(self) -> bool:
+        """Whether groups are classes, some of which are normal."""
+        return self.normal is not None or self.anomalous is not None

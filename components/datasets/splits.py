@@ -18,6 +18,7 @@ from components.datasets.blocks import clip_sides, equal_files
 from components.datasets.copies import copied, leave_out, told
 from components.datasets.duplicates import Pictures, find_copies
 from components.datasets.loading import DECODING, hand_on, read_decoding, read_split
+from components.datasets.oneclass import one_class
 from components.datasets.settings import SplitSettings
 from components.datasets.shift import shifts
 from components.pictures.decoding import DEFAULT, Decoding
@@ -123,7 +124,7 @@ def _chosen(table: pd.DataFrame, settings: SplitSettings, validated: Path) -> pd
     if missing:
         raise DataError(f"{validated}: no group {', '.join(sorted(missing))}; known are {sorted(set(table['group']))}")
     kept = table if settings.groups is None else table[table["group"].isin(settings.groups)]
-    return kept.reset_index(drop=True).drop(columns="problem")
+    return one_class(kept.reset_index(drop=True).drop(columns="problem"), settings, str(validated))
 
 
 def _side(row, settings: SplitSettings) -> str:  # type: ignore[no-untyped-def]

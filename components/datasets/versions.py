@@ -29,16 +29,19 @@ def bring_in(
     kind = adapter(adapter_name)
     if source is not None and not source.is_dir():
         raise DataError(f"{source}: is not a folder; give the data set's folder with --source")
-    if source is not None:
+    unpack = kind.unpack(source) if source is not None and kind.unpack is not None else None
+    if source is not None and unpack is None:
         listed(adapter_name, source.resolve(), naming)  # a wrong layout is found before anything is copied
     with atomic_dir(root / name) as scratch:
-        if source is not None:
+        if unpack is not None:
+            unpack(scratch)
+        elif source is not None:
             _copy(source, scratch)
         elif kind.fetch is not None:
             kind.fetch(scratch)
         else:
             raise DataError(f"adapter {adapter_name} needs a folder; give it with --source")
-        if source is None:
+        if source is None or unpack is not None:
             kind.rows(scratch)
     pin(root / name)
     return root / name
@@ -151,7 +154,8 @@ def begin_repository() -> list[Path]:
         Repo.find_root()
     except NotDvcRepoError:
         spoken = logging.getLogger("dvc")  # a banner of ten lines
-        before, _ = spoken.level, spoken.setLevel(logging.WARNING)
+        before = spoken.level
+        spoken.setLevel(logging.WARNING)
         try:
             Repo.init(no_scm=not Path(".git").exists()).close()
         finally:

@@ -1,6 +1,5 @@
 """Curves, histograms and the gallery of heat maps, drawn on the calibrated scale (never per image)."""
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,13 @@ from matplotlib import pyplot as plt
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from components.core.artefacts import read_json
-from components.evaluation.extents import HEAD
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.framing import scaled
 from components.pictures.kept import decode
+from components.report.blocks import Figures, Page, Section, Table, Text
+from components.report.found import HEAD
+from components.report.measured import gallery_figure
+from components.report.page import write
 
 mpl.use("Agg")
 PLAIN = {"Software": None}  # no version in the file: same picture, same bytes
@@ -95,7 +97,7 @@ def gallery(
     sizes: Sequence[Sequence[str]] = (),
 ) -> None:
     """gallery.png and index.html: four rows of images, each with its heat map below; without heat outside the region
-    of interest, which a white line surrounds. *sizes* are rows below ``extents.HEAD``, for the page."""
+    of interest, which a white line surrounds. *sizes* are rows below ``found.HEAD``, for the page."""
     out.mkdir()
     chosen = _chosen(result, count)
     cells = [(title, i) for title in ROWS for i in chosen[title]]
@@ -152,26 +154,21 @@ def _chosen(result: pd.DataFrame, count: int) -> dict[str, list[int]]:
 def _page(
     out: Path, result: pd.DataFrame, cells: list[tuple[str, int]], split: str, sizes: Sequence[Sequence[str]]
 ) -> None:
-    lines = [
-        f"<tr><td>{title}</td><td>{html.escape(str(result.at[i, 'image_id']))}</td><td>{result.at[i, 'score']:.4g}</td>"
-        f"<td>{result.at[i, 'p_value']:.4f}</td><td>{result.at[i, 'decision']}</td></tr>"
+    lines = tuple(
+        (
+            title,
+            str(result.at[i, "image_id"]),
+            f"{result.at[i, 'score']:.4g}",
+            f"{result.at[i, 'p_value']:.4f}",
+            str(result.at[i, "decision"]),
+        )
         for title, i in cells
-    ]
-    head = "<tr><th>row</th><th>image</th><th>raw score</th><th>p-value</th><th>decision</th></tr>"
-    picture = "<img src=gallery.png style='max-width:100%'>" if cells else "<p>no images</p>"
-    (out / "index.html").write_text(
-        f"<!doctype html><meta charset=utf-8><title>Heat maps</title><h1>Heat maps of the {split} split</h1>"
-        f"{picture}<table border=1>{head}{''.join(lines)}</table>{_by_size(sizes)}\n"
     )
-
-
-def _by_size(sizes: Sequence[Sequence[str]]) -> str:
-    """What was found of defects by their size; nothing where no defect is marked."""
-    if not sizes:
-        return ""
-    rows = [_row("th", HEAD), *(_row("td", line) for line in sizes)]
-    return f"<h2>Found by size of the defect</h2><table border=1>{''.join(rows)}</table>"
-
-
-def _row(kind: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{kind}>{cell}</{kind}>' for cell in cells)}</tr>"
+    shown = (
+        Figures((gallery_figure(out / "gallery.png", "[in full size](gallery.png)"),)) if cells else Text("no images")
+    )
+    told = (Table(("row", "image", "raw score", "p-value", "decision"), lines),) if cells else ()
+    parts = [Section("Pictures", (shown, *told))]
+    if sizes:  # no defect is marked without
+        parts.append(Section("Found by size of the defect", (Table(HEAD, tuple(map(tuple, sizes))),)))
+    write(Page(f"Heat maps of the {split} split", (), tuple(parts)), out / "index.html")

@@ -9,24 +9,25 @@ import pandas as pd
 
 from components.core.artefacts import read_json, recorded, tree_hash, write_json
 from components.core.records import SCORE_COLUMNS, kept_score
+from components.core.shares import share_interval
 from components.datasets.loading import read_decoding, rows
 from components.datasets.videos import clip_of
 from components.decision.calibration import Calibration
 from components.evaluation import drawing
 from components.evaluation.clips import frame_figures
-from components.evaluation.extents import add_recall, lines
+from components.evaluation.extents import add_recall
 from components.evaluation.metrics import (
     METRIC_VERSION,
     bootstrap,
     fixed_f1,
     image_metrics,
     pixel_metrics,
-    share_interval,
 )
 from components.evaluation.settings import EvaluationSettings
 from components.evaluation.truths import read_truths
 from components.pictures.decoding import Decoding
 from components.pictures.framing import scaled
+from components.report.found import lines
 
 log = logging.getLogger("loupe")
 SPLIT = "test"

@@ -13,11 +13,10 @@ import numpy as np
 import pandas as pd
 
 from components.core.records import SIZE_NAMES, SIZES
-from components.evaluation.metrics import share_interval
+from components.core.shares import share_interval
 from components.pictures.masks import TINY, Region, numbered
 
 LARGEST = "1.0"  # of the scale of heat maps: what no pixel of any calibrate normal exceeds
-HEAD = ("extent, pixels", "pictures called anomalous", "95 %", "regions shown by the map", "95 %", "tiny regions")
 
 
 @dataclass(frozen=True)
@@ -117,29 +116,3 @@ def _regions(peaks: np.ndarray, limit: float | None) -> dict[str, Any]:
 def _share(found: np.ndarray) -> dict[str, Any]:
     n, hits = len(found), int(found.sum())
     return {"n": n, "found": hits, "recall": hits / n, "interval": share_interval(hits, n)} if n else {"n": 0}
-
-
-def lines(sizes: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Rows below HEAD for people, smallest defects first; none where no defect is marked."""
-    found = sizes.get("classes", {})
-    return [
-        (_spoken(name), *_told(found[name]["pictures"]), *_told(found[name]["regions"]), _tiny(found[name]["regions"]))
-        for name in SIZE_NAMES
-        if name in found
-    ]
-
-
-def _spoken(name: str) -> str:
-    low, _, high = name.partition(" to ")
-    return f"{low} or more" if name == SIZE_NAMES[-1] else f"under {high}" if low == "0" else name
-
-
-def _told(share: Mapping[str, Any]) -> tuple[str, str]:
-    if "recall" not in share:
-        return "-", "-"
-    low, high = share["interval"]
-    return f"{share['found']} of {share['n']} ({share['recall']:.0%})", f"{low:.0%} to {high:.0%}"
-
-
-def _tiny(regions: Mapping[str, Any]) -> str:
-    return str(regions["tiny"])

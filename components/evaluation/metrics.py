@@ -48,13 +48,6 @@ def _auroc(good: np.ndarray, bad: np.ndarray) -> float:
     return float(below.mean() / (2 * len(good)))
 
 
-def share_interval(hits: int, n: int) -> list[float]:
-    """The 95 % Wilson interval of a share."""
-    z, p = 1.959963984540054, hits / n
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return [float((middle - half) / (1 + z * z / n)), float((middle + half) / (1 + z * z / n))]
-
-
 def pixel_metrics(
     masks: np.ndarray, maps: np.ndarray, limit: float = 0.3, counts: np.ndarray | None = None
 ) -> dict[str, Any]:

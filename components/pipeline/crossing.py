@@ -57,6 +57,11 @@ def synthesise(stages: "Stages", folds: int) -> Path:
     return checks.make(at / HELD / "split", stages.folder / "synthetic", levels)
 
 
+def checks(stages: "Stages", folds: int) -> list[Path]:
+    """The anomalies that the models of the folds were checked with."""
+    return [stages.folder / FOLDS / str(number) / "synthetic" for number in range(folds)]
+
+
 def train(stages: "Stages", detector: str, folds: int) -> Path:
     """The model of each fold, those that are there already left alone, then the one that ships."""
     from components.training.train import train as fit

@@ -187,6 +187,7 @@ def present(request: FitRequest, stages: Stages, out: Path, made_of: str, told: 
     shutil.copy2(made / "calibration" / "calibration.json", out / "calibration.json")
     shutil.copy2(stages.shipped / "split.parquet", out / "split.parquet")
     hand_on(stages.shipped, out)
+    stages.report(made_of, out)
     wanted = asked(request)
     record = {
         "request": wanted,
@@ -233,7 +234,27 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     pictures = request.labelled or request.data  # not the run itself, below which the evaluation lies
     check_folder(out, pictures, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
     with reading(run / LOCK, str(run)):
-        return _evaluated(request, test, data, out)
+        done = _evaluated(request, test, data, out)
+    if out.parent.resolve() == run.resolve():
+        rewrite_report(run)
+    return done
+
+
+def rewrite_report(run: Path) -> None:
+    """The run's page with what was measured or moved since; a run of an older version has none."""
+    from components.report.cells import KEPT
+    from components.report.run import rewrite
+
+    if (run / KEPT).is_dir():
+        log.info("report in %s", rewrite(run))
+
+
+def ending(run: Path, data: Path) -> list[str]:
+    """What a person wants to know at the end: operating point, promise, report, next command."""
+    from components.report import told
+
+    labelled = rows(run, "test")["label"].isin(["normal", "anomalous"])
+    return told.ending(run, data, int(labelled.sum()))
 
 
 def _evaluated(request: EvaluateRequest, test: pd.DataFrame, data: Path, out: Path) -> Path:

@@ -24,6 +24,7 @@ from components.decision.calibration import Calibration
 from components.export.repoint import clone, repoint
 from components.pictures.clips import decode
 from components.pipeline.crossing import FOLDS
+from components.pipeline.fit import rewrite_report
 from components.pipeline.params import load_params
 from components.registry.mlflow import Registry
 from components.scorelog import table
@@ -149,6 +150,7 @@ def _written(request: PointRequest, bundle: Path, run: bool, out: Path, own: boo
         repoint(scratch / "bundle" if run else scratch, new)
         if run:
             _restate_run(scratch, new, request.costs)
+            rewrite_report(scratch)
     if run and own and (out / "evaluation").exists():
         log.warning("%s: evaluation/ tells of the old operating point; `loupe evaluate` writes it anew", out)
     return Moved(out, Calibration.of(values), Calibration.of(new), said)

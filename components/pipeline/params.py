@@ -31,13 +31,20 @@ FOLDERS = ("leaderboard", "retrain")  # below artefacts, beside those of the vie
 class View:
     """What a detector is trained on: a data set, some of its groups, or other views joined.
 
-    *together* is ``split.together`` of this view.
+    *together*, *normal* and *anomalous* are what ``split`` has of these names, for this view.
     """
 
     data: str = ""
     groups: tuple[str, ...] | None = None
     views: tuple[str, ...] = ()
     together: Literal["picture", "group"] | None = None
+    normal: tuple[str, ...] | None = None
+    anomalous: tuple[str, ...] | None = None
+
+    @property
+    def classes(self) -> bool:
+        """Whether it is of a set of classes, some of which are normal."""
+        return self.normal is not None or self.anomalous is not None
 
 
 @dataclass(frozen=True)
@@ -160,8 +167,8 @@ class Params:
         if name not in self.views:
             raise SettingsError(f"params.yaml: views.{name} does not exist; known are {', '.join(self.views)}")
         view, where = self.views[name], f"params.yaml: views.{name}"
-        if bool(view.data) == bool(view.views) or (view.views and view.groups):
-            raise SettingsError(f"{where}: give data (with or without groups), or views to join")
+        if bool(view.data) == bool(view.views) or (view.views and (view.groups or view.classes)):
+            raise SettingsError(f"{where}: give data (with or without groups or classes), or views to join")
         for part in view.views:
             if part not in self.views or self.views[part].views:
                 raise SettingsError(f"{where}.views: {part} is no view of a data set; name those that it joins")

@@ -120,8 +120,9 @@ class Retraining:
         champion = str(registry.champion(self.verdict.model))
         earlier = registry.tags(self.verdict.model, champion).get(DATA_PIN)
         view = View(self.live) if earlier else self.params.view(self.verdict.model)
-        if view.views:
-            raise SettingsError(f"{self.verdict.model} joins views; retraining is for a view of one data set")
+        if view.views or view.classes or self.params.split.classes:
+            what = "joins views" if view.views else "is a view of classes"
+            raise SettingsError(f"{self.verdict.model} {what}; retraining is for a view of one data set")
         base = DataSettings("collected", self.live) if earlier else self.params.data[view.data]
         if earlier:
             dataset.restore(Path(earlier), self.data_root / self.live)

@@ -85,7 +85,14 @@ class Stages:
     def split_settings(self) -> SplitSettings:
         """Those of all views with what this one says of itself."""
         view, known = self.params.view(self.view), self.params.split
-        return replace(known, groups=view.groups, together=view.together or known.together)
+        classes = view if view.classes else known
+        return replace(
+            known,
+            groups=view.groups,
+            together=view.together or known.together,
+            normal=classes.normal,
+            anomalous=classes.anomalous,
+        )
 
     def synthesise(self) -> Path:
         from components.training.difficulty import graded
@@ -160,6 +167,16 @@ class Stages:
         at, settings = self.of(detector), self.params.export
         synthetic = self.folder / "synthetic"
         return export(at / "model", at / "calibration", self.shipped, synthetic, self.data, at / "bundle", settings)
+
+    def report(self, detector: str, run: Path | None = None) -> Path:
+        """The page of a trained, exported and, where that is possible, evaluated detector; of *run* if it is given."""
+        from components.report.cells import Made
+        from components.report.run import report
+
+        validations = tuple(source.shared / "validation" for source in self.sources)
+        checks = (self.folder / "synthetic", *(crossing.checks(self, folds) if (folds := self.folds) else ()))
+        made = Made(self.data, self.shipped, checks, validations)
+        return report(run or self.of(detector), made)
 
 
 def main(arguments: list[str]) -> None:

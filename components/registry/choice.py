@@ -10,16 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from components.core.artefacts import read_json
-from components.core.records import NORMAL, NUISANCE, kept_score
+from components.core.records import NORMAL, kept_score
 from components.decision.calibration import middle_and_spread
+from components.decision.paired import PICTURES, share_better, worth
 
 REFERENCE = "patchcore"
 CERTAIN = 0.95  # share of the resampled pictures on which another detector must be better than the reference
-RESAMPLED = 500
-PICTURES = ["image_id", "kind"]  # columns that say which pictures a detector was checked with
 MOST = 3  # members of an ensemble that the evidence puts together
 
 
@@ -64,21 +62,6 @@ def by_evidence(
     return Choice(taken, worths, tuple(said.values()))
 
 
-def worth(table: pd.DataFrame) -> float:
-    """Mean over the kinds of anomaly of the AUROC against normals and nuisances."""
-    return _worth(_by_kind(table))
-
-
-def _by_kind(table: pd.DataFrame) -> dict[str, np.ndarray]:
-    return {str(kind): part.to_numpy() for kind, part in table.groupby("kind")["score"]}
-
-
-def _worth(scores: Mapping[str, np.ndarray]) -> float:
-    good = {kind: part for kind, part in scores.items() if kind == NORMAL or kind.startswith(NUISANCE)}
-    against = np.concatenate(list(good.values()))
-    return float(np.mean([auroc(against, part) for kind, part in scores.items() if kind not in good]))
-
-
 def averaged(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """CHECK_COLUMNS of the ensemble of detectors: the mean of their standardised scores (training/combine.py)."""
     scores = []
@@ -113,28 +96,6 @@ def grown(
         members.append(best)
         table = means[best]
     return tuple(members)
-
-
-def auroc(good: np.ndarray, made: np.ndarray) -> float:
-    """Probability that one of *made* has the higher score than one of *good*; equal scores count half."""
-    ranks = rankdata(np.concatenate([good, made]))[len(good) :]
-    return float((ranks.sum() - len(made) * (len(made) + 1) / 2) / (len(good) * len(made)))
-
-
-def share_better(one: pd.DataFrame, other: pd.DataFrame, seed: int) -> float:
-    """Share of resamplings, the same for both, in which *one* is worth more; pictures are drawn within their kind.
-
-    0 where they were checked with different pictures: nothing is certain then.
-    """
-    if not one[PICTURES].equals(other[PICTURES]):
-        return 0.0
-    rng, ours, theirs = np.random.default_rng(seed), _by_kind(one), _by_kind(other)
-    better = 0
-    for _ in range(RESAMPLED):
-        drawn = {kind: rng.integers(0, len(part), len(part)) for kind, part in ours.items()}
-        pairs = ({kind: part[drawn[kind]] for kind, part in scores.items()} for scores in (ours, theirs))
-        better += _worth(next(pairs)) > _worth(next(pairs))
-    return better / RESAMPLED
 
 
 def _by_history(candidates: Mapping[str, Path]) -> Choice:

@@ -10,6 +10,7 @@ from prefect.logging import disable_run_logger
 
 from components.core.errors import DataError, SettingsError, StageError
 from components.pipeline.sizing import Sized
+from components.pipeline.stages import JOINT
 from components.scorelog import table
 from components.service.inbox import Processed
 from components.storage import LocalStore
@@ -81,6 +82,19 @@ def test_a_failed_repro_is_one_sentence(monkeypatch):
     assert benchmark.reproduce.fn() is None
 
 
+def test_the_benchmark_report_becomes_an_artefact_and_leaves_the_checkout_alone(monkeypatch, tmp_path):
+    shown, committed = [], Path("docs/report/README.md").read_bytes()
+    monkeypatch.setattr(benchmark, "create_markdown_artifact", lambda text, key: shown.append((key, text)))
+    assert benchmark.publish.fn(tmp_path) == tmp_path / "index.html"
+    assert (tmp_path / "index.html").exists()
+    assert shown == [("benchmark-report", (tmp_path / "README.md").read_text())]
+    assert Path("docs/report/README.md").read_bytes() == committed
+    said = SimpleNamespace(returncode=1, stderr="much\nValueError: x\n")
+    monkeypatch.setattr(benchmark.subprocess, "run", lambda *_, **__: said)
+    with pytest.raises(StageError, match=r"loupe bench report: \['ValueError: x'\]"):
+        benchmark.publish.fn(tmp_path)
+
+
 class Job:
     """A retraining that notes what is asked of it."""
 
@@ -95,6 +109,9 @@ class Job:
 
     def plan(self):
         return [Sized("one", ("one",), "as named"), Sized("two", ("two@64", "two@96"), "by the pictures")]
+
+    def company(self, challengers):
+        return JOINT.join(sized.name for sized in challengers)
 
     def refuse(self, reason, _):
         return SimpleNamespace(action="refuse", reasons=[reason])
@@ -124,7 +141,7 @@ def ran(monkeypatch):
     monkeypatch.setattr(retrain, "choose_sizes", lambda job: job.plan())
     for name in ("new_version", "prepare", "challenge", "combine"):
         monkeypatch.setattr(retrain, name, note(name))
-    monkeypatch.setattr(retrain, "compare", lambda job, _: job.asked.append("compare") or ("two", "gate"))
+    monkeypatch.setattr(retrain, "compare", lambda job, *_: job.asked.append("compare") or ("two", "gate"))
     best = SimpleNamespace(action="promote", reasons=["it is better"])
     monkeypatch.setattr(retrain, "conclude", lambda _, *chosen: chosen == ("two", "gate") and best)
     return of
@@ -149,7 +166,13 @@ def test_every_detector_is_checked_before_the_first_is_trained(ran):
     job = Job()
     assert ran(job)[0] == "promote"
     checked = ["gather", "check one", "check two", "new_version", "prepare"]
-    members = ["challenge one", "challenge two@64", "challenge two@96", "combine two@64-two@96"]
+    members = [
+        "challenge one",
+        "challenge two@64",
+        "challenge two@96",
+        "combine two@64-two@96",
+        "combine one+two@64-two@96",
+    ]
     assert job.asked == [*checked, *members, "compare"]
     unknown = Job()
     unknown.params.settings_of = lambda name: (_ for _ in ()).throw(SettingsError(f"{name} does not exist"))

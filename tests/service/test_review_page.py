@@ -1,39 +1,18 @@
 """The review page in a real browser: load, filter, label by key and by finger, and a reload keeps the label."""
 
-import shutil
-
 import pytest
 
 from components.scorelog.labels import read_labels
 from components.storage import LocalStore
+from tests.browser import browser, needed  # noqa: F401  (browser is a fixture)
 from tests.service.conftest import ENDED, png
 from tests.service.test_scoring import until
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium, e.g. Debian's package chromium")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=BROWSER, args=QUIET)
-        yield started
-        started.close()
+pytestmark = needed
 
 
 @pytest.fixture
-def page(browser):
+def page(browser):  # noqa: F811
     context = browser.new_context(viewport={"width": 820, "height": 1180}, has_touch=True)  # a tablet
     context.set_default_timeout(20_000)
     page = context.new_page()

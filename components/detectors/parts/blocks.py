@@ -13,7 +13,10 @@ POSITIONS = "standardised positions"  # name of the phase that takes a map posit
 
 
 class GaussianBlur(nn.Module):
-    """Separable Gaussian over maps (B, 1, H, W), truncated at four sigma, edges replicated (the same in ONNX)."""
+    """Separable Gaussian over maps (B, 1, H, W), truncated at four sigma, edges replicated (the same in ONNX).
+
+    Sigma 0 leaves maps as they are.
+    """
 
     kernel: Tensor
 
@@ -21,7 +24,7 @@ class GaussianBlur(nn.Module):
         super().__init__()
         radius = int(4 * sigma + 0.5)
         offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2) if sigma else torch.ones(1)
         self.radius = radius
         self.register_buffer("kernel", (kernel / kernel.sum()).view(1, 1, 1, -1), persistent=False)
 

@@ -106,4 +106,4 @@ def test_the_gallery_shows_each_kind_by_its_scores(data, tmp_path):
 def test_a_gallery_of_nothing_says_so(data, tmp_path):
     none = result().iloc[:0]
     gallery(tmp_path / "out", data, none, none, np.zeros((0, 4, 4)), {}, {"0.5": 0.0, "1.0": 1.0}, count=2)
-    assert "<p>no images</p>" in (tmp_path / "out/index.html").read_text()
+    assert '<p class="plain">no images</p>' in (tmp_path / "out/index.html").read_text()

@@ -6,9 +6,10 @@ import pytest
 from scipy.ndimage import label
 
 from components.core.records import SIZE_NAMES
-from components.evaluation.extents import add_recall, lines, marks
-from components.evaluation.metrics import share_interval
+from components.core.shares import share_interval
+from components.evaluation.extents import add_recall, marks
 from components.pictures.masks import at_size
+from components.report.found import lines
 
 SIZE = 32  # of the maps; the pictures are 16 times as large
 SCALE = {"0.5": 0.1, "1.0": 1.0}

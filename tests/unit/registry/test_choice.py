@@ -7,8 +7,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from components.core.records import NORMAL, NUISANCE
+from components.decision.paired import auroc, share_better, worth
 from components.registry import choice
-from components.registry.choice import auroc, averaged, by_evidence, choose, grown, worth
+from components.registry.choice import averaged, by_evidence, choose, grown
 from tests import figures
 
 KINDS = [NORMAL] * 60 + [NUISANCE + "blur"] * 20 + ["graded_small"] * 40 + ["graded_wide"] * 40
@@ -67,7 +68,7 @@ def test_models_of_before_there_was_evidence_are_compared_by_their_histories(tmp
 
 def test_half_of_the_resamplings_are_better_where_two_are_equal():
     one, other = checked(seed=3), checked(seed=4)
-    low, high = sorted([choice.share_better(one, other, 0), choice.share_better(other, one, 0)])
+    low, high = sorted([share_better(one, other, 0), share_better(other, one, 0)])
     assert low + high == pytest.approx(1.0)
     assert 0.0 <= low <= 0.5
 

@@ -112,3 +112,4 @@ def test_the_blur_is_a_gaussian_both_ways():
     line[[0, 1, -2, -1]] = 0  # truncated at four sigma, six pixels
     line = line / line.sum()
     torch.testing.assert_close(GaussianBlur(1.5)(dot)[0, 0], torch.outer(line, line))
+    torch.testing.assert_close(GaussianBlur(0.0)(dot), dot)  # no number before, as of any map

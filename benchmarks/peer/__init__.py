@@ -1,0 +1,1 @@
+"""The peer, anomalib, in an environment of its own."""

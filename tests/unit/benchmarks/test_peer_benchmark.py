@@ -1,0 +1,106 @@
+"""The peer: what it is asked, how its environment is named, our figures of its scores. anomalib itself is not here."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from benchmarks.peer import peer, train
+from components.backbones.weights import entry
+from components.core.errors import SettingsError
+from tests.conftest import tile
+
+
+def test_without_its_environment_one_sentence_says_how_to_make_it(tmp_path):
+    with pytest.raises(SettingsError, match=r"make it with `python3 -m venv .* -r benchmarks/peer/requirements.txt`"):
+        peer.require(tmp_path / "bin/python")
+    with pytest.raises(SettingsError, match="the model one of patchcore"):
+        peer.measured("mtd/winclip", tmp_path, 1)
+    assert set(peer.MODELS) == set(train.MODELS)
+
+
+@pytest.fixture
+def view(tmp_path):
+    """A split of eight pictures, two of them held out by Loupe for its threshold."""
+    sides = ["fit"] * 3 + ["calibrate"] * 2 + ["excluded"] + ["test"] * 2
+    names = [f"{number}.png" for number in range(len(sides))]
+    for number, name in enumerate(names):
+        Image.fromarray(tile(number)).save(tmp_path / name)
+    labels = ["normal"] * 7 + ["anomalous"]
+    pd.DataFrame({"image_id": names, "split": sides, "label": labels}).to_parquet(tmp_path / "split.parquet")
+    return SimpleNamespace(split=tmp_path, stages=SimpleNamespace(data=tmp_path), test_ids=lambda: names[6:])
+
+
+def test_the_peer_learns_from_all_training_normals(view, tmp_path):
+    asked = peer.request(view, "padim", tmp_path / "out.npz", 12)
+    assert [path.rpartition("/")[2] for path in asked["train"]] == [f"{number}.png" for number in range(5)]
+    assert [path.rpartition("/")[2] for path in asked["test"]] == ["6.png", "7.png"]
+    assert (asked["size"], asked["epochs"], asked["mean"]) == (256, 12, [0.5] * 3)
+    (shown,) = train.batches({**asked, "size": 64}, "test")
+    assert shown.shape == (2, 3, 64, 64)
+    assert -1 <= shown.min() < shown.max() <= 1
+
+
+def test_an_answer_is_raw_scores_and_maps(view, tmp_path, monkeypatch):
+    """Through the file that runs in the peer's environment, with a model of its kind in place of anomalib's."""
+
+    class Brightness(torch.nn.Module):
+        def forward(self, images):
+            return SimpleNamespace(pred_score=images.mean((1, 2, 3)), anomaly_map=images.mean(1, keepdim=True))
+
+    monkeypatch.setitem(train.MODELS, "padim", lambda asked: Brightness())  # noqa: ARG005
+    monkeypatch.setattr(train, "use_backbone", lambda name, weights: None)  # noqa: ARG005
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(peer.request(view, "padim", tmp_path / "out.npz", 1)))
+    train.answer(path)
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["scores"].shape == (2,)
+        assert found["maps"].shape == (2, 256, 256)
+        np.testing.assert_allclose(found["maps"].mean((1, 2)), found["scores"], rtol=1e-4)
+        assert set(json.loads(str(found["seconds"]))) == {"fit", "score"}
+
+
+def test_every_backbone_is_ours_with_its_weights(monkeypatch):
+    known, make = entry("tf_efficientnet_lite0"), timm.create_model
+    monkeypatch.setattr(timm, "create_model", make)  # put back afterwards
+    train.use_backbone("tf_efficientnet_lite0", known["path"])
+    taps = timm.create_model("resnet18", pretrained=True, features_only=True, out_indices=[1, 2, 3])
+    assert taps.feature_info.channels() == [24, 40, 112]
+    state = torch.load(known["path"], weights_only=True)
+    torch.testing.assert_close(taps.state_dict()["conv_stem.weight"], next(iter(state.values())))
+    student = timm.create_model("resnet18", features_only=True).state_dict()
+    assert not torch.equal(student["conv_stem.weight"], next(iter(state.values())))
+
+
+def test_figures_and_page_of_both():
+    rng, labels = np.random.default_rng(0), np.repeat([False, True], 6)
+    masks = np.zeros((12, 16, 16), bool)
+    masks[6:, 4:8, 4:8] = True
+    maps = (masks + rng.normal(0, 0.1, masks.shape)).astype(np.float32)
+    found = peer.figured(labels, (np.arange(12), masks), labels + rng.normal(0, 0.1, 12), maps)
+    assert found["image"]["auroc"] == 1
+    assert found["pixel"]["auroc"] > 0.99
+    assert "curve" not in found["pixel"]
+    bare = peer.figured(labels, (np.arange(12), np.zeros_like(masks)), labels + 0.0, maps)
+    assert bare["pixel"] == {}  # a view without masks
+    ours = {"overall": {"image": {"auroc": 0.8}, "pixel": {}}, "seconds": {"train": 9.0}, "commit": "abcdefabcdef"}
+    more = {"seconds": {"fit": 3.0, "score": 1.0}, "how": "-", "commit": "0123456789"}
+    text = peer.page({"mtd/padim": {**found, **more}}, {"mtd/padim": ours, "mtd/patchcore": ours})
+    lines = [line for line in text.splitlines() if line.startswith("| mtd |")]
+    assert lines[0].startswith("| mtd | padim | anomalib | 1.000 |")
+    assert lines[1] == "| mtd | padim | Loupe | 0.800 | - | - | - | - | - | preset cpu | abcdefa |"
+    assert len(lines) == 2
+    assert "Nothing is measured yet" in peer.page({}, {})
+
+
+def test_the_command_measures_nothing_for_a_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(peer, "FOUND", tmp_path / "peer.json")
+    monkeypatch.setattr(peer, "PAGE", tmp_path / "peer.md")
+    peer.main(["--report", "--python", sys.executable])
+    assert peer.PAGE.read_text().startswith("# Beside anomalib")
