@@ -142,6 +142,12 @@ PLACES = {
         "a transformer induces the feature of each position from other positions alone",
         other="figures of its journal version, and of one model for 15 products",
     ),
+    "stm_ae": Place(
+        RECONSTRUCTION,
+        f"{PIXELS}: autoencoder with memory",
+        "the next frame of a clip is predicted through memories of normal patterns, and compared with the true one",
+        other="video: frames of clips, and other sets than those at hand",
+    ),
     "uniad": Place(
         RECONSTRUCTION,
         f"{FEATURES}: feature reconstruction",
