@@ -53,6 +53,7 @@ WHEN = {  # when to take it, in one line; what was measured is in benchmarks/res
     "sap2": "trained in seconds; a small model",
     "rstpm": "two teachers, one student with a memory",
     "sgsf": "learns from made anomalies, with a gallery of normal features",
+    "stm_ae": "videos of a fixed camera: each frame is foretold from those before it",
     "dsr": "learns from made anomalies in a quantised space; no pictures of defects needed",
     "fmr_net": "a small graph in front that answers most pictures alone",
     "pmb_ae": "rebuilds pixels from a memory; for comparison",
