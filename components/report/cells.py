@@ -20,6 +20,7 @@ from scipy.ndimage import binary_closing
 from components.core.artefacts import atomic_dir, read_json, write_json
 from components.core.records import NORMAL
 from components.decision.bundle import Bundle
+from components.pictures.clips import target
 from components.pictures.framing import outline
 from components.pictures.heat import overlay
 from components.pictures.kept import decode
@@ -100,8 +101,9 @@ def _masks(folders: tuple[Path, ...]) -> dict[str, tuple[Path, str]]:
 
 
 def _cell(number: int, wanted: Wanted, opened: Bundle, out: Path) -> dict[str, Any]:
-    pixels = decode(wanted.path, rules=opened.decoding)
-    scores, maps, _ = opened.score([pixels])
+    seen = decode(wanted.path, rules=opened.decoding)
+    scores, maps, _ = opened.score([seen])
+    pixels = target(seen)
     marked = np.array(pixels)
     if wanted.mask is not None:
         marked[outline(_whole(np.asarray(Image.open(wanted.mask).convert("L")) > 0))] = MARK
