@@ -8,6 +8,7 @@ import torch
 
 from components.core.runtime import session
 from components.detectors.catalogue import CATALOGUE, settings_for
+from components.export.embedding import Described, descriptor
 from components.export.graph import write_graph
 from components.pictures.imaging import to_tensor
 from components.training.data import FileImages
@@ -66,7 +67,8 @@ def test_a_defect_is_found_in_other_light(both, batch):
 def test_the_graph_fits_as_the_detector_does(both, batch, tmp_path: Path):
     detector, lit = both[1], 1.2 * marked(batch) + 0.05
     with torch.inference_mode():
-        write_graph(detector, tmp_path / "model.onnx", 20, {})
+        described = Described(detector, descriptor(detector.prepared(batch)))
+        write_graph(described, tmp_path / "model.onnx", 20, {})
         scores = detector(lit)
     image, maps = session(tmp_path / "model.onnx").run(["score", "map"], {"image": lit.numpy()})
     tolerance = 1e-3 * float(scores.map.max() - scores.map.min())

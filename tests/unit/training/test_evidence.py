@@ -1,6 +1,7 @@
 """What is known of a trained detector without a label."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,8 @@ def test_nuisances_take_turns_and_are_drawn_on_some_of_the_normals(tmp_path, mon
     monkeypatch.setattr(
         evidence, "score_pictures", lambda _, batch, __: np.array([picture.mean() for picture in batch])
     )
-    found = nuisances(None, [path.name for path in paths], paths, DEFAULT, 0)
+    detector = SimpleNamespace(rules=lambda rules: rules)
+    found = nuisances(detector, [path.name for path in paths], paths, DEFAULT, 0)
     assert list(found.columns) == list(CHECK_COLUMNS)
     assert found["kind"].value_counts().to_dict() == {NUISANCE + name: 4 for name in NUISANCES}
     before = np.array([tile(int(name[:-4]), 64).mean() for name in found["image_id"]])
