@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.common.results import RESULTS
 from components.core.records import NORMAL
-from components.decision.calibration import middle_and_spread
+from components.decision.calibration import standardised
 from components.decision.paired import auroc
 
 CHOICE = RESULTS / "choice.json"
@@ -33,11 +33,8 @@ def auroc_of(entries: Sequence[Mapping[str, Any]]) -> float:
     """Image AUROC of the ensemble of detectors on the test split, the mean of their standardised scores."""
     means = []
     for label in ("normal", "anomalous"):
-        parts = []
-        for entry in entries:
-            middle, spread = middle_and_spread(_numbers(entry["scores"][NORMAL]))
-            parts.append((_numbers(entry["tested"][label]) - middle) / (spread or 1.0))
-        means.append(np.mean(parts, axis=0))
+        pairs = [(_numbers(entry["tested"][label]), _numbers(entry["scores"][NORMAL])) for entry in entries]
+        means.append(np.mean([standardised(*pair) for pair in pairs], axis=0))
     return auroc(*means)
 
 

@@ -23,6 +23,12 @@ def middle_and_spread(scores: np.ndarray) -> tuple[float, float]:
     return middle, DEVIATION * float(np.median(np.abs(scores - middle))) or float(scores.std())
 
 
+def standardised(scores: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """*scores* on the scale of *normals*: less their middle, by their spread."""
+    middle, spread = middle_and_spread(normals)
+    return (scores - middle) / (spread or 1.0)
+
+
 @dataclass(frozen=True)
 class Group:
     """One group of the calibrate normals; *table* where it decides by its own, *threshold* None where it cannot."""

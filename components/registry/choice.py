@@ -13,7 +13,7 @@ import pandas as pd
 
 from components.core.artefacts import read_json
 from components.core.records import NORMAL, kept_score
-from components.decision.calibration import middle_and_spread
+from components.decision.calibration import standardised
 from components.decision.paired import PICTURES, share_better, worth
 
 REFERENCE = "patchcore"
@@ -64,10 +64,10 @@ def by_evidence(
 
 def averaged(found: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """CHECK_COLUMNS of the ensemble of detectors: the mean of their standardised scores (training/combine.py)."""
-    scores = []
-    for table in found:
-        middle, spread = middle_and_spread(table[table["kind"] == NORMAL]["score"].to_numpy(float))
-        scores.append((table["score"] - middle) / (spread or 1.0))
+    scores = [
+        standardised(table["score"].to_numpy(float), table[table["kind"] == NORMAL]["score"].to_numpy(float))
+        for table in found
+    ]
     return found[0].assign(score=np.mean(scores, axis=0))
 
 

@@ -50,40 +50,34 @@ def add_review(app: FastAPI, service: Service, check: Callable[[Request], None])
         sources = sorted({row["source"] for row in service.recorder.select(None, None, 1000)})
         return {"records": [{k: row.get(k) for k in LISTED} for row in rows], "sources": sources}
 
-    @app.get(
-        "/v1/records/{record_id}/image",
-        dependencies=guard,
-        responses=refusals | documents.BYTES,
-        response_class=Response,
-    )
-    async def image(record_id: RecordId) -> Response:
-        """The image as it was sent."""
-        return Response(
-            await run_in_threadpool(service.recorder.image, record_id), media_type="application/octet-stream"
-        )
-
-    @app.get(
-        "/v1/records/{record_id}/clip",
-        dependencies=guard,
-        responses=refusals | documents.MOVING,
-        response_class=Response,
-    )
-    async def clip(record_id: RecordId) -> Response:
-        """The clip around an alarm of a watched stream, an animated WebP."""
-        return Response(await run_in_threadpool(service.recorder.clip, record_id), media_type="image/webp")
-
-    @app.get(
-        "/v1/records/{record_id}/overlay",
-        dependencies=guard,
-        responses=refusals | documents.PICTURE,
-        response_class=Response,
-    )
-    async def overlay(record_id: RecordId) -> Response:
-        """The image with the heat map of the present model, PNG."""
-        return Response(await overlay_of(service, record_id), media_type="image/png")
-
     @app.put("/v1/records/{record_id}/label", dependencies=guard, responses=refusals)
     async def label(record_id: RecordId, body: Label) -> dict[str, Any]:
         """Say whether the image shows a real defect or was a false alarm; feeds retraining."""
         at = service.clock()
         return await run_in_threadpool(service.recorder.label, record_id, body.label, body.reviewer, at)
+
+    _add_pictures(app, service, guard, refusals)
+
+
+def _add_pictures(app: FastAPI, service: Service, guard: list[Any], refusals: documents.Responses) -> None:
+    """Mount what a record shows: its image, the clip around it, its heat."""
+
+    def shown(what: str, answers: documents.Responses) -> Any:
+        path = f"/v1/records/{{record_id}}/{what}"
+        return app.get(path, dependencies=guard, responses=refusals | answers, response_class=Response)
+
+    @shown("image", documents.BYTES)
+    async def image(record_id: RecordId) -> Response:
+        """The image as it was sent."""
+        content = await run_in_threadpool(service.recorder.image, record_id)
+        return Response(content, media_type="application/octet-stream")
+
+    @shown("clip", documents.MOVING)
+    async def clip(record_id: RecordId) -> Response:
+        """The clip around an alarm of a watched stream, an animated WebP."""
+        return Response(await run_in_threadpool(service.recorder.clip, record_id), media_type="image/webp")
+
+    @shown("overlay", documents.PICTURE)
+    async def overlay(record_id: RecordId) -> Response:
+        """The image with the heat map of the present model, PNG."""
+        return Response(await overlay_of(service, record_id), media_type="image/png")

@@ -10,13 +10,7 @@ from PIL import Image
 from components.datasets.adapters import adapter
 from components.datasets.versions import checkout
 from components.pictures.masks import mask_paths
-
-
-def folder(name: str) -> Path:
-    found = Path("data") / name
-    if not found.exists():
-        pytest.skip(f"{name} is not on this machine; docs/data.md says where it comes from")
-    return found
+from tests.sets import present
 
 
 def counts(rows) -> dict[tuple[str, str], int]:
@@ -25,13 +19,13 @@ def counts(rows) -> dict[tuple[str, str], int]:
 
 @pytest.mark.parametrize("name", ["mvtec_ad_bottle", "mvtec_ad_screw"])
 def test_a_category_of_mvtec_ad_is_what_the_folder_adapter_reads(name):
-    at = folder(name)
+    at = present(name)
     assert sorted(adapter("mvtec_ad").rows(at), key=str) == sorted(adapter("folder").rows(at), key=str)
 
 
 def test_kolektor_sdd_in_its_published_layout_has_the_same_rows(tmp_path):
     """The pictures that are here, linked as they are published: kosNN/PartM.jpg with a mask beside each."""
-    at = folder("kolektor_sdd")
+    at = present("kolektor_sdd")
     ours = adapter("kolektor_sdd").rows(at)
     for row in ours:
         item, _, part = Path(row.image_id).stem.partition("_")
@@ -52,7 +46,7 @@ def test_kolektor_sdd_in_its_published_layout_has_the_same_rows(tmp_path):
 
 
 def test_cifar10_subset_has_500_and_200_pictures_of_ten_classes():
-    found = Counter((row.group, row.role) for row in adapter("cifar10").rows(folder("cifar10_subset")))
+    found = Counter((row.group, row.role) for row in adapter("cifar10").rows(present("cifar10_subset")))
     assert len(found) == 20
     assert {count for (_, role), count in found.items() if role == "train"} == {500}
     assert {count for (_, role), count in found.items() if role == "test"} == {200}

@@ -17,6 +17,7 @@ from components.datasets.settings import SplitSettings
 from components.datasets.versions import checkout, verify, version
 from components.pictures.decoding import decode
 from components.pipeline.params import load_params
+from tests.sets import present
 
 COUNTS = {
     "elpv": {
@@ -45,10 +46,7 @@ WORN = {("normal", "train"): 450, ("normal", "test"): 238, ("anomalous", "test")
 
 
 def test_ball_screws_have_fifteen_positions_of_57_frames():
-    folder = Path("data/bsdata")
-    if not folder.exists():
-        pytest.skip("bsdata is not on this machine; docs/data.md says where it comes from")
-    rows = adapter("bsdata").rows(folder)
+    rows = adapter("bsdata").rows(present("bsdata"))
     assert Counter((r.label, r.role) for r in rows) == WORN
     assert set(Counter(r.group for r in rows).values()) == {57}
     assert not any(r.label == "anomalous" for r in rows if r.group == "477500_315")
@@ -62,10 +60,7 @@ def cells() -> Path:
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts_are_those_of_the_protocol(name, cells):
-    folder = cells.parent / name
-    if not folder.exists():
-        pytest.skip(f"{name} is not on this machine; docs/data.md says where it comes from")
-    rows = adapter(load_params().data[name].adapter).rows(folder)
+    rows = adapter(load_params().data[name].adapter).rows(present(name, cells.parent))
     found = Counter((r.group, r.label, r.role) for r in rows if r.label != "uncertain")
     assert found == COUNTS[name]
 

@@ -20,6 +20,17 @@ from components.core.progress import progress
 from components.datasets.sets.layout import folders
 
 Writer = Callable[[Path], None]
+# What damaged bytes make of the unpickler, a size beyond all memory among it.
+BROKEN = (
+    pickle.UnpicklingError,
+    EOFError,
+    ArithmeticError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+)
 ARRAYS = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
@@ -123,7 +134,7 @@ def arrays(path: Path) -> Any:
     with path.open("rb") as stream:
         try:
             return _Arrays(stream, encoding="bytes").load()
-        except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        except BROKEN as error:
             raise DataError(f"{path}: expected a pickle of arrays alone; found {error}") from error
 
 

@@ -182,3 +182,16 @@ def test_digits_come_from_scikit_learn(tmp_path):
     tests = [row for row in kind if row.role == "test"]
     assert len(tests) == 364
     assert Image.open(tmp_path / tests[0].image_id).size == (8, 8)
+
+
+class Endless:
+    """An array of more bytes than any memory has, as damaged bytes may ask for."""
+
+    def __reduce__(self) -> tuple:
+        return np.ndarray, ((10**17,), np.dtype(np.uint8))
+
+
+def test_a_size_beyond_all_memory_is_a_damaged_file(tmp_path):
+    pickled(tmp_path / "data_batch_1", Endless())
+    with pytest.raises(DataError, match="expected a pickle of arrays alone"):
+        packed.arrays(tmp_path / "data_batch_1")
