@@ -77,6 +77,11 @@ def _own_log(monkeypatch):
     log = logging.getLogger("loupe")
     monkeypatch.setattr(log, "handlers", [])
     monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr(log, "disabled", False)
+    level = log.level
+    log.setLevel(logging.NOTSET)  # by its method: a logger remembers which levels are heard
+    yield
+    log.setLevel(level)
 
 
 def tile(seed: int, side: int = 96) -> np.ndarray:
