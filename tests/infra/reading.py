@@ -104,8 +104,8 @@ def commands() -> list[tuple[str, list[str]]]:
     found += [(n, c["args"]) for n, pod in pods(built("gpu")) for c in pod["spec"]["containers"] if "args" in c]
     found += [(u.name, shlex.split(line)) for u in UNITS for line in told(u, "ExecStart")]
     for dockerfile in DOCKERFILES:
-        told = [yaml.safe_load(line) for line in instructions(dockerfile, "CMD")]
-        found += [(dockerfile.name, words) for words in told if words[:2] != ["python", "-c"]]  # health checks
+        given = [yaml.safe_load(line) for line in instructions(dockerfile, "CMD")]
+        found += [(dockerfile.name, words) for words in given if words[:2] != ["python", "-c"]]  # health checks
     return [(place, words) for place, given in found for words in _divided(list(map(str, given)))]
 
 

@@ -13,6 +13,8 @@ import pytest
 from components.core.errors import StorageError
 from components.scorelog import table
 from components.storage import open_store
+from infra.s3.bucket import make, policy_for
+from tests.infra.roles import POLICY, ROLES, Role, check_roles
 from tests.service.conftest import free_port, png
 from tests.service.test_scoring import until
 
@@ -102,21 +104,11 @@ class Cluster:
         self.begin("ceph-osd", "-i", "0", "-c", self.config, "-f")
         self.begin("radosgw", "-n", "client.rgw", "-c", self.config, "-f")
         until(self.answers, 90)
-        self.call(
-            "radosgw-admin",
-            "-c",
-            self.config,
-            "user",
-            "create",
-            "--uid",
-            "plant",
-            "--display-name",
-            "plant",
-            "--access-key",
-            "PLANT",
-            "--secret-key",
-            "SECRET",
-        )
+        self.add_user("plant", "PLANT", "SECRET")
+
+    def add_user(self, name, key, secret):
+        words = ["--uid", name, "--display-name", name, "--access-key", key, "--secret-key", secret]
+        self.call("radosgw-admin", "-c", self.config, "user", "create", *words)
 
     def answers(self):
         try:
@@ -185,3 +177,16 @@ def test_the_score_log_ships_to_it(serve, bundle):
     rows = until(lambda: len(rows := list(table.newest_first(store, table.SCORES, "line-1"))) == 6 and rows)
     assert {row["record_id"] for row in rows} == answered
     assert all(store.exists(row["image_uri"]) for row in rows)
+
+
+def test_the_bucket_policy_lets_each_role_do_its_work_and_no_more(cluster):
+    """As the plant lays it on its bucket; the roles have no right but what it says."""
+    endpoint = f"http://127.0.0.1:{cluster.gateway}"
+    owner = Role(endpoint, "PLANT", "SECRET").client()
+    make(owner, "loupe", policy_for(POLICY.read_text(), "loupe", ""))
+    owner.create_bucket(Bucket="others")
+    roles = []
+    for name in ROLES:
+        cluster.add_user(name, name.upper(), f"secret of {name}")
+        roles.append(Role(endpoint, name.upper(), f"secret of {name}"))
+    check_roles(*roles)
