@@ -8,20 +8,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
-
+from tests.infra.reading import tool
 from tests.service.conftest import free_port
 
-PLACES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-
-
-def program(name: str) -> str:
-    """Debian keeps the server's programs off the path."""
-    found = shutil.which(name, path=os.pathsep.join([*map(str, reversed(PLACES)), os.environ["PATH"]]))
-    if found is None:
-        absent = pytest.fail if os.environ.get("CI") else pytest.skip
-        absent(f"{name} of PostgreSQL is not installed; .ci/run does it")
-    return str(found)
+# Debian keeps the server's programs off the path; the newest first.
+PLACES = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
 
 
 class Postgres:
@@ -36,7 +27,7 @@ class Postgres:
 
     def call(self, name: str, *words: object, **more: str) -> str:
         done = subprocess.run(
-            [program(name), *map(str, words)],
+            [tool(name, *PLACES), *map(str, words)],
             user=self.user,
             env={"PATH": os.environ["PATH"], "LC_ALL": "C"} | more,
             cwd=self.root,
@@ -65,8 +56,8 @@ class Postgres:
 
     def ask(self, sql: str, database: str = "postgres") -> str:
         """What psql prints, without frames."""
-        words = ("-h", "127.0.0.1", "-p", self.port, "-U", "owner", "-d", database, "-v", "ON_ERROR_STOP=1", "-Atc", sql)
-        return self.call("psql", *words, PGPASSWORD=self.password).strip()
+        where = ("-h", "127.0.0.1", "-p", self.port, "-U", "owner", "-d", database)
+        return self.call("psql", *where, "-v", "ON_ERROR_STOP=1", "-Atc", sql, PGPASSWORD=self.password).strip()
 
     def add(self, name: str) -> None:
         """A database with an owner of the same name and the cluster's password."""

@@ -22,11 +22,11 @@ DOCKERFILES = sorted((INFRA / "docker").glob("*.Dockerfile"))
 UNITS = sorted(SYSTEMD.glob("*.service"))
 
 
-def tool(name: str) -> str:
-    """The path of a program of the extra dev or of Debian; where CI is set its absence fails the test."""
-    found = shutil.which(name, path=f"{BIN}:{os.environ['PATH']}")
+def tool(name: str, *places: str) -> str:
+    """The path of a program of the extra dev or of Debian; where LOUPE_CI is set its absence fails the test."""
+    found = shutil.which(name, path=os.pathsep.join([str(BIN), *places, os.environ["PATH"]]))
     if found is None:
-        absent = pytest.fail if os.environ.get("CI") else pytest.skip
+        absent = pytest.fail if os.environ.get("LOUPE_CI") else pytest.skip
         absent(f"{name} is not installed; .ci/run and `make setup` do it")
     return str(found)
 

@@ -1,4 +1,4 @@
-"""MLflow and Prefect on a real PostgreSQL, started with the variables of compose.yaml, and what Loupe does with them."""
+"""MLflow and Prefect on a real PostgreSQL, with the variables of compose.yaml, and what Loupe does with them."""
 
 import http.client
 import json

@@ -171,7 +171,7 @@ def test_the_template_names_volumes_and_accounts_of_the_base(manifests):
     assert "loupe-environment" in there
 
 
-def test_params_of_the_scorer_load(tmp_path):
+def test_params_of_the_scorer_load():
     from components.pipeline.params import load_params
 
     params = load_params(KUBERNETES / "base/params.yaml")

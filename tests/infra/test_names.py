@@ -11,9 +11,20 @@ import pytest
 import yaml
 
 from infra.stack import PORTS
-from tests.infra.reading import BIN, INFRA, KUBERNETES, PROJECT, SYSTEMD, UNITS, built, commands, compose, pods
-from tests.infra.reading import told as values
-from tests.infra.reading import variables
+from tests.infra.reading import (
+    BIN,
+    INFRA,
+    KUBERNETES,
+    PROJECT,
+    SYSTEMD,
+    UNITS,
+    built,
+    commands,
+    compose,
+    pods,
+    told,
+    variables,
+)
 
 # Not ours: of the system, of Docker's images of others, of Python, of the S3 client.
 OTHERS = {
@@ -77,6 +88,7 @@ def test_secrets_of_the_page_are_variables_that_somebody_reads():
 
 # Commands.
 
+
 @pytest.fixture(scope="module")
 def started():
     """What is started, by program: pairs of the place and the words."""
@@ -105,13 +117,13 @@ def test_commands_of_loupe_exist_with_their_options(started):
 
 
 def test_commands_of_prefect_exist_with_their_options(started):
-    told = {}
+    asked = {}
     for place, words in started["prefect"]:
         path = tuple(word for word in words[1:3] if not word.startswith("--"))
-        told.setdefault(path, set()).update(word for word in words if word.startswith("--"))
+        asked.setdefault(path, set()).update(word for word in words if word.startswith("--"))
         assert path, place
-    assert set(told) == {("worker", "start"), ("server", "start"), ("work-pool", "create"), ("deploy",)}
-    for path, options in told.items():
+    assert set(asked) == {("worker", "start"), ("server", "start"), ("work-pool", "create"), ("deploy",)}
+    for path, options in asked.items():
         options = options - {"--no-prompt"}  # of the program itself
         done = subprocess.run(
             [BIN / "prefect", *path, "--help"], env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True
@@ -121,8 +133,9 @@ def test_commands_of_prefect_exist_with_their_options(started):
 
 
 def test_commands_of_mlflow_and_evidently_are_those_that_the_code_uses(started):
-    from components.monitoring.evidently import dashboard_command
     from mlflow.cli import cli
+
+    from components.monitoring.evidently import dashboard_command
 
     ((_, given),) = started["mlflow"]
     options = {name for parameter in cli.commands["server"].params for name in parameter.opts}
@@ -156,8 +169,8 @@ def test_ports_are_those_of_the_programs():
     health = get_current_settings().worker.webserver.port
     expected = {"scorer": {PORTS["service"]}, "worker": {health}, "mlflow": {PORTS["mlflow"]}, "evidently": {8001}}
     for name, pod in pods(built("gpu")):
-        told = {port["containerPort"] for c in pod["spec"]["containers"] for port in c.get("ports", [])}
-        assert told == expected.get(name, set()), name
+        given = {port["containerPort"] for c in pod["spec"]["containers"] for port in c.get("ports", [])}
+        assert given == expected.get(name, set()), name
     exposed = {port for path in INFRA.rglob("*.Dockerfile") for port in re.findall(r"EXPOSE (\d+)", path.read_text())}
     assert exposed == {"8000", "8080", "5001", "4200", "8001"}
 
@@ -194,5 +207,5 @@ def test_modules_that_are_named_can_be_imported():
 
 def test_units_start_programs_that_are_installed():
     for unit in UNITS:
-        for line in values(unit, "ExecStart"):
+        for line in told(unit, "ExecStart"):
             assert (BIN / Path(line.split()[0]).name).exists(), unit.name

@@ -1,6 +1,5 @@
 """The object store on a real S3: Ceph's gateway on loopback, where its Debian packages are installed."""
 
-import shutil
 import subprocess
 import threading
 import time
@@ -14,14 +13,12 @@ from components.core.errors import StorageError
 from components.scorelog import table
 from components.storage import open_store
 from infra.s3.bucket import make, policy_for
+from tests.infra.reading import tool
 from tests.infra.roles import POLICY, ROLES, Role, check_roles
 from tests.service.conftest import free_port, png
 from tests.service.test_scoring import until
 
 TOOLS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
-pytestmark = pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in TOOLS), reason="needs radosgw ceph-mon ceph-osd ceph-common"
-)
 LOCAL = """[global]
 fsid = {fsid}
 mon_host = v1:127.0.0.1:{monitor}
@@ -131,6 +128,8 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
+    for name in TOOLS:
+        tool(name)
     cluster = Cluster(tmp_path_factory.mktemp("ceph"))
     try:
         cluster.up()
