@@ -1,7 +1,6 @@
 """What each role of infra/s3/bucket-policy.json does with the bucket, and what it must be refused."""
 
 import json
-import re
 import uuid
 from typing import Any
 
@@ -78,8 +77,8 @@ def worker_keeps_store_and_models(worker: Role) -> None:
         place = worker.store(address)
         place.put("1/bundle/manifest.json", b"{}")
         assert place.get("1/bundle/manifest.json") == b"{}"
-        refused(lambda place=place: place.delete("1/bundle/manifest.json"), "a model or data set that was registered")
-    refused(lambda: worker.store("s3://loupe/elsewhere").put("x", b"x"), "a place that is nobody's")
+        refused(lambda place=place: place.delete("1/bundle/manifest.json"))
+    refused(lambda: worker.store("s3://loupe/elsewhere").put("x", b"x"))
 
 
 def scorer_writes_its_log_and_reads_models(scorer: Role) -> None:
@@ -87,18 +86,18 @@ def scorer_writes_its_log_and_reads_models(scorer: Role) -> None:
     for key in (f"{SCORES}/source=line/a.parquet", f"{LABELS}/a.parquet", image_key(SHA), clip_key(SHA)):
         store.put(key, b"x")
         assert store.get(key) == b"x"
-        refused(lambda key=key: store.delete(key), "the log")
+        refused(lambda key=key: store.delete(key))
     assert not store.put_new(image_key(SHA), b"y")
     assert scorer.store(ARTEFACTS).get("1/bundle/manifest.json") == b"{}"
-    refused(lambda: scorer.store(ARTEFACTS).put("1/bundle/manifest.json", b"evil"), "a model")
-    refused(lambda: store.put("verdicts/line.json", b"{}"), "what the monitor writes")
-    refused(lambda: scorer.store(DATA).get("1/bundle/manifest.json"), "the data sets")
+    refused(lambda: scorer.store(ARTEFACTS).put("1/bundle/manifest.json", b"evil"))
+    refused(lambda: store.put("verdicts/line.json", b"{}"))
+    refused(lambda: scorer.store(DATA).get("1/bundle/manifest.json"))
 
 
 def mlflow_reads_models(mlflow: Role) -> None:
     assert mlflow.store(ARTEFACTS).get("1/bundle/manifest.json") == b"{}"
-    refused(lambda: mlflow.store(ARTEFACTS).put("x", b"x"), "models")
-    refused(lambda: mlflow.store(STORE).get(image_key(SHA)), "pictures of the line")
+    refused(lambda: mlflow.store(ARTEFACTS).put("x", b"x"))
+    refused(lambda: mlflow.store(STORE).get(image_key(SHA)))
 
 
 def nobody_touches_the_bucket_itself(role: Role) -> None:
@@ -114,10 +113,6 @@ def nobody_touches_the_bucket_itself(role: Role) -> None:
         assert caught.value.response["Error"]["Code"] in ("AccessDenied", "403"), caught.value
 
 
-def refused(act: Any, what: str) -> None:
-    try:
+def refused(act: Any) -> None:
+    with pytest.raises(StorageError, match=r"AccessDenied|Forbidden|403"):
         act()
-    except StorageError as error:
-        assert re.search("AccessDenied|Forbidden|403", str(error)), error
-    else:
-        pytest.fail(f"this role could touch {what}")
