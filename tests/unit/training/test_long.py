@@ -12,6 +12,10 @@ from components.core.errors import SettingsError
 from components.detectors.catalogue import CATALOGUE, describe, settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.presets import counts, lengthened
+from components.pipeline import crossing
+from components.pipeline.fit import FitRequest, stages_of
+from components.pipeline.params import Params, Pipeline
+from components.pipeline.stages import Stages
 from components.training.checkpoint import Checkpoint
 from components.training.loop import UNTIL_FLAT, USUAL, Checks, Loop
 from components.training.rehearsal import STEPS, Rehearsal, times_in, within
@@ -166,3 +170,22 @@ def test_what_was_measured_once_holds_for_the_same_request(tmp_path):
 def test_minutes_that_nothing_can_keep_are_refused():
     with pytest.raises(SettingsError, match=r"train\.minutes is 0"):
         TrainSettings(minutes=0)
+
+
+def test_all_folds_have_the_epochs_that_the_first_was_given(tmp_path):
+    (tmp_path / "settings.json").write_text('{"detector": "uniad", "settings": {"epochs": 9, "draws": 50, "width": 3}}')
+    asked = TrainSettings(minutes=2.0, detectors={"uniad": {"jitter": 1.0}})
+    found = crossing._as_long(asked, "uniad", tmp_path)
+    assert found == TrainSettings(detectors={"uniad": {"jitter": 1.0, "epochs": 9, "draws": 50}})
+    assert crossing._as_long(found, "uniad", tmp_path / "none") == found
+
+
+@pytest.mark.parametrize(("own", "pipeline", "taken"), [(None, 5.0, 5.0), (2.0, 5.0, 2.0), (None, None, None)])
+def test_minutes_of_the_pipeline_hold_where_training_names_none(own, pipeline, taken):
+    params = Params({}, {}, train=TrainSettings(minutes=own), pipeline=Pipeline(minutes=pipeline))
+    assert Stages(params, "elpv-mono").training.minutes == taken
+
+
+def test_minutes_of_a_fit_are_shared_by_the_sizes_that_are_typed(tmp_path):
+    request = FitRequest("uniad", tmp_path, size="64,128", minutes=10.0)
+    assert stages_of(request, tmp_path).training.minutes == 5.0
