@@ -21,6 +21,7 @@ from tests.infra.reading import (
     compose,
     pods,
     told,
+    tool,
     variables,
 )
 
@@ -205,3 +206,13 @@ def test_units_start_programs_that_are_installed():
     for unit in UNITS:
         for line in told(unit, "ExecStart"):
             assert (BIN / Path(line.split()[0]).name).exists(), unit.name
+
+
+def test_a_missing_tool_fails_where_all_must_be_there_and_is_skipped_elsewhere(monkeypatch):
+    monkeypatch.setenv("LOUPE_CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="not installed"):
+        tool("no-such-program")
+    monkeypatch.delenv("LOUPE_CI")
+    with pytest.raises(pytest.skip.Exception, match="not installed"):
+        tool("no-such-program")
+    assert "export LOUPE_CI" in (PROJECT / ".ci/run").read_text()
