@@ -23,7 +23,6 @@ from benchmarks.common.results import RESULTS, commit
 from benchmarks.common.runner import ONE_THREAD, options
 from benchmarks.common.tables import joined, markdown, wrapped
 from components.core.artefacts import write_json
-from components.service.bulk import bulk, read_manifest, write_manifest
 
 OUT = RESULTS / "bulk.json"
 HEAD = ("workers", "seconds", "images a second", "images scored", "days for 100 million images")
@@ -47,10 +46,12 @@ def measured(asked: Any, folder: Path) -> dict[str, Any]:
     """All rows, over the same files."""
     began = time.monotonic()
     _copies(sorted(asked.pictures.glob("*.png"))[:200], asked.images, folder / "pictures")
-    made = write_manifest(str(folder / "pictures"), str(folder / "shards"), max(1, asked.images // 20))
+    shards = str(folder / "shards")
+    _run("shards", str(folder / "pictures"), "--out", shards, "--per", str(max(1, asked.images // 20)))
+    made = json.loads((folder / "shards" / "manifest.json").read_text())
     rows = [_row(asked.bundle, folder, workers) for workers in asked.workers]
     rows.append(_killed(asked.bundle, folder, max(asked.workers)))
-    about = {"images": made.images, "shards": made.shards, "side": SIDE, "commit": commit()}
+    about = {"images": made["images"], "shards": made["shards"], "side": SIDE, "commit": commit()}
     return {**about, "rows": rows, "minutes": round((time.monotonic() - began) / 60, 1)}
 
 
@@ -64,30 +65,41 @@ def _copies(sources: list[Path], count: int, folder: Path) -> None:
         Image.fromarray(own).save(path)
 
 
-def _command(bundle: Path, folder: Path, workers: int) -> list[str]:
+def _run(*words: str) -> None:
+    subprocess.run(_loupe(*words), check=True, env=_environment(), stdout=subprocess.DEVNULL)
+
+
+def _loupe(*words: str) -> list[str]:
+    return [sys.executable, "-m", "components.cli", *words]
+
+
+def _scoring(bundle: Path, folder: Path, workers: int) -> list[str]:
     words = ["score", str(bundle), "--manifest", str(folder / "shards"), "--out", str(folder / f"out-{workers}")]
-    return [sys.executable, "-m", "components.cli", *words, "--workers", str(workers)]
+    return [*words, "--workers", str(workers)]
 
 
 def _row(bundle: Path, folder: Path, workers: int) -> dict[str, Any]:
     started = time.perf_counter()
-    subprocess.run(_command(bundle, folder, workers), check=True, env=_environment(), stdout=subprocess.DEVNULL)
+    _run(*_scoring(bundle, folder, workers))
     return _told(folder, str(workers), workers, time.perf_counter() - started)
 
 
 def _killed(bundle: Path, folder: Path, workers: int) -> dict[str, Any]:
     """The command is killed when half of the shards are there, and given again; seconds of both together."""
-    out, half = folder / f"out-{workers}", read_manifest(str(folder / "shards")).shards // 2
+    out, half = folder / f"out-{workers}", json.loads((folder / "shards/manifest.json").read_text())["shards"] // 2
     shutil.rmtree(out, ignore_errors=True)
     started = time.perf_counter()
     process = subprocess.Popen(
-        _command(bundle, folder, workers), env=_environment(), stdout=subprocess.DEVNULL, start_new_session=True
+        _loupe(*_scoring(bundle, folder, workers)),
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )
     while len(list(out.glob("scores/*.parquet"))) < half:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    bulk(str(folder / "shards"), bundle, str(out), workers=workers)
+    _run(*_scoring(bundle, folder, workers))
     return _told(folder, f"{workers}, killed half way", workers, time.perf_counter() - started)
 
 
