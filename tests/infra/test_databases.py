@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+import yaml
 
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
@@ -111,11 +112,13 @@ def test_deployments_are_made_in_prefect_on_postgresql(postgres, begin, tmp_path
         assert b"# TYPE" in answer.read()
     deploy(port, tmp_path)
     counted = json.loads(call_api(port, "deployments/filter"))
-    assert {d["name"] for d in counted} == {"weekly", "hourly", "on-drift", "inbox", "nightly"}
+    known = {d["name"] for d in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]}
+    assert "hourly" in known
+    assert {d["name"] for d in counted} == known
     assert {d["pull_steps"][0]["prefect.deployments.steps.set_working_directory"]["directory"] for d in counted} == {
         "/project"
     }
-    assert postgres.ask("SELECT count(*) FROM deployment", "prefect") == "5"
+    assert postgres.ask("SELECT count(*) FROM deployment", "prefect") == str(len(known))
 
 
 def deploy(port, folder):

@@ -94,7 +94,7 @@ def test_extras_of_the_trainer_exist_and_hold_all_but_tools_and_the_service():
     (line,) = [w for w in instructions(INFRA / "docker/trainer.Dockerfile", "RUN") if "wanted.py" in w]
     extras = re.search(r"pyproject.toml ([\w ]+) >", line)[1].split()
     known = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(known) - set(extras) <= {"dev", "serve", "dask"}
+    assert set(known) - set(extras) <= {"dev", "serve"}
     assert set(extras) <= set(known)
 
 
