@@ -100,6 +100,23 @@ def _registry(params: Path) -> Any:
     return Registry(load_params(params).registry)
 
 
+@app.command(epilog="Example: loupe register runs/photos housings --data photos")
+def register(
+    run: Annotated[Path, typer.Argument(help="A folder that `loupe fit` or `loupe ensemble` wrote.")],
+    name: Annotated[str, typer.Argument(help="The model's name: serve, monitor, promote and retrain go by it.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The folder that fit was given, for retraining.")
+    ] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Put a run of `loupe fit` into the registry; the first version of a name becomes its champion."""
+    from components.pipeline.params import load_params
+    from components.pipeline.registering import register_fitted
+
+    for line in register_fitted(load_params(params), run, name, data):
+        say(line)
+
+
 @app.command(epilog="Example: loupe promote elpv-mono 3 --reason 'approved by quality'")
 def promote(
     name: str,

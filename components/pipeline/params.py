@@ -24,7 +24,8 @@ from components.synthesis.settings import SynthesisSettings
 from components.training.settings import TrainSettings
 
 STORE_VARIABLE = "LOUPE_STORE"
-FOLDERS = ("leaderboard", "retrain")  # below artefacts, beside those of the views
+RETRAIN, REGISTERED = "retrain", "registered"
+FOLDERS = ("leaderboard", RETRAIN, REGISTERED)  # below artefacts, beside those of the views
 
 
 @dataclass(frozen=True)

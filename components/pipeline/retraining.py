@@ -27,6 +27,7 @@ from components.pipeline.sizing import Asked, Sized, members_file, plans, refere
 from components.pipeline.stages import Stages
 from components.registry.choice import choose
 from components.registry.gate import Gate, gate
+from components.registry.locations import noted, place_of
 from components.registry.mlflow import Registry
 from components.registry.register import DATA_PIN, register_run
 from components.retraining import dataset
@@ -125,7 +126,8 @@ class Retraining:
             raise SettingsError(f"{self.verdict.model} {what}; retraining is for a view of one data set")
         base = DataSettings("collected", self.live) if earlier else self.params.data[view.data]
         if earlier:
-            dataset.restore(Path(earlier), self.data_root / self.live)
+            pin = place_of(earlier, registry.folder, Path(self.params.artefacts))
+            dataset.restore(pin, self.data_root / self.live)
         source = self.data_root / view.data
         rows = dataset.base_rows(source, base, view.groups)
         pinned = dataset.write_version(source, rows, self.folder / "candidates", self.data_root / self.live)
@@ -186,7 +188,7 @@ class Retraining:
         registry, name = Registry(self.params.registry), self.verdict.model
         champion, pin = str(registry.champion(name)), self.folder / "data.dvc"
         summary = read_json(self.folder / "candidates" / "candidates.json")
-        tags = {DATA_PIN: str(pin.resolve()), "data_version": version(pin), "verdict": self.verdict.id}
+        tags = {DATA_PIN: noted(pin, registry.folder), "data_version": version(pin), "verdict": self.verdict.id}
         challenger = self._registered(registry) or register_run(
             registry, name, detector, self.stages.of(detector), tags
         )

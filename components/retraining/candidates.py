@@ -22,6 +22,7 @@ from components.scorelog import table
 from components.scorelog.labels import read_labels
 from components.scorelog.shipper import image_key
 from components.scorelog.table import Record
+from components.scorelog.whose import scored_by
 from components.storage import Store
 
 log = logging.getLogger("loupe")
@@ -64,7 +65,7 @@ def _pool(store: Store, verdict: Verdict, settings: RetrainSettings) -> list[Rec
     since = _beginning(store, verdict)
     unique: dict[str, Record] = {}
     for record in table.newest_first(store, table.SCORES, verdict.source, since):
-        if record["scored_at"] >= since and record["model_version"] == verdict.model_version:
+        if record["scored_at"] >= since and scored_by(record, verdict.model_version, verdict.model):
             unique.setdefault(record["sha256"], record)
     return list(unique.values())[: settings.max_candidates]
 

@@ -3,8 +3,9 @@
 import hashlib
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 
 from components.core.artefacts import write_flushed
@@ -23,9 +24,12 @@ KNOWN_IMAGES = 20_000
 class Recorder:
     """Score log and label table over one local spool and one object store."""
 
-    def __init__(self, store: Store, settings: ServiceSettings) -> None:
+    def __init__(
+        self, store: Store, settings: ServiceSettings, mine: Callable[[Record], bool] = lambda _: True
+    ) -> None:
+        """*mine* tells which records of the store are of the served product; the others are not remembered."""
         root = Path(settings.spool)
-        self.store, self.images = store, root / "images"
+        self.store, self.images, self.mine = store, root / "images", mine
         self.images.mkdir(parents=True, exist_ok=True)
         self.spools = {name: Spool(root / name, settings.segment_rows) for name in (table.SCORES, table.LABELS)}
         self.shipper = Shipper(store, self.spools, self.images, settings.ship_seconds)
@@ -37,10 +41,10 @@ class Recorder:
     def load(self) -> None:
         """Add to ``recent`` and ``labels`` what the store and the spool hold from before a restart."""
         limit = self.recent.maxlen or 0
-        found = self.spools[table.SCORES].pending()
+        found = [record for record in self.spools[table.SCORES].pending() if self.mine(record)]
         for source in table.sources(self.store):
-            newest = table.newest_first(self.store, table.SCORES, source)
-            found += [record for _, record in zip(range(limit), newest, strict=False)]
+            newest = filter(self.mine, table.newest_first(self.store, table.SCORES, source))
+            found += islice(newest, limit)
         labels = read_labels(self.store, self.spools[table.LABELS].pending())
         with self._lock:  # what came in meanwhile is newer and stays
             unique = {record["record_id"]: _shown(record) for record in (*found, *self.recent)}
