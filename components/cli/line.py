@@ -104,9 +104,7 @@ def _registry(params: Path) -> Any:
 def register(
     run: Annotated[Path, typer.Argument(help="A folder that `loupe fit` or `loupe ensemble` wrote.")],
     name: Annotated[str, typer.Argument(help="The model's name: serve, monitor, promote and retrain go by it.")],
-    data: Annotated[
-        Path | None, typer.Option(help="The folder that fit was given, for retraining.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder that fit was given, for retraining.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Put a run of `loupe fit` into the registry; the first version of a name becomes its champion."""

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -218,8 +218,8 @@ def reviewed(request: PointRequest, bundle: Path) -> Defects:
     store, opened = open_store(request.store), Bundle.open(bundle)
     labels = {k: v for k, v in read_labels(store).items() if v["label"] == "defect"}
     found: dict[str, tuple[float, str | None]] = {}
-    for record in _records(store, {str(v["source"]) for v in labels.values()}):
-        if record["record_id"] in labels and _concerns(record, opened, request.name) and record["sha256"] not in found:
+    for record in _records(store, labels):
+        if _concerns(record, opened, request.name) and record["sha256"] not in found:
             found[record["sha256"]] = _stored_score(store, record, opened), record["group"]
     if split := split_of(bundle):
         _require_untested(set(found), split, request.store)
@@ -228,9 +228,16 @@ def reviewed(request: PointRequest, bundle: Path) -> Defects:
     return Defects(np.array([score for score, _ in found.values()], np.float64), [group for _, group in found.values()])
 
 
-def _records(store: Store, sources: set[str]) -> Iterator[table.Record]:
-    for source in sorted(sources):
-        yield from table.newest_first(store, table.SCORES, source)
+def _records(store: Store, labels: Mapping[str, table.Record]) -> Iterator[table.Record]:
+    """The labelled records; no day is read that is older than all of them."""
+    for source in sorted({str(v["source"]) for v in labels.values()}):
+        left = {key for key, label in labels.items() if label["source"] == source}
+        for record in table.newest_first(store, table.SCORES, source):
+            if record["record_id"] in left:
+                left.discard(record["record_id"])
+                yield record
+            if not left:
+                break
 
 
 def _concerns(record: table.Record, opened: Bundle, name: str | None) -> bool:

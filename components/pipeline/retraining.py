@@ -33,7 +33,7 @@ from components.registry.register import DATA_PIN, register_run
 from components.retraining import dataset
 from components.retraining.candidates import gather
 from components.retraining.compare import compare
-from components.retraining.outcomes import Retrained, outcome_of, outcomes, store_outcome
+from components.retraining.outcomes import Retrained, outcome_of, recent, refusal_of, store_outcome
 from components.storage import Store, open_store
 
 log = logging.getLogger("loupe")
@@ -82,13 +82,9 @@ class Retraining:
         champion = registry.champion(self.verdict.model)
         if champion is None or self._bundle(registry, champion)[1] != self.verdict.model_version:
             return f"the champion is no longer {self.verdict.model_version}, which the verdict is about"
-        recent = [
-            d
-            for d in outcomes(self.store, self.verdict.model)
-            if d.challenger and at - datetime.fromisoformat(d.at) < timedelta(days=1)
-        ]
+        made = len([d for d in recent(self.store, self.verdict.model, at - timedelta(days=1)) if d.challenger])
         limit = self.params.retrain.per_day
-        return f"{len(recent)} retrainings in 24 hours; retrain.per_day is {limit}" if len(recent) >= limit else None
+        return f"{made} retrainings in 24 hours; retrain.per_day is {limit}" if made >= limit else None
 
     def _bundle(self, registry: Registry, champion: str) -> tuple[Path, str]:
         at = self.folder / "champion" / champion
@@ -112,8 +108,8 @@ class Retraining:
     def refused_before(self) -> str | None:
         """The refusal of this very pool, which would end the same way."""
         pool = read_json(self.folder / "candidates" / "candidates.json")["pool"]
-        same = [d for d in outcomes(self.store, self.verdict.model) if d.action == "refuse" and d.pool == pool]
-        return f"these candidates were refused before, see {same[-1].verdict}" if same else None
+        same = refusal_of(self.store, self.verdict.model, pool)
+        return f"these candidates were refused before, see {same.verdict}" if same else None
 
     def write_version(self) -> Path:
         """The new data version, pinned, and the params file of its stages; returns the copy of the pin."""

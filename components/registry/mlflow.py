@@ -17,7 +17,11 @@ from components.registry.settings import RegistrySettings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MANIFEST = "manifest"  # tag of a version: the hash of its bundle's manifest.json, which names all others
-RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # MLflow's own take minutes
+SWITCHES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's own seven take minutes where no server answers
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "_MLFLOW_SERVER_ARTIFACT_ROOT": HOME,  # of the experiment Default, which nobody uses: else the working folder
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Registry:
     """One experiment's registered models."""
 
     def __init__(self, settings: RegistrySettings) -> None:
-        for key, value in RETRIES.items():
+        for key, value in SWITCHES.items():
             os.environ.setdefault(key, value)
         self.folder = Path(settings.folder).resolve()
         with writing(self.folder):

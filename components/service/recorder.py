@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from components.scorelog import table
 from components.scorelog.labels import GIVEN, read_labels
 from components.scorelog.shipper import Shipper, clip_key, image_key
 from components.scorelog.spool import Spool
-from components.scorelog.table import Record
+from components.scorelog.table import LATEST, Record
 from components.service.settings import ServiceSettings
 from components.storage import Store
 
@@ -45,7 +45,9 @@ class Recorder:
         for source in table.sources(self.store):
             newest = filter(self.mine, table.newest_first(self.store, table.SCORES, source))
             found += islice(newest, limit)
-        labels = read_labels(self.store, self.spools[table.LABELS].pending())
+        found = sorted(found, key=table.order)[-limit:]
+        since = table.order(found[0])[0] if found else LATEST
+        labels = read_labels(self.store, self.spools[table.LABELS].pending(), since)
         with self._lock:  # what came in meanwhile is newer and stays
             unique = {record["record_id"]: _shown(record) for record in (*found, *self.recent)}
             self.recent = deque(sorted(unique.values(), key=table.order)[-limit:], maxlen=limit)
@@ -81,10 +83,17 @@ class Recorder:
             raise RequestError(422, f"label {given!r}: choose one of {', '.join(GIVEN)}")
         record = self.find(record_id)
         label = {k: record[k] for k in ("record_id", "source", "image_id", "sha256")}
-        label |= {"labelled_at": at.isoformat(), "label": given, "reviewer": reviewer}
+        label |= {"labelled_at": self._behind(record, at), "label": given, "reviewer": reviewer}
         self.spools[table.LABELS].append([label])
         self.labels[record_id] = label
         return label
+
+    def _behind(self, record: Record, at: datetime) -> str:
+        """The time of a click: behind the record and the click before it, also where the clock was put back."""
+        earlier = self.labels.get(record["record_id"], {}).get("labelled_at")
+        times = [record["scored_at"], *([earlier] if earlier else [])]
+        least = max(datetime.fromisoformat(time) for time in times) + timedelta(microseconds=1)
+        return max(at, least).isoformat()
 
     def find(self, record_id: str) -> Record:
         with self._lock:
