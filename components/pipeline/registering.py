@@ -40,9 +40,9 @@ def register_fitted(
     if data is not None and not data.is_dir():
         raise SettingsError(f"{data}: is not a folder; give the folder that `loupe fit` was given with --data")
     with _whole(run):
-        registry = Registry(params.registry)
         if data is not None:
             _require_same(run, data)
+        registry = Registry(params.registry)
         pin = _pinned(params, run, name, data, data_root) if data is not None else None
         tags = {DATA_PIN: noted(pin, registry.folder), "data_version": version(pin)} if pin else {}
         given = register_run(registry, name, _detector(run), run, tags)
