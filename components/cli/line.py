@@ -73,9 +73,11 @@ def retrain(
     from components.pipeline.params import load_params
     from components.pipeline.retraining import Retraining
     from flows.retrain import retrain as run
+    from flows.temporary import ends_with_us
     from flows.terminal import without_tracebacks
 
     without_tracebacks()
+    ends_with_us()
     job = Retraining.of(load_params(params), verdict)
     say(f"{run(verdict, params)}: see {job.folder}")
 
@@ -175,7 +177,9 @@ def inbox(
 ) -> None:
     """Score what lies below inbox/<source>/ of the object store, each file once; bad files are quarantined."""
     from flows.batch import batch_scoring
+    from flows.temporary import ends_with_us
     from flows.terminal import without_tracebacks
 
     without_tracebacks()
+    ends_with_us()
     say(f"{batch_scoring(params, name)} images scored")

@@ -95,15 +95,16 @@ def pin(folder: Path) -> Path:
 
 
 def restore(pin_file: Path, folder: Path) -> Path:
-    """Make *folder* the version that *pin_file* names, from DVC's cache or remote. Raises DataError."""
+    """Make *folder* the version that *pin_file* names, from DVC's cache or remote, and verify it. Raises DataError."""
     target = folder.with_name(f"{folder.name}.dvc")
-    if not target.exists() or version(target) != version(pin_file):
+    if not folder.exists() or not target.exists() or version(target) != version(pin_file):
         shutil.copyfile(pin_file, target)
         shutil.rmtree(folder, ignore_errors=True)
         if not _from_cache(target):
             raise DataError(
-                f"{pin_file}: its content is neither in the DVC cache nor in a remote; `dvc pull` brings it"
+                f"{pin_file}: its content is not, or not whole, in the DVC cache or in a remote; `dvc pull` brings it"
             )
+    verify(target)
     return folder
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from components.core.artefacts import locked, read_json
-from components.core.errors import SettingsError
+from components.core.errors import SettingsError, StageError
 from components.core.settings import plain
 from components.datasets.settings import DataSettings
 from components.datasets.versions import version
@@ -33,7 +33,7 @@ from components.registry.register import DATA_PIN, register_run
 from components.retraining import dataset
 from components.retraining.candidates import gather
 from components.retraining.compare import compare
-from components.retraining.outcomes import Retrained, outcome_of, recent, refusal_of, store_outcome
+from components.retraining.outcomes import Retrained, claim, outcome_of, recent, refusal_of, store_outcome
 from components.storage import Store, open_store
 
 log = logging.getLogger("loupe")
@@ -75,6 +75,11 @@ class Retraining:
     def decided(self) -> Retrained | None:
         """The stored outcome, when this window was retrained on already."""
         return outcome_of(self.store, self.verdict.id)
+
+    def claim(self, at: datetime) -> None:
+        """Take this retraining among all machines of the store. Raises StageError where another one is at it."""
+        if who := claim(self.store, self.verdict.id, at, self.params.monitor.again_hours):
+            raise StageError(f"{self.verdict.id}: is being retrained on by {who}; its decision comes from there")
 
     def hindrance(self, at: datetime) -> str | None:
         """Why not to begin: another champion meanwhile, or the budget of a day is spent."""

@@ -6,8 +6,9 @@ are found without reading all that there ever were.
 
 import json
 import logging
+import socket
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from components.core.settings import build, plain
@@ -15,6 +16,7 @@ from components.storage import Store
 
 log = logging.getLogger("loupe")
 OUTCOMES, BY_DAY, REFUSED = "retrain/decisions", "retrain/days", "retrain/refused"
+CLAIMS = "retrain/claims"
 NOTED = "retrain/noted"  # there once the outcomes of older versions are noted
 
 
@@ -71,6 +73,22 @@ def refusal_of(store: Store, model: str, pool: str) -> Retrained | None:
     return found if found and found.action == "refuse" else None
 
 
+def claim(store: Store, verdict: str, at: datetime, hours: float) -> str | None:
+    """Take the retraining for a verdict; who has it, where another machine took it in the last *hours*.
+
+    On one machine a lock keeps two apart; what a killed one had taken there is taken over at once.
+    """
+    key, host = f"{CLAIMS}/{verdict}", socket.gethostname()
+    said = json.dumps({"host": host, "at": at.isoformat()}).encode()
+    if store.put_new(key, said):
+        return None
+    known = json.loads(store.get(key))
+    if known["host"] != host and abs(at - datetime.fromisoformat(known["at"])) < timedelta(hours=hours):
+        return f"{known['host']} since {known['at']}"
+    store.put(key, said)
+    return None
+
+
 def _note(store: Store, outcome: Retrained) -> None:
     store.put(f"{BY_DAY}/{outcome.model}/{outcome.at[:10]}/{outcome.verdict}", b"")
     if outcome.action == "refuse" and outcome.pool:
@@ -87,8 +105,9 @@ def _note_older(store: Store) -> None:
 
 
 def store_outcome(store: Store, outcome: Retrained) -> Retrained:
-    """Store *outcome*, and say it."""
+    """Store *outcome*, and say it; returns the one that is stored, where another process was first."""
     _note(store, outcome)
-    store.put_new(key_of(outcome.verdict), json.dumps(plain(outcome), indent=1).encode())
+    if not store.put_new(key_of(outcome.verdict), json.dumps(plain(outcome), indent=1).encode()):
+        outcome = outcome_of(store, outcome.verdict) or outcome
     log.info("%s: %s (%s)", outcome.verdict, outcome.action, outcome.reasons[0])
     return outcome

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pyarrow.parquet as pq
 
+from components.core.errors import DataError
 from components.core.filenames import hidden
 from components.scorelog import table
 from components.scorelog.settings import ScoreLogSettings
@@ -48,17 +49,27 @@ def _compact_partition(store: Store, name: str, folder: str, rows: int) -> int:
     found = table.parts(store, folder)
     if _joined(found):
         return 0
-    written = set()
-    for chunk in _chunks(table.oldest(store, folder), rows):
-        places = "".join("/".join(table.order(record)) for record in chunk)
-        short = f"{COMPACT}{hashlib.sha256(places.encode()).hexdigest()[:24]}"
-        written.add(key := folder + table.titled(chunk, short))
-        if key not in {part.key for part in found}:
-            store.put(key, table.encoded(name, chunk))
+    try:
+        written = _rewritten(store, name, folder, rows, {part.key for part in found})
+    except DataError as error:  # what is damaged may be mended by hand, and must not be cleared away
+        log.error("not joined: %s", error)
+        return 0
     gone = [part.key for part in found if part.key not in written]
     for key in gone:
         store.delete(key)
     return len(gone)
+
+
+def _rewritten(store: Store, name: str, folder: str, rows: int, there: set[str]) -> set[str]:
+    """Write the records of a partition as objects of *rows* each, but those *there*; returns all their keys."""
+    written = set()
+    for chunk in _chunks(table.oldest(store, folder, strict=True), rows):
+        places = "".join("/".join(table.order(record)) for record in chunk)
+        short = f"{COMPACT}{hashlib.sha256(places.encode()).hexdigest()[:24]}"
+        written.add(key := folder + table.titled(chunk, short))
+        if key not in there:
+            store.put(key, table.encoded(name, chunk))
+    return written
 
 
 def _joined(found: list[Part]) -> bool:
@@ -115,4 +126,5 @@ def _ours(key: str) -> bool:
 
 def _pictures(store: Store, key: str) -> set[str]:
     """The hashes of the pictures that an object names; only this column is decoded."""
-    return set(pq.read_table(io.BytesIO(store.get(key)), columns=["sha256"])["sha256"].to_pylist())
+    with table.whole(key):
+        return set(pq.read_table(io.BytesIO(store.get(key)), columns=["sha256"])["sha256"].to_pylist())

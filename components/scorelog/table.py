@@ -6,9 +6,11 @@ middle of a compaction, is the same at the same place in the order, and read onc
 """
 
 import io
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from components.core.filenames import hidden
 from components.core.records import LABEL_COLUMNS, LOG_COLUMNS, of_today
 from components.storage import Store
 
+log = logging.getLogger("loupe")
 SCORES, LABELS = "scores", "labels"
 COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS}
 ENDING = ".parquet"
@@ -96,6 +99,16 @@ def encoded(table: str, rows: Sequence[Record]) -> bytes:
     return stream.getvalue()
 
 
+@contextmanager
+def whole(key: str) -> Iterator[None]:
+    """Say in our words that an object is no table."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        said = (str(error).splitlines() or [""])[0][:100]
+        raise DataError(f"{key}: is no table any more ({said}); bring it back from a copy, or remove it") from None
+
+
 @dataclass(frozen=True)
 class Part:
     """An object of a partition; its records lie between *first* and *last*."""
@@ -105,7 +118,18 @@ class Part:
     last: str
 
     def load(self, store: Store) -> list[Record]:
-        return [of_today(row) for row in pq.read_table(io.BytesIO(store.get(self.key))).to_pylist()]
+        """Its rows. Raises DataError where it is no table any more, StorageError where it is gone."""
+        content = store.get(self.key)
+        with whole(self.key):
+            return [of_today(row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+
+    def read(self, store: Store) -> list[Record]:
+        """The same; a damaged object is told and stops no other."""
+        try:
+            return self.load(store)
+        except DataError as error:
+            log.error("%s", error)
+            return []
 
 
 def parts(store: Store, folder: str) -> list[Part]:
@@ -120,9 +144,12 @@ def read_partition(store: Store, folder: str) -> list[Record]:
     return list(oldest(store, folder))
 
 
-def oldest(store: Store, folder: str, since: str = "") -> Iterator[Record]:
-    """The records of a partition, oldest first; objects that end before the time of day *since* are not opened."""
-    return _read(store, folder, since, False)
+def oldest(store: Store, folder: str, since: str = "", strict: bool = False) -> Iterator[Record]:
+    """The records of a partition, oldest first; objects that end before the time of day *since* are not opened.
+
+    *strict*: raises DataError at a damaged object, which is else told and left out.
+    """
+    return _read(store, folder, since, False, strict)
 
 
 def newest(store: Store, folder: str) -> Iterator[Record]:
@@ -130,12 +157,12 @@ def newest(store: Store, folder: str) -> Iterator[Record]:
     return _read(store, folder, "", True)
 
 
-def _read(store: Store, folder: str, since: str, backwards: bool) -> Iterator[Record]:
+def _read(store: Store, folder: str, since: str, backwards: bool, strict: bool = False) -> Iterator[Record]:
     """Begun anew behind the last record where an object that was listed has just been compacted away."""
     after: tuple[str, str] | None = None
     for attempt in range(3):
         try:
-            for record in _merged(store, [p for p in parts(store, folder) if p.last >= since], backwards):
+            for record in _merged(store, [p for p in parts(store, folder) if p.last >= since], backwards, strict):
                 place = order(record)
                 if after is None or (place < after if backwards else place > after):
                     after = place
@@ -146,13 +173,14 @@ def _read(store: Store, folder: str, since: str, backwards: bool) -> Iterator[Re
                 raise
 
 
-def _merged(store: Store, left: list[Part], backwards: bool) -> Iterator[Record]:
+def _merged(store: Store, left: list[Part], backwards: bool, strict: bool = False) -> Iterator[Record]:
     """Records of several objects in order; one that lies in two of them comes twice in a row."""
     left.sort(key=lambda part: part.last if backwards else part.first, reverse=not backwards)
     rows: list[Record] = []  # the next one at the end
     while left or rows:
         while left and (not rows or _reaches(left[-1], stamp(rows[-1]), backwards)):
-            rows += left.pop().load(store)
+            part = left.pop()
+            rows += part.load(store) if strict else part.read(store)
             rows.sort(key=order, reverse=not backwards)
         if rows:
             yield rows.pop()

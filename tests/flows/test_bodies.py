@@ -107,7 +107,7 @@ class Job:
             retrain=SimpleNamespace(detectors=("one", "two")),
             settings_of=lambda name: self.asked.append(f"check {name}"),
         )
-        self.alone = nullcontext
+        self.alone, self.claim = nullcontext, lambda _: None
         self.decided, self.refused_before, self.hindrance = lambda: known, lambda: refused, lambda _: hindrance
 
     def plan(self):
