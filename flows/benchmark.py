@@ -9,9 +9,8 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from components.core.errors import StageError
+from components.pipeline.monitoring import tidied
 from components.pipeline.params import Params, load_params
-from components.scorelog import keeping
-from components.storage import open_store
 
 
 @task
@@ -35,7 +34,7 @@ def publish(out: Path) -> Path:
 
 @task(retries=2, retry_delay_seconds=[2, 10])
 def tidy(params: Params, at: datetime) -> tuple[int, int]:
-    return keeping.tidy(open_store(params.store), at, params.scorelog)
+    return tidied(params, at)
 
 
 @flow(name="benchmark", log_prints=False)

@@ -30,10 +30,10 @@ from components.datasets.adapters import elpv_rows
 from components.datasets.versions import checkout
 from components.monitoring.monitor import VERDICTS
 from components.pipeline.params import load_params
+from components.pipeline.retraining import outcomes
 from components.pipeline.stages import Stages
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
-from components.retraining.outcomes import outcomes
 from components.storage import open_store
 
 MODEL, SHIFT = "solar", 1000

@@ -11,6 +11,7 @@ from components.monitoring.verdict import Verdict
 from components.pipeline.params import Params
 from components.registry.mlflow import Registry
 from components.retraining.outcomes import key_of
+from components.scorelog import keeping
 from components.storage import open_store
 
 
@@ -39,6 +40,11 @@ def watched_models(params: Params) -> list[str]:
     """The models that the hourly flow judges: those of the pipeline's views, and what else has a champion."""
     registry, views = Registry(params.registry), list(params.pipeline.views)
     return views + [name for name in registry.names() if name not in views and registry.champion(name)]
+
+
+def tidied(params: Params, at: datetime) -> tuple[int, int]:
+    """Join and forget what the score log keeps: how many objects were joined, how many went."""
+    return keeping.tidy(open_store(params.store), at, params.scorelog)
 
 
 def announce(params: Params, send: Callable[[Verdict], str | None], at: datetime | None = None) -> list[str]:

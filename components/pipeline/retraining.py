@@ -33,8 +33,10 @@ from components.registry.register import DATA_PIN, register_run
 from components.retraining import dataset
 from components.retraining.candidates import gather
 from components.retraining.compare import compare
-from components.retraining.outcomes import Retrained, claim, outcome_of, recent, refusal_of, store_outcome
+from components.retraining.outcomes import Retrained, claim, outcome_of, outcomes, recent, refusal_of, store_outcome
 from components.storage import Store, open_store
+
+__all__ = ["Retrained", "Retraining", "outcomes"]
 
 log = logging.getLogger("loupe")
 
