@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from fastapi.testclient import TestClient
@@ -30,6 +31,7 @@ from components.service.champion import Champion
 from components.service.recorder import Recorder
 from components.service.routes import create_app
 from components.storage import open_store
+from infra.stack import Stack
 from tests.conftest import tile
 
 PARAMS = {
@@ -187,6 +189,18 @@ def test_what_cannot_be_registered_is_told_before_anything_is(project, change, w
     with pytest.raises(error, match=said):
         register_fitted(load_params(), Path(words[0]), *words[1:])
     assert not Path("registry").exists()
+
+
+def test_a_copy_of_a_running_stack_takes_no_process_of_the_first_one_for_its_own(tmp_path):
+    """``make stack-down`` in the copy would have ended them."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    own = psutil.Process()
+    note = {"project": str(first), "pid": own.pid, "started": own.create_time(), "command": []}
+    (first / ".stack").mkdir(parents=True)
+    (first / ".stack/processes.json").write_text(json.dumps({"service": note}))
+    shutil.copytree(first, second)
+    assert Stack(first).alive(Stack(first).read()["service"])
+    assert Stack(second).read() == {}
 
 
 def test_a_run_that_is_being_written_is_not_registered(project):
