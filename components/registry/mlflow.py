@@ -196,7 +196,8 @@ class Registry:
 
     def tags(self, name: str, version: str) -> dict[str, str]:
         """What was noted of a version when it was registered."""
-        return dict(self.client.get_model_version(name, version).tags)
+        found = dict(self.client.get_model_version(name, version).tags)
+        return {key: value for key, value in found.items() if key != MANIFEST}
 
     def metrics(self, name: str, version: str) -> dict[str, float]:
         """The figures that were registered with a version."""
