@@ -36,6 +36,7 @@ NAMES = {
         "demo_drift",
         "power_cut",
         "load",
+        "volume",
         "features",
         "accelerator",
         "sizes",

@@ -17,7 +17,7 @@ from components.storage import open_store
 @task(retries=2, retry_delay_seconds=[2, 10])
 def empty_inbox(params: Params, model: str, skip: frozenset[str]) -> Processed:
     store, champion = open_store(params.store), open_champion(params, model)
-    return process(store, champion, datetime.now(UTC), settings=params.inbox, skip=skip)
+    return process(store, champion, datetime.now(UTC), settings=params.inbox, skip=skip, name=model)
 
 
 @flow(name="batch-scoring", log_prints=False)

@@ -9,9 +9,8 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from components.core.errors import StageError
-from components.pipeline.params import load_params
-from components.scorelog import table
-from components.storage import open_store
+from components.pipeline.monitoring import tidied
+from components.pipeline.params import Params, load_params
 
 
 @task
@@ -34,17 +33,16 @@ def publish(out: Path) -> Path:
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
-def tidy(address: str, at: datetime) -> int:
-    store = open_store(address)
-    return sum(table.compact(store, name, s, at) for name in table.COLUMNS for s in table.sources(store, name))
+def tidy(params: Params, at: datetime) -> tuple[int, int]:
+    return tidied(params, at)
 
 
 @flow(name="benchmark", log_prints=False)
 def benchmark(params_file: Path = Path("params.yaml")) -> None:
     """Bring every benchmark figure up to date, and join the small objects of past days."""
     params = load_params(params_file)
-    gone = tidy(params.store, datetime.now(UTC))
-    get_run_logger().info("score log: %d objects joined", gone)
+    joined, gone = tidy(params, datetime.now(UTC))
+    get_run_logger().info("score log: %d objects joined, %d of old days removed", joined, gone)
     if Path("dvc.yaml").exists():
         reproduce()
     if Path("benchmarks/results").exists():  # in a checkout

@@ -5,7 +5,7 @@ from pathlib import Path
 from prefect import flow, get_run_logger, task
 
 from components.core.progress import show_logs
-from components.pipeline.monitoring import announce, judge_windows
+from components.pipeline.monitoring import announce, judge_windows, watched_models
 from components.pipeline.params import Params, load_params
 from flows.events import send
 
@@ -22,10 +22,10 @@ def tell(params: Params) -> list[str]:
 
 @flow(name="monitor", log_prints=False)
 def monitor(params_file: Path = Path("params.yaml"), models: list[str] | None = None) -> list[str]:
-    """Watch the champions of *models*; by default those of the pipeline's views."""
+    """Watch the champions of *models*; by default those of the pipeline's views and all others in the registry."""
     show_logs()
     params, logger = load_params(params_file), get_run_logger()
-    said = [line for model in models or params.pipeline.views for line in look(params, model)]
+    said = [line for model in models or watched_models(params) for line in look(params, model)]
     for line in said:
         logger.info(line)
     for verdict in tell(params):

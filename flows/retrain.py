@@ -79,7 +79,10 @@ def retrain(verdict: str, params_file: Path = Path("params.yaml"), data_root: Pa
     show_logs()
     job = Retraining.of(load_params(params_file), verdict, data_root)
     with job.alone():
-        outcome = job.decided() or _refused(job) or _challenged(job)
+        outcome = job.decided()
+        if outcome is None:
+            job.claim(datetime.now(UTC))
+            outcome = _refused(job) or _challenged(job)
     said = "\n".join(f"- {reason}" for reason in outcome.reasons)
     create_markdown_artifact(f"**{outcome.action}**\n\n{said}", key="retrain-decision", description=verdict)
     get_run_logger().info("%s: %s", verdict, outcome.action)

@@ -18,6 +18,7 @@ from components.pipeline.params import Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import JOINT, Stages
 from flows.slot import training_slot
+from flows.temporary import ends_with_us
 from flows.terminal import without_tracebacks
 
 log = logging.getLogger("loupe")
@@ -165,6 +166,7 @@ def run_here(params_file: Path, views: list[str] | None, detectors: list[str] | 
     """Run the flow in this process and return the leaderboard as text."""
     show_logs()
     without_tracebacks()
+    ends_with_us()
     asked_for(params_file, views, detectors)  # before a server is started for the flow
     out: Any = train(params_file, views, detectors)
     return f"{(out / 'leaderboard.md').read_text()}\nleaderboard in {out}"

@@ -103,6 +103,8 @@ class Stack:
                 "server",
                 "--backend-store-uri",
                 registry.uri,
+                "--artifacts-destination",
+                str(registry.place),
                 "--host",
                 "127.0.0.1",
                 "--port",
@@ -147,7 +149,8 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        note = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), "command": command}
+        started = psutil.Process(process.pid).create_time()
+        note = {"project": str(self.project), "pid": process.pid, "started": started, "command": command}
         self.notes.write_text(json.dumps(self.read() | {name: note}, indent=1))
         sys.stderr.write(f"started {name}, process {process.pid}\n")
 
@@ -166,7 +169,12 @@ class Stack:
         return str(self.ports[name])
 
     def read(self) -> dict[str, Any]:
-        return dict(json.loads(self.notes.read_text())) if self.notes.exists() else {}
+        """The notes of this project's processes; those that a copied project brought along are of the first one's."""
+        notes = dict(json.loads(self.notes.read_text())) if self.notes.exists() else {}
+        return {name: note for name, note in notes.items() if self.own(note)}
+
+    def own(self, note: dict[str, Any]) -> bool:
+        return bool(note.get("project", str(self.project)) == str(self.project))
 
     @staticmethod
     def alive(note: dict[str, Any]) -> bool:

@@ -73,9 +73,11 @@ def retrain(
     from components.pipeline.params import load_params
     from components.pipeline.retraining import Retraining
     from flows.retrain import retrain as run
+    from flows.temporary import ends_with_us
     from flows.terminal import without_tracebacks
 
     without_tracebacks()
+    ends_with_us()
     job = Retraining.of(load_params(params), verdict)
     say(f"{run(verdict, params)}: see {job.folder}")
 
@@ -98,6 +100,21 @@ def _registry(params: Path) -> Any:
     from components.registry.mlflow import Registry
 
     return Registry(load_params(params).registry)
+
+
+@app.command(epilog="Example: loupe register runs/photos housings --data photos")
+def register(
+    run: Annotated[Path, typer.Argument(help="A folder that `loupe fit` or `loupe ensemble` wrote.")],
+    name: Annotated[str, typer.Argument(help="The model's name: serve, monitor, promote and retrain go by it.")],
+    data: Annotated[Path | None, typer.Option(help="The folder that fit was given, for retraining.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Put a run of `loupe fit` into the registry; the first version of a name becomes its champion."""
+    from components.pipeline.params import load_params
+    from components.pipeline.registering import register_fitted
+
+    for line in register_fitted(load_params(params), run, name, data):
+        say(line)
 
 
 @app.command(epilog="Example: loupe promote elpv-mono 3 --reason 'approved by quality'")
@@ -160,7 +177,9 @@ def inbox(
 ) -> None:
     """Score what lies below inbox/<source>/ of the object store, each file once; bad files are quarantined."""
     from flows.batch import batch_scoring
+    from flows.temporary import ends_with_us
     from flows.terminal import without_tracebacks
 
     without_tracebacks()
+    ends_with_us()
     say(f"{batch_scoring(params, name)} images scored")

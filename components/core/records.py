@@ -58,8 +58,9 @@ class ScoreRecord(Scored):
 
 
 # One row per answered request of the service or file of the inbox. `taken_at` is the camera's time if it was told,
-# `scored_at` the service's; `image_uri` is the image's key in the object store.
-LOG_COLUMNS = ("record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri")
+# `scored_at` the service's; `image_uri` is the image's key in the object store; `registered` the model's name in the
+# registry, null for a bundle of none and in records of older versions.
+LOG_COLUMNS = ("record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri", "registered")
 # One row per click of a reviewer; the last one on a record counts. `label` is defect, false_alarm or withdrawn.
 LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "label", "reviewer")
 FORMER = {"verdict": "label"}  # what older versions called a column of LABEL_COLUMNS

@@ -2,29 +2,59 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.core.artefacts import file_hash, values_hash
-from components.core.errors import MonitorError
-from components.core.settings import build, plain
 from components.decision.bundle import Manifest
 from components.monitoring.bounds import bounds
 from components.monitoring.columns import frame, read_reference, standardised
+from components.monitoring.kept import (
+    SENT,
+    VERDICTS,
+    find,
+    keep,
+    key_of,
+    last_asked,
+    last_number,
+    latest,
+    mark_sent,
+    note_older,
+    sent_key,
+    unanswered,
+    unsent,
+    verdicts,
+)
 from components.monitoring.settings import MonitorSettings
 from components.monitoring.verdict import Verdict, decide, drifted
 from components.scorelog import table
 from components.scorelog.table import Record
+from components.scorelog.whose import scored_by
 from components.storage import Store
 
 if TYPE_CHECKING:  # Evidently takes seconds to load
     from components.monitoring.evidently import Comparison
 
+__all__ = [
+    "SENT",
+    "VERDICTS",
+    "find",
+    "key_of",
+    "mark_sent",
+    "monitor",
+    "sent_key",
+    "unanswered",
+    "unsent",
+    "verdicts",
+]
+
 log = logging.getLogger("loupe")
-VERDICTS, SENT = "monitoring/verdicts", "monitoring/sent"
+LOOKED = "monitoring/looked"
 
 
 def monitor(
@@ -53,19 +83,79 @@ class Watch:
     def source(self, source: str) -> Iterator[Verdict]:
         """The new verdicts on one source, each stored before the next window is looked at."""
         version, settings = Manifest.read(self.bundle).version, self.settings
-        earlier = verdicts(self.store, source, version)
-        since = earlier[-1].window["last"] if earlier else ["", ""]
-        records = _records(self.store, source, version, since, settings, self.at)
-        fresh = [i for i, record in enumerate(records) if table.order(record) > tuple(since)]
-        start = fresh[0] if fresh else len(records)
-        for end in range(start + settings.stride, len(records) + 1, settings.stride):
-            window = records[max(0, end - settings.window) : end]
-            if len(window) >= settings.min_n:
-                verdict = self._verdict(window, earlier)
-                self.store.put_new(key_of(verdict), json.dumps(plain(verdict), indent=1).encode())
+        note_older(self.store)
+        before = self._before(source, version)
+        since = before[-1].window["last"] if before else ["", ""]
+        window = deque(self._context(source, version, before), settings.window)
+        waiting: list[str] = []  # times of the records that no verdict is about yet
+        for record in self._fresh(source, version, since):
+            window.append(record)
+            waiting.append(record["scored_at"])
+            if len(waiting) % settings.stride == 0 and len(window) >= settings.min_n:
+                verdict = keep(self.store, self._verdict(list(window), before))
                 log.info("%s: %s (%s)", verdict.id, verdict.action, verdict.reasons[0])
-                earlier.append(verdict)
+                before, waiting = [*before, verdict][-settings.memory - 1 :], []
                 yield verdict
+        self._note(source, version, waiting[0] if waiting else "")
+
+    def _before(self, source: str, version: str) -> list[Verdict]:
+        """The verdicts that the next one hangs on, oldest first: the last ones, and the last that asked to retrain.
+
+        Those on records of the future are passed over: the clock was put back, and what came since is new.
+        """
+        newest, found = self._settled(), list[Verdict]()
+        for verdict in latest(self.store, source, version, self.model):
+            if verdict.window["last"][0] <= newest:
+                found.append(verdict)
+            if len(found) >= max(1, self.settings.memory):
+                break
+        asked = last_asked(self.store, source, version, self.model)
+        earlier = [asked] if asked and found and asked.number < found[-1].number else []
+        return [*earlier, *reversed(found)]
+
+    def _context(self, source: str, version: str, before: Sequence[Verdict]) -> list[Record]:
+        """The records of the last window, oldest first: the next ones overlap it."""
+        if not before:
+            return []
+        first, last = (tuple(before[-1].window[end]) for end in ("first", "last"))
+        found = table.newest_first(self.store, table.SCORES, source, first[0], last[0])
+        mine = (r for r in found if table.order(r) <= last and self._mine(r, version))
+        return list(islice(mine, int(before[-1].window["n"])))[::-1]
+
+    def _fresh(self, source: str, version: str, since: Sequence[str]) -> Iterator[Record]:
+        """Settled records of this model behind *since*, oldest first.
+
+        What was looked through before, and held nothing of this model, is not read again but for the last
+        ``late_days``: a line that was cut off ships its records later.
+        """
+        newest, start = self._settled(), max(since[0], self._looked(source, version))
+        for record in table.oldest_first(self.store, table.SCORES, source, start):
+            if record["scored_at"] > newest:
+                return
+            if table.order(record) > tuple(since) and self._mine(record, version):
+                yield record
+
+    def _settled(self) -> str:
+        return (self.at - timedelta(seconds=self.settings.settle_seconds)).isoformat()
+
+    def _late(self) -> str:
+        return (self.at - timedelta(days=self.settings.late_days)).isoformat()
+
+    def _mine(self, record: Record, version: str) -> bool:
+        return scored_by(record, version, self.model)
+
+    def _looked(self, source: str, version: str) -> str:
+        key = self._noted_at(source, version)
+        noted = str(json.loads(self.store.get(key))["from"]) if self.store.exists(key) else ""
+        return min(noted, self._late())  # the clock may have been put back since
+
+    def _note(self, source: str, version: str, waiting: str) -> None:
+        """Note from where on the next run looks: the first record that waits for a verdict, or some days ago."""
+        start = min(waiting, self._late()) if waiting else self._late()
+        self.store.put(self._noted_at(source, version), json.dumps({"from": start}).encode())
+
+    def _noted_at(self, source: str, version: str) -> str:
+        return f"{LOOKED}/{source}/{version}/{self.model}.json"
 
     def _verdict(self, window: list[Record], earlier: list[Verdict]) -> Verdict:
         """What the window comes to, with the report that shows why."""
@@ -73,7 +163,8 @@ class Watch:
         values = compared.values()
         reasons = drifted(values, limits)
         action, said = decide(reasons, earlier, self.settings, self.at)
-        first, last, number = window[0], window[-1], len(earlier) + 1
+        first, last = window[0], window[-1]
+        number = last_number(self.store, first["source"], first["model_version"]) + 1
         name = f"{first['source']}-{first['model_version']}-{number:05d}"
         return Verdict(
             action=action,
@@ -110,88 +201,3 @@ class Watch:
         saved = compared.save(root / "reports" / f"{report}.html") if report else root / "workspace"
         compared.show(Path(self.settings.workspace), f"{self.model}: {source}")
         return saved
-
-
-def _records(
-    store: Store, source: str, version: str, since: Sequence[str], settings: MonitorSettings, at: datetime
-) -> list[Record]:
-    """Settled records of this model, oldest first: all new ones and a window's length before them."""
-    newest = (at - timedelta(seconds=settings.settle_seconds)).isoformat()
-    found, before = [], 0
-    for record in table.newest_first(store, table.SCORES, source):
-        if record["model_version"] != version or record["scored_at"] > newest:
-            continue
-        found.append(record)
-        before += table.order(record) <= tuple(since)
-        if before >= settings.window:
-            break
-    return found[::-1]
-
-
-def key_of(verdict: Verdict) -> str:
-    """Where a verdict is stored."""
-    return f"{VERDICTS}/{verdict.source}/{verdict.model_version}/{verdict.number:05d}.json"
-
-
-def verdicts(store: Store, source: str, version: str) -> list[Verdict]:
-    """The stored verdicts on one source under one model, oldest first."""
-    keys = store.keys(f"{VERDICTS}/{source}/{version}/")
-    return [build(Verdict, json.loads(store.get(key)), key) for key in keys]
-
-
-def find(store: Store, verdict_id: str) -> Verdict:
-    """Raises MonitorError where a name is none of a verdict, and where there is no such verdict."""
-    key = "/".join([VERDICTS, *verdict_id.rsplit("-", 2)]) + ".json"
-    if verdict_id.count("-") < 2 or not store.exists(key):
-        raise MonitorError(f"{verdict_id}: there is no such verdict; `loupe monitor NAME` prints those of a model")
-    return build(Verdict, json.loads(store.get(key)), key)
-
-
-def unsent(store: Store) -> list[Verdict]:
-    """Verdicts that ask for retraining and whose event has not been seen by the server yet."""
-    return [v for v in _asking(store) if not store.exists(sent_key(v))]
-
-
-def unanswered(
-    store: Store, settings: MonitorSettings, at: datetime, answered: Callable[[Verdict], bool]
-) -> list[Verdict]:
-    """Verdicts whose event arrived ``again_hours`` ago and was not *answered*: the retraining was cut off or failed."""
-    found = []
-    for verdict in _asking(store):
-        if not store.exists(sent_key(verdict)) or answered(verdict):
-            continue
-        note = json.loads(store.get(sent_key(verdict)))
-        if at - datetime.fromisoformat(note["at"]) < timedelta(hours=settings.again_hours):
-            continue
-        if _times(note) <= settings.again:
-            found.append(verdict)
-        else:
-            log.warning(
-                "%s: %d events and no decision; see the runs of the flow retrain, then `loupe retrain %s`",
-                verdict.id,
-                _times(note),
-                verdict.id,
-            )
-    return found
-
-
-def mark_sent(store: Store, verdict: Verdict, event: str, at: datetime) -> None:
-    """Note that the event of a verdict has arrived, and how often by now."""
-    key = sent_key(verdict)
-    times = 1 + (_times(json.loads(store.get(key))) if store.exists(key) else 0)
-    store.put(key, json.dumps({"event": event, "at": at.isoformat(), "times": times}).encode())
-
-
-def _asking(store: Store) -> Iterator[Verdict]:
-    for source in store.folders(f"{VERDICTS}/"):
-        for version in store.folders(f"{VERDICTS}/{source}/"):
-            yield from (v for v in verdicts(store, source, version) if v.action == "retrain")
-
-
-def _times(note: dict[str, Any]) -> int:
-    return int(note.get("times", 1))  # a note of an older version does not say
-
-
-def sent_key(verdict: Verdict) -> str:
-    """Where it is noted that the event of a verdict was sent."""
-    return f"{SENT}/{verdict.id}.json"

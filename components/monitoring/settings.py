@@ -22,6 +22,7 @@ class MonitorSettings:
     cooldown_hours: float = 24.0  # after a verdict that asked for retraining
     again_hours: float = 6.0  # until an event that led to no decision is sent again; to be longer than a retraining
     again: int = 3  # times
+    late_days: float = 7.0  # how late records may reach the store where nothing of their model has come since
     settle_seconds: float = 10.0  # younger records wait for the next run: others of their time may still be shipped
     workspace: str = "monitoring/workspace"  # the Evidently dashboard's folder
     seed: int = 0

@@ -46,7 +46,8 @@ def decide(
     if flagged < settings.needed:
         return "watch", (*reasons, f"{flagged} of the last {settings.memory} windows; {settings.needed} are needed")
     asked = [v for v in earlier if v.action == "retrain"]
-    if asked and at - datetime.fromisoformat(asked[-1].at) < timedelta(hours=settings.cooldown_hours):
+    # A time far ahead is of a clock that was put back, and holds nothing up.
+    if asked and abs(at - datetime.fromisoformat(asked[-1].at)) < timedelta(hours=settings.cooldown_hours):
         return "watch", (
             *reasons,
             f"retraining was asked for at {asked[-1].at}; cooldown {settings.cooldown_hours:g} h",

@@ -26,7 +26,7 @@ def listing(data: Path) -> list[list[Any]]:
 
 def remember(data: Path, seen: list[list[Any]], work: Path) -> None:
     """Keep what the data set was when the fit began; what changed meanwhile is found by the next one."""
-    write_json(work / SEEN, {"data": str(data), "listing": values_hash(seen)})
+    write_json(work / SEEN, {"data": data.name, "listing": values_hash(seen)})
 
 
 def finished(out: Path, asked: dict[str, Any], data: Path) -> bool:

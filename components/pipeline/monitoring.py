@@ -11,6 +11,7 @@ from components.monitoring.verdict import Verdict
 from components.pipeline.params import Params
 from components.registry.mlflow import Registry
 from components.retraining.outcomes import key_of
+from components.scorelog import keeping
 from components.storage import open_store
 
 
@@ -35,15 +36,31 @@ def judge_windows(params: Params, model: str, at: datetime | None = None) -> lis
     return monitor(open_store(params.store), bundle, model, params.monitor, at or datetime.now(UTC))
 
 
+def watched_models(params: Params) -> list[str]:
+    """The models that the hourly flow judges: those of the pipeline's views, and what else has a champion."""
+    registry, views = Registry(params.registry), list(params.pipeline.views)
+    return views + [name for name in registry.names() if name not in views and registry.champion(name)]
+
+
+def tidied(params: Params, at: datetime) -> tuple[int, int]:
+    """Join and forget what the score log keeps: how many objects were joined, how many went."""
+    return keeping.tidy(open_store(params.store), at, params.scorelog)
+
+
 def announce(params: Params, send: Callable[[Verdict], str | None], at: datetime | None = None) -> list[str]:
-    """Send the events that have not arrived yet or led to nothing; returns the verdicts announced."""
+    """Send the events that have not arrived yet or led to nothing; returns the verdicts announced.
+
+    A store may hold verdicts on models of other projects: those are announced there.
+    """
     store, now, done = open_store(params.store), at or datetime.now(UTC), []
 
     def answered(verdict: Verdict) -> bool:
         return store.exists(key_of(verdict.id))
 
-    for verdict in [*unsent(store), *unanswered(store, params.monitor, now, answered)]:
-        event = send(verdict)
+    asked = [*unsent(store), *unanswered(store, params.monitor, now, answered)]
+    known = Registry(params.registry).names() if asked else []
+    for verdict in asked:
+        event = send(verdict) if verdict.model in known else None
         if event:
             mark_sent(store, verdict, event, now)
             done.append(verdict.id)

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from components.registry.mlflow import Registry
 from components.scorelog import table
 from components.scorelog.labels import read_labels
 from components.scorelog.shipper import image_key
+from components.scorelog.whose import of_product
 from components.storage import Store, open_store
 
 log = logging.getLogger("loupe")
@@ -48,6 +49,7 @@ class PointRequest:
     naming: Naming = DEFAULT
     store: str | None = None
     out: Path | None = None
+    name: str | None = None  # in the registry, of the bundle that is the target
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,8 @@ def reviewed(request: PointRequest, bundle: Path) -> Defects:
     store, opened = open_store(request.store), Bundle.open(bundle)
     labels = {k: v for k, v in read_labels(store).items() if v["label"] == "defect"}
     found: dict[str, tuple[float, str | None]] = {}
-    for record in _records(store, {str(v["source"]) for v in labels.values()}):
-        if record["record_id"] in labels and _concerns(record, opened) and record["sha256"] not in found:
+    for record in _records(store, labels):
+        if _concerns(record, opened, request.name) and record["sha256"] not in found:
             found[record["sha256"]] = _stored_score(store, record, opened), record["group"]
     if split := split_of(bundle):
         _require_untested(set(found), split, request.store)
@@ -226,15 +228,21 @@ def reviewed(request: PointRequest, bundle: Path) -> Defects:
     return Defects(np.array([score for score, _ in found.values()], np.float64), [group for _, group in found.values()])
 
 
-def _records(store: Store, sources: set[str]) -> Iterator[table.Record]:
-    for source in sorted(sources):
-        yield from table.newest_first(store, table.SCORES, source)
+def _records(store: Store, labels: Mapping[str, table.Record]) -> Iterator[table.Record]:
+    """The labelled records; no day is read that is older than all of them."""
+    for source in sorted({str(v["source"]) for v in labels.values()}):
+        left = {key for key, label in labels.items() if label["source"] == source}
+        for record in table.newest_first(store, table.SCORES, source):
+            if record["record_id"] in left:
+                left.discard(record["record_id"])
+                yield record
+            if not left:
+                break
 
 
-def _concerns(record: table.Record, opened: Bundle) -> bool:
+def _concerns(record: table.Record, opened: Bundle, name: str | None) -> bool:
     """A store holds the records of several products."""
-    known = opened.manifest
-    return record["model_version"] == known.version or record["dataset"] == known.dataset
+    return of_product(record, opened.version, name, opened.manifest.dataset)
 
 
 def _stored_score(store: Store, record: table.Record, opened: Bundle) -> float:
@@ -255,7 +263,7 @@ def set_registered(request: PointRequest, name: str, registry: Registry) -> tupl
         raise SettingsError(f"{name}: is no folder, and no registered model with a champion")
     with tempfile.TemporaryDirectory() as scratch:
         bundle, target = registry.fetch(name, champion, Path(scratch) / "old"), Path(scratch) / "new"
-        moved_to = set_point(PointRequest(bundle, **_asked(request), out=target))
+        moved_to = set_point(PointRequest(bundle, **_asked(request), out=target, name=name))
         params = {"detector": Manifest.read(bundle).detector, "alpha": moved_to.new.alpha}
         tags = {**registry.tags(name, champion), ORIGIN: champion}
         tags.pop("verdict", None)  # that of a retraining is told by it, and has one version

@@ -19,12 +19,14 @@ from components.export.settings import ExportSettings
 from components.monitoring.settings import MonitorSettings
 from components.registry.settings import RegistrySettings
 from components.retraining.settings import RetrainSettings
+from components.scorelog.settings import ScoreLogSettings
 from components.service.settings import InboxSettings, ServiceSettings, WatchSettings
 from components.synthesis.settings import SynthesisSettings
 from components.training.settings import TrainSettings
 
 STORE_VARIABLE = "LOUPE_STORE"
-FOLDERS = ("leaderboard", "retrain")  # below artefacts, beside those of the views
+RETRAIN, REGISTERED = "retrain", "registered"
+FOLDERS = ("leaderboard", RETRAIN, REGISTERED)  # below artefacts, beside those of the views
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ class Params:
     service: ServiceSettings = ServiceSettings()
     inbox: InboxSettings = InboxSettings()
     watch: WatchSettings = WatchSettings()
+    scorelog: ScoreLogSettings = ScoreLogSettings()
     monitor: MonitorSettings = MonitorSettings()
     retrain: RetrainSettings = RetrainSettings()
 

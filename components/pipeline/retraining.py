@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from components.core.artefacts import locked, read_json
-from components.core.errors import SettingsError
+from components.core.errors import SettingsError, StageError
 from components.core.settings import plain
 from components.datasets.settings import DataSettings
 from components.datasets.versions import version
@@ -27,13 +27,16 @@ from components.pipeline.sizing import Asked, Sized, members_file, plans, refere
 from components.pipeline.stages import Stages
 from components.registry.choice import choose
 from components.registry.gate import Gate, gate
+from components.registry.locations import noted, place_of
 from components.registry.mlflow import Registry
 from components.registry.register import DATA_PIN, register_run
 from components.retraining import dataset
 from components.retraining.candidates import gather
 from components.retraining.compare import compare
-from components.retraining.outcomes import Retrained, outcome_of, outcomes, store_outcome
+from components.retraining.outcomes import Retrained, claim, outcome_of, outcomes, recent, refusal_of, store_outcome
 from components.storage import Store, open_store
+
+__all__ = ["Retrained", "Retraining", "outcomes"]
 
 log = logging.getLogger("loupe")
 
@@ -75,19 +78,20 @@ class Retraining:
         """The stored outcome, when this window was retrained on already."""
         return outcome_of(self.store, self.verdict.id)
 
+    def claim(self, at: datetime) -> None:
+        """Take this retraining among all machines of the store. Raises StageError where another one is at it."""
+        if who := claim(self.store, self.verdict.id, at, self.params.monitor.again_hours):
+            raise StageError(f"{self.verdict.id}: is being retrained on by {who}; its decision comes from there")
+
     def hindrance(self, at: datetime) -> str | None:
         """Why not to begin: another champion meanwhile, or the budget of a day is spent."""
         registry = Registry(self.params.registry)
         champion = registry.champion(self.verdict.model)
         if champion is None or self._bundle(registry, champion)[1] != self.verdict.model_version:
             return f"the champion is no longer {self.verdict.model_version}, which the verdict is about"
-        recent = [
-            d
-            for d in outcomes(self.store, self.verdict.model)
-            if d.challenger and at - datetime.fromisoformat(d.at) < timedelta(days=1)
-        ]
+        made = len([d for d in recent(self.store, self.verdict.model, at - timedelta(days=1)) if d.challenger])
         limit = self.params.retrain.per_day
-        return f"{len(recent)} retrainings in 24 hours; retrain.per_day is {limit}" if len(recent) >= limit else None
+        return f"{made} retrainings in 24 hours; retrain.per_day is {limit}" if made >= limit else None
 
     def _bundle(self, registry: Registry, champion: str) -> tuple[Path, str]:
         at = self.folder / "champion" / champion
@@ -111,8 +115,8 @@ class Retraining:
     def refused_before(self) -> str | None:
         """The refusal of this very pool, which would end the same way."""
         pool = read_json(self.folder / "candidates" / "candidates.json")["pool"]
-        same = [d for d in outcomes(self.store, self.verdict.model) if d.action == "refuse" and d.pool == pool]
-        return f"these candidates were refused before, see {same[-1].verdict}" if same else None
+        same = refusal_of(self.store, self.verdict.model, pool)
+        return f"these candidates were refused before, see {same.verdict}" if same else None
 
     def write_version(self) -> Path:
         """The new data version, pinned, and the params file of its stages; returns the copy of the pin."""
@@ -125,7 +129,8 @@ class Retraining:
             raise SettingsError(f"{self.verdict.model} {what}; retraining is for a view of one data set")
         base = DataSettings("collected", self.live) if earlier else self.params.data[view.data]
         if earlier:
-            dataset.restore(Path(earlier), self.data_root / self.live)
+            pin = place_of(earlier, registry.folder, Path(self.params.artefacts))
+            dataset.restore(pin, self.data_root / self.live)
         source = self.data_root / view.data
         rows = dataset.base_rows(source, base, view.groups)
         pinned = dataset.write_version(source, rows, self.folder / "candidates", self.data_root / self.live)
@@ -186,7 +191,7 @@ class Retraining:
         registry, name = Registry(self.params.registry), self.verdict.model
         champion, pin = str(registry.champion(name)), self.folder / "data.dvc"
         summary = read_json(self.folder / "candidates" / "candidates.json")
-        tags = {DATA_PIN: str(pin.resolve()), "data_version": version(pin), "verdict": self.verdict.id}
+        tags = {DATA_PIN: noted(pin, registry.folder), "data_version": version(pin), "verdict": self.verdict.id}
         challenger = self._registered(registry) or register_run(
             registry, name, detector, self.stages.of(detector), tags
         )

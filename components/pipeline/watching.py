@@ -30,7 +30,7 @@ def watched(params: Params, name: str, place: str, source: str | None, once: boo
     recorder.shipper.start()
     stop = _stopped()
     try:
-        keep = logged(recorder, params.watch.fps)
+        keep = logged(recorder, params.watch.fps, name=None if folder.is_dir() else name)
         return Watch(bundle, source_of(place, source), keep, params.watch).run(stream, stop)
     finally:
         recorder.shipper.stop()

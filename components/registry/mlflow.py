@@ -1,7 +1,9 @@
 """MLflow, and nothing else of Loupe, is spoken to here: SQLite and a local folder unless configured otherwise."""
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,9 +11,17 @@ from typing import Any, Literal
 
 from components.core.artefacts import atomic_dir, file_hash, locked, write_json
 from components.core.errors import RegistryError
+from components.core.places import writing
+from components.registry.locations import HOME, below, folder_of, is_local
 from components.registry.settings import RegistrySettings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+MANIFEST = "manifest"  # tag of a version: the hash of its bundle's manifest.json, which names all others
+SWITCHES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's own seven take minutes where no server answers
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "_MLFLOW_SERVER_ARTIFACT_ROOT": HOME,  # of the experiment Default, which nobody uses: else the working folder
+}
 
 
 @dataclass(frozen=True)
@@ -31,19 +41,30 @@ class Registry:
     """One experiment's registered models."""
 
     def __init__(self, settings: RegistrySettings) -> None:
-        import mlflow
-
+        for key, value in SWITCHES.items():
+            os.environ.setdefault(key, value)
         self.folder = Path(settings.folder).resolve()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self.uri = settings.uri or f"sqlite:///{self.folder / 'mlflow.db'}"
-        mlflow.set_tracking_uri(self.uri)
-        self.client: Any = mlflow.MlflowClient(self.uri)
+        local = is_local(settings.artefacts)
+        self.place = folder_of(settings.artefacts) if local and settings.artefacts else self.folder / "artefacts"
+        # An MLflow server keeps what is sent to it, unless an address is named.
+        self.served = self.uri.startswith("http") and settings.artefacts is None
+        self.client: Any = _Client(self.uri)
         with locked(self.folder / "lock"):
             found = self.client.get_experiment_by_name(settings.experiment)
-            place = settings.artefacts or (self.folder / "artefacts").as_uri()
+            place = HOME if local else settings.artefacts
             self.experiment = (
                 found.experiment_id if found else self.client.create_experiment(settings.experiment, place)
             )
+
+    def _at(self, location: str, run: str) -> Path | None:
+        """Where the files at *location* lie on this machine today; None where MLflow brings and takes them."""
+        if self.served and location.startswith(HOME):
+            return None
+        inside = below(location, run)
+        return None if inside is None else self.place / inside
 
     def register(
         self, name: str, bundle: Path, params: dict[str, Any], metrics: dict[str, float], tags: dict[str, str]
@@ -54,21 +75,28 @@ class Registry:
             self.client.log_param(run.info.run_id, key, value)
         for key, number in metrics.items():
             self.client.log_metric(run.info.run_id, key, number)
-        self.client.log_artifacts(run.info.run_id, str(bundle), "bundle")
+        source = self._kept(run.info, bundle)
         self.client.set_terminated(run.info.run_id)
         os.sync()  # a version whose files a power cut could still take must not be known to anybody
         self._ensure(name)
-        source = f"{run.info.artifact_uri}/bundle"
-        version = self.client.create_model_version(name, source, run.info.run_id, tags=tags).version
+        known = tags | ({MANIFEST: file_hash(path)} if (path := bundle / "manifest.json").exists() else {})
+        version = self.client.create_model_version(name, source, run.info.run_id, tags=known).version
         self.client.set_registered_model_alias(name, CHALLENGER, version)
         return str(version)
 
-    def _ensure(self, name: str) -> None:
-        from mlflow.exceptions import MlflowException
+    def _kept(self, run: Any, bundle: Path) -> str:
+        """Keep the files of *bundle* with its run; returns the location that is stored."""
+        if (at := self._at(run.artifact_uri, run.run_id)) is None:
+            self.client.log_artifacts(run.run_id, str(bundle), "bundle")
+            return f"{run.artifact_uri}/bundle"
+        with atomic_dir(at / "bundle") as scratch:
+            shutil.copytree(bundle, scratch, dirs_exist_ok=True)
+        return f"{HOME}{run.run_id}/artifacts/bundle"
 
+    def _ensure(self, name: str) -> None:
         try:
             self.client.get_registered_model(name)
-        except MlflowException:
+        except AbsentError:
             self.client.create_registered_model(name)
 
     def promote(
@@ -152,11 +180,9 @@ class Registry:
         return self._alias(name, CHALLENGER)
 
     def _alias(self, name: str, alias: str) -> str | None:
-        from mlflow.exceptions import MlflowException
-
         try:
             return str(self.client.get_model_version_by_alias(name, alias).version)
-        except MlflowException:
+        except AbsentError:
             return None
 
     def versions(self, name: str) -> list[str]:
@@ -170,18 +196,91 @@ class Registry:
 
     def tags(self, name: str, version: str) -> dict[str, str]:
         """What was noted of a version when it was registered."""
-        return dict(self.client.get_model_version(name, version).tags)
+        found = dict(self.client.get_model_version(name, version).tags)
+        return {key: value for key, value in found.items() if key != MANIFEST}
 
     def metrics(self, name: str, version: str) -> dict[str, float]:
         """The figures that were registered with a version."""
         return dict(self.client.get_run(self.client.get_model_version(name, version).run_id).data.metrics)
 
     def fetch(self, name: str, version: str, out: Path) -> Path:
-        """A version's bundle in *out*: downloaded, whole or not at all, where it is not there yet."""
+        """A version's bundle in *out*: brought, whole or not at all, where it is not there yet.
+
+        A bundle there of another registry's version, or one that was changed, is replaced. Raises RegistryError where
+        the registry's own files are gone or are not what was registered.
+        """
+        known = self.client.get_model_version(name, version)
+        wanted = dict(known.tags).get(MANIFEST)
+        if not _is(out, wanted):
+            with atomic_dir(out) as scratch:
+                self._bring(known, scratch)
+                if not _is(scratch, wanted):
+                    raise RegistryError(
+                        f"{name}: the files of version {version} are not those that were registered; "
+                        "promote another version, or register this one again"
+                    )
+        return _bundle_in(out)
+
+    def _bring(self, version: Any, out: Path) -> None:
+        """The files of a version into the folder *out*."""
+        at = self._at(version.source, version.run_id)
+        if at is None:
+            self.client.download(version.source, out)
+        elif at.is_dir():
+            shutil.copytree(at, out / "bundle", dirs_exist_ok=True)
+        else:
+            raise RegistryError(
+                f"{version.name}: the files of version {version.version} are not in {at}; copy the registry's folder "
+                "as a whole, or register the model again"
+            )
+
+
+def _bundle_in(folder: Path) -> Path:
+    return folder / "bundle" if (folder / "bundle").exists() else folder
+
+
+def _is(folder: Path, wanted: str | None) -> bool:
+    """Whether a whole bundle is in *folder*, of the manifest *wanted*; versions of older registries do not say."""
+    path = _bundle_in(folder) / "manifest.json"
+    return path.exists() and wanted in (None, file_hash(path))
+
+
+class AbsentError(RegistryError):
+    """There is no such model, version or alias; the registry answers."""
+
+
+class _Client:
+    """MLflow's client, whose failures are RegistryErrors: a registry that does not answer is no empty one."""
+
+    def __init__(self, uri: str) -> None:
         import mlflow
 
-        if not (out / "bundle" / "manifest.json").exists():
-            source = self.client.get_model_version(name, version).source
-            with atomic_dir(out) as scratch:
-                mlflow.artifacts.download_artifacts(source, dst_path=str(scratch), tracking_uri=self.uri)
-        return out / "bundle" if (out / "bundle").exists() else out
+        self.uri = uri
+        mlflow.set_tracking_uri(uri)
+        with self._told():
+            self._client = mlflow.MlflowClient(uri)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            with self._told():
+                return getattr(self._client, name)(*given, **named)
+
+        return call
+
+    def download(self, source: str, out: Path) -> None:
+        import mlflow
+
+        with self._told():
+            mlflow.artifacts.download_artifacts(source, dst_path=str(out), tracking_uri=self.uri)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise AbsentError(f"{self.uri}: {error.message}; see `loupe models`") from error
+            said = str(error.message).splitlines()[0][:200]
+            raise RegistryError(f"{self.uri}: the registry does not answer ({said}); is it running?") from error

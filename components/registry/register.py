@@ -8,13 +8,13 @@ from components.registry.choice import REFERENCE, choose, synthetic_score
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 
-DATA_PIN = "data_pin"  # tag of a version that a retraining made: the pin file of the data it learned from
+DATA_PIN = "data_pin"  # tag of a version that knows data of its own, of production mostly: their pin file
 
 
 def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Path], reference: str = REFERENCE) -> str:
     """Register each detector's bundle under *name* and promote the one that ``choose`` takes; returns one sentence.
 
-    A champion that has learned from production since stays: what is trained here knows only the older data.
+    A champion with data of its own stays: it has learned from production, which what is trained here has not seen.
     """
     registry = Registry(settings)
     choice = choose(detectors, reference)
@@ -23,7 +23,7 @@ def register_best(settings: RegistrySettings, name: str, detectors: dict[str, Pa
     evidence = {d: at / "model" / _evidence(at) for d, at in detectors.items()}
     champion = registry.champion(name)
     if champion and registry.tags(name, champion).get(DATA_PIN):
-        said = f"champion {champion} has learned from production since; `loupe promote` replaces it all the same"
+        said = f"champion {champion} has learned from data of its own since; `loupe promote` replaces it all the same"
         registry.refuse(name, versions[best], (said, *reasons), evidence)
         return f"version {versions[best]} is registered and not promoted: {said}"
     registry.promote(name, versions[best], (f"{best} is taken", *reasons), evidence)

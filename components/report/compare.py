@@ -1,9 +1,11 @@
 """Runs side by side: figures, differences on the same pictures with intervals, and the pictures they differ on most."""
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from PIL import Image
@@ -56,9 +58,8 @@ def compare(folders: Sequence[Path], out: Path, data: Path | None = None) -> Pat
             raise DataError(f"{folder}: holds no finished run; {SEVERAL}")
     if data and not data.is_dir():
         raise DataError(f"{data}: is not a folder; give the folder of the runs' data set with --data")
-    return write(
-        page([Compared(folder, name) for folder, name in zip(folders, _names(folders), strict=True)], data), out
-    )
+    runs = [Compared(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    return write(page(runs, data, out.parent), out)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -66,8 +67,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(folder) for folder in folders]
 
 
-def page(runs: Sequence[Compared], data: Path | None) -> Page:
-    """Figures of each, each against the first, pictures."""
+def page(runs: Sequence[Compared], data: Path | None, folder: Path = Path()) -> Page:
+    """Figures of each, each against the first, pictures; links are from *folder*, and move with it and the runs."""
     parts = [Section("Figures", (Table(("run", "detector", *_HEAD), tuple(map(_row, runs))), Text(_TOLD, "note")))]
     against = [row for other in runs[1:] for row in [_against(runs[0], other)] if row]
     if against:
@@ -76,8 +77,12 @@ def page(runs: Sequence[Compared], data: Path | None) -> Page:
         parts.append(Section(f"Beside {runs[0].name}", (Table(head, tuple(against)), Text(told, "note"))))
     parts += list(_pictures(runs, data))
     lead = tuple(f"**{run.name}**: {run.detector}." for run in runs)
-    links = tuple((f"report of {run.name}", str((run.folder / "report.html").resolve().as_uri())) for run in runs)
+    links = tuple((f"report of {run.name}", _link(run.folder / "report.html", folder)) for run in runs)
     return Page("Runs compared", lead, tuple(parts), "Made of the runs' own files; nothing is trained.", links)
+
+
+def _link(page: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(page.resolve(), folder.resolve())).as_posix())
 
 
 _HEAD = ("threshold", "true false-alarm rate, 95 %", "graded AUROC", "test AUROC", "false alarms", "misses")

@@ -13,7 +13,7 @@ from components.core.artefacts import recorded, values_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import DataError
 from components.core.progress import progress
-from components.monitoring.monitor import verdicts
+from components.monitoring.kept import latest
 from components.monitoring.verdict import Verdict
 from components.pictures.decoding import DEFAULT, Decoding, decode
 from components.retraining import contamination
@@ -22,6 +22,7 @@ from components.scorelog import table
 from components.scorelog.labels import read_labels
 from components.scorelog.shipper import image_key
 from components.scorelog.table import Record
+from components.scorelog.whose import scored_by
 from components.storage import Store
 
 log = logging.getLogger("loupe")
@@ -51,7 +52,8 @@ def gather(
                 f"{verdict.id}: {len(rows)} candidate images are fewer than retrain.min_candidates "
                 f"({settings.min_candidates}); wait for more, or lower it"
             )
-        chosen = _review(pd.DataFrame(rows), read_labels(store))
+        since = min(record["scored_at"] for record in pool) if pool else ""
+        chosen = _review(pd.DataFrame(rows), read_labels(store, since=since))
         kept = FeatureStore(features_folder(features))
         chosen = _trim(chosen, scratch, settings, seed, kept, rules)
         chosen[list(COLUMNS)].to_parquet(scratch / "candidates.parquet", index=False)
@@ -64,22 +66,20 @@ def _pool(store: Store, verdict: Verdict, settings: RetrainSettings) -> list[Rec
     since = _beginning(store, verdict)
     unique: dict[str, Record] = {}
     for record in table.newest_first(store, table.SCORES, verdict.source, since):
-        if record["scored_at"] >= since and record["model_version"] == verdict.model_version:
+        if record["scored_at"] >= since and scored_by(record, verdict.model_version, verdict.model):
             unique.setdefault(record["sha256"], record)
     return list(unique.values())[: settings.max_candidates]
 
 
 def _beginning(store: Store, verdict: Verdict) -> str:
     """When the first window began that belongs to the unbroken run of flagged ones up to *verdict*."""
-    known = [v for v in verdicts(store, verdict.source, verdict.model_version) if v.number <= verdict.number]
     first = verdict
-    for earlier in reversed(known):
+    for earlier in latest(store, verdict.source, verdict.model_version, verdict.model, verdict.number):
         if not earlier.flagged:
-            break
+            # Only what came after the last quiet window: the half it shares with the first flagged one had not drifted.
+            return str(earlier.window["last"][0])
         first = earlier
-    # Only what came after the last quiet window: the half it shares with the first flagged one had not drifted.
-    quiet = [v for v in known if v.number < first.number]
-    return str(quiet[-1].window["last"][0] if quiet else first.window["first"][0])
+    return str(first.window["first"][0])
 
 
 def _fetch(store: Store, record: Record, out: Path, rules: Decoding) -> Record | None:

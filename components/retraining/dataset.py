@@ -14,7 +14,7 @@ from components.datasets.adapters import COLLECTED_COLUMNS, COLLECTED_TABLE, lis
 from components.datasets.manifest import mask_rule
 from components.datasets.rows import Row
 from components.datasets.settings import DataSettings
-from components.datasets.versions import pin, restore
+from components.datasets.versions import pin, restore, version
 from components.pictures.decoding import Decoding
 from components.pictures.masks import mask_paths
 
@@ -41,11 +41,29 @@ def write_version(base: Path, rows: list[Row], candidates: Path, out: Path) -> P
     chosen = pd.read_parquet(candidates / "candidates.parquet")
     with atomic_dir(out) as scratch:
         new = [_candidate(row, candidates, scratch) for row in chosen.to_dict("records") if row["part"] in ROLES]
-        for row in rows:
-            for name in (row.image_id, *mask_paths(row.mask)):
-                _copy(base / name, scratch / name)
+        _copy_rows(base, rows, scratch)
         _write_table([*rows, *new], scratch / COLLECTED_TABLE)
     return pin(out)
+
+
+def write_base(base: Path, rows: list[Row], out: Path) -> Path:
+    """Write *rows* of the folder *base* alone to the folder *out* and pin it: where retrainings of a run begin."""
+    with atomic_dir(out) as scratch:
+        _copy_rows(base, rows, scratch)
+        _write_table(rows, scratch / COLLECTED_TABLE)
+    return pin(out)
+
+
+def keep_pin(pinned: Path, folder: Path) -> Path:
+    """A copy of a pin file in *folder* by the name of its content: the next version overwrites the pin itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(pinned, folder / f"{version(pinned).removesuffix('.dir')}.dvc"))
+
+
+def _copy_rows(base: Path, rows: list[Row], out: Path) -> None:
+    for row in rows:
+        for name in (row.image_id, *mask_paths(row.mask)):
+            _copy(base / name, out / name)
 
 
 def _candidate(row: Mapping[Any, Any], candidates: Path, out: Path) -> Row:

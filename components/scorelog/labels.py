@@ -10,9 +10,12 @@ from components.storage import Store
 GIVEN = ("defect", "false_alarm", "withdrawn")
 
 
-def read_labels(store: Store, pending: Sequence[Record] = ()) -> dict[str, Record]:
-    """The last label of each record, from the store and from what is *pending* on local disk."""
+def read_labels(store: Store, pending: Sequence[Record] = (), since: str = "") -> dict[str, Record]:
+    """The last label of each record, from the store and from what is *pending* on local disk.
+
+    Those of days before *since* (ISO time) are not read: nobody labels a record before it was scored.
+    """
     found = [of_today(record) for record in pending]
     for source in table.sources(store, table.LABELS):
-        found += table.newest_first(store, table.LABELS, source)
+        found += table.newest_first(store, table.LABELS, source, since)
     return {label["record_id"]: label for label in sorted(found, key=lambda label: label["labelled_at"])}

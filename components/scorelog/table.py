@@ -1,16 +1,17 @@
 """The shipped half of the score log: parquet objects below <table>/source=<source>/day=<day>/.
 
-A compacted object names, in its metadata, the segments it stands for; a reader leaves those out. So a crash between
-writing it and deleting them, or a segment that is shipped once more afterwards, duplicates nothing.
+The name of an object begins with the times of its first and last record, so a reader opens only what it needs; objects
+of older versions have none and are read with the first. A record that lies in two objects, as after a crash in the
+middle of a compaction, is the same at the same place in the order, and read once.
 """
 
-import hashlib
 import io
-import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -21,10 +22,13 @@ from components.core.filenames import hidden
 from components.core.records import LABEL_COLUMNS, LOG_COLUMNS, of_today
 from components.storage import Store
 
+log = logging.getLogger("loupe")
 SCORES, LABELS = "scores", "labels"
 COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS}
-REPLACES = b"loupe.replaces"
-COMPACT, ENDING = "compact-", ".parquet"
+ENDING = ".parquet"
+STAMP = re.compile(r"\d{6}(?:\.\d+)?")  # a time of day, 103005.25
+TIMED = re.compile(rf"T({STAMP.pattern})-({STAMP.pattern})-")
+LATEST = "~"  # behind every time
 SOURCE, DAY = "source=", "day="
 UNFIT = re.compile(r"[/\x00-\x1f\x7f\ud800-\udfff]")
 TYPES = {
@@ -67,9 +71,20 @@ def write(store: Store, table: str, name: str, records: Sequence[Record]) -> lis
         parts[partition(table, record)].append(record)
     keys = []
     for folder, rows in sorted(parts.items()):
-        store.put(f"{folder}{name}.parquet", _encode(table, rows))
-        keys.append(f"{folder}{name}.parquet")
+        keys.append(f"{folder}{titled(rows, name)}")
+        store.put(keys[-1], encoded(table, rows))
     return keys
+
+
+def titled(rows: Sequence[Record], name: str) -> str:
+    """The name of the object *name* with these rows: the times of the first and the last before it."""
+    times = sorted(stamp(row) for row in rows)
+    return f"T{times[0]}-{times[-1]}-{name}{ENDING}" if all(map(STAMP.fullmatch, times)) else f"{name}{ENDING}"
+
+
+def stamp(record: Record) -> str:
+    """The time of day of a record, ordered as ``order`` orders the records of one day."""
+    return order(record)[0][11:].removesuffix("+00:00").replace(":", "")
 
 
 def _rows(table: str, rows: Sequence[Record]) -> pa.Table:
@@ -77,35 +92,103 @@ def _rows(table: str, rows: Sequence[Record]) -> pa.Table:
     return pa.Table.from_pylist(records, _schema(table))
 
 
-def _encode(table: str, rows: Sequence[Record], replaces: Sequence[str] = ()) -> bytes:
-    content = _rows(table, rows)
+def encoded(table: str, rows: Sequence[Record]) -> bytes:
+    """The bytes of an object."""
     stream = io.BytesIO()
-    pq.write_table(content.replace_schema_metadata({REPLACES: json.dumps(sorted(replaces)).encode()}), stream)
+    pq.write_table(_rows(table, rows), stream)
     return stream.getvalue()
 
 
-def _load(store: Store, folder: str) -> tuple[dict[str, list[Record]], set[str]]:
-    """Rows by object name, and the names that compacted objects stand for."""
-    rows, replaced = {}, set()
-    for key in store.keys(folder):
-        if hidden(key.removeprefix(folder)) or not key.endswith(ENDING):
-            continue  # what a system or a person has left there
-        content = pq.read_table(io.BytesIO(store.get(key)))
-        rows[key.removeprefix(folder)] = [of_today(row) for row in content.to_pylist()]
-        replaced |= set(json.loads((content.schema.metadata or {}).get(REPLACES, b"[]")))
-    return rows, replaced
+@contextmanager
+def whole(key: str) -> Iterator[None]:
+    """Say in our words that an object is no table."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        said = (str(error).splitlines() or [""])[0][:100]
+        raise DataError(f"{key}: is no table any more ({said}); bring it back from a copy, or remove it") from None
+
+
+@dataclass(frozen=True)
+class Part:
+    """An object of a partition; its records lie between *first* and *last*."""
+
+    key: str
+    first: str
+    last: str
+
+    def load(self, store: Store) -> list[Record]:
+        """Its rows. Raises DataError where it is no table any more, StorageError where it is gone."""
+        content = store.get(self.key)
+        with whole(self.key):
+            return [of_today(row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+
+    def read(self, store: Store) -> list[Record]:
+        """The same; a damaged object is told and stops no other."""
+        try:
+            return self.load(store)
+        except DataError as error:
+            log.error("%s", error)
+            return []
+
+
+def parts(store: Store, folder: str) -> list[Part]:
+    """The objects of a partition, without what a system or a person has left there."""
+    keys = [key for key in store.keys(folder) if key.endswith(ENDING) and not hidden(key.removeprefix(folder))]
+    found = [(key, TIMED.match(key.removeprefix(folder))) for key in keys]
+    return [Part(key, said[1], said[2]) if said else Part(key, "", LATEST) for key, said in found]
 
 
 def read_partition(store: Store, folder: str) -> list[Record]:
     """All records of one partition, each once, oldest first."""
+    return list(oldest(store, folder))
+
+
+def oldest(store: Store, folder: str, since: str = "", strict: bool = False) -> Iterator[Record]:
+    """The records of a partition, oldest first; objects that end before the time of day *since* are not opened.
+
+    *strict*: raises DataError at a damaged object, which is else told and left out.
+    """
+    return _read(store, folder, since, False, strict)
+
+
+def newest(store: Store, folder: str) -> Iterator[Record]:
+    """The records of a partition, newest first; an object is opened when its last record may be the next."""
+    return _read(store, folder, "", True)
+
+
+def _read(store: Store, folder: str, since: str, backwards: bool, strict: bool = False) -> Iterator[Record]:
+    """Begun anew behind the last record where an object that was listed has just been compacted away."""
+    after: tuple[str, str] | None = None
     for attempt in range(3):
         try:
-            rows, replaced = _load(store, folder)
-            break
-        except StorageError:  # an object listed a moment ago may just have been compacted away
+            for record in _merged(store, [p for p in parts(store, folder) if p.last >= since], backwards, strict):
+                place = order(record)
+                if after is None or (place < after if backwards else place > after):
+                    after = place
+                    yield record
+            return
+        except StorageError:
             if attempt == 2:
                 raise
-    return sorted((r for name, part in rows.items() if name not in replaced for r in part), key=order)
+
+
+def _merged(store: Store, left: list[Part], backwards: bool, strict: bool = False) -> Iterator[Record]:
+    """Records of several objects in order; one that lies in two of them comes twice in a row."""
+    left.sort(key=lambda part: part.last if backwards else part.first, reverse=not backwards)
+    rows: list[Record] = []  # the next one at the end
+    while left or rows:
+        while left and (not rows or _reaches(left[-1], stamp(rows[-1]), backwards)):
+            part = left.pop()
+            rows += part.load(store) if strict else part.read(store)
+            rows.sort(key=order, reverse=not backwards)
+        if rows:
+            yield rows.pop()
+
+
+def _reaches(part: Part, time: str, backwards: bool) -> bool:
+    """Whether a record of *part* may stand before one of this time of day."""
+    return part.last >= time if backwards else part.first <= time
 
 
 def order(record: Record) -> tuple[str, str]:
@@ -121,33 +204,18 @@ def days(store: Store, table: str, source: str) -> list[str]:
     return [name.removeprefix(DAY) for name in store.folders(f"{table}/source={source}/") if name.startswith(DAY)]
 
 
-def newest_first(store: Store, table: str, source: str, since: str = "") -> Iterator[Record]:
-    """Records backwards in time, one partition at a time, down to the day of *since* (ISO time)."""
+def newest_first(store: Store, table: str, source: str, since: str = "", until: str = LATEST) -> Iterator[Record]:
+    """Records backwards in time, from the day of *until* down to that of *since* (ISO times)."""
     for day in reversed(days(store, table, source)):
         if day < since[:10]:
             return
-        yield from reversed(read_partition(store, f"{table}/source={source}/day={day}/"))
+        if day <= until[:10]:
+            yield from newest(store, f"{table}/source={source}/day={day}/")
 
 
-def compact(store: Store, table: str, source: str, before: datetime) -> int:
-    """Join the objects of every day before *before* into one each; returns how many objects went."""
-    removed = 0
+def oldest_first(store: Store, table: str, source: str, since: str = "") -> Iterator[Record]:
+    """Records forwards in time, from *since* (ISO time), or a little before it, on."""
     for day in days(store, table, source):
-        if day < before.date().isoformat():
-            removed += _compact_partition(store, table, f"{table}/source={source}/day={day}/")
-    return removed
-
-
-def _compact_partition(store: Store, table: str, folder: str) -> int:
-    rows, replaced = _load(store, folder)
-    live = [name for name in rows if name not in replaced]
-    if len(live) > 1:
-        gone = sorted(replaced | set(rows))
-        name = f"{COMPACT}{hashlib.sha256(json.dumps(gone).encode()).hexdigest()[:24]}.parquet"
-        records = sorted((r for n in live for r in rows[n]), key=order)
-        store.put(folder + name, _encode(table, records, gone))
-        live, replaced = [name], set(gone)
-    stale = [name for name in rows if name in replaced]
-    for name in stale:
-        store.delete(folder + name)
-    return len(stale)
+        if day >= since[:10]:
+            begin = since[11:].removesuffix("+00:00").replace(":", "") if day == since[:10] else ""
+            yield from oldest(store, f"{table}/source={source}/day={day}/", begin)

@@ -19,6 +19,7 @@ from components.pictures.clips import decode
 from components.pictures.decoding import Decoding
 from components.pictures.heat import overlay
 from components.scorelog.shipper import image_key
+from components.scorelog.whose import NAME
 from components.service import documents
 from components.service.batcher import Batcher, Scored
 from components.service.champion import Champion
@@ -104,6 +105,7 @@ def _record(
             "latency_ms": one.latency_ms,
             "sha256": sha256,
             "image_uri": image_key(sha256),
+            NAME: service.champion.registered,
         }
         records.append(record)
         results.append({k: record[k] for k in documents.RESULT} | _heat(service, upload, pixels, one, heatmap))

@@ -2,12 +2,14 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from components.core.errors import BundleError
 from components.decision.bundle import Bundle
+from components.scorelog.whose import of_product
 
 log = logging.getLogger("loupe")
 
@@ -42,8 +44,18 @@ class Champion:
     def served(self) -> Served:
         return self._served
 
+    @property
+    def registered(self) -> str | None:
+        """The name in the registry; None for a folder."""
+        return self.name if self.registry is not None else None
+
     def current(self) -> Bundle:
         return self._served.bundle
+
+    def concerns(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record of the score log is of this product, and not of another one in the same store."""
+        known = self._served.bundle.manifest
+        return of_product(record, known.version, self.registered, known.dataset)
 
     def _open(self) -> Served:
         if self.registry is None:

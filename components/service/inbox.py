@@ -21,6 +21,7 @@ from components.decision.batch import record
 from components.decision.bundle import Bundle
 from components.scorelog import table
 from components.scorelog.shipper import image_key
+from components.scorelog.whose import NAME
 from components.service.attempts import Attempts, Failure, remember
 from components.service.filing import INBOX, filed, kept_at, taken
 from components.service.settings import InboxSettings
@@ -64,11 +65,12 @@ def process(
     limit: int = 200,
     settings: InboxSettings = DEFAULT,
     skip: Collection[str] = (),
+    name: str | None = None,
 ) -> Processed:
     """Score up to *limit* files of the inbox; an interrupted plan comes first, with the time it was made at.
 
-    Files in *skip* were tried in this run of a flow already and wait. Raises StorageError when the store fails and
-    BundleError when the model does; then nothing is taken away.
+    *name* is the bundle's in the registry. Files in *skip* were tried in this run of a flow already and wait. Raises
+    StorageError when the store fails and BundleError when the model does; then nothing is taken away.
     """
     plan, unread, waiting = _stored(store), dict[str, str](), 0
     resumed = plan is not None
@@ -77,7 +79,7 @@ def process(
     if not plan["files"]:
         return Processed(0, {}, unread, waiting)
     if "records" not in plan:
-        plan |= _score_all(store, bundle, plan, resumed)
+        plan |= _score_all(store, bundle, plan, resumed, name)
         store.put(PLAN, json.dumps(plan).encode())
     done = _finish(store, plan, settings.attempts, unread, waiting)
     log.info("inbox: %d scored, %d quarantined, %d wait", done.scored, len(done.quarantined), done.waiting)
@@ -114,7 +116,7 @@ def _planned(
     return plan, unread, len(there) - len(files) if len(found) < limit else len(unread)
 
 
-def _score_all(store: Store, bundle: Bundle, plan: Plan, resumed: bool) -> Plan:
+def _score_all(store: Store, bundle: Bundle, plan: Plan, resumed: bool, name: str | None) -> Plan:
     """The outcome of a plan: records, failures with their number of attempts, and what is left alone for a reason."""
     attempts = Attempts(store, plan["id"], resumed)
     records, failed, left = list[dict[str, Any]](), dict[str, Failure](), dict[str, str]()
@@ -130,7 +132,7 @@ def _score_all(store: Store, bundle: Bundle, plan: Plan, resumed: bool) -> Plan:
                     left[key] = CHANGED
                     log.warning("%s: %s", key, CHANGED)
                 else:
-                    records.append(_scored(store, bundle, plan, key, content))
+                    records.append({**_scored(store, bundle, plan, key, content), NAME: name})
             except StorageError:
                 raise
             except Exception as error:  # whatever one picture raises, the others are scored

@@ -3,8 +3,9 @@
 import hashlib
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from components.core.artefacts import write_flushed
@@ -13,7 +14,7 @@ from components.scorelog import table
 from components.scorelog.labels import GIVEN, read_labels
 from components.scorelog.shipper import Shipper, clip_key, image_key
 from components.scorelog.spool import Spool
-from components.scorelog.table import Record
+from components.scorelog.table import LATEST, Record
 from components.service.settings import ServiceSettings
 from components.storage import Store
 
@@ -23,9 +24,12 @@ KNOWN_IMAGES = 20_000
 class Recorder:
     """Score log and label table over one local spool and one object store."""
 
-    def __init__(self, store: Store, settings: ServiceSettings) -> None:
+    def __init__(
+        self, store: Store, settings: ServiceSettings, mine: Callable[[Record], bool] = lambda _: True
+    ) -> None:
+        """*mine* tells which records of the store are of the served product; the others are not remembered."""
         root = Path(settings.spool)
-        self.store, self.images = store, root / "images"
+        self.store, self.images, self.mine = store, root / "images", mine
         self.images.mkdir(parents=True, exist_ok=True)
         self.spools = {name: Spool(root / name, settings.segment_rows) for name in (table.SCORES, table.LABELS)}
         self.shipper = Shipper(store, self.spools, self.images, settings.ship_seconds)
@@ -37,11 +41,13 @@ class Recorder:
     def load(self) -> None:
         """Add to ``recent`` and ``labels`` what the store and the spool hold from before a restart."""
         limit = self.recent.maxlen or 0
-        found = self.spools[table.SCORES].pending()
+        found = [record for record in self.spools[table.SCORES].pending() if self.mine(record)]
         for source in table.sources(self.store):
-            newest = table.newest_first(self.store, table.SCORES, source)
-            found += [record for _, record in zip(range(limit), newest, strict=False)]
-        labels = read_labels(self.store, self.spools[table.LABELS].pending())
+            newest = filter(self.mine, table.newest_first(self.store, table.SCORES, source))
+            found += islice(newest, limit)
+        found = sorted(found, key=table.order)[-limit:]
+        since = table.order(found[0])[0] if found else LATEST
+        labels = read_labels(self.store, self.spools[table.LABELS].pending(), since)
         with self._lock:  # what came in meanwhile is newer and stays
             unique = {record["record_id"]: _shown(record) for record in (*found, *self.recent)}
             self.recent = deque(sorted(unique.values(), key=table.order)[-limit:], maxlen=limit)
@@ -77,10 +83,17 @@ class Recorder:
             raise RequestError(422, f"label {given!r}: choose one of {', '.join(GIVEN)}")
         record = self.find(record_id)
         label = {k: record[k] for k in ("record_id", "source", "image_id", "sha256")}
-        label |= {"labelled_at": at.isoformat(), "label": given, "reviewer": reviewer}
+        label |= {"labelled_at": self._behind(record, at), "label": given, "reviewer": reviewer}
         self.spools[table.LABELS].append([label])
         self.labels[record_id] = label
         return label
+
+    def _behind(self, record: Record, at: datetime) -> str:
+        """The time of a click: behind the record and the click before it, also where the clock was put back."""
+        earlier = self.labels.get(record["record_id"], {}).get("labelled_at")
+        times = [record["scored_at"], *([earlier] if earlier else [])]
+        least = max(datetime.fromisoformat(time) for time in times) + timedelta(microseconds=1)
+        return max(at, least).isoformat()
 
     def find(self, record_id: str) -> Record:
         with self._lock:

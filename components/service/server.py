@@ -24,7 +24,7 @@ def serve(name: str, settings: ServiceSettings, registry: RegistrySettings, stor
         raise SettingsError("loupe serve needs the extra `serve`: pip install 'loupe[serve]'") from None
     folder = (Path(name) / "manifest.json").exists()
     champion = Champion(name, None if folder else Registry(registry), Path(settings.spool) / "models", settings.threads)
-    app = create_app(champion, Recorder(open_store(store), settings), settings)
+    app = create_app(champion, Recorder(open_store(store), settings, champion.concerns), settings)
     log.info("serving %s on http://%s:%d/review", champion.identity()["model_version"], settings.host, settings.port)
     # h11 bounds the size of headers, which httptools does not.
     uvicorn.run(

@@ -24,6 +24,7 @@ from components.decision.batch import record_of
 from components.decision.bundle import Bundle
 from components.pictures.clips import target
 from components.scorelog.shipper import clip_key, image_key
+from components.scorelog.whose import NAME
 from components.service.pump import Pump, Ring
 from components.service.recorder import Recorder
 from components.service.settings import WatchSettings
@@ -155,8 +156,13 @@ def webp(frames: list[np.ndarray], fps: float) -> bytes:
     return stream.getvalue()
 
 
-def logged(recorder: Recorder, fps: float, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Keep:
-    """Events as rows of the score log, the worst frame as their picture, and their clip beside it in the store."""
+def logged(
+    recorder: Recorder, fps: float, clock: Callable[[], datetime] = lambda: datetime.now(UTC), name: str | None = None
+) -> Keep:
+    """Events as rows of the score log, the worst frame as their picture, and their clip beside it in the store.
+
+    *name* is the model's in the registry.
+    """
 
     def keep(event: Event) -> None:
         stream = io.BytesIO()
@@ -167,6 +173,7 @@ def logged(recorder: Recorder, fps: float, clock: Callable[[], datetime] = lambd
             "scored_at": clock().isoformat(),
             "sha256": sha256,
             "image_uri": image_key(sha256),
+            NAME: name,
         }
         recorder.append([{**event.record, **more}])
         try:

@@ -1,15 +1,19 @@
 """Checkpoints without pickle: tensors in safetensors, the rest in JSON, written aside and renamed together."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
 from components.core.artefacts import atomic_dir, read_json, write_json
+
+log = logging.getLogger("loupe")
 
 
 class Checkpoint:
@@ -22,10 +26,14 @@ class Checkpoint:
         """Tensors and position, or None when there is nothing to resume."""
         if not (self.folder / "position.json").exists():
             return None
-        position = read_json(self.folder / "position.json")
-        if position.pop("fingerprint") != self.fingerprint:
+        try:
+            position = read_json(self.folder / "position.json")
+            if position.pop("fingerprint") != self.fingerprint:
+                return None
+            return load_file(self.folder / "state.safetensors"), position
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            log.warning("%s: cannot be resumed (%s); training begins anew", self.folder, error)
             return None
-        return load_file(self.folder / "state.safetensors"), position
 
     def save(self, tensors: dict[str, Tensor], position: dict[str, Any]) -> None:
         with atomic_dir(self.folder) as scratch:

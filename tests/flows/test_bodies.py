@@ -9,6 +9,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from components.core.errors import DataError, SettingsError, StageError
+from components.pipeline.params import Params
 from components.pipeline.sizing import Sized
 from components.pipeline.stages import JOINT
 from components.scorelog import table
@@ -25,8 +26,9 @@ def _quiet():
         yield
 
 
-def test_the_monitor_looks_at_every_view_of_the_pipeline_unless_told(monkeypatch):
-    params = SimpleNamespace(pipeline=SimpleNamespace(views=["a", "b"]))
+def test_the_monitor_looks_at_every_model_that_is_watched_unless_told(monkeypatch):
+    params = SimpleNamespace()
+    monkeypatch.setattr(monitor, "watched_models", lambda _: ["a", "b"])
     monkeypatch.setattr(monitor, "load_params", lambda _: params)
     monkeypatch.setattr(monitor, "look", lambda _, model: [f"{model}: keep"])
     told = []
@@ -75,11 +77,12 @@ def test_past_days_are_joined_in_every_table_and_today_is_left(tmp_path):
             for name in table.COLUMNS:
                 table.write(store, name, f"part-{day}{number}", [{k: row[k] for k in row if k in table.COLUMNS[name]}])
     before = len(list(store.keys()))
-    gone = benchmark.tidy.fn(str(tmp_path), AT)
-    assert gone > 0
+    params = Params({}, {}, store=str(tmp_path))
+    joined, gone = benchmark.tidy.fn(params, AT)
+    assert (joined, gone) == (6, 0)
     left = len(list(store.keys()))
     assert left < before
-    assert benchmark.tidy.fn(str(tmp_path), AT) == 0
+    assert benchmark.tidy.fn(params, AT) == (0, 0)
     assert len(list(table.newest_first(store, table.SCORES, "line"))) == 6
 
 
@@ -114,7 +117,7 @@ class Job:
             retrain=SimpleNamespace(detectors=("one", "two")),
             settings_of=lambda name: self.asked.append(f"check {name}"),
         )
-        self.alone = nullcontext
+        self.alone, self.claim = nullcontext, lambda _: None
         self.decided, self.refused_before, self.hindrance = lambda: known, lambda: refused, lambda _: hindrance
 
     def plan(self):

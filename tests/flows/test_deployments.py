@@ -3,8 +3,10 @@
 import importlib
 import inspect
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -45,6 +47,12 @@ def test_retraining_waits_for_the_event_that_the_monitor_sends():
     assert {"weekly", "hourly", "inbox", "nightly"} == {n for n, d in DEPLOYMENTS.items() if d.get("schedules")}
 
 
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch):
+    """The registry knows one model; verdicts on others are of other projects."""
+    monkeypatch.setattr(operation, "Registry", lambda _: SimpleNamespace(names=lambda: ["m"]))
+
+
 def verdict():
     return Verdict("retrain", "line-v-00001", "line", "m", "v", 1, True, ("x",), {}, {}, "", {}, AT.isoformat())
 
@@ -67,6 +75,13 @@ def test_an_unsent_verdict_is_sent_by_the_next_run_and_only_once(tmp_path):
     assert operation.announce(params, lambda one: f"event of {one.id}", AT) == [asked.id]
     assert operation.announce(params, away, AT) == []
     assert tried == [asked.id]
+
+
+def test_a_verdict_on_a_model_of_another_project_is_left_to_it(tmp_path):
+    store, other = LocalStore(tmp_path), replace(verdict(), model="theirs")
+    store.put(component.key_of(other), _encoded(other))
+    assert operation.announce(Params({}, {}, store=str(tmp_path)), lambda _: "event", AT) == []
+    assert component.unsent(store) == [other]
 
 
 @pytest.fixture

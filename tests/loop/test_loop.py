@@ -203,7 +203,8 @@ def test_a_clean_pool_ends_in_a_new_champion_that_serves(clean, stack, project):
 
     assert until(served, 30)
     tags = registry(project).tags("product", clean.challenger)
-    assert Path(tags["data_pin"]).exists()
+    assert not Path(tags["data_pin"]).is_absolute()
+    assert (registry(project).folder / tags["data_pin"]).exists()
     assert tags["verdict"] == clean.verdict
 
 

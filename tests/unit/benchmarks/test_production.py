@@ -265,6 +265,15 @@ def test_a_project_of_its_own_begins_anew_with_the_good_pictures(tmp_path, monke
     assert plain(project.config("solar", seed=3))["seed"] == 3
 
 
+def test_the_volume_of_a_small_log_is_measured_and_a_window_opens_as_much_at_each_history(tmp_path):
+    from benchmarks.production import volume
+
+    found = volume.measured(4000, 10, tmp_path)
+    assert (found["records"], found["objects"]) == (4000, 10)
+    assert {at["window"]["objects"] for at in found["reading"].values()} == {1}
+    assert found["looking"]["verdicts"] == 80
+
+
 def test_bulk_files_are_all_different_and_rates_are_of_whole_commands(tmp_path):
     source = tmp_path / "source.png"
     Image.fromarray(np.full((200, 200), 90, np.uint8)).save(source)

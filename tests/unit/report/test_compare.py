@@ -50,6 +50,12 @@ def test_differences_are_of_the_same_pictures(runs):
     assert share.endswith("of resamplings")
 
 
+def test_links_are_from_the_page_and_move_with_it(runs):
+    assert page(compared(runs), None, runs[0].parent).links[0][1] == "one/report.html"
+    beside = page(compared(runs), None, runs[0].parent / "my pages").links
+    assert [place for _, place in beside] == ["../one/report.html", "../two/report.html"]
+
+
 def test_other_pictures_are_not_compared(runs, tmp_path):
     other = shutil.copytree(runs[1], tmp_path / "other")
     table = pd.read_parquet(other / "evaluation/scores.parquet")

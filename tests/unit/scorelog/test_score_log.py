@@ -12,7 +12,7 @@ import pytest
 
 from components.core.errors import StorageError
 from components.core.records import LOG_COLUMNS
-from components.scorelog import table
+from components.scorelog import keeping, table
 from components.scorelog.labels import read_labels
 from components.scorelog.shipper import Shipper, image_key
 from components.scorelog.spool import Spool, read_segment
@@ -140,7 +140,7 @@ def days(store, count=3):
 def test_compaction_joins_old_days_only(store):
     days(store)
     before = stored(store)
-    assert table.compact(store, table.SCORES, "line-1", datetime(2026, 1, 3, tzinfo=UTC)) == 8
+    assert keeping.compact(store, table.SCORES, "line-1", datetime(2026, 1, 3, tzinfo=UTC)) == 8
     counts = [len(list(store.keys(f"scores/source=line-1/day=2026-01-0{day}/"))) for day in (1, 2, 3)]
     assert counts == [1, 1, 4]
     assert stored(store) == before
@@ -149,12 +149,12 @@ def test_compaction_joins_old_days_only(store):
 def test_compaction_twice_and_late_segments_change_nothing(store):
     days(store, 1)
     before, at = stored(store), datetime(2026, 1, 9, tzinfo=UTC)
-    table.compact(store, table.SCORES, "line-1", at)
-    assert table.compact(store, table.SCORES, "line-1", at) == 0
+    keeping.compact(store, table.SCORES, "line-1", at)
+    assert keeping.compact(store, table.SCORES, "line-1", at) == 0
     table.write(store, table.SCORES, "segment-1-0", [record(10, day="2026-01-01")])  # shipped again after a crash
     assert stored(store) == before
     table.write(store, table.SCORES, "late", [record(59, day="2026-01-01")])
-    table.compact(store, table.SCORES, "line-1", at)
+    keeping.compact(store, table.SCORES, "line-1", at)
     assert stored(store) == [*before, "000059"]
     assert len(list(store.keys("scores/"))) == 1
 
@@ -172,10 +172,10 @@ def test_a_crash_in_the_middle_of_compaction_duplicates_nothing(store, monkeypat
 
     monkeypatch.setattr(store, "delete", crash)
     with pytest.raises(KeyboardInterrupt):
-        table.compact(store, table.SCORES, "line-1", at)
+        keeping.compact(store, table.SCORES, "line-1", at)
     assert stored(store) == before
     monkeypatch.undo()
-    table.compact(store, table.SCORES, "line-1", at)
+    keeping.compact(store, table.SCORES, "line-1", at)
     assert stored(store) == before
 
 
@@ -221,7 +221,7 @@ def test_labels_of_older_versions_are_read_and_survive_compaction(store, monkeyp
             row = old | {"labelled_at": f"2026-01-02T0{hour}:00:00", "verdict": given}
             table.write(store, table.LABELS, str(hour), [row])
     assert read_labels(store)["r"]["label"] == "false_alarm"
-    assert table.compact(store, table.LABELS, "line-1", datetime(2026, 1, 3, tzinfo=UTC)) == 2
+    assert keeping.compact(store, table.LABELS, "line-1", datetime(2026, 1, 3, tzinfo=UTC)) == 2
     assert read_labels(store)["r"]["label"] == "false_alarm"
     spooled = old | {"labelled_at": "2026-01-03T00:00:00", "verdict": "withdrawn"}
     assert read_labels(store, [spooled])["r"]["label"] == "withdrawn"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from components.core.filenames import hidden
 from components.decision.bundle import Bundle
-from components.scorelog import table
+from components.scorelog import keeping, table
 from components.service import filing, inbox
 from components.service.inbox import Processed
 from components.service.settings import InboxSettings
@@ -73,7 +73,7 @@ def test_any_folder_names_a_source_that_the_readers_find(store, opened, key, sou
     assert table.days(store, table.SCORES, source) == ["2026-01-02"]
     assert [(r["source"], r["image_id"]) for r in records(store)] == [(source, image)]
     assert store.get(records(store)[0]["image_uri"]) == png(0)
-    assert table.compact(store, table.SCORES, source, LATER) == 0
+    assert keeping.compact(store, table.SCORES, source, LATER) == 0
 
 
 def test_names_that_no_key_can_hold_get_one_that_stays_the_same(tmp_path, opened):
