@@ -209,5 +209,5 @@ def test_units_start_programs_that_are_installed():
 
 
 def test_a_missing_tool_skips_a_test_by_the_word_that_fails_it_in_ci():
-    with pytest.raises(pytest.skip.Exception, match="^needs no-such-program"):
+    with pytest.raises(pytest.skip.Exception, match=r"^needs no-such-program"):
         tool("no-such-program")
