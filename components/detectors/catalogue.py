@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components.core.checks import check_known
 from components.core.errors import LoupeError, SettingsError
 from components.core.settings import build, plain
+from components.detectors.facts import facts
 
 if TYPE_CHECKING:  # whoever only asks for names does not wait for torch
     from components.detectors.contract import Detector
@@ -200,6 +201,7 @@ def create(name: str, settings: Any, pretrained: bool = True) -> Detector:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """The catalogue's entry as JSON: paper, family, needs, presets."""
-    kind = detector_class(name)
-    return {"name": name, **dataclasses.asdict(kind.info), "presets": {k: plain(v) for k, v in kind.presets.items()}}
+    """The catalogue's entry as JSON: paper, family, needs, presets; read without torch. Raises SettingsError."""
+    require(name)
+    info, presets = facts(*CATALOGUE[parted(name)[0]].split(":"))
+    return {"name": name, **dataclasses.asdict(info), "presets": {k: plain(v) for k, v in presets.items()}}
