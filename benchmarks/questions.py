@@ -44,6 +44,7 @@ NAMES = {
         "repro",
         "torchless",
     ),
+    "speed": ("speed",),
     "report": ("report",),
     "peer": ("peer",),
 }

@@ -4,6 +4,7 @@ Run by ``speed.py`` as a file, with the checkout that is measured on ``PYTHONPAT
 A stage begins where ``loupe fit`` says so in its log.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -12,6 +13,15 @@ from pathlib import Path
 
 STEPS = ("manifest", "validate", "split", "synthesise", "train", "combine", "calibrate", "export", "evaluate")
 ALPHA = 0.2  # few pictures calibrate
+LOADED = (  # what the stages load, counted by itself
+    "components.calibration.calibrate",
+    "components.datasets.splits",
+    "components.evaluation.evaluate",
+    "components.export.export",
+    "components.report.run",
+    "components.synthesis.synthesise",
+    "components.training.train",
+)
 REST = "report and the rest"
 
 
@@ -45,13 +55,8 @@ def measured(detector: str, data: Path, out: Path, evaluated: bool) -> dict[str,
     log = logging.getLogger("loupe")
     log.addHandler(clock)
     log.setLevel(logging.INFO)
-    import components.calibration.calibrate
-    import components.datasets.splits
-    import components.evaluation.evaluate
-    import components.export.export
-    import components.report.run
-    import components.synthesis.synthesise
-    import components.training.train
+    for name in LOADED:
+        importlib.import_module(name)
     from components.detectors.catalogue import create, settings_for
     from components.pipeline.fit import EvaluateRequest, FitRequest, evaluate_run, fit_folder
 

@@ -16,13 +16,18 @@ Figures = dict[str, float]  # seconds of the processor by what they were spent o
 RESAMPLES = 2000
 
 
-def spent(words: Sequence[str], folder: Path, **more: str) -> float:
+def environment(**more: str) -> dict[str, str]:
+    """That of this process, on one thread, without a folder of modules that it was given."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | ONE_THREAD | more
+
+
+def spent(words: Sequence[str], folder: Path) -> float:
     """Seconds of the processor that a command took, with all that it started, in *folder*; its output is dropped.
 
     A refusal is an answer, too: the exit status is not looked at.
     """
     process = subprocess.Popen(
-        words, cwd=folder, env=os.environ | ONE_THREAD | more, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        words, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
@@ -33,7 +38,7 @@ def in_turns(sides: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[st
     """Each side measured once a round, the other one first in every second round."""
     found: dict[str, list[Figures]] = {name: [] for name in sides}
     for number in range(rounds):
-        for name in list(sides) if number % 2 == 0 else reversed(sides):
+        for name in list(sides) if number % 2 == 0 else reversed(list(sides)):
             found[name].append(sides[name]())
     return found
 
