@@ -55,9 +55,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, help="the folder of pictures of the part stages")
     parser.add_argument("--detector", default="patchcore", help="of the part stages")
-    parser.add_argument(
-        "parts", nargs="*", default=["startup"], metavar="PART", help="startup (default), stages"
-    )
+    parser.add_argument("parts", nargs="*", default=["startup"], metavar="PART", help="startup (default), stages")
     asked = parser.parse_args(arguments)
     for part in [] if asked.report else asked.parts:
         check_known(part, ("startup", "stages"), "loupe bench speed")
