@@ -1,5 +1,6 @@
 """The benchmarks by name, one file a question; what a question needs is loaded when it is asked."""
 
+import argparse
 import ast
 import importlib
 import subprocess
@@ -8,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from components.core.checks import check_known
+from components.core.declared import stated
 
 HERE = Path(__file__).parent
 NAMES = {
@@ -44,9 +46,11 @@ NAMES = {
         "repro",
         "torchless",
     ),
+    "speed": ("speed",),
     "report": ("report",),
     "peer": ("peer",),
 }
+HELP = {"-h", "--help"}
 SCRIPTS = ("repro", "torchless")
 FILES = {
     name: f"{group}/{name}.{'sh' if name in SCRIPTS else 'py'}" for group, names in NAMES.items() for name in names
@@ -66,16 +70,34 @@ def run(arguments: list[str]) -> None:
 
 def module(name: str, options: list[str]) -> None:
     """Ask a question whose module has a ``main``."""
+    if HELP & set(options):
+        parser_of(name).print_help()
+        sys.exit()
     path = FILES[name].removesuffix(".py").replace("/", ".")
     importlib.import_module(f"benchmarks.{path}").main(options)
 
 
 def script(name: str, options: list[str]) -> None:
     """Ask a question that a shell script answers."""
-    if {"-h", "--help"} & set(options):
+    if HELP & set(options):
         sys.stdout.write(f"{about(name)}\n")
         sys.exit()
     sys.exit(subprocess.run([HERE / FILES[name], *options]).returncode)
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The options of a question, read without what it needs to be asked: the call of ``options`` and what is added."""
+    path = HERE / FILES[name]
+    tree = ast.parse(path.read_text())
+    made, added = [], []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "options":
+            made.append(ast.Assign([ast.Name("parser", ast.Store())], node))
+        elif isinstance(node, ast.Expr) and ast.unparse(node).startswith("parser.add_argument("):
+            added.append(node)
+    found = stated(path, tree, [*made, *added], {"__doc__": ast.get_docstring(tree), "__file__": str(path)})["parser"]
+    assert isinstance(found, argparse.ArgumentParser)
+    return found
 
 
 def listed() -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from benchmarks.common.asked import Overrides
 from benchmarks.common.images import KEPT, SIDE, STEP, View
 from benchmarks.common.results import commit
 from benchmarks.common.runner import one_thread
@@ -25,14 +26,6 @@ from components.training.loop import Loop, Select
 from components.training.select import SyntheticAUROC, moved
 
 ROUNDS = 1000  # of a bootstrap
-Overrides = dict[str, Any]  # settings on top of preset cpu
-SGSF_PUBLISHED: Overrides = {  # without what is ours
-    "guidance": "self",
-    "strategies": ["saliency"],
-    "copies": 3,
-    "epochs": 10,
-    "draws": 0,
-}
 
 
 class Nowhere(Checkpoint):

@@ -1,13 +1,16 @@
 """The views that detectors are measured on: their params file of a seed, and what stands before a training."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from benchmarks.common.results import WORK
 from components.core.artefacts import locked
 from components.pipeline.params import load_params
-from components.pipeline.stages import Stages
+
+if TYPE_CHECKING:
+    from components.pipeline.stages import Stages
 
 VIEWS = ("mtd", "screw", "elpv-mono", "elpv-poly")  # what the studies of mechanisms and floors look at
 ALL = (*VIEWS, "bottle", "kolektor_sdd", "bsdata")
@@ -32,8 +35,10 @@ def params_file(seed: int) -> Path:
     return path
 
 
-def stages_of(view: str, seed: int = 0) -> Stages:
+def stages_of(view: str, seed: int = 0) -> "Stages":
     """The stages of a view with the artefacts of a seed."""
+    from components.pipeline.stages import Stages  # only here: whoever asks for names does not wait for pandas
+
     return Stages(load_params(params_file(seed)), view)
 
 
@@ -41,7 +46,7 @@ def prepare(view: str, seed: int = 0) -> None:
     prepared(stages_of(view, seed))
 
 
-def prepared(stages: Stages, synthetic: bool = True) -> None:
+def prepared(stages: "Stages", synthetic: bool = True) -> None:
     """Run what stands before training and has not run yet, without *synthetic* up to the split."""
     for part in stages.members:
         prepared(part, synthetic)

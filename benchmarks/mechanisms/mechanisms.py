@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.common.asked import Overrides
 from benchmarks.common.images import KEPT, SIDE, View
 from benchmarks.common.results import RESULTS, WORK, add, commit, stored
 from benchmarks.common.runner import apart, beside, one_thread, options
-from benchmarks.common.short import Overrides, figures, label, paired, trained
+from benchmarks.common.short import figures, label, paired, trained
 from benchmarks.common.tables import spread, stacked, wrapped
 from benchmarks.common.views import prepare
 from benchmarks.mechanisms.studies import STUDIES, Mechanism, studied

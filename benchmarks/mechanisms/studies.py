@@ -9,7 +9,7 @@ has fewer images and gets more epochs.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from benchmarks.common.short import Overrides
+from benchmarks.common.asked import Overrides
 from components.detectors.catalogue import CATALOGUE
 
 

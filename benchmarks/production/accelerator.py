@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.common.asked import SGSF_PUBLISHED, Overrides
 from benchmarks.common.images import KEPT, View
 from benchmarks.common.results import RESULTS, add, stored
 from benchmarks.common.runner import apart, beside, options
-from benchmarks.common.short import SGSF_PUBLISHED, Overrides, changed, kept_at, learned, quality, scored, variants
+from benchmarks.common.short import changed, kept_at, learned, quality, scored, variants
 from benchmarks.common.tables import joined, markdown, wrapped
 from components.core.artefacts import read_json, write_json
 from components.detectors.catalogue import CATALOGUE, settings_for

@@ -11,10 +11,11 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 
+from benchmarks.common.asked import SGSF_PUBLISHED, Overrides
 from benchmarks.common.images import KEPT, View
 from benchmarks.common.results import RESULTS, add, stored
 from benchmarks.common.runner import apart, beside, options
-from benchmarks.common.short import SGSF_PUBLISHED, Overrides, changed, kept_at, learned, quality, variants
+from benchmarks.common.short import changed, kept_at, learned, quality, variants
 from benchmarks.common.tables import joined, markdown, within
 from benchmarks.common.views import prepare
 from components.core.artefacts import read_json, values_hash, write_json

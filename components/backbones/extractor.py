@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -12,6 +12,7 @@ import torch
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
+from components.backbones.settings import BackboneSettings
 from components.backbones.weights import entry, load_into
 from components.core.artefacts import values_hash
 
@@ -27,18 +28,6 @@ def computing_once() -> Iterator[None]:
         yield
     finally:
         KNOWN.reset(token)
-
-
-@dataclass(frozen=True)
-class BackboneSettings:
-    """Which network, at which taps (timm's ``out_indices``), at which square input size.
-
-    Taps of a convolutional network are its stages, at stride 2 ** (tap + 1); those of a transformer its blocks.
-    """
-
-    name: str = "tf_efficientnet_lite0"
-    taps: tuple[int, ...] = (1, 2, 3)
-    size: int = 256
 
 
 class Backbone(nn.Module):

@@ -4,16 +4,18 @@ A site with other weights puts a ``.safetensors`` or ``.pth`` file named after t
 environment variable ``LOUPE_WEIGHTS`` names, with an entry of the same form in ``manifest.json`` beside it.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from components.core.artefacts import file_hash, read_json
 from components.core.errors import WeightsError
+
+if TYPE_CHECKING:  # `loupe doctor` looks for the files without torch
+    from torch import Tensor, nn
 
 PACKAGED = Path(__file__).parent / "manifest.json"
 
@@ -59,6 +61,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         return load_file(path)
+    import torch
+
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 

@@ -72,13 +72,14 @@ def retrain(
     """Retrain for a verdict: candidates, data version, challengers, gate; once per window."""
     from components.pipeline.params import load_params
     from components.pipeline.retraining import Retraining
+
+    job = Retraining.of(load_params(params), verdict)  # a slip is told before Prefect is loaded
     from flows.retrain import retrain as run
     from flows.temporary import ends_with_us
     from flows.terminal import without_tracebacks
 
     without_tracebacks()
     ends_with_us()
-    job = Retraining.of(load_params(params), verdict)
     say(f"{run(verdict, params)}: see {job.folder}")
 
 
@@ -89,9 +90,11 @@ def models(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """List registered models, their versions, aliases and decisions."""
+    from components.pipeline.params import load_params
     from components.registry.overview import describe_models, overview_lines
+    from components.registry.rows import reader
 
-    found = describe_models(_registry(params), name)
+    found = describe_models(reader(load_params(params).registry), name)
     say(json.dumps(found, indent=1) if as_json else "\n".join(overview_lines(found)))
 
 

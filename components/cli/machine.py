@@ -12,11 +12,14 @@ from components.core.errors import SettingsError
 
 
 @app.command(epilog="Example: loupe doctor")
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    as_json: AsJson = False,
+    load: Annotated[bool, typer.Option("--load", help="Load torch, too, and say on what it computes.")] = False,
+) -> None:
     """Check Python, torch, device, weights, disk and tools; say what to do about each problem."""
     from components.pipeline.doctor import examine
 
-    findings = examine()
+    findings = examine(load)
     if as_json:
         say(json.dumps(findings, indent=1))
     else:

@@ -20,6 +20,7 @@ from components.cli.shared import (
     say,
 )
 from components.core.errors import SettingsError
+from components.detectors.catalogue import require
 
 data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -134,6 +135,7 @@ def fit(
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
+    require(detector)  # a slip is told before pandas is loaded
     from components.pipeline.fit import FitRequest, fit_folder
     from components.pipeline.sections import sections_of
 

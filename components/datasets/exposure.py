@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 from scipy.fft import irfft2, rfft2
-from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter, uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 SIDE = 320  # pixels of the square that is looked at; a larger picture is scaled down by its shorter side
 GRAIN = 4.0  # sigma in pixels: coarser structure is taken out
@@ -93,8 +93,20 @@ def _is_silent(grey: np.ndarray) -> bool:
     """Whether much of the picture is smooth to the last grey level, which no sensor is."""
     middle = _middle(grey, *(min(WINDOW, side) for side in grey.shape))
     lit = (middle > BLACK) & (middle < WHITE)
-    smooth = (maximum_filter(middle, 3) == minimum_filter(middle, 3)) & lit
+    smooth = _flat(middle) & lit
     return bool(smooth.sum() >= SMOOTH * max(1, lit.sum()))
+
+
+def _flat(grey: np.ndarray) -> np.ndarray:
+    """Where a pixel of (H, W) equals all its neighbours: those above and below, then the flat columns beside it."""
+    below, beside = grey[1:] == grey[:-1], grey[:, 1:] == grey[:, :-1]
+    column = np.ones(grey.shape, bool)
+    column[1:] &= below
+    column[:-1] &= below
+    flat = column.copy()
+    flat[:, 1:] &= beside & column[:, :-1]
+    flat[:, :-1] &= beside & column[:, 1:]
+    return flat
 
 
 def _noise(grey: np.ndarray, scale: float) -> np.ndarray | None:

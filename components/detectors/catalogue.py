@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components.core.checks import check_known
 from components.core.errors import LoupeError, SettingsError
 from components.core.settings import build, plain
+from components.detectors.facts import facts
 from components.detectors.presets import presets_of
 
 if TYPE_CHECKING:  # whoever only asks for names does not wait for torch
@@ -202,7 +203,8 @@ def create(name: str, settings: Any, pretrained: bool = True) -> Detector:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """The catalogue's entry as JSON: paper, family, needs, presets."""
-    kind = detector_class(name)
-    presets = presets_of(kind.presets)
-    return {"name": name, **dataclasses.asdict(kind.info), "presets": {k: plain(v) for k, v in presets.items()}}
+    """The catalogue's entry as JSON: paper, family, needs, presets; read without torch. Raises SettingsError."""
+    require(name)
+    info, stated = facts(*CATALOGUE[parted(name)[0]].split(":"))
+    presets = {preset: plain(settings) for preset, settings in presets_of(stated).items()}
+    return {"name": name, **dataclasses.asdict(info), "presets": presets}

@@ -5,7 +5,7 @@ A detector knows nothing of files, flows, registries or metrics. Learned state i
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
 from components.core.errors import SettingsError
+from components.detectors.facts import MethodInfo
 from components.pictures.imaging import at_sizes
 from components.pictures.rules import Decoding
 
@@ -205,20 +206,6 @@ def scratch(module: nn.Module, name: str, value: Tensor) -> None:
 def scratch_keys(module: nn.Module) -> set[str]:
     """The keys of ``module.state_dict()`` that ``scratch`` registered."""
     return {f"{at}.{name}".lstrip(".") for at, part in module.named_modules() for name in getattr(part, "_scratch", ())}
-
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """The publication behind a detector. *published* are the authors' numbers under their own protocol."""
-
-    title: str
-    paper: str
-    year: int
-    venue: str
-    family: str
-    needs: tuple[str, ...]
-    reconstructed: tuple[str, ...] = ()
-    published: dict[str, float] = field(default_factory=dict)
 
 
 class Detector(nn.Module, ABC):

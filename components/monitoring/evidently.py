@@ -1,12 +1,15 @@
 """Evidently, and nothing else of Loupe, is spoken to here: drift per column, reports, the dashboard's workspace."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:  # the dashboard is opened without pandas
+    import pandas as pd
 
 METHOD = "wasserstein"
 PANELS = ("score", "p_value", "brightness", "contrast", "sharpness", "embedding_15")
@@ -16,7 +19,12 @@ class Comparison:
     """One window compared with the reference; *limits* per column are shown as the tests' thresholds."""
 
     def __init__(
-        self, reference: pd.DataFrame, window: pd.DataFrame, limits: Mapping[str, float], at: datetime, tags: list[str]
+        self,
+        reference: pd.DataFrame,
+        window: pd.DataFrame,
+        limits: Mapping[str, float],
+        at: datetime,
+        tags: list[str],
     ) -> None:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         from evidently import DataDefinition, Dataset, Report

@@ -1,10 +1,12 @@
 """Is this machine ready? Each finding says what was looked at, what was found and what to do."""
 
+import ctypes
 import importlib.util
 import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ DISK_GB = 5.0
 Finding = dict[str, Any]
 
 
-def examine() -> list[Finding]:
-    """All findings, in the order a user would mend them."""
-    return [check() for check in CHECKS]
+def examine(load: bool = False) -> list[Finding]:
+    """All findings, in the order a user would mend them; with *load* torch is loaded, which takes seconds."""
+    return [_torch_loaded() if load and check is _torch else check() for check in CHECKS]
 
 
 def _finding(what: str, ok: bool, found: str, advice: str) -> Finding:
@@ -33,10 +35,28 @@ def _python() -> Finding:
 def _torch() -> Finding:
     if importlib.util.find_spec("torch") is None:
         return _finding("torch", False, "not installed", "run `make setup`; scoring alone needs only onnxruntime")
-    import torch
+    where = f"{name}, by its driver" if (name := _graphics()) else "CPU"
+    return _finding("torch", True, f"{version('torch')} on {where}", "")
 
+
+def _torch_loaded() -> Finding:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # files are missing, or a library that they need
+        return _finding("torch", False, f"cannot be loaded ({error})", "install it anew: `make setup`")
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return _finding("torch", True, f"{torch.__version__} on {where}", "")
+
+
+def _graphics() -> str | None:
+    """The name of the first GPU by NVIDIA's driver, which answers in milliseconds; None without one."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+    failed = driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0)
+    return None if failed or driver.cuDeviceGetName(name, 256, device) else name.value.decode(errors="replace")
 
 
 def _waiting() -> Finding:

@@ -4,24 +4,29 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from components.core.artefacts import atomic_dir
 from components.core.checks import check_budget
 from components.core.errors import DataError
-from components.decision.bundle import Bundle
 from components.pictures.decoding import DEFAULT
-from components.pipeline.monitoring import open_champion
-from components.pipeline.params import Params
-from components.service.recorder import Recorder
 from components.service.streams import stream_of
-from components.service.watch import Counts, Watch, logged, source_of
-from components.storage import open_store
+
+if TYPE_CHECKING:
+    from components.pipeline.params import Params
+    from components.service.watch import Counts
 
 
-def watched(params: Params, name: str, place: str, source: str | None, once: bool, fps: float | None) -> Counts:
+def watched(params: "Params", name: str, place: str, source: str | None, once: bool, fps: float | None) -> "Counts":
     """Watch *place* until it ends or the process is told to stop; what is recorded by then is shipped."""
+    from components.decision.bundle import Bundle
+    from components.pipeline.monitoring import open_champion
+    from components.service.recorder import Recorder
+    from components.service.watch import Watch, logged, source_of
+    from components.storage import open_store
+
     check_budget("--fps", fps)
     folder = Path(name)
     bundle = Bundle.open(folder, params.service.threads) if folder.is_dir() else open_champion(params, name)

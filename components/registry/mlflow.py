@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from components.core.artefacts import atomic_dir, file_hash, locked, write_json
+from components.core.artefacts import atomic_dir, file_hash, locked, read_json, write_json
 from components.core.errors import RegistryError
 from components.core.places import writing
+from components.core.settings import build
 from components.registry.locations import HOME, below, folder_of, is_local
 from components.registry.settings import RegistrySettings
 
@@ -35,6 +36,12 @@ class Decision:
     reasons: tuple[str, ...]
     evidence: dict[str, str]
     at: str
+
+
+def decisions_in(registry: Path, name: str) -> list[Decision]:
+    """All decisions on *name* in the folder of a registry, oldest first."""
+    paths = sorted((registry / "decisions" / name).glob("*.json"))
+    return [build(Decision, read_json(path), str(path)) for path in paths]
 
 
 class Registry:
@@ -165,11 +172,7 @@ class Registry:
 
     def decisions(self, name: str) -> list[Decision]:
         """All decisions on *name*, oldest first."""
-        from components.core.artefacts import read_json
-        from components.core.settings import build
-
-        paths = sorted((self.folder / "decisions" / name).glob("*.json"))
-        return [build(Decision, read_json(path), str(path)) for path in paths]
+        return decisions_in(self.folder, name)
 
     def champion(self, name: str) -> str | None:
         """The champion's version."""

@@ -5,9 +5,10 @@ from typing import Any
 from components.core.errors import RegistryError
 from components.core.settings import plain
 from components.registry.mlflow import Registry
+from components.registry.rows import Rows
 
 
-def describe_models(registry: Registry, name: str | None) -> dict[str, Any]:
+def describe_models(registry: Registry | Rows, name: str | None) -> dict[str, Any]:
     """By name: champion, challenger, versions with their tags, and all decisions, oldest first.
 
     Raises RegistryError where *name* is given and not registered.

@@ -18,8 +18,9 @@ from components.backbones.features import FeatureStore
 from components.core.errors import SettingsError
 from components.core.runtime import session
 from components.core.settings import build, plain
-from components.detectors.catalogue import create, describe, settings_for
+from components.detectors.catalogue import CATALOGUE, create, describe, detector_class, settings_for
 from components.detectors.contract import OnePass, Optimise
+from components.detectors.facts import facts
 from components.export import runner
 from components.export.embedding import Described, descriptor, tensors
 from components.export.export import write_runner
@@ -50,6 +51,13 @@ def test_every_method_is_in_the_catalogue_and_has_its_own_test_golden_numbers_an
     assert methods - {p.stem.removeprefix("test_") for p in Path("tests/unit/detectors/methods").glob("*.py")} == set()
     assert methods == {p.stem for p in GOLDEN.glob("*.json")}, "make golden NAME=... writes the numbers"
     assert methods == {p.stem for p in Path("docs/methods").glob("*.md")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_read_of_a_method_without_running_its_file_is_what_its_class_has(name):
+    kind = detector_class(name)
+    info, presets = facts(*CATALOGUE[name].split(":"))
+    assert (info, plain(presets)) == (kind.info, plain(kind.presets))
 
 
 @pytest.mark.parametrize("name", NAMES)

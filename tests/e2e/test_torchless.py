@@ -70,3 +70,50 @@ def test_an_environment_without_torch_scores_the_same(checkout, bundle, product)
     assert {"onnxruntime", "numpy", "PIL", "pyarrow"} <= set(installed)
     assert not {"torch", "torchvision", "timm", "pandas", "typer"} & set(installed)
     assert done.stdout.endswith("4 images, scores and decisions identical: True\n")
+
+
+# Runs the command as if nothing were installed but the packages that are named, and what these need.
+ALONE = """
+import importlib.metadata, re, sys
+wanted, known = sys.argv.pop(1).split(","), set()
+while wanted:
+    name = re.sub("[_.]", "-", wanted.pop().lower())
+    if name not in known:
+        known.add(name)
+        needs = [need for need in importlib.metadata.requires(name) or () if "extra ==" not in need]
+        wanted += [re.split(r"[^\\w.-]", need)[0] for need in needs if "python_version" not in need]
+owners = importlib.metadata.packages_distributions()
+
+class Closed:
+    def find_spec(self, name, path=None, target=None):
+        owner = {re.sub("[_.]", "-", one.lower()) for one in owners.get(name.partition(".")[0], ())}
+        if owner and not owner & (known | {"loupe"}):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Closed())
+from components.cli import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_the_packages_for_scoring_are_enough_for_loupe_score(bundle, product, tmp_path):
+    lines = (PROJECT / "requirements-score.txt").read_text().splitlines()
+    named = ",".join(line for line in lines if line and not line.startswith("#"))
+    image, out = product / "test" / "good" / "000.png", tmp_path / "scores.csv"
+    words = ["score", bundle, image, "--out", out, "--overlays", tmp_path / "heat"]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, named, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(out.read_text().splitlines()) == 2
+
+
+def test_versions_for_machines_without_a_gpu_are_those_of_the_lock():
+    locked = (PROJECT / "requirements.lock").read_text().splitlines()
+    pinned = [line for line in (PROJECT / "constraints-cpu.txt").read_text().splitlines() if "==" in line]
+    assert pinned
+    assert [line.removesuffix("+cpu") for line in pinned if line.removesuffix("+cpu") not in locked] == []

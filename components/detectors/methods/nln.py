@@ -18,7 +18,7 @@ from torch import Tensor
 
 from components.core.errors import SettingsError
 from components.detectors.contract import MethodInfo, OnePass, Optimise, Phase, PixelDetector, Scores, TrainingData
-from components.detectors.parts.autoencoders import KINDS, Kind
+from components.detectors.parts.autoencoders import KINDS
 from components.detectors.parts.blocks import (
     POSITIONS,
     GaussianBlur,
@@ -42,7 +42,7 @@ class NLNSettings:
     size: int = 1024
     patch: int = 128  # side, 8 times a power of two
     stride: int = 128  # of the patches; below their side they overlap and are averaged (ours: the paper has none of it)
-    kind: Kind = "ae"
+    kind: Literal["ae", "vae", "aae", "dae_disc", "ganomaly"] = "ae"
     width: int = 32
     latent: int = 128
     neighbours: int = 5  # all there are where there are fewer

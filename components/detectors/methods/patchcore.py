@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.backbones.extractor import BackboneSettings
 from components.detectors.contract import FeatureDetector, MethodInfo, OnePass, Phase, Scores, TrainingData
-from components.detectors.parts.blocks import GaussianBlur, nearest, squared_distances, upsample
+from components.detectors.parts.blocks import GaussianBlur, distance, nearest, squared_distances, upsample
 from components.detectors.parts.coreset import Coreset
 
 
@@ -74,7 +74,7 @@ class PatchCore(FeatureDetector):
         embedded = self.embed(features)
         b, c, h, w = embedded.shape
         rows = embedded.permute(0, 2, 3, 1).reshape(-1, c)
-        distances = nearest(rows, self.coreset.bank)[0].reshape(b, h * w)
+        distances = distance(rows, self.coreset.bank).reshape(b, h * w)
         own = self.blur(upsample(distances.reshape(b, 1, h, w), (self.size, self.size)))  # sigma is of this size
         return Scores(self._image_score(rows.reshape(b, h * w, c), distances), upsample(own, size))
 

@@ -7,7 +7,7 @@ cross-entropy on [0, 1], averaged, with the adversarial steps of each kind.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from components.detectors.contract import Player
 from components.detectors.parts.convolutions import double, halve
 
-Kind = Literal["ae", "vae", "aae", "dae_disc", "ganomaly"]
 Patches = Callable[[Tensor], Tensor]
 leaky = partial(nn.LeakyReLU, 0.2)
 

@@ -7,7 +7,7 @@ full the radius grows and the bank is thinned.
 import torch
 from torch import Tensor, nn
 
-from components.detectors.parts.blocks import nearest, squared_distances
+from components.detectors.parts.blocks import distance, squared_distances
 
 CHUNK = 1024  # rows compared at once: small enough for the block of distances to stay in cache
 FAR = 1e4  # rows that hold nothing stay far away from every feature, so that the graph needs no slicing
@@ -50,7 +50,7 @@ class Coreset(nn.Module):
     def _novel(self, rows: Tensor) -> Tensor:
         known = self.known()
         if len(known):
-            rows = rows[nearest(rows, known)[0] > self.radius]
+            rows = rows[distance(rows, known) > self.radius]
         return rows[_cover(rows, float(self.radius))]
 
     def _keep(self, chosen: Tensor) -> None:
@@ -76,9 +76,22 @@ def _first_radius(rows: Tensor) -> float:
 
 
 def _cover(rows: Tensor, radius: float) -> Tensor:
-    """Indices of a greedy cover of *rows*: in order, each kept row removes the later ones within *radius*."""
-    if not len(rows):
-        return torch.zeros(0, dtype=torch.int64)
+    """Indices of a greedy cover of *rows*: in order, each kept row removes the later ones within *radius*.
+
+    Block by block: what rows of earlier blocks cover goes first, then the block is covered by itself. The result is
+    that of one pass over all rows, and no more than CHUNK rows are compared with those kept.
+    """
+    chosen, kept = [torch.zeros(0, dtype=torch.int64)], rows[:0]
+    for start in range(0, len(rows), CHUNK):
+        block = rows[start : start + CHUNK]
+        free = (distance(block, kept) > radius).nonzero()[:, 0] if len(kept) else torch.arange(len(block))
+        own = free[_cover_block(block[free], radius)]
+        chosen.append(start + own.cpu())
+        kept = torch.cat([kept, block[own]])
+    return torch.cat(chosen)
+
+
+def _cover_block(rows: Tensor, radius: float) -> list[int]:
     near = (squared_distances(rows, rows) <= radius * radius).cpu().numpy()
     left = torch.ones(len(rows), dtype=torch.bool).numpy()
     kept = []
@@ -86,4 +99,4 @@ def _cover(rows: Tensor, radius: float) -> Tensor:
         if left[i]:
             kept.append(i)
             left &= ~near[i]
-    return torch.tensor(kept, dtype=torch.int64)
+    return kept

@@ -33,6 +33,14 @@ def test_every_question_has_a_help_of_its_own(name, capsys):
     assert line in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", [name for name in questions.FILES if name not in questions.SCRIPTS])
+def test_the_help_that_is_read_from_the_file_is_that_of_its_main(name, capsys):
+    module = importlib.import_module(f"benchmarks.{questions.FILES[name].removesuffix('.py').replace('/', '.')}")
+    with pytest.raises(SystemExit):
+        module.main(["--help"])
+    assert capsys.readouterr().out == questions.parser_of(name).format_help()
+
+
 def test_every_file_with_a_main_is_a_question():
     asked = {f"benchmarks/{file}" for file in questions.FILES.values()}
     found = {str(p) for p in Path("benchmarks").rglob("*.sh")}

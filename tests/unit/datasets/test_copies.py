@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter1d, shift
+from scipy.ndimage import gaussian_filter1d, maximum_filter, minimum_filter, shift
 
 from components.datasets.copies import leave_out, told
 from components.datasets.duplicates import Copies, Pictures, complete_groups, find_copies
-from components.datasets.exposure import fingerprint
+from components.datasets.exposure import _flat, fingerprint
 from components.datasets.manifest import measure
 from components.datasets.settings import SplitSettings
 
@@ -161,3 +161,10 @@ def test_copies_with_two_labels_are_named():
     rows = table(["test", "test", "train"], ["normal", "anomalous", "normal"])
     said = told(rows, Copies([0, 1, 2], [(0, 1, 0.8)], []))["said"]
     assert said == ["0.png (normal) and 1.png (anomalous) are one picture with two labels; remove the wrong one"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (40, 31)])
+def test_flat_pixels_are_those_whose_largest_and_smallest_neighbour_are_equal(shape):
+    grey = np.random.default_rng(0).integers(0, 2, shape, np.uint8)
+    grey[5:20, 8:] = 7
+    assert (_flat(grey) == (maximum_filter(grey, 3) == minimum_filter(grey, 3))).all()

@@ -81,10 +81,18 @@ def test_names_that_are_no_text_can_be_printed(capsys):
     assert capsys.readouterr().out == "a\\udcff.png\n"
 
 
-def test_doctor_is_content_here():
-    result = CliRunner().invoke(app, ["doctor", "--json"])
+@pytest.mark.parametrize("load", [[], ["--load"]], ids=["read", "loaded"])
+def test_doctor_is_content_here(load):
+    result = CliRunner().invoke(app, ["doctor", "--json", *load])
     assert result.exit_code == 0, result.output
     assert all(finding["ok"] for finding in json.loads(result.output))
+
+
+def test_doctor_tells_of_a_torch_that_cannot_be_loaded(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = CliRunner().invoke(app, ["doctor", "--load"])
+    assert result.exit_code == 1
+    assert "BAD torch: cannot be loaded" in result.output
 
 
 def test_detectors_as_json():

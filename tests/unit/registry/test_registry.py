@@ -15,6 +15,7 @@ from components.registry.choice import synthetic_score
 from components.registry.mlflow import Registry
 from components.registry.overview import describe_models, overview_lines
 from components.registry.register import DATA_PIN, register_best
+from components.registry.rows import Rows, reader
 from components.registry.settings import RegistrySettings
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -49,6 +50,28 @@ def test_promotion_and_rollback_leave_decisions(registry, tmp_path):
     assert registry.champion("cells") == "1"
     assert [d.version for d in registry.decisions("cells")] == ["1", "3", "1"]
     assert len(registry.decisions("cells")[0].evidence[str(evidence)]) == 64
+
+
+def test_the_tables_say_what_mlflow_says(registry):
+    """Fails where the MLflow that is installed makes tables of another revision than rows.REVISION."""
+    registry.client.create_registered_model("empty")
+    registry.register("cells", registry.folder / "decisions", {}, {}, {"detector": "gone"})
+    registry.client.delete_model_version("cells", "4")
+    found = reader(RegistrySettings(str(registry.folder)))
+    assert isinstance(found, Rows)
+    assert found.names() == ["cells", "empty"]
+    assert found.versions("cells") == ["1", "2", "3"]
+    assert describe_models(found, None) == describe_models(registry, None)
+
+
+def test_other_tables_and_servers_are_left_to_mlflow(registry, tmp_path, monkeypatch):
+    assert describe_models(reader(RegistrySettings(str(tmp_path))), None) == {}
+    assert list(tmp_path.iterdir()) == []  # who only asks makes nothing
+    monkeypatch.setattr("components.registry.rows.REVISION", "another")
+    assert isinstance(reader(RegistrySettings(str(registry.folder))), Registry)
+    monkeypatch.undo()
+    served = RegistrySettings(str(tmp_path), uri=f"sqlite:///{registry.folder / 'mlflow.db'}")
+    assert isinstance(reader(served), Registry)
 
 
 def test_unknown_version_is_refused(registry):

@@ -1,0 +1,48 @@
+"""The benchmark of speed: turns, ratios, and seconds by the stage that the log tells of."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.speed import speed, stages
+from benchmarks.speed.turns import in_turns, ratio, spent
+
+
+def test_who_begins_changes_with_every_round():
+    asked = []
+    sides = {name: lambda name=name: asked.append(name) or {"all": len(asked)} for name in ("now", "before")}
+    found = in_turns(sides, 3)
+    assert asked == ["now", "before", "before", "now", "now", "before"]
+    assert [one["all"] for one in found["before"]] == [2, 3, 6]
+
+
+def test_a_ratio_has_an_interval_and_is_taken_by_round():
+    middle, low, high = ratio([2.0, 20.0, 6.0], [1.0, 10.0, 2.0])  # the second round was ten times slower on both
+    assert (middle, low, high) == (2.0, 2.0, 3.0)
+
+
+def test_what_a_process_takes_is_counted_with_its_children():
+    work = "sum(range(4_000_000))"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}])"
+    alone, with_child = (spent([sys.executable, "-c", code], Path()) for code in ("pass", parent))
+    assert with_child > alone
+
+
+def test_a_stage_begins_where_the_log_says_so(monkeypatch):
+    seconds = iter([1.0, 4.0, 9.0])
+    monkeypatch.setattr(stages, "busy", lambda: next(seconds))
+    clock = stages.Clock(Path("runs/x"))
+    for said in ("runs/x: manifest", "runs/x: 12 pictures", "elsewhere: split", "runs/x: train patchcore"):
+        clock.emit(logging.LogRecord("loupe", logging.INFO, "", 0, said, None, None))
+    clock.next("end")
+    assert clock.found == {"imports": 1.0, "manifest": 3.0, "train": 5.0}
+
+
+@pytest.mark.parametrize("before", [[], [{"a": 2.0, "b": 0.001}]])
+def test_the_table_has_a_ratio_where_there_is_something_to_compare(before):
+    rounds = {"now": [{"a": 1.0, "b": 0.001}]} | ({"before": before} if before else {})
+    shown = speed.page({"startup": {"before": "abc", "rounds": rounds}})
+    assert ("| a | 1.00 | 2.00 | 2.00 (2.00 to 2.00) |" if before else "| a | 1.00 | - | - |") in shown
+    assert shown.count("| b | 0.00 |") == 1
