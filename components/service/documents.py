@@ -69,6 +69,7 @@ REFUSALS: Responses = {
 BYTES: Responses = {200: {"description": "The file.", "content": {"application/octet-stream": {"schema": _FILE}}}}
 PICTURE: Responses = {200: {"description": "The picture.", "content": {"image/png": {"schema": _FILE}}}}
 MOVING: Responses = {200: {"description": "The clip.", "content": {"image/webp": {"schema": _FILE}}}}
+TABLE: Responses = {200: {"description": "The table.", "content": {"text/csv": {"schema": {"type": "string"}}}}}
 SCORE_RESPONSES: Responses = {
     200: {
         "description": "Scores in the order of the images.",
