@@ -28,7 +28,7 @@ def serve(
 
     known = load_params(params)
     service = replace(known.service, host=host or known.service.host, port=port or known.service.port)
-    run(name, service, known.registry, known.store, desk_of(known))
+    run(name, service, known.registry, known.store, desk_of(known, name))
 
 
 @app.command(epilog="Example: loupe monitor elpv-mono")

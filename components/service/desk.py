@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+DECISIONS = "decisions"  # where the store keeps those on a bundle folder; a registry keeps its own
+
 
 def _none(*_: str) -> Sequence[Mapping[str, Any]]:
     return ()

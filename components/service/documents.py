@@ -57,7 +57,9 @@ Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {
     400: error("The multipart form is broken."),
     401: error("The bearer token is missing or wrong."),
+    403: error("Changes are off, or the token is not the operator's."),
     404: error("There is no such record."),
+    409: error("What is served has changed since the page was loaded."),
     408: error("The upload took too long."),
     413: error("The request is too large."),
     415: error("The content type is none of the accepted ones."),

@@ -36,6 +36,7 @@ class Filter:
     least: float | None = None
     most: float | None = None
     search: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,21 @@ class History:
             if sum(map(len, found)) > self.reader.rows:
                 return pa.concat_tables(found).slice(0, self.reader.rows), False
         return pa.concat_tables(found), deep
+
+    def newest(self, wanted: Filter, n: int) -> pa.Table:
+        """The newest *n* that are wanted, or as many as can be found in SECONDS."""
+        try:
+            return self._newest(wanted, n, self.deep)
+        except StorageError:
+            return self._newest(wanted, n, False)
+
+    def _newest(self, wanted: Filter, n: int, deep: bool) -> pa.Table:
+        found, until = [self.reader.schema.empty_table()], time.monotonic() + SECONDS
+        for _, held in self._days(wanted, None, deep):
+            found.append(self._chosen(held, wanted, None))
+            if sum(map(len, found)) >= n or time.monotonic() > until:
+                break
+        return pa.concat_tables(found).slice(0, n)
 
     @property
     def deep(self) -> bool:
@@ -151,7 +167,7 @@ class History:
         return rows.sort_by([("scored_at", "descending"), ("record_id", "descending")])
 
     def _tests(self, wanted: Filter, before: str | None) -> Iterator[Any]:
-        for name, value in (("decision", wanted.decision), ("source", wanted.source)):
+        for name, value in _equal(wanted):
             if value is not None:
                 yield lambda t, name=name, value=value: pc.equal(t[name], value)
         if wanted.since:
@@ -181,6 +197,10 @@ class History:
         label = self.recorder.labels.get(record["record_id"], {})
         said = {k: label.get(k) or "" for k in ("reviewer", "tags", "labelled_at")}
         return {**record, "label": label.get("label"), **said}
+
+
+def _equal(wanted: Filter) -> tuple[tuple[str, str | None], ...]:
+    return ("decision", wanted.decision), ("source", wanted.source), ("model_version", wanted.version)
 
 
 def _before(rows: pa.Table, place: str) -> pa.Array:

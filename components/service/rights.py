@@ -34,6 +34,11 @@ class Rights:
         if self.role(request) is None:
             raise RequestError(401, "the bearer token is missing or wrong; send Authorization: Bearer TOKEN")
 
+    @property
+    def changes(self) -> bool:
+        """Whether anybody may change what is served."""
+        return bool(self._operator)
+
     def change(self, request: Request) -> None:
         """Raises RequestError 403 unless the operator's token is sent; without one in the environment nobody may."""
         if not self._operator:
