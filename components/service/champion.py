@@ -74,7 +74,7 @@ class Champion:
         return True
 
     def renew(self) -> None:
-        """Open what is served again, after it was changed on purpose. Raises BundleError; the old one serves on then."""
+        """Open what is served again, after a change on purpose. Raises BundleError; the old one serves on then."""
         if self.registry is None:
             self._served = self._open()
             self.reloads += 1

@@ -61,12 +61,10 @@ def steps(table: Table) -> list[dict[str, float]]:
     chosen = (
         {round(float(k)) for k in np.geomspace(1, most, min(most, STEPS))} if most > STEPS else set(range(1, most + 1))
     )
-    chosen.add(beyond(n, table.alpha))
-    return [_step(table, k / (n + 1)) for k in sorted(chosen)]
-
-
-def _step(table: Table, alpha: float) -> dict[str, float]:
-    return {"alpha": alpha, "threshold": threshold(table.scores, alpha, table.resolution)}
+    present = beyond(n, table.alpha)
+    # The present alpha may lie between two places, at the threshold of the lower one.
+    alphas = [table.alpha if k == present else k / (n + 1) for k in sorted({*chosen, present})]
+    return [{"alpha": alpha, "threshold": threshold(table.scores, alpha, table.resolution)} for alpha in alphas]
 
 
 def change(service: Service, alpha: float, seen: float, who: str, reason: str) -> dict[str, Any]:
