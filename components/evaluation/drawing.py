@@ -143,10 +143,8 @@ def _legend(figure: Any, axes: Any, scale: Mapping[str, float]) -> None:
     """The ramp of colours with the mark of what normals reach: what is beyond it no good picture showed."""
     low, high = ends(scale)
     most = low + LIMIT * (high - low)
-    colours = mpl.cm.ScalarMappable(
-        mpl.colors.Normalize(low, max(high, low + 1e-9)), mpl.colors.ListedColormap(ramp(256) / 255)
-    )
-    bar = figure.colorbar(colours, ax=axes, shrink=0.4, label="raw anomaly map")
+    norm, colours = mpl.colors.Normalize(low, max(high, low + 1e-9)), mpl.colors.ListedColormap(ramp(256) / 255)
+    bar = figure.colorbar(mpl.cm.ScalarMappable(norm, colours), ax=axes, shrink=0.4, label="raw anomaly map")
     bar.set_ticks([low, most, high], labels=["99 % of\ngood spots", "most of\na good one", "twice\nas far"], fontsize=8)
     bar.ax.axhline(most, color="black", linewidth=2)
 

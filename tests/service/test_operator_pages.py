@@ -111,9 +111,8 @@ def test_the_overview_leads_to_the_open_alarms_of_a_source(opened, served):
 def test_the_slider_counts_what_would_have_been_alarms(opened, served):
     page = opened("/threshold")
     told = served.request("GET", "/v1/threshold")[1]
-    page.evaluate(
-        "() => { const s = document.querySelector('#slider'); s.value = 0; s.dispatchEvent(new Event('input')); }"
-    )
+    page.focus("#slider")
+    page.keyboard.press("Home")
     most = told["steps"][-1]
     count = sum(p <= most["alpha"] + 1e-12 for _, p, _ in told["pictures"])
     assert page.locator("#effect td").nth(2).inner_text().startswith(f"{count} (")
@@ -126,19 +125,20 @@ def test_a_change_asks_for_the_right_and_for_a_reason(opened, served):
     page.click("#more")
     page.fill("#reason", "too many")
     sent = []
-    page.route(
-        "**/v1/threshold", lambda route: (sent.append(route.request), route.fulfill(status=403, json={"detail": "no"}))
-    )
+
+    def refuse(route):
+        sent.append(route.request)
+        route.fulfill(status=403, json={"detail": "no"})
+
+    page.route("**/v1/threshold", refuse)
     page.click("#apply")
     page.fill("#token-field", "guess")
     page.keyboard.press("Enter")
     page.wait_for_selector("#status:not(:empty)")
     assert page.inner_text("#status") == "Not saved: no"
     body = json.loads(sent[0].post_data)
-    assert (body["reason"], body["seen"]) == (
-        "too many",
-        served.request("GET", "/v1/models/current")[1]["calibration"]["alpha"],
-    )
+    now = served.request("GET", "/v1/models/current")[1]["calibration"]["alpha"]
+    assert (body["reason"], body["seen"]) == ("too many", now)
     assert sent[0].headers["authorization"] == "Bearer guess"
 
 

@@ -29,7 +29,7 @@ def test_every_text_that_a_page_asks_for_exists_and_every_one_is_asked_for():
     script = set(re.findall(r"""["'`]([a-z]+\.[a-z_]+)["'`]""", everything))
     assert html - known.keys() == set()
     # Made of a beginning and a name: "decision." + record.decision, and phrases that the service names.
-    begun = tuple(set(re.findall(r"""["'`]([a-z]+\.)["'`$]""", everything))) + ("title.", "nav.", "drift.", "decided.")
+    begun = tuple({"title.", "nav.", "drift.", "decided.", *re.findall(r"""["'`]([a-z]+\.)["'`$]""", everything)})
     unused = {key for key in known if key not in html | script and not key.startswith(begun)}
     assert unused == set()
 
