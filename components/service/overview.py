@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.core.shares import share_interval
 from components.service.answers import Service
 from components.service.plainly import means, moved, phrases, reference_means
 
 STEPS = {24: 1, 72: 1, 168: 6, 720: 24}  # hours shown, and hours of one bar
 POINTS = 600  # pictures that are shown one by one; of more than these only the alarms
 BAND = (0.05, 0.5, 0.95)
-Z = 1.96  # of the 95 % interval
 
 
 def overview(service: Service, hours: int, at: datetime) -> dict[str, Any]:
@@ -75,19 +75,10 @@ def rate(service: Service, rows: pa.Table) -> dict[str, Any]:
     own = rows.filter(pc.equal(rows["model_version"], served.version))
     alpha, n = served.calibration.alpha, len(own)
     k = int(np.sum(own["p_value"].to_numpy() <= alpha + 1e-12))
-    low, high = wilson(k, n)
+    low, high = share_interval(k, n) if n else (0.0, 1.0)
     state = "few" if n < 1 / alpha else "above" if low > alpha else "within"
     return {"n": n, "alarms": k, "share": k / n if n else None, "low": low, "high": high, "alpha": alpha,
             "state": state, "other_models": len(rows) - n}  # fmt: skip
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share, from *k* of *n*."""
-    if not n:
-        return 0.0, 1.0
-    share, z = k / n, Z * Z / n
-    half = Z * (share * (1 - share) / n + z / (4 * n)) ** 0.5
-    return max(0.0, (share + z / 2 - half) / (1 + z)), min(1.0, (share + z / 2 + half) / (1 + z))
 
 
 def _buckets(rows: pa.Table, times: np.ndarray, alarms: np.ndarray, edges: np.ndarray) -> list[dict[str, Any]]:

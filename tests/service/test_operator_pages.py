@@ -62,7 +62,7 @@ def test_each_page_opens_alone_and_fits_a_phone(opened, path):
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZES["phone"]["width"]
     assert "{{" not in page.content()
     unknown = re.findall(r">\s*([a-z]+\.[a-z_]+)\s*<", page.inner_html("main"))
-    assert unknown == []  # a key without a text shows as itself
+    assert set(unknown) <= {"openapi.json"}  # a key without a text shows as itself
 
 
 @pytest.mark.skipif(axe.source() is None, reason="needs axe-core, which npm could not fetch")
@@ -122,7 +122,7 @@ def test_the_slider_counts_what_would_have_been_alarms(opened, served):
 def test_a_change_asks_for_the_right_and_for_a_reason(opened, served):
     page = opened("/threshold")
     assert page.is_disabled("#apply")
-    page.click("#more")
+    page.click("#less")
     page.fill("#reason", "too many")
     sent = []
 

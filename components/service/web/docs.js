@@ -30,7 +30,7 @@ function table(heads, rows) {
 function body(route) {
   return Object.entries(route.requestBody?.content || {}).map(([type, { schema }]) => {
     const node = target(schema), rows = Object.entries(node.properties || {}).map(([name, value]) => [name + ((node.required || []).includes(name) ? " *" : ""), kind(value), [target(value).description, limits(value)].filter(Boolean).join("; ")]);
-    return el("div", {}, el("h3", {}, t("docs.body") + ": " + type), rows.length ? table(["docs.name", "docs.kind", "docs.meaning"], rows) : el("p", {}, kind(schema)));
+    return el("div", {}, el("h2", {}, t("docs.body") + ": " + type), rows.length ? table(["docs.name", "docs.kind", "docs.meaning"], rows) : el("p", {}, kind(schema)));
   });
 }
 
@@ -75,9 +75,9 @@ function entry(method, path, route) {
   const [first, ...rest] = (route.description || route.summary || "").replace(/[`*]/g, "").split("\n\n");
   return el("details", { class: "panel route" }, el("summary", {}, el("b", { class: "method " + method }, method.toUpperCase()), el("code", {}, path), el("span", { class: "dim" }, first)),
     ...rest.map((text) => el("p", {}, text)),
-    parameters.length ? el("div", {}, el("h3", {}, t("docs.parameters")), table(["docs.name", "docs.kind", "docs.meaning"], parameters)) : null,
-    ...body(route), el("h3", {}, t("docs.answers")), answers(route),
-    el("h3", {}, t("docs.command")), el("pre", { tabIndex: 0 }, command(method, path, route)), method === "get" ? attempt(path, route) : null);
+    parameters.length ? el("div", {}, el("h2", {}, t("docs.parameters")), table(["docs.name", "docs.kind", "docs.meaning"], parameters)) : null,
+    ...body(route), el("h2", {}, t("docs.answers")), answers(route),
+    el("h2", {}, t("docs.command")), el("pre", { tabIndex: 0 }, command(method, path, route)), method === "get" ? attempt(path, route) : null);
 }
 
 function show() {

@@ -185,6 +185,8 @@ viewer.start({
 const address = new URLSearchParams(location.search);
 if (address.get("source")) $("source").append(new Option(address.get("source")));
 for (const name of FILTERS) if (address.get(name)) $(name).value = address.get(name);
+// A telephone shows pictures first; filters that are set stay in sight.
+$("box").open = innerWidth > 560 || FILTERS.some((name) => address.get(name));
 $("view").value = kept.get("view") || "both";
 if (!$("view").value) $("view").value = "both";
 $("grid").dataset.view = $("view").value;

@@ -9,6 +9,7 @@ import pytest
 from components.core.errors import RequestError, StorageError
 from components.scorelog import table
 from components.scorelog.reading import Reader
+from components.service.history import Filter
 from tests.service_pages import AT, Line
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -43,6 +44,13 @@ def test_a_record_at_hand_and_in_the_store_is_one(line):
     line.put("a")
     assert line.recorder.shipper.ship()
     assert line.names() == ["a"]
+
+
+def test_the_newest_of_one_model_are_found_however_many_others_lie_between(line):
+    for i in range(6):
+        line.put(f"m{i}", i * 20 * HOUR, model_version="a" if i % 2 else "b")
+    line.ship()
+    assert line.service.history.newest(Filter(version="a"), 2)["image_id"].to_pylist() == ["m1", "m3"]
 
 
 def test_equal_times_do_not_tear_a_page(line):

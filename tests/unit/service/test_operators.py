@@ -16,6 +16,7 @@ from components.service.champion import Champion
 from components.service.point import STEPS, steps
 from components.service.rights import Rights
 from components.service.settings import ServiceSettings
+from components.service.standing import standing
 from tests.service_pages import Line
 
 OPERATOR = {"Authorization": "Bearer master"}
@@ -122,6 +123,7 @@ def test_without_an_operators_token_changes_are_off(bundle, tmp_path, params, mo
 
 
 def test_a_folder_has_no_way_back(line):
+    assert standing(line.service)["back"] is None
     assert ask(line, "/v1/models/rollback", seen="1").status_code == 422
 
 

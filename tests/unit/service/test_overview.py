@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from components.core.errors import SettingsError
+from components.service import operators
 from components.service.desk import Desk
-from components.service.overview import shift_starts, wilson
+from components.service.overview import shift_starts
 from components.service.plainly import moved, phrases, reference_means
 from components.service.settings import ServiceSettings
 from tests.service_pages import AT, Line
@@ -69,14 +70,6 @@ def test_the_rate_is_told_against_alpha_and_of_the_model_in_service_alone(line):
 def test_a_rate_from_few_pictures_says_so(line):
     line.put("a", alarm=True)
     assert shown(line)["rate"]["state"] == "few"
-
-
-def test_the_interval_is_that_of_wilson():
-    from scipy.stats import binomtest
-
-    for k, n in ((0, 10), (3, 17), (40, 40)):
-        exact = binomtest(k, n).proportion_ci(0.95, "wilson")
-        assert wilson(k, n) == pytest.approx((exact.low, exact.high), abs=1e-4)
 
 
 def test_drift_is_told_in_words_with_its_size(bundle, tmp_path):
@@ -145,6 +138,17 @@ def test_shifts_begin_where_the_clock_of_the_plant_says():
 def test_shifts_and_zones_that_do_not_exist_are_refused(wrong):
     with pytest.raises(SettingsError, match=r"service\."):
         ServiceSettings(**wrong)
+
+
+def test_an_overview_is_counted_once_for_all_who_ask_within_a_few_seconds(line, monkeypatch):
+    asked, span = [], line.service.history.span
+    monkeypatch.setattr(line.service.history, "span", lambda *given: (asked.append(given), span(*given))[1])
+    for _ in range(3):
+        line.get("/v1/overview")
+    assert len(asked) == 1
+    monkeypatch.setattr(operators, "FRESH", -1.0)
+    line.get("/v1/overview")
+    assert len(asked) == 2
 
 
 def test_another_span_is_refused(line):
