@@ -40,7 +40,7 @@ def add_desk(app: FastAPI, service: Service, rights: Rights) -> None:
     """Mount the guarded routes."""
     guard, operator = [Depends(rights.read)], [Depends(rights.change)]
     refused: documents.Responses = {401: documents.REFUSALS[401]}
-    forbidden = {status: documents.REFUSALS[status] for status in (403, 409, 422, 503)}
+    forbidden: documents.Responses = {status: documents.REFUSALS[status] for status in (403, 409, 422, 503)}
     told: dict[str, tuple[float, dict[str, Any]]] = {}
 
     @app.get("/v1/overview", dependencies=guard, responses=refused)
