@@ -32,7 +32,16 @@ def _fetched() -> bool:
     if npm is None:
         return False
     with tempfile.TemporaryDirectory() as scratch:
-        command = [npm, "pack", "--silent", f"axe-core@{VERSION}", "--pack-destination", scratch]
+        command = [
+            npm,
+            "pack",
+            "--silent",
+            "--fetch-retries=0",
+            "--fetch-timeout=20000",
+            f"axe-core@{VERSION}",
+            "--pack-destination",
+            scratch,
+        ]
         try:
             subprocess.run(command, cwd=scratch, check=True, timeout=60, capture_output=True)
         except (subprocess.SubprocessError, OSError):

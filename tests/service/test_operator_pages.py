@@ -55,6 +55,12 @@ def opened(browser, served):  # noqa: F811
     assert failures == []
 
 
+@pytest.fixture(scope="module")
+def checker():
+    if axe.source() is None:
+        pytest.skip("needs axe-core, which npm could not fetch")
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_each_page_opens_alone_and_fits_a_phone(opened, path):
     page = opened(path, "phone", locale="de-DE")
@@ -65,7 +71,7 @@ def test_each_page_opens_alone_and_fits_a_phone(opened, path):
     assert set(unknown) <= {"openapi.json"}  # a key without a text shows as itself
 
 
-@pytest.mark.skipif(axe.source() is None, reason="needs axe-core, which npm could not fetch")
+@pytest.mark.usefixtures("checker")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
 def test_each_page_is_for_everybody(opened, path, scheme):
