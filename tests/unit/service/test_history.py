@@ -2,6 +2,7 @@
 
 import csv
 import io
+import threading
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,7 @@ from components.core.errors import RequestError, StorageError
 from components.scorelog import table
 from components.scorelog.reading import Reader
 from components.service.history import Filter
+from tests.service.conftest import png
 from tests.service_pages import AT, Line
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -155,6 +157,22 @@ def test_without_the_store_the_latest_are_shown_and_it_is_said(line, monkeypatch
     answer = line.get("/v1/records")
     assert [row["image_id"] for row in answer["records"]] == ["a"]
     assert not answer["complete"]
+
+
+def test_a_store_that_hangs_keeps_no_picture_of_the_line_waiting(line, monkeypatch):
+    """More pages ask than there are threads for everything else."""
+    hang = threading.Event()
+    monkeypatch.setattr(line.recorder.store, "folders", lambda *_: (hang.wait(60), [])[1])
+    with line.http as http:
+        asking = [threading.Thread(target=http.get, args=("/v1/records",)) for _ in range(60)]
+        for one in asking:
+            one.start()
+        answer = http.post("/v1/score", content=png(1), headers={"Content-Type": "image/png"})
+        waiting = sum(one.is_alive() for one in asking)
+        hang.set()
+        for one in asking:
+            one.join()
+    assert (answer.status_code, waiting) == (200, 60)
 
 
 def test_compacted_objects_stand_for_their_segments(line):
