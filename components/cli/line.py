@@ -19,15 +19,16 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Default: service.port of the params file.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
-    """Run the scoring service, with the review page on /review, until it is told to stop."""
+    """Run the scoring service, with its pages for people on /, until it is told to stop."""
     from dataclasses import replace
 
     from components.pipeline.params import load_params
+    from components.pipeline.serving import desk_of
     from components.service.server import serve as run
 
     known = load_params(params)
     service = replace(known.service, host=host or known.service.host, port=port or known.service.port)
-    run(name, service, known.registry, known.store)
+    run(name, service, known.registry, known.store, desk_of(known, name))
 
 
 @app.command(epilog="Example: loupe monitor elpv-mono")

@@ -8,11 +8,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from components.core.artefacts import read_json
+from components.pictures.clips import target
 from components.pictures.decoding import DEFAULT, Decoding
-from components.pictures.framing import scaled
+from components.pictures.heat import LIMIT, ends, painted, ramp
 from components.pictures.kept import decode
 from components.report.blocks import Figures, Page, Section, Table, Text
 from components.report.found import HEAD
@@ -96,12 +98,13 @@ def gallery(
     split: str = "test",
     sizes: Sequence[Sequence[str]] = (),
 ) -> None:
-    """gallery.png and index.html: four rows of images, each with its heat map below; without heat outside the region
-    of interest, which a white line surrounds. *sizes* are rows below ``found.HEAD``, for the page."""
+    """gallery.png and index.html: four rows of images, each with its heat map below, in the one scale of all heat maps.
+
+    *sizes* are rows below ``found.HEAD``, for the page.
+    """
     out.mkdir()
     chosen = _chosen(result, count)
     cells = [(title, i) for title in ROWS for i in chosen[title]]
-    colours = {"cmap": "inferno", "vmin": scale["0.5"], "vmax": max(scale["1.0"], scale["0.5"] + 1e-9)}
     filled = [title for title in ROWS if chosen[title]]
     if not filled:
         _page(out, result, cells, split, sizes)
@@ -110,33 +113,40 @@ def gallery(
     figure, axes = plt.subplots(2 * len(filled), count, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.ravel():
         axis.axis("off")
-    drawn = None
     for title, i in cells:
         row, column = 2 * filled.index(title), chosen[title].index(i)
         image = decode(data / str(table.at[i, "image_id"]), rules=rules.whole)
-        drawn = _cell(axes[row : row + 2, column], image, maps[i], masks.get(i), colours, rules.roi)
+        _cell(axes[row : row + 2, column], image, maps[i], masks.get(i), scale, rules.roi)
         axes[row][column].set_title(f"{title}\np = {result.at[i, 'p_value']:.3f}", fontsize=8)
-    if drawn is not None:
-        figure.colorbar(drawn, ax=axes, shrink=0.4, label="raw anomaly map, on the scale of calibrate normals")
+    _legend(figure, axes, scale)
     _save(figure, out / "gallery.png")
     _page(out, result, cells, split, sizes)
 
 
 def _cell(
-    axes: Any, image: np.ndarray, heat: np.ndarray, mask: np.ndarray | None, colours: dict[str, Any], roi: str | None
-) -> Any:
-    axes[0].imshow(image)
-    frame = (0, image.shape[1], image.shape[0], 0)
-    axes[1].imshow(image, extent=frame)
-    if roi is not None:
-        counts = scaled(roi, *heat.shape)
-        heat = np.ma.masked_where(~counts, heat)
-        lined = (0, frame[1], frame[2], 0)
-        axes[1].contour(counts[::-1], levels=[0.5], colors="white", linewidths=0.6, extent=lined)
-    drawn = axes[1].imshow(heat, alpha=0.6, extent=frame, **colours)
+    axes: Any,
+    image: np.ndarray,
+    heat: np.ndarray,
+    mask: np.ndarray | None,
+    scale: Mapping[str, float],
+    roi: str | None,
+) -> None:
+    height, width = target(image).shape[:2]
+    whole = np.asarray(Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR))
+    axes[0].imshow(target(image))
+    axes[1].imshow(painted(image, whole, scale, roi))
     if mask is not None and mask.any():
-        axes[0].contour(mask[::-1], levels=[0.5], colors="cyan", linewidths=0.8, extent=(0, frame[1], frame[2], 0))
-    return drawn
+        axes[0].contour(mask[::-1], levels=[0.5], colors="cyan", linewidths=0.8, extent=(0, width, height, 0))
+
+
+def _legend(figure: Any, axes: Any, scale: Mapping[str, float]) -> None:
+    """The ramp of colours with the mark of what normals reach: what is beyond it no good picture showed."""
+    low, high = ends(scale)
+    most = low + LIMIT * (high - low)
+    norm, colours = mpl.colors.Normalize(low, max(high, low + 1e-9)), mpl.colors.ListedColormap(ramp(256) / 255)
+    bar = figure.colorbar(mpl.cm.ScalarMappable(norm, colours), ax=axes, shrink=0.4, label="raw anomaly map")
+    bar.set_ticks([low, most, high], labels=["99 % of\ngood spots", "most of\na good one", "twice\nas far"], fontsize=8)
+    bar.ax.axhline(most, color="black", linewidth=2)
 
 
 def _chosen(result: pd.DataFrame, count: int) -> dict[str, list[int]]:

@@ -6,11 +6,12 @@ import io
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 
 from components.core.errors import LoupeError, RequestError
@@ -23,6 +24,8 @@ from components.scorelog.whose import NAME
 from components.service import documents
 from components.service.batcher import Batcher, Scored
 from components.service.champion import Champion
+from components.service.desk import Desk
+from components.service.history import History
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
@@ -31,6 +34,8 @@ from components.service.uploads import Upload
 log = logging.getLogger("loupe")
 LIMIT = "service.max_pixels"
 Clock = Callable[[], datetime]
+T = TypeVar("T")
+PAGE_THREADS = 3
 
 
 @dataclass
@@ -43,7 +48,15 @@ class Service:
     clock: Clock
     batcher: Batcher
     measures: Measures
+    history: History
+    desk: Desk = field(default_factory=Desk)
     draining: bool = False
+    # However many people look, and however slow the store is, no picture of the line waits for a thread of theirs.
+    aside: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PAGE_THREADS))
+
+    async def read(self, task: Callable[..., T], *given: Any) -> T:
+        """Run what a page asks for in a thread of the pages."""
+        return await to_thread.run_sync(lambda: task(*given), limiter=self.aside)
 
     @property
     def rules(self) -> Decoding:
@@ -132,8 +145,9 @@ def _overlay(service: Service, content: bytes, pixels: np.ndarray, one: Scored) 
 
 
 async def overlay_of(service: Service, record_id: str) -> bytes:
-    """The heat map of a recent image under the present model, drawn over it; nothing is recorded."""
-    content = await run_in_threadpool(service.recorder.image, record_id)
+    """The heat map of a recorded image under the present model, drawn over it; nothing is recorded."""
+    record = await service.read(service.history.find, record_id)
+    content = await service.read(service.recorder.image, record)
     (pixels,), (one,) = await _scored(service, [(content, record_id)])
     return await run_in_threadpool(_overlay, service, content, pixels, one)
 

@@ -85,6 +85,14 @@ class Champion:
         log.info("%s: now serving version %s", self.name, self._served.version)
         return True
 
+    def renew(self) -> None:
+        """Open what is served again, after a change on purpose. Raises BundleError; the old one serves on then."""
+        if self.registry is None:
+            self._served = self._open()
+            self.reloads += 1
+        else:
+            self.refresh()
+
     def watch(self, every: float) -> None:
         """Poll in the background until ``stop``."""
 

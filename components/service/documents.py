@@ -57,7 +57,9 @@ Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {
     400: error("The multipart form is broken."),
     401: error("The bearer token is missing or wrong."),
+    403: error("Changes are off, or the token is not the operator's."),
     404: error("There is no such record."),
+    409: error("What is served has changed since the page was loaded."),
     408: error("The upload took too long."),
     413: error("The request is too large."),
     415: error("The content type is none of the accepted ones."),
@@ -69,6 +71,7 @@ REFUSALS: Responses = {
 BYTES: Responses = {200: {"description": "The file.", "content": {"application/octet-stream": {"schema": _FILE}}}}
 PICTURE: Responses = {200: {"description": "The picture.", "content": {"image/png": {"schema": _FILE}}}}
 MOVING: Responses = {200: {"description": "The clip.", "content": {"image/webp": {"schema": _FILE}}}}
+TABLE: Responses = {200: {"description": "The table.", "content": {"text/csv": {"schema": {"type": "string"}}}}}
 SCORE_RESPONSES: Responses = {
     200: {
         "description": "Scores in the order of the images.",

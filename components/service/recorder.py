@@ -35,6 +35,7 @@ class Recorder:
         self.shipper = Shipper(store, self.spools, self.images, settings.ship_seconds)
         self.recent: deque[Record] = deque(maxlen=settings.recent)
         self.labels: dict[str, Record] = {}
+        self.loaded = False  # whether what an earlier service left behind is there yet
         self._kept: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -52,6 +53,7 @@ class Recorder:
             unique = {record["record_id"]: _shown(record) for record in (*found, *self.recent)}
             self.recent = deque(sorted(unique.values(), key=table.order)[-limit:], maxlen=limit)
             self.labels = labels | self.labels
+        self.loaded = True
 
     def keep_image(self, content: bytes) -> str:
         """Put an image aside for shipping; returns its SHA-256."""
@@ -77,15 +79,16 @@ class Recorder:
         with self._lock:
             self.recent.extend(map(_shown, records))
 
-    def label(self, record_id: str, given: str, reviewer: str, at: datetime) -> Record:
-        """Store a reviewer's click on a recent record. Raises RequestError."""
+    def label(self, record: Record, given: str, reviewer: str, at: datetime, tags: str = "") -> Record:
+        """Store a reviewer's click on *record*. Raises RequestError."""
         if given not in GIVEN:
             raise RequestError(422, f"label {given!r}: choose one of {', '.join(GIVEN)}")
-        record = self.find(record_id)
+        if given == "false_alarm" and record["decision"] != "anomalous":
+            raise RequestError(422, f"record {record['record_id']!r}: was no alarm, so it cannot be a false one")
         label = {k: record[k] for k in ("record_id", "source", "image_id", "sha256")}
-        label |= {"labelled_at": self._behind(record, at), "label": given, "reviewer": reviewer}
+        label |= {"labelled_at": self._behind(record, at), "label": given, "reviewer": reviewer, "tags": tags}
         self.spools[table.LABELS].append([label])
-        self.labels[record_id] = label
+        self.labels[record["record_id"]] = label
         return label
 
     def _behind(self, record: Record, at: datetime) -> str:
@@ -95,34 +98,41 @@ class Recorder:
         least = max(datetime.fromisoformat(time) for time in times) + timedelta(microseconds=1)
         return max(at, least).isoformat()
 
+    def labelled(self, which: str) -> list[str]:
+        """Ids of the records with this label; *which* may also be yes and no: those with any, which no leaves out."""
+        kinds = GIVEN[:2] if which in ("yes", "no") else (which,)
+        return [i for i, label in list(self.labels.items()) if label["label"] in kinds]
+
+    def mentioned(self, text: str) -> list[str]:
+        """Ids of the records to which a reviewer's name or tags hold *text*."""
+        text, said = text.casefold(), list(self.labels.items())
+        return [i for i, v in said if text in f"{v.get('tags') or ''}\n{v.get('reviewer') or ''}".casefold()]
+
+    def latest(self) -> list[Record]:
+        """The records at hand, oldest first."""
+        with self._lock:
+            return list(self.recent)
+
     def find(self, record_id: str) -> Record:
-        with self._lock:
-            for record in reversed(self.recent):
-                if record["record_id"] == record_id:
-                    return record
-        raise RequestError(404, f"record {record_id!r}: not among the latest {self.recent.maxlen} images")
+        """A record at hand. Raises RequestError."""
+        for record in reversed(self.latest()):
+            if record["record_id"] == record_id:
+                return record
+        raise RequestError(404, f"record {record_id!r}: is not in the score log")
 
-    def select(self, decision: str | None, source: str | None, limit: int) -> list[Record]:
-        """The latest records first, with their labels."""
-        with self._lock:
-            rows = [
-                r for r in reversed(self.recent) if decision in (None, r["decision"]) and source in (None, r["source"])
-            ]
-        return [{**row, "label": self.labels.get(row["record_id"], {}).get("label")} for row in rows[:limit]]
-
-    def image(self, record_id: str) -> bytes:
-        """The bytes of a recent image, from local disk or the store."""
-        sha256 = self.find(record_id)["sha256"]
+    def image(self, record: Record) -> bytes:
+        """The bytes of a record's image, from local disk or the store."""
+        sha256 = record["sha256"]
         try:
             return (self.images / sha256).read_bytes()
         except FileNotFoundError:
             return self.store.get(image_key(sha256))
 
-    def clip(self, record_id: str) -> bytes:
-        """The clip around a recent image of a stream, an animated WebP. Raises RequestError where there is none."""
-        key = clip_key(self.find(record_id)["sha256"])
+    def clip(self, record: Record) -> bytes:
+        """The clip around an image of a stream, an animated WebP. Raises RequestError where there is none."""
+        key = clip_key(record["sha256"])
         if not self.store.exists(key):
-            raise RequestError(404, f"record {record_id!r}: is no alarm of a stream, and has no clip")
+            raise RequestError(404, f"record {record['record_id']!r}: is no alarm of a stream, and has no clip")
         return self.store.get(key)
 
 

@@ -1,20 +1,30 @@
-"""The review page and the routes it uses."""
+"""The routes of the review page: records by filters, labels, their pictures, and a table for spreadsheets."""
 
-from collections.abc import Callable
-from importlib.resources import files
+import csv
+import io
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response, StreamingResponse
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from components.core.errors import RequestError
+from components.scorelog.table import Record
 from components.service import documents
 from components.service.answers import Service, overlay_of
 from components.service.filing import NAME_BYTES
+from components.service.history import Filter, Labelled
+from components.service.rights import Rights
 
-LISTED = (*documents.RESULT, "source", "scored_at", "label")
+SAID = ("label", "reviewer", "labelled_at", "tags")
+LISTED = (*documents.RESULT, "source", "scored_at", *SAID)
+TABLE = ("record_id", "scored_at", "source", "image_id", "decision", "score", "threshold", "p_value", "model_version")
+WRITTEN = ("image_id", "source", "reviewer", "tags")  # columns that hold what people wrote
 RecordId = Annotated[str, Field(max_length=64)]
+Moment = Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}-\d{2}(T[\d:.]+(Z|[+]00:00)?)?$", examples=["2026-11-28"])]
+PAGE, MOST = 1000, 100_000  # records of one read, and of one table
 
 
 class Label(BaseModel):
@@ -23,40 +33,94 @@ class Label(BaseModel):
     # Programs of sites may still send it by its former name.
     label: Literal["defect", "false_alarm", "withdrawn"] = Field(validation_alias=AliasChoices("label", "verdict"))
     reviewer: str = Field("", max_length=100)
+    tags: list[Annotated[str, Field(max_length=40)]] = Field(default=[], max_length=12)
 
 
-def add_review(app: FastAPI, service: Service, check: Callable[[Request], None]) -> None:
-    """Mount the page (open to all, it holds no data) and its guarded data routes."""
-    guard = [Depends(check)]
-    page = files("components.service").joinpath("review.html").read_text()
+def wanted(
+    decision: Annotated[Literal["normal", "anomalous"] | None, Query()] = None,
+    source: Annotated[str | None, Query(max_length=NAME_BYTES)] = None,
+    labelled: Annotated[Labelled | None, Query(description="no: those that nobody has labelled yet")] = None,
+    since: Moment = None,
+    until: Moment = None,
+    min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    max_score: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+    search: Annotated[str | None, Query(max_length=200, description="part of a name, a tag or a reviewer")] = None,
+) -> Filter:
+    """The filters of a request; times are UTC, to the second."""
+    times = (since and since[:19], until and until[:19])
+    return Filter(decision, source, labelled, *times, min_score, max_score, search)
+
+
+def add_review(app: FastAPI, service: Service, rights: Rights) -> None:
+    """Mount the guarded data routes."""
+    guard = [Depends(rights.read)]
     refusals: documents.Responses = {status: documents.REFUSALS[status] for status in (401, 404, 422, 503)}
-
-    @app.get("/review", response_class=HTMLResponse, include_in_schema=False)
-    async def review() -> str:
-        return page
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def root() -> str:
-        return page
 
     @app.get("/v1/records", dependencies=guard, responses={401: documents.REFUSALS[401]})
     async def records(
-        decision: Annotated[Literal["normal", "anomalous"] | None, Query()] = None,
-        source: Annotated[str | None, Query(max_length=NAME_BYTES)] = None,
+        found: Annotated[Filter, Depends(wanted)],
         limit: Annotated[int, Query(ge=1, le=1000)] = 60,
+        before: Annotated[str | None, Query(max_length=120, description="`next` of the page before")] = None,
     ) -> dict[str, Any]:
-        """The latest images, newest first, with the reviewers' labels."""
-        rows = service.recorder.select(decision, source, limit)
-        sources = sorted({row["source"] for row in service.recorder.select(None, None, 1000)})
-        return {"records": [{k: row.get(k) for k in LISTED} for row in rows], "sources": sources}
+        """Images of any age, newest first, with the reviewers' labels; `next` begins the following page."""
+        page = await service.read(service.history.page, found, before, limit)
+        return {
+            "records": [{k: row.get(k) for k in LISTED} for row in page.records],
+            "sources": await service.read(service.history.sources),
+            "next": page.next,
+            "complete": page.complete and service.recorder.loaded,
+        }
+
+    @app.get("/v1/records.csv", dependencies=guard, responses=documents.TABLE | {401: documents.REFUSALS[401]})
+    async def as_csv(found: Annotated[Filter, Depends(wanted)]) -> StreamingResponse:
+        """The same records as a table, at most 100,000; what a spreadsheet would take for a formula is quoted."""
+        name = {"Content-Disposition": 'attachment; filename="loupe-records.csv"'}
+        return StreamingResponse(_lines(service, found), media_type="text/csv; charset=utf-8", headers=name)
 
     @app.put("/v1/records/{record_id}/label", dependencies=guard, responses=refusals)
-    async def label(record_id: RecordId, body: Label) -> dict[str, Any]:
-        """Say whether the image shows a real defect or was a false alarm; feeds retraining."""
-        at = service.clock()
-        return await run_in_threadpool(service.recorder.label, record_id, body.label, body.reviewer, at)
+    async def label(record_id: RecordId, body: Label, request: Request) -> dict[str, Any]:
+        """Say whether the image shows a real defect or was a false alarm, and why; feeds retraining.
+
+        Without a name the record says which token labelled. Only an alarm can be a false one.
+        """
+        record = await service.read(service.history.find, record_id)
+        role = rights.role(request)
+        who = body.reviewer.strip() or ("" if role == "anybody" else f"token of the {role}")
+        given = (record, body.label, who, service.clock(), ", ".join(_tags(body.tags)))
+        return await run_in_threadpool(service.recorder.label, *given)
 
     _add_pictures(app, service, guard, refusals)
+
+
+def _tags(given: list[str]) -> list[str]:
+    """Each once, without the comma that joins them. Raises RequestError for one without letters."""
+    tags = [" ".join(tag.replace(",", " ").split()) for tag in given]
+    if not all(tags):
+        raise RequestError(422, "a tag is empty; leave it out")
+    return list(dict.fromkeys(tags))
+
+
+async def _lines(service: Service, found: Filter) -> AsyncIterator[str]:
+    """Read page by page, so that a long table takes no memory and holds no thread."""
+    yield _csv([(*TABLE, *SAID)])
+    before, many = None, 0
+    while many < MOST:
+        page = await service.read(service.history.page, found, before, PAGE)
+        yield _csv([[_cell(name, row) for name in (*TABLE, *SAID)] for row in page.records])
+        before, many = page.next, many + len(page.records)
+        if before is None:
+            return
+
+
+def _cell(name: str, row: Record) -> Any:
+    value = row.get(name)
+    return f"'{value}" if name in WRITTEN and str(value)[:1] in "=+-@\t" and value else value
+
+
+def _csv(rows: Any) -> str:
+    stream = io.StringIO()
+    csv.writer(stream).writerows(rows)
+    return stream.getvalue()
 
 
 def _add_pictures(app: FastAPI, service: Service, guard: list[Any], refusals: documents.Responses) -> None:
@@ -66,16 +130,19 @@ def _add_pictures(app: FastAPI, service: Service, guard: list[Any], refusals: do
         path = f"/v1/records/{{record_id}}/{what}"
         return app.get(path, dependencies=guard, responses=refusals | answers, response_class=Response)
 
+    async def stored(record_id: str, of: Any) -> bytes:
+        record = await service.read(service.history.find, record_id)
+        return bytes(await service.read(of, record))
+
     @shown("image", documents.BYTES)
     async def image(record_id: RecordId) -> Response:
         """The image as it was sent."""
-        content = await run_in_threadpool(service.recorder.image, record_id)
-        return Response(content, media_type="application/octet-stream")
+        return Response(await stored(record_id, service.recorder.image), media_type="application/octet-stream")
 
     @shown("clip", documents.MOVING)
     async def clip(record_id: RecordId) -> Response:
         """The clip around an alarm of a watched stream, an animated WebP."""
-        return Response(await run_in_threadpool(service.recorder.clip, record_id), media_type="image/webp")
+        return Response(await stored(record_id, service.recorder.clip), media_type="image/webp")
 
     @shown("overlay", documents.PICTURE)
     async def overlay(record_id: RecordId) -> Response:

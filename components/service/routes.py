@@ -1,10 +1,8 @@
 """The HTTP interface: scoring, identity, health, metrics. The review page's part is in ``review``."""
 
-import hmac
 import logging
-import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -18,10 +16,15 @@ from components.service import documents
 from components.service.answers import Clock, Service, score_uploads, unexpected
 from components.service.batcher import Batcher
 from components.service.champion import Champion
+from components.service.desk import Desk
 from components.service.filing import DEFAULT_SOURCE
+from components.service.history import History
 from components.service.measures import Measures
+from components.service.operators import add_desk
+from components.service.pages import add_pages
 from components.service.recorder import Recorder
 from components.service.review import add_review
+from components.service.rights import Rights
 from components.service.settings import ServiceSettings
 from components.service.uploads import BoundedHeaders, checked_source, read_uploads
 
@@ -34,9 +37,12 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings, clock: Clock = now) -> FastAPI:
-    """The application; *clock* gives the time that records are stamped with."""
-    service = Service(champion, recorder, settings, clock, Batcher(champion.current, settings), Measures())
+def create_app(
+    champion: Champion, recorder: Recorder, settings: ServiceSettings, clock: Clock = now, desk: Desk | None = None
+) -> FastAPI:
+    """The application; *clock* gives the time that records are stamped with, *desk* what pages need from above."""
+    batcher, history = Batcher(champion.current, settings), History(recorder)
+    service = Service(champion, recorder, settings, clock, batcher, Measures(), history, desk or Desk())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -52,8 +58,11 @@ def create_app(champion: Champion, recorder: Recorder, settings: ServiceSettings
     for kind in (LoupeError, StorageError):
         app.add_exception_handler(kind, _refuse)
     app.add_exception_handler(Exception, _broken)
-    _add_routes(app, service)
-    add_review(app, service, allowed(settings))
+    rights = Rights(settings)
+    _add_routes(app, service, rights)
+    add_pages(app)
+    add_review(app, service, rights)
+    add_desk(app, service, rights)
     return app
 
 
@@ -91,20 +100,8 @@ async def _broken(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(unexpected(error))}, 500)
 
 
-def allowed(settings: ServiceSettings) -> Callable[[Request], None]:
-    """The check of the bearer token, when the environment sets one."""
-    token = os.environ.get(settings.token_variable, "")
-
-    def check(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        if token and not hmac.compare_digest(given.encode("latin-1", "replace"), f"Bearer {token}".encode()):
-            raise RequestError(401, "the bearer token is missing or wrong; send Authorization: Bearer TOKEN")
-
-    return check
-
-
-def _add_routes(app: FastAPI, service: Service) -> None:
-    guard = [Depends(allowed(service.settings))]
+def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
+    guard = [Depends(rights.read)]
 
     @app.post("/v1/score", dependencies=guard, **documents.SCORE)
     async def score(

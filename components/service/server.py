@@ -7,6 +7,7 @@ from components.core.errors import SettingsError
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 from components.service.champion import Champion
+from components.service.desk import Desk
 from components.service.recorder import Recorder
 from components.service.routes import create_app
 from components.service.settings import ServiceSettings
@@ -16,16 +17,21 @@ from components.storage import open_store
 log = logging.getLogger("loupe")
 
 
-def serve(name: str, settings: ServiceSettings, registry: RegistrySettings, store: str) -> None:
-    """Serve a bundle folder, or the champion registered under *name*, until SIGTERM; then drain and ship the log."""
+def serve(
+    name: str, settings: ServiceSettings, registry: RegistrySettings, store: str, desk: Desk | None = None
+) -> None:
+    """Serve a bundle folder, or the champion registered under *name*, until SIGTERM; then drain and ship the log.
+
+    *desk* is what the pages need of rooms above.
+    """
     try:
         import uvicorn
     except ImportError:
         raise SettingsError("loupe serve needs the extra `serve`: pip install 'loupe[serve]'") from None
     folder = (Path(name) / "manifest.json").exists()
     champion = Champion(name, None if folder else Registry(registry), Path(settings.spool) / "models", settings.threads)
-    app = create_app(champion, Recorder(open_store(store), settings, champion.concerns), settings)
-    log.info("serving %s on http://%s:%d/review", champion.identity()["model_version"], settings.host, settings.port)
+    app = create_app(champion, Recorder(open_store(store), settings, champion.concerns), settings, desk=desk)
+    log.info("serving %s on http://%s:%d", champion.identity()["model_version"], settings.host, settings.port)
     # h11 bounds the size of headers, which httptools does not.
     uvicorn.run(
         app,

@@ -1,6 +1,10 @@
 """The knobs of the service and of the inbox."""
 
+import re
 from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from components.core.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,19 @@ class ServiceSettings:
     drain_seconds: float = 10.0  # how long a shutdown waits for requests and the object store
     spool: str = "spool"
     segment_rows: int = 500
-    recent: int = 1000  # records the review page can show
+    recent: int = 1000  # records in memory; the pages read older ones from the store
     token_variable: str = "LOUPE_TOKEN"
+    operator_variable: str = "LOUPE_OPERATOR_TOKEN"  # who sends this one may change the threshold and roll back
+    shifts: tuple[str, ...] = ("06:00", "14:00", "22:00")  # when shifts begin, for the overview
+    time_zone: str = ""  # of the shifts, such as Europe/Berlin; "": that of this machine
+
+    def __post_init__(self) -> None:
+        if bad := [text for text in self.shifts if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text)]:
+            raise SettingsError(f"service.shifts holds {bad[0]!r}; give times of the day such as 06:00")
+        try:
+            ZoneInfo(self.time_zone or "UTC")
+        except (ValueError, ZoneInfoNotFoundError):
+            raise SettingsError(f"service.time_zone is {self.time_zone!r}; give one such as Europe/Berlin") from None
 
 
 @dataclass(frozen=True)

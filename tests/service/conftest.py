@@ -44,6 +44,14 @@ def png(seed: int, side: int = 96) -> bytes:
     return stream.getvalue()
 
 
+def scratched(seed: int) -> bytes:
+    """A tile with a bright mark, which the bundle calls anomalous."""
+    pixels, stream = tile(200 + seed), io.BytesIO()
+    pixels[30:50, 20:44] = 250
+    Image.fromarray(pixels).save(stream, "png")
+    return stream.getvalue()
+
+
 class Server:
     """``loupe serve`` on a bundle folder or a registered name; can be killed and started again."""
 
@@ -66,7 +74,7 @@ class Server:
 
     def start(self):
         with (self.root / "service.log").open("a") as log:
-            command = [BIN / "loupe", "serve", self.name, "--params", self.params]
+            command = [sys.executable, "-m", "components.cli", "serve", self.name, "--params", self.params]
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         until = time.monotonic() + 60
         while time.monotonic() < until:

@@ -87,7 +87,7 @@ def test_without_both_labels_or_a_history_there_is_no_curve(tmp_path):
 
 def test_the_gallery_shows_each_kind_by_its_scores(data, tmp_path):
     maps = np.zeros((8, 4, 4), np.float32)
-    scale = {"0.5": 0.0, "1.0": 0.0}  # of maps that are all alike
+    scale = {"0.99": 0.0, "1.0": 0.0}  # of maps that are all alike
     gallery(tmp_path / "out", data, result(), result(), maps, {}, scale, count=2, split="labelled")
     page = (tmp_path / "out/index.html").read_text()
     shown = re.findall(r"<tr><td>([a-z ]+)</td><td>(\d)\.png</td>", page)
@@ -105,5 +105,5 @@ def test_the_gallery_shows_each_kind_by_its_scores(data, tmp_path):
 
 def test_a_gallery_of_nothing_says_so(data, tmp_path):
     none = result().iloc[:0]
-    gallery(tmp_path / "out", data, none, none, np.zeros((0, 4, 4)), {}, {"0.5": 0.0, "1.0": 1.0}, count=2)
+    gallery(tmp_path / "out", data, none, none, np.zeros((0, 4, 4)), {}, {"0.99": 0.0, "1.0": 1.0}, count=2)
     assert '<p class="plain">no images</p>' in (tmp_path / "out/index.html").read_text()

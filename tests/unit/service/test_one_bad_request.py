@@ -77,7 +77,7 @@ def test_a_full_disk_is_told_and_asks_for_another_try(client, monkeypatch):
 
 
 def test_a_page_that_fails_answers_json(client, monkeypatch):
-    monkeypatch.setattr(recorder.Recorder, "select", lambda *_: 1 / 0)
+    monkeypatch.setattr(recorder.Recorder, "latest", lambda *_: 1 / 0)
     answer = client.get("/v1/records")
     assert (answer.status_code, "ZeroDivisionError" in answer.json()["detail"]) == (500, True)
 

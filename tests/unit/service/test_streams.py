@@ -328,10 +328,10 @@ def test_an_event_is_a_record_with_its_picture_and_its_clip(tmp_path):
     recorder = Recorder(open_store(str(tmp_path / "store")), ServiceSettings(spool=str(tmp_path / "spool")))
     record = {"decision": "anomalous", "score": 1.0, "image_id": "7", "source": "watch-x", "embedding": [0.0]}
     logged(recorder, 25.0)(Event(record, frame(7), [frame(6), frame(7)]))
-    (found,) = recorder.select(None, None, 10)
-    assert recorder.image(found["record_id"]).startswith(b"\x89PNG")
-    assert recorder.clip(found["record_id"])[8:12] == b"WEBP"
+    (found,) = recorder.latest()
+    assert recorder.image(found).startswith(b"\x89PNG")
+    assert recorder.clip(found)[8:12] == b"WEBP"
     assert recorder.store.exists(clip_key(found["sha256"]))
     recorder.append([{**found, "record_id": "other", "sha256": "0" * 64}])
     with pytest.raises(RequestError, match="no alarm of a stream"):
-        recorder.clip("other")
+        recorder.clip(recorder.find("other"))

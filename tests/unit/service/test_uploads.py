@@ -146,5 +146,5 @@ def test_what_was_scored_and_refused_is_counted_and_gauges_are_read_when_asked()
 
 
 def test_every_refusal_is_documented_with_its_message():
-    assert set(REFUSALS) == {400, 401, 404, 408, 413, 415, 422, 431, 500, 503}
+    assert set(REFUSALS) == {400, 401, 403, 404, 408, 409, 413, 415, 422, 431, 500, 503}
     assert error("gone")["content"]["application/json"]["example"] == {"detail": "gone"}
