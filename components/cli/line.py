@@ -1,7 +1,6 @@
 """Commands of the line: the service, the monitor, retraining, the registry, the inbox."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ import typer
 
 from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, say
 from components.core.errors import SettingsError
+from components.core.system import become
 
 
 @app.command(epilog="Example: loupe serve elpv-mono --port 8000")
@@ -61,7 +61,7 @@ def dashboard(host: str = "127.0.0.1", port: int = 8001, params: ParamsFile = DE
         raise SettingsError(f"{workspace}: not found; it is made by the first `loupe monitor`")
     command = dashboard_command(Path(sys.executable), workspace, host, port)
     say(f"http://{host}:{port}")
-    os.execv(command[0], command)
+    become(command)
 
 
 @app.command(epilog="Example: loupe retrain line-1-25f41524d13e-00003")

@@ -1,6 +1,5 @@
 """MLflow, and nothing else of Loupe, is spoken to here: SQLite and a local folder unless configured otherwise."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from typing import Any, Literal
 
 from components.core.artefacts import atomic_dir, file_hash, locked, write_json
 from components.core.errors import RegistryError
+from components.core.system import flush_below
 from components.registry.settings import RegistrySettings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -56,7 +56,7 @@ class Registry:
             self.client.log_metric(run.info.run_id, key, number)
         self.client.log_artifacts(run.info.run_id, str(bundle), "bundle")
         self.client.set_terminated(run.info.run_id)
-        os.sync()  # a version whose files a power cut could still take must not be known to anybody
+        flush_below(self.folder)  # a version whose files a power cut could still take must not be known to anybody
         self._ensure(name)
         source = f"{run.info.artifact_uri}/bundle"
         version = self.client.create_model_version(name, source, run.info.run_id, tags=tags).version

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.core.artefacts import file_hash, write_flushed
 from components.core.errors import ObjectError, StorageError
+from components.core.system import flush_names, replace
 from components.storage.settling import settled
 
 log = logging.getLogger("loupe")
@@ -34,8 +35,8 @@ class LocalStore:
         path = self._path(key)
         scratch = self._write_aside(path, data)
         try:
-            scratch.replace(path)
-            _flush_folder(path.parent)
+            replace(scratch, path)
+            flush_names(path.parent)
         except OSError as error:
             scratch.unlink(missing_ok=True)
             raise _unwritable(path, error) from error
@@ -45,7 +46,7 @@ class LocalStore:
         scratch = self._write_aside(path, data)
         try:
             os.link(scratch, path)
-            _flush_folder(path.parent)
+            flush_names(path.parent)
         except FileExistsError:
             return False
         except OSError as error:
@@ -124,7 +125,8 @@ def _decide(aside: Path, path: Path, sha256: str) -> bool:
 def _linked(aside: Path, target: Path) -> bool:
     """Whether *target* is a second name of *aside*, now or from before a crash."""
     try:
-        os.link(aside, target, follow_symlinks=False)
+        how = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
+        os.link(aside, target, **how)
     except FileExistsError:
         return target.exists() and target.samefile(aside)
     return True
@@ -161,12 +163,3 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 def _unwritable(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot be written ({error}); check the disk and its rights")
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
