@@ -98,9 +98,14 @@ def remove_held(path: Path, stream: IO[Any]) -> None:
     path.unlink(missing_ok=True)
 
 
+def libc() -> Any:
+    """The C library of Linux; None elsewhere."""
+    return ctypes.CDLL(None) if sys.platform == "linux" and not WINDOWS else None
+
+
 def swapped(first: Path, second: Path) -> bool:
     """Swap two names in one step, where the system can (Linux): there is then no moment without either."""
-    swap = getattr(ctypes.CDLL(None), "renameat2", None) if not WINDOWS else None
+    swap = getattr(libc(), "renameat2", None)
     names = AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second)
     return swap is not None and swap(*names, RENAME_EXCHANGE) == 0
 
@@ -208,7 +213,7 @@ def end_tree(process: "subprocess.Popen[str]") -> None:
 
 def die_with_parent() -> None:
     """Called in a new process, before its program begins: Linux kills it when the process that started it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc().prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 # For subprocess's preexec_fn, which Windows refuses.
