@@ -12,7 +12,9 @@ from pathlib import Path
 LINE, SENTENCE, EASY = 120, 40, 25  # characters, words, words
 BEGINNERS = ("tutorial", "which-detector", "glossary", "faq")
 GENERATED = ("benchmarks/results", "docs/report")  # words that a program puts together
-BLOCK = re.compile(r"^```.*?^```|^(?: {4}|\t)[^\n]*$|^\s*\|[^\n]*$|^#[^\n]*$|<!--.*?-->|!\[[^\]]*\]\([^)]*\)", re.M | re.S)
+BLOCK = re.compile(
+    r"^```.*?^```|^(?: {4}|\t)[^\n]*$|^\s*\|[^\n]*$|^#[^\n]*$|<!--.*?-->|!\[[^\]]*\]\([^)]*\)", re.M | re.S
+)
 ITEM = re.compile(r"\n\s*\n|\n\s*(?:[-*]|\d+\.) ")  # paragraphs and entries of lists
 END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!al)(?<!cf)(?<!Fig)(?<!vs)[.!?;][)*_\"']*(?=\s|$)|:\s*$")
 

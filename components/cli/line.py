@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, say
+from components.core.checks import check_port
 from components.core.errors import SettingsError
 from components.core.system import become
 
@@ -56,6 +57,7 @@ def dashboard(host: str = "127.0.0.1", port: int = 8001, params: ParamsFile = DE
     from components.monitoring.evidently import dashboard_command
     from components.pipeline.params import load_params
 
+    check_port(port, "--port")
     workspace = Path(load_params(params).monitor.workspace)
     if not workspace.exists():
         raise SettingsError(f"{workspace}: not found; it is made by the first `loupe monitor`")
@@ -159,8 +161,11 @@ def inbox(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Score what lies below inbox/<source>/ of the object store, each file once; bad files are quarantined."""
+    from components.pipeline.monitoring import champion_version
+    from components.pipeline.params import load_params
     from flows.batch import batch_scoring
     from flows.terminal import without_tracebacks
 
+    champion_version(load_params(params), name)  # before a server is started for the flow
     without_tracebacks()
     say(f"{batch_scoring(params, name)} images scored")

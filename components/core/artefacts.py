@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from components.core import system
-from components.core.errors import PlaceError
+from components.core.errors import DataError, PlaceError
 from components.core.places import writing
 from components.core.settings import plain
 from components.core.system import lives, peak_memory_mb
 
 VOLATILE = "timing.json"
+LOCK = ".lock"  # of a run: held by the process that writes it
 TRIES = 100  # at renaming, where other processes write the same folder
 VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
 
@@ -82,6 +83,12 @@ def _clear(out: Path) -> None:
                 left.rename(out)
         else:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def lock_of(folder: Path) -> Path:
+    """The lock of a folder that is replaced as a whole; beside it on Windows, which renames none with an open file."""
+    place = folder.absolute()
+    return place.with_name(f".{place.name}{LOCK}") if system.WINDOWS else folder / LOCK
 
 
 @contextmanager
@@ -161,7 +168,11 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(Path(path).read_text())
+    """What a JSON file holds. Raises DataError when it is damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); take it from a copy, or make its folder anew") from error
 
 
 def file_hash(path: Path) -> str:

@@ -241,8 +241,8 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
 
 
 def train_settings(path: Path) -> TrainSettings:
-    """The knobs of training in *path*; the defaults where there is no such file."""
-    return load_params(path).train if path.exists() else TrainSettings()
+    """The knobs of training in *path*; the defaults where no file was named and there is no params.yaml."""
+    return load_params(path).train if path.exists() or path != Path("params.yaml") else TrainSettings()
 
 
 def _read(path: Path) -> dict[str, Any]:

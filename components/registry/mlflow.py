@@ -1,5 +1,6 @@
 """MLflow, and nothing else of Loupe, is spoken to here: SQLite and a local folder unless configured otherwise."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ class Registry:
     def __init__(self, settings: RegistrySettings) -> None:
         import mlflow
 
+        # Not for users: that it makes its tables.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         self.folder = Path(settings.folder).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.uri = settings.uri or f"sqlite:///{self.folder / 'mlflow.db'}"

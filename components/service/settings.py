@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from components.core.checks import check_port
+
 
 @dataclass(frozen=True)
 class ServiceSettings:
@@ -24,6 +26,9 @@ class ServiceSettings:
     segment_rows: int = 500
     recent: int = 1000  # records the review page can show
     token_variable: str = "LOUPE_TOKEN"
+
+    def __post_init__(self) -> None:
+        check_port(self.port, "service.port")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.core.artefacts import file_hash, write_flushed
 from components.core.errors import ObjectError, StorageError
+from components.core.filenames import called, stored
 from components.core.system import flush_names, replace
 from components.storage.settling import settled
 
@@ -29,7 +30,10 @@ class LocalStore:
         # By its words, not by what it links to: a link in the store is somebody's wish, and is removed as a link.
         if any(part in ("", ".", "..") or "\0" in part for part in key.split("/")):
             raise StorageError(f"{key!r}: is not a key of the store {self.root}; keys stay below it")
-        return self.root / key
+        return self.root.joinpath(*map(stored, key.split("/")))
+
+    def _key(self, path: Path) -> str:
+        return "/".join(map(called, path.relative_to(self.root).parts))
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -77,20 +81,20 @@ class LocalStore:
     def keys(self, prefix: str = "") -> Iterator[str]:
         # Only the folder that the prefix names is walked, so that reading one partition never lists the others.
         folder = prefix.rpartition("/")[0]
-        start = self.root / folder
+        start = self._path(folder) if folder else self.root
         found = _walk(str(start), f"{folder}/" if folder else "", ())
         return iter(sorted(key for key in found if key.startswith(prefix)))
 
     def folders(self, prefix: str) -> list[str]:
-        at = self.root / prefix
-        return sorted(p.name for p in at.iterdir() if p.is_dir()) if at.is_dir() else []
+        at = self._path(prefix.rstrip("/")) if prefix else self.root
+        return sorted(called(p.name) for p in at.iterdir() if p.is_dir()) if at.is_dir() else []
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
     def settled(self, keys: Iterable[str], seconds: float, limit: int) -> list[str]:
         found = settled((self._path(key) for key in keys), seconds, limit)
-        return [path.relative_to(self.root).as_posix() for path in found]
+        return [self._key(path) for path in found]
 
     def remove_unchanged(self, key: str, sha256: str) -> bool:
         # Renamed first, so that whoever writes this name meanwhile makes another file, and none is deleted unread.
@@ -149,9 +153,9 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
         return
     for entry in entries:
         if _is(entry.is_dir):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
+            yield from _walk(entry.path, f"{prefix}{called(entry.name)}/", (*above, here))
         elif not entry.name.endswith(PART) and _is(entry.is_file):
-            yield prefix + entry.name
+            yield prefix + called(entry.name)
 
 
 def _is(kind: Callable[[], bool]) -> bool:

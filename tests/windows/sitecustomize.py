@@ -22,9 +22,25 @@ from pathlib import Path
 HERE = os.environ.get("LIKE_WINDOWS_BELOW", "/nowhere")  # the folder whose files obey Windows' rules
 ABSENT_MODULES = ("fcntl", "resource", "pwd", "grp", "termios", "pty", "tty", "syslog")
 ABSENT_OS = (
-    "fork", "forkpty", "killpg", "setsid", "getpgid", "getuid", "geteuid", "getgid", "getegid", "posix_fallocate",
-    "fdatasync", "sync", "mkfifo", "chown", "sched_getaffinity", "getloadavg", "O_DIRECTORY", "O_NOFOLLOW",
-)  # fmt: skip
+    "fork",
+    "forkpty",
+    "killpg",
+    "setsid",
+    "getpgid",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "posix_fallocate",
+    "fdatasync",
+    "sync",
+    "mkfifo",
+    "chown",
+    "sched_getaffinity",
+    "getloadavg",
+    "O_DIRECTORY",
+    "O_NOFOLLOW",
+)
 ABSENT_SIGNALS = ("SIGKILL", "SIGHUP", "SIGSTOP", "SIGCONT", "SIGUSR1", "SIGUSR2", "SIGALRM", "setitimer", "alarm")
 REFUSED = re.compile(r'[<>:"|?*\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 OFD_SETLK = 37  # locks that belong to an opened file, as Windows' do, and not to the process

@@ -19,15 +19,30 @@ log = logging.getLogger("loupe")
 LOG = re.compile(r"\d\d:\d\d:\d\d ")
 # Any text will do, or the data tell later.
 FREE = {"good", "defect", "host", "reason", "fit group", "watch source", "bench question"}
+NEW = {"init name", "data add name", "new-detector name"}  # names of what is to be made
 OUTPUTS = {"out", "maps", "overlays"}
 RIGHT = {  # what a parameter is when it is right; another one gets an empty folder or a word
-    "adapter": "folder", "bundle": "run/bundle", "data": "product", "detector": "patchcore", "name": "housings",
-    "images": "product/test/good/000.png", "out": "new", "place": "product/train/good", "question": "nope",
-    "reason": "because", "run": "run", "runs": "run other", "source": "product", "target": "run", "version": "1",
-    "verdict": "line-1-25f41524d13e-00003", "video": "product/test/good/000.png",
-}  # fmt: skip
+    "adapter": "folder",
+    "bundle": "run/bundle",
+    "data": "product",
+    "detector": "patchcore",
+    "name": "housings",
+    "images": "product/test/good/000.png",
+    "out": "new",
+    "place": "product/train/good",
+    "question": "nope",
+    "reason": "because",
+    "run": "run",
+    "runs": "run other",
+    "source": "product",
+    "target": "run",
+    "version": "1",
+    "verdict": "line-1-25f41524d13e-00003",
+    "video": "product/test/good/000.png",
+}
 OF_COMMAND = {
     "compare": {"out": "new.html"},
+    "data add": {"name": "others"},
     "evaluate": {"data": "product"},
     "init": {"name": "others"},
     "new-detector": {"name": "Patch Core"},
@@ -36,10 +51,15 @@ OF_COMMAND = {
     "watch": {"name": "run/bundle"},
 }
 HEAVY = {  # where the work begins that a slip must not reach
-    "components.evaluation.evaluate.evaluate_rows", "components.pipeline.ensemble._combined", "components.pipeline.fit._fitted",
-    "components.service.watch.Watch.run", "flows.batch.batch_scoring", "flows.retrain.retrain", "flows.train.train",
+    "components.evaluation.evaluate.evaluate_rows",
+    "components.pipeline.ensemble._combined",
+    "components.pipeline.stages.Stages.validate",
+    "components.service.watch.Watch.run",
+    "flows.batch.batch_scoring",
+    "flows.retrain.retrain",
+    "flows.train.train",
     "uvicorn.run",
-}  # fmt: skip
+}
 
 
 def leaves(command, *words):
@@ -54,10 +74,10 @@ LEAVES = dict(leaves(get_command(app)))
 
 def kind(parameter) -> str:
     """path, number, word or switch."""
-    name = parameter.type.name
     if getattr(parameter, "is_flag", False):
         return "switch"
-    return {"path": "path", "file": "path", "directory": "path", "integer": "number", "float": "number"}.get(name, "word")
+    told = str(parameter.bare_type())
+    return "path" if "Path" in told else "number" if "int" in told or "float" in told else "word"
 
 
 def slips(command: str, parameter) -> list[str]:
@@ -67,7 +87,9 @@ def slips(command: str, parameter) -> list[str]:
     if kind(parameter) == "number":
         return ["-1", "nan", "many"] + (["5", "0"] if parameter.name in ("alpha", "defect_rate") else [])
     if kind(parameter) == "word":
-        return [] if {parameter.name, f"{command} {parameter.name}"} & FREE else ["nope"]
+        if {parameter.name, f"{command} {parameter.name}"} & FREE:
+            return []
+        return ["../nope"] if f"{command} {parameter.name}" in NEW else ["nope"]
     if parameter.name in OUTPUTS:
         return ["file/new.csv", "file"]
     if parameter.name == "params":
@@ -94,6 +116,8 @@ def with_it(command: str, slipped, parameter) -> bool:
     costs = {"cost_miss", "cost_alarm", "defect_rate"}
     if command == "calibrate":
         return parameter.name in (costs if slipped.name in {*costs, "labelled", "params"} else {"alpha"})
+    if (command, parameter.name) == ("data add", "source"):
+        return True
     return (command, parameter.name) == ("evaluate", "data") and slipped.name != "labelled"
 
 
@@ -153,19 +177,33 @@ def fault(status: int, said: str, parameter, value: str) -> str:
         own = [line for line in own if line.startswith("Error: ")]
     if len(own) != 1:
         return f"{len(own)} lines"
-    names = {value, parameter.name, *(option.lstrip("-") for option in parameter.opts)}
+    names = {
+        value,
+        Path(value).parts[0],
+        "train.epochs",
+        parameter.name,
+        *(option.lstrip("-") for option in parameter.opts),
+    }
     return "" if any(name in said for name in names) else "it does not say what is wrong"
 
 
 def found(loupe, command: str) -> list[str]:
     """The slips of a command that are not told as they should be."""
     wrong = []
+    if command == "init":  # it wants a folder that is no project yet
+        for name in ("params.yaml", "data"):
+            Path(name).rename(f"other.{name}")
     for parameter in LEAVES[command].params:
         for value in slips(command, parameter):
             typed = words(command, parameter, value)
             status, said = loupe(*typed)
+            for left in Path().glob("new*"):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
             if what := fault(status, said, parameter, value):
                 wrong.append(f"{what}: loupe {' '.join(typed)}\n{said}")
+    if command == "init":
+        for name in ("params.yaml", "data"):
+            Path(f"other.{name}").rename(name)
     return wrong
 
 
