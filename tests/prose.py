@@ -12,8 +12,10 @@ from pathlib import Path
 LINE, SENTENCE, EASY = 120, 40, 25  # characters, words, words
 BEGINNERS = ("tutorial", "which-detector", "glossary", "faq")
 GENERATED = ("benchmarks/results", "docs/report")  # words that a program puts together
+# Blocks of code, tables, headings, remarks, figures.
 BLOCK = re.compile(
-    r"^```.*?^```|^(?: {4}|\t)[^\n]*$|^\s*\|[^\n]*$|^#[^\n]*$|<!--.*?-->|!\[[^\]]*\]\([^)]*\)", re.M | re.S
+    r"^```.*?^```|^(?: {4}|\t)[^\n]*$|^\s*\|[^\n]*$|^#[^\n]*$|<!--.*?-->|!\[[^\]]*\]\([^)]*\)",
+    re.MULTILINE | re.DOTALL,
 )
 ITEM = re.compile(r"\n\s*\n|\n\s*(?:[-*]|\d+\.) ")  # paragraphs and entries of lists
 END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!al)(?<!cf)(?<!Fig)(?<!vs)[.!?;][)*_\"']*(?=\s|$)|:\s*$")

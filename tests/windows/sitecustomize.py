@@ -150,11 +150,11 @@ def opened():
         try:
             if f"LIKE_WINDOWS_BELOW={HERE}".encode() not in (process / "environ").read_bytes():
                 continue
-            handles = [os.readlink(handle) for handle in (process / "fd").iterdir()]
+            handles = [handle.readlink() for handle in (process / "fd").iterdir()]
             mapped = [line.split(maxsplit=5)[5] for line in (process / "maps").read_text().splitlines() if HERE in line]
         except (OSError, IndexError):
             continue
-        yield from map(Path, (place for place in (*handles, *mapped) if place.startswith(HERE)))
+        yield from map(Path, (place for place in (*handles, *mapped) if str(place).startswith(HERE)))
 
 
 def refusing(real, *which):
@@ -191,7 +191,7 @@ _remove = _unlink
 
 def _open(real):
     def open_file(path, *more, **named):
-        if below(path) and os.path.isdir(path):
+        if below(path) and Path(path).is_dir():
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return real(path, *more, **named)
 

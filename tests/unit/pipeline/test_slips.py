@@ -116,7 +116,7 @@ def with_it(command: str, slipped, parameter) -> bool:
     costs = {"cost_miss", "cost_alarm", "defect_rate"}
     if command == "calibrate":
         return parameter.name in (costs if slipped.name in {*costs, "labelled", "params"} else {"alpha"})
-    if (command, parameter.name) == ("data add", "source"):
+    if (command, parameter.name) in (("data add", "source"), ("init", "source")):
         return True
     return (command, parameter.name) == ("evaluate", "data") and slipped.name != "labelled"
 
@@ -177,13 +177,7 @@ def fault(status: int, said: str, parameter, value: str) -> str:
         own = [line for line in own if line.startswith("Error: ")]
     if len(own) != 1:
         return f"{len(own)} lines"
-    names = {
-        value,
-        Path(value).parts[0],
-        "train.epochs",
-        parameter.name,
-        *(option.lstrip("-") for option in parameter.opts),
-    }
+    names = {value, Path(value).parts[0], "train.epochs", parameter.name, *parameter.opts}
     return "" if any(name in said for name in names) else "it does not say what is wrong"
 
 
