@@ -23,10 +23,10 @@ def serve(
     """Run the scoring service, with the review page on /review, until it is told to stop."""
     from dataclasses import replace
 
-    from components.pipeline.params import load_params
+    from components.pipeline.params import params_or_defaults
     from components.service.server import serve as run
 
-    known = load_params(params)
+    known = params_or_defaults(params)
     service = replace(known.service, host=host or known.service.host, port=port or known.service.port)
     run(name, service, known.registry, known.store)
 
@@ -136,11 +136,11 @@ def watch(
 ) -> None:
     """Score a stream of frames; alarms go to the score log and the review page as clips."""
     from components.core.progress import show_logs
-    from components.pipeline.params import load_params
+    from components.pipeline.params import params_or_defaults
     from components.pipeline.watching import watched
 
     show_logs()
-    say(str(watched(load_params(params), name, place, source, once, fps)))
+    say(str(watched(params_or_defaults(params), name, place, source, once, fps)))
 
 
 @app.command(epilog="Example: loupe frames 01.avi training/frames/01")

@@ -68,10 +68,10 @@ def test_the_service_answers_and_ships_what_it_has_logged(fitted, here, environm
     server = Server(here, str(fitted / "bundle"), str(store), env=environment)
     server.start()
     try:
-        status, answer, _ = server.score(png(1), "?source=line%3A1")
+        status, answer, _ = server.score(png(1), "?source=line-1")
         assert status == 200, answer
     finally:
         server.stop()
     (table,) = store.rglob("scores/*/*/*.parquet")
-    assert table.parents[1].name == "source=line%3A1"
+    assert table.parents[1].name == "source=line-1"
     assert not list((here / "spool").rglob("*.open"))

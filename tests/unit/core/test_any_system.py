@@ -168,7 +168,7 @@ def test_a_lock_is_given_back_at_once_and_says_who_holds_it(tmp_path):
 def test_a_live_segment_is_left_alone_and_a_killed_process_loses_no_line(side, tmp_path):
     code = (
         "import sys; from pathlib import Path; from components.scorelog.spool import Spool\n"
-        "Spool(Path(sys.argv[1])).append([{'a': 1}]); print('held', flush=True); sys.stdin.read()"
+        "spool = Spool(Path(sys.argv[1])); spool.append([{'a': 1}]); print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "spool")]
     process = subprocess.Popen(command, env=side, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
