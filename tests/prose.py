@@ -1,7 +1,8 @@
 """`python -m tests.prose`: lines and sentences of the documents that are too long to read; `make check` runs it.
 
-A line has at most 120 characters, a sentence at most 40 words, and on the pages for beginners 25. What is code, table,
-heading or figures is no sentence.
+A line has at most 120 characters. A sentence has at most 40 words up to its full stop or semicolon, and on the pages
+for beginners 25. Code, tables, headings and figures are no sentences; decision records and the changelog stay as they
+were written.
 """
 
 import re
@@ -12,13 +13,14 @@ from pathlib import Path
 LINE, SENTENCE, EASY = 120, 40, 25  # characters, words, words
 BEGINNERS = ("tutorial", "which-detector", "glossary", "faq")
 GENERATED = ("benchmarks/results", "docs/report")  # words that a program puts together
+RECORDS = ("docs/adr", "CHANGELOG.md")  # written once, of their day
 # Blocks of code, tables, headings, remarks, figures.
 BLOCK = re.compile(
     r"^```.*?^```|^(?: {4}|\t)[^\n]*$|^\s*\|[^\n]*$|^#[^\n]*$|<!--.*?-->|!\[[^\]]*\]\([^)]*\)",
     re.MULTILINE | re.DOTALL,
 )
 ITEM = re.compile(r"\n\s*\n|\n\s*(?:[-*]|\d+\.) ")  # paragraphs and entries of lists
-END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<!al)(?<!cf)(?<!Fig)(?<!vs)[.!?;][)*_\"']*(?=\s|$)|:\s*$")
+END = re.compile(r"(?<!e\.g)(?<!i\.e)(?<! al)(?<!cf)(?<!Fig)(?<!vs)[.!?;][)*_\"']*(?=\s|$)|:\s*$")
 
 
 def pages() -> list[Path]:
@@ -48,7 +50,7 @@ def faults(page: Path) -> list[str]:
     """What is too long on a page."""
     text = page.read_text(encoding="utf-8")
     long = [f"{page}:{n}: {len(line)} characters" for n, line in enumerate(text.splitlines(), 1) if len(line) > LINE]
-    if page.as_posix().startswith(GENERATED):
+    if page.as_posix().startswith((*GENERATED, *RECORDS)):
         return long
     said = [(words(sentence), sentence) for sentence in sentences(text)]
     return long + [f"{page}: {n} words: {sentence}" for n, sentence in said if n > most(page)]

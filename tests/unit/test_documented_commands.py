@@ -17,7 +17,6 @@ TUTORIAL = "\n".join(
     re.findall(r"^```sh(?: background)?\n(.*?)^```", Path("docs/tutorial.md").read_text(), re.MULTILINE | re.DOTALL)
 )
 NOT_RUN = {  # command and option: the test that stands for it, or why it is not run here
-    ("", "--debug"): "tests/unit/core/test_boundary.py shows the traceback that it asks for",
     ("bench", "--rank"): "tests/unit/benchmarks/test_rules_of_choice.py ranks stored results",
     ("dashboard", "--port"): "Evidently's own server; tests/unit/monitoring/test_monitoring.py reads its workspace",
     ("fit", "--adapter"): "tests/e2e/test_video_run.py fits clips by the same request",
