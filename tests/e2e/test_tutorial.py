@@ -68,7 +68,7 @@ def test_the_commands_of_the_page_lead_from_a_camera_folder_to_a_served_model(de
         for mark, commands in blocks():
             if mark.startswith(NOT_RUN):
                 continue
-            shell = ["sh", "-e", "-c", f"{typed(commands, port)}\npwd"]
+            shell = ["sh", "-e", "-c", f"{typed(commands, port)}\necho\npwd"]
             if mark == BACKGROUND:
                 words = typed(commands, port).split()
                 service = subprocess.Popen([desk / "bin" / words[0], *words[1:]], cwd=here, env=environment(desk))
