@@ -26,6 +26,7 @@ WINDOWS = fcntl is None
 # Windows locks ranges of bytes, and what is locked others cannot read: a range far behind the end of every file that
 # is locked here, below the 2 GiB that its C library can address. Who writes takes all of it, who reads one byte of it.
 AT, SLOTS = 0x7FFF_0000, 64
+PARENT = "LOUPE_PARENT"  # number of the process that waits for this one
 PAUSE = 0.05  # seconds between two tries where the system cannot wait
 PATIENCE = 2.0  # seconds for a reader of a file on Windows to close it, before its replacing fails
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
@@ -241,11 +242,30 @@ def become(command: list[str]) -> None:
     """Run *command* in place of this process; on Windows as its child, and end as it ends."""
     if not WINDOWS:
         os.execv(command[0], command)
-    sys.exit(subprocess.call(command))
+    process = subprocess.Popen(command, env={**os.environ, PARENT: str(os.getpid())})
+    while True:
+        try:
+            sys.exit(process.wait())
+        except KeyboardInterrupt:  # the child has heard it as well, and says what follows
+            continue
+
+
+def heed_parent() -> None:
+    """Be told to end (SIGTERM) when the process ends in whose place this one runs: who ends that means this one."""
+    if not (parent := os.environ.pop(PARENT, "")):
+        return
+
+    def watch() -> None:
+        while lives(int(parent)):
+            time.sleep(10 * PAUSE)
+        signal.raise_signal(signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def in_utf8(module: str) -> None:
     """Start *module* again with UTF-8 as the encoding of files, where the system has another one, as Windows does."""
+    heed_parent()
     if sys.flags.utf8_mode or locale.getpreferredencoding(False).lower().replace("-", "") == "utf8":
         return
     os.environ["PYTHONUTF8"] = "1"  # for the processes that it starts, too

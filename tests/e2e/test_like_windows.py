@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -71,7 +72,10 @@ def test_the_service_answers_and_ships_what_it_has_logged(fitted, here, environm
         status, answer, _ = server.score(png(1), "?source=line-1")
         assert status == 200, answer
     finally:
-        server.stop()
+        server.stop()  # its parent; it hears of that, drains and ships
+    until = time.monotonic() + 60
+    while list((here / "spool").rglob("*.jsonl")) + list((here / "spool").rglob("*.open")):
+        assert time.monotonic() < until
+        time.sleep(0.2)
     (table,) = store.rglob("scores/*/*/*.parquet")
     assert table.parents[1].name == "source=line-1"
-    assert not list((here / "spool").rglob("*.open"))

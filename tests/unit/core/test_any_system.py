@@ -299,6 +299,25 @@ def test_text_is_utf8_whatever_the_system_says(tmp_path):
     assert (tmp_path / "a").read_bytes() == "Größe".encode()
 
 
+def test_what_runs_in_place_of_a_process_ends_with_it(tmp_path):
+    (tmp_path / "shown.py").write_text(
+        "import os, time; from components.core.system import in_utf8; in_utf8('shown')\n"
+        "print(os.getpid(), flush=True); time.sleep(60)"
+    )
+    code = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "LIKE_WINDOWS_BELOW": str(tmp_path)}
+    path = os.pathsep.join(map(str, (PROJECT / "tests/windows", tmp_path, PROJECT)))
+    environment = {**os.environ, **code, "PYTHONPATH": path}
+    process = subprocess.Popen([sys.executable, "-m", "shown"], env=environment, stdout=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline())
+    assert child != process.pid
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 20
+    while system.lives(child):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def test_names_that_windows_refuses_are_written_in_other_signs(monkeypatch, tmp_path):
     names = ["line:1", "a?b", "CON", "con.txt", "end.", "end ", "50%", "plain", "cone", "Presse Süd"]
     assert [stored(name) for name in names] == names
