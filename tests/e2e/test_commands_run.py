@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from components.cli import app
+from components.datasets.versions import begin_repository
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +36,11 @@ def test_score_writes_maps_and_overlays_and_searches_folders_below_folders(loupe
     assert len(list((tmp_path / "today-maps").glob("*.npy"))) == 2
 
 
-def test_compare_puts_two_runs_on_a_page_with_pictures(loupe, patchcore, other_bundle, product, tmp_path):
+def test_compare_puts_two_runs_on_a_page(loupe, patchcore, other_bundle, product, tmp_path):
     loupe("compare", patchcore, other_bundle.parent, "--data", product, "--out", "compare.html")
-    assert "<img" in (tmp_path / "compare.html").read_text()
+    page = (tmp_path / "compare.html").read_text()
+    assert ">patchcore<" in page
+    assert ">other<" in page
 
 
 def test_a_run_without_labels_is_measured_on_a_labelled_folder_from_elsewhere(loupe, without_test, product, tmp_path):
@@ -49,5 +52,6 @@ def test_a_run_without_labels_is_measured_on_a_labelled_folder_from_elsewhere(lo
 
 
 def test_a_data_set_is_brought_in_by_its_adapter(loupe, product, tmp_path):
+    begin_repository()
     assert "views and data" in loupe("data", "add", "housings", "--adapter", "folder", "--source", product)
     assert (tmp_path / "data/housings/train/good/000.png").exists()

@@ -51,9 +51,11 @@ def free_port() -> int:
 
 
 def typed(commands: str, port: int) -> str:
-    """The page's words but for the preset, and the port, which another program may have."""
-    commands = commands.replace("fit patchcore", "fit patchcore --preset tiny --set=evaluation.bootstrap=20")
-    return commands.replace("8000", str(port))
+    """The page's words but for the preset, an alpha that needs no folds, and the port, which another may have."""
+    commands = commands.replace(
+        "fit patchcore", "fit patchcore --preset tiny --alpha 0.2 --set=evaluation.bootstrap=20"
+    )
+    return commands.replace("8000", str(port)).replace("--alpha 0.03", "--alpha 0.25")
 
 
 def environment(desk: Path) -> dict[str, str]:
