@@ -21,6 +21,7 @@ NOT_RUN = {  # command and option: the test that stands for it, or why it is not
     ("dashboard", "--port"): "Evidently's own server; tests/unit/monitoring/test_monitoring.py reads its workspace",
     ("fit", "--adapter"): "tests/e2e/test_video_run.py fits clips by the same request",
     ("fit", "--latency-ms"): "tests/unit/pipeline/test_sizing.py leaves out sizes by it; it is measured on a machine",
+    ("fit", "--minutes"): "tests/unit/training/test_long.py cuts epochs by it; it is measured on a machine",
     ("fit", "--tiles"): "tests/e2e/test_square_by_square.py fits by the setting data.tiles, which it is",
     ("pipeline", "--detectors"): "minutes; tests/flows/test_both_ways.py gives them to the flow",
     ("pipeline", "--views"): "the same",
