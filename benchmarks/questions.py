@@ -39,6 +39,7 @@ NAMES = {
         "features",
         "accelerator",
         "sizes",
+        "bulk",
         "repro",
         "torchless",
     ),

@@ -84,14 +84,14 @@ def slips(command: str, parameter) -> list[str]:
     """What is typed in its place."""
     if kind(parameter) == "switch":
         return []
+    if parameter.name in OUTPUTS:
+        return ["file/new.csv", "file"]
     if kind(parameter) == "number":
         return ["-1", "nan", "many"] + (["5", "0"] if parameter.name in ("alpha", "defect_rate") else [])
     if kind(parameter) == "word":
         if {parameter.name, f"{command} {parameter.name}"} & FREE:
             return []
         return ["../nope"] if f"{command} {parameter.name}" in NEW else ["nope"]
-    if parameter.name in OUTPUTS:
-        return ["file/new.csv", "file"]
     if parameter.name == "params":
         return ["nowhere", "empty", "file", "broken/manifest.json", "foreign.yaml"]
     return ["nowhere", "empty", "file", "broken", "foreign"]
@@ -118,6 +118,8 @@ def with_it(command: str, slipped, parameter) -> bool:
         return parameter.name in (costs if slipped.name in {*costs, "labelled", "params"} else {"alpha"})
     if (command, parameter.name) in (("data add", "source"), ("init", "source")):
         return True
+    if (command, parameter.name) == ("score", "images"):
+        return slipped.name not in ("manifest", "workers", "scheduler")
     return (command, parameter.name) == ("evaluate", "data") and slipped.name != "labelled"
 
 
