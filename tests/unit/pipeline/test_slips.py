@@ -119,7 +119,7 @@ def with_it(command: str, slipped, parameter) -> bool:
     if (command, parameter.name) in (("data add", "source"), ("init", "source")):
         return True
     if (command, parameter.name) == ("score", "images"):
-        return slipped.name not in ("manifest", "workers", "scheduler")
+        return bool(slipped.name != "manifest")
     return (command, parameter.name) == ("evaluate", "data") and slipped.name != "labelled"
 
 
