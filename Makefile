@@ -9,15 +9,19 @@ FAST := tests/unit --ignore=tests/unit/benchmarks --ignore=tests/unit/detectors/
 .PHONY: help setup pipeline test quick check golden mutants bench stack stack-down demo-drift clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## */\1\t/p' Makefile | expand -t 14
+	@awk -F ':[^#]*## *' '/^[a-z-]*:[^#]*##/ {printf "%-14s%s\n", $$1, $$2}' Makefile
 
 setup: $(READY)  ## the virtual environment, from the lock file
 
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e \
+	@echo "setup 1 of 2: a virtual environment in .venv, with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@echo "setup 2 of 2: $$(grep -c == requirements.lock) packages at most; on Linux 8 GB on the disk, 5 GB of it torch with CUDA."
+	@echo "              How long that takes is up to the network; pip says below where it is."
+	@$(BIN)/pip install --disable-pip-version-check -c requirements.lock -e \
 		'.[samples,monitor,serve,s3,dask,ui,video,kubernetes,postgres,dev]'
-	touch $(READY)
+	@touch $(READY)
+	@echo "setup done: $$(du -sh .venv | cut -f1) in .venv. Next: . $(BIN)/activate, then loupe doctor"
 
 pipeline: setup  ## the main job: solar cells to a registered champion
 	$(BIN)/loupe pipeline
@@ -26,11 +30,12 @@ pipeline: setup  ## the main job: solar cells to a registered champion
 test: setup  ## all tests
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-check: setup  ## style and types
+check: setup  ## style, types and the length of lines and sentences in the documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
+	$(BIN)/python -m tests.prose
 
 quick: setup  ## style, floor plan, types and the fast tests
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from components.core.progress import show_logs
 from components.pipeline.company import Time, company
 from components.pipeline.isolated import run_stage
-from components.pipeline.params import Params, load_params
+from components.pipeline.params import DEFAULT, Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import JOINT, Stages
 from flows.slot import training_slot
@@ -163,10 +163,15 @@ def _candidates(stages: Stages, names: list[str], params_file: Path) -> tuple[di
 
 
 def run_here(params_file: Path, views: list[str] | None, detectors: list[str] | None) -> str:
-    """Run the flow in this process and return the leaderboard as text."""
+    """Run the flow in this process; returns leaderboard, champions with their figures, and how they are served."""
+    from components.registry.mlflow import Registry
+    from components.registry.overview import champion_lines
+
     show_logs()
     without_tracebacks()
     ends_with_us()
-    asked_for(params_file, views, detectors)  # before a server is started for the flow
+    params, chosen, _ = asked_for(params_file, views, detectors)  # before a server is started for the flow
     out: Any = train(params_file, views, detectors)
-    return f"{(out / 'leaderboard.md').read_text()}\nleaderboard in {out}"
+    registry, more = Registry(params.registry), "" if params_file == DEFAULT else f" --params {params_file}"
+    ends = [line for view in chosen for line in champion_lines(registry, view, more)]
+    return "\n".join([(out / "leaderboard.md").read_text(), f"leaderboard in {out}", *ends])

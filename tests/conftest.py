@@ -38,6 +38,8 @@ LONG = (  # in this order; test_slot ends its server, which Prefect goes on aski
     "flows/test_slot.py",
     "unit/detectors/test_new_detector.py",
     "e2e/test_killed_fit.py",
+    "e2e/test_tutorial.py",
+    "e2e/test_like_windows.py",
     "e2e/test_fit.py",
     "unit/benchmarks/test_mechanisms.py",
     "e2e/test_examples.py",

@@ -5,7 +5,6 @@ taps of the same backbone share what they have in common. Two processes that wan
 on a file lock; the second finds them ready. The least recently used entries go when the store outgrows its limit.
 """
 
-import errno
 import logging
 import os
 import shutil
@@ -27,6 +26,7 @@ from components.core.cache import size_of
 from components.core.errors import PlaceError
 from components.core.places import writing
 from components.core.progress import progress
+from components.core.system import reserve
 
 log = logging.getLogger("loupe")
 BATCH = 16
@@ -241,11 +241,7 @@ def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A new float16 array on disk whose space is taken: a full disk is an error here, and not a bus error later."""
     array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
     with path.open("r+b") as stream:
-        try:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-        except (AttributeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
+        if not reserve(stream.fileno(), path.stat().st_size):
             _fill_with_zeros(stream, array.nbytes)
     return array
 

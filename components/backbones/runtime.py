@@ -9,6 +9,7 @@ from torch import Tensor
 
 from components.backbones.extractor import Backbone
 from components.core.runtime import session
+from components.core.system import replace
 
 
 class FastBackbone:
@@ -40,6 +41,6 @@ def _export(backbone: Backbone, path: Path) -> None:
     scratch = path.with_suffix(f".{os.getpid()}.part")
     try:
         program.save(scratch)  # type: ignore[union-attr]
-        scratch.replace(path)
+        replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)

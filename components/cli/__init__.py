@@ -4,12 +4,14 @@ from components.cli import line, machine, workshop
 from components.cli.shared import app
 from components.core.boundary import boundary
 from components.core.progress import show_logs
+from components.core.system import in_utf8
 
 __all__ = ["app", "line", "machine", "main", "workshop"]
 
 
 def main() -> None:
     """Run a command; what fails is one sentence on standard error and an exit status: docs/operating.md."""
+    in_utf8("components.cli")
     show_logs()
     with boundary():
         app()

@@ -1,7 +1,6 @@
 """Commands of the line: the service, the monitor, retraining, the registry, the inbox."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, say
+from components.core.checks import check_port
 from components.core.errors import SettingsError
+from components.core.system import become
 
 
 @app.command(epilog="Example: loupe serve elpv-mono --port 8000")
@@ -22,11 +23,11 @@ def serve(
     """Run the scoring service, with its pages for people on /, until it is told to stop."""
     from dataclasses import replace
 
-    from components.pipeline.params import load_params
+    from components.pipeline.params import params_or_defaults
     from components.pipeline.serving import desk_of
     from components.service.server import serve as run
 
-    known = load_params(params)
+    known = params_or_defaults(params)
     service = replace(known.service, host=host or known.service.host, port=port or known.service.port)
     run(name, service, known.registry, known.store, desk_of(known, name))
 
@@ -57,12 +58,13 @@ def dashboard(host: str = "127.0.0.1", port: int = 8001, params: ParamsFile = DE
     from components.monitoring.evidently import dashboard_command
     from components.pipeline.params import load_params
 
+    check_port(port, "--port")
     workspace = Path(load_params(params).monitor.workspace)
     if not workspace.exists():
         raise SettingsError(f"{workspace}: not found; it is made by the first `loupe monitor`")
     command = dashboard_command(Path(sys.executable), workspace, host, port)
     say(f"http://{host}:{port}")
-    os.execv(command[0], command)
+    become(command)
 
 
 @app.command(epilog="Example: loupe retrain line-1-25f41524d13e-00003")
@@ -155,11 +157,11 @@ def watch(
 ) -> None:
     """Score a stream of frames; alarms go to the score log and the review page as clips."""
     from components.core.progress import show_logs
-    from components.pipeline.params import load_params
+    from components.pipeline.params import params_or_defaults
     from components.pipeline.watching import watched
 
     show_logs()
-    say(str(watched(load_params(params), name, place, source, once, fps)))
+    say(str(watched(params_or_defaults(params), name, place, source, once, fps)))
 
 
 @app.command(epilog="Example: loupe frames 01.avi training/frames/01")
@@ -180,10 +182,13 @@ def inbox(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Score what lies below inbox/<source>/ of the object store, each file once; bad files are quarantined."""
+    from components.pipeline.monitoring import champion_version
+    from components.pipeline.params import load_params
     from flows.batch import batch_scoring
     from flows.temporary import ends_with_us
     from flows.terminal import without_tracebacks
 
+    champion_version(load_params(params), name)  # before a server is started for the flow
     without_tracebacks()
     ends_with_us()
     say(f"{batch_scoring(params, name)} images scored")

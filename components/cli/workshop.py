@@ -19,6 +19,7 @@ from components.cli.shared import (
     naming_of,
     say,
 )
+from components.core.checks import check_budget
 from components.core.errors import SettingsError
 from components.detectors.catalogue import require
 
@@ -246,7 +247,9 @@ def score(
     from components.decision.batch import score as score_images
     from components.service.bulk import bulk, wanted
 
-    if wanted(images, manifest, {"--overlays": overlays, "--maps": maps, "--cascade": cascade}):
+    check_budget("--workers", workers)
+    others = {"--overlays": overlays, "--maps": maps, "--cascade": cascade}
+    if wanted(images, manifest, others, {"--workers": workers, "--scheduler": scheduler}):
         say(f"{bulk(str(manifest), bundle, out, group, workers, scheduler)}; tables in {out}")
         return
     say(f"scores in {score_images(bundle, images or [], Path(out), maps, group, cascade, overlays)}")

@@ -4,15 +4,12 @@
 varies from run to run and is therefore no hashed output of a DVC stage.
 """
 
-import ctypes
 import errno
-import fcntl
 import glob
 import hashlib
 import importlib.metadata
 import json
 import os
-import resource
 import shutil
 import socket
 import subprocess
@@ -22,12 +19,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import PlaceError
+from components.core import system
+from components.core.errors import DataError, PlaceError
 from components.core.places import writing
 from components.core.settings import plain
+from components.core.system import lives, peak_memory_mb
 
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 VOLATILE = "timing.json"
+LOCK = ".lock"  # of a run: held by the process that writes it
 TRIES = 100  # at renaming, where other processes write the same folder
 VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
 
@@ -46,14 +45,14 @@ def atomic_dir(out: Path) -> Iterator[Path]:
             _clear(out)
             scratch.mkdir()
             yield scratch
-            os.sync()  # one call: hundreds of small files would wait for the disk one by one
+            system.flush_below(scratch)
             _put(scratch, out)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _put(scratch: Path, out: Path) -> None:
-    if _exchanged(scratch, out):  # what was there is removed by whoever made the scratch
+    if system.swapped(scratch, out):  # what was there is removed by whoever made the scratch
         return
     replaced = out.parent / f".{out.name}.{os.getpid()}.old"
     for _ in range(TRIES):
@@ -74,12 +73,6 @@ def _put(scratch: Path, out: Path) -> None:
     raise PlaceError(f"{out}: other processes write there all the time; end them or give another folder")
 
 
-def _exchanged(scratch: Path, out: Path) -> bool:
-    """Swap two names in one step, where the system can: there is then no moment without *out*."""
-    swap: Any = getattr(ctypes.CDLL(None), "renameat2", None)  # Linux
-    return swap is not None and swap(AT_FDCWD, os.fsencode(scratch), AT_FDCWD, os.fsencode(out), RENAME_EXCHANGE) == 0
-
-
 def _clear(out: Path) -> None:
     for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
         number, _, kind = left.name.removeprefix(f".{out.name}.").partition(".")
@@ -92,15 +85,10 @@ def _clear(out: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def lives(pid: int) -> bool:
-    """Another process of this number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return pid != os.getpid()
+def lock_of(folder: Path) -> Path:
+    """The lock of a folder that is replaced as a whole; beside it on Windows, which renames none with an open file."""
+    place = folder.absolute()
+    return place.with_name(f".{place.name}{LOCK}") if system.WINDOWS else folder / LOCK
 
 
 @contextmanager
@@ -114,15 +102,18 @@ def locked(path: Path, wait: bool = True, what: str = "") -> Iterator[None]:
         stream = path.open("a+")
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            system.take(stream, wait)
         except BlockingIOError:
             raise PlaceError(
                 f"{what or path}: {_holder(path)} writes there; wait for its end or give another"
             ) from None
-        stream.truncate(0)
-        stream.write(f"{os.getpid()} {socket.gethostname()}\n")
-        stream.flush()
-        yield
+        try:
+            stream.truncate(0)
+            stream.write(f"{os.getpid()} {socket.gethostname()}\n")
+            stream.flush()
+            yield
+        finally:
+            system.release(stream)
 
 
 @contextmanager
@@ -138,10 +129,13 @@ def reading(path: Path, what: str) -> Iterator[None]:
         return
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            system.take(stream, wait=False, shared=True)
         except BlockingIOError:
             raise PlaceError(f"{what}: {_holder(path)} writes there; wait for its end") from None
-        yield
+        try:
+            yield
+        finally:
+            system.release(stream)
 
 
 def _holder(path: Path) -> str:
@@ -159,7 +153,7 @@ def write_json(path: Path, value: Any) -> Path:
             write_flushed(
                 scratch, (json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
             )
-            scratch.replace(path)
+            system.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
     return path
@@ -174,7 +168,11 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(Path(path).read_text())
+    """What a JSON file holds. Raises DataError when it is damaged."""
+    try:
+        return json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise DataError(f"{path}: is damaged ({error}); take it from a copy, or make its folder anew") from error
 
 
 def file_hash(path: Path) -> str:
@@ -197,7 +195,7 @@ def tree_hash(path: Path) -> str:
 def code_hash() -> str:
     """The identity of this very program: a newer Loupe may fit otherwise."""
     root = Path(__file__).parents[1]
-    return values_hash([[str(p.relative_to(root)), file_hash(p)] for p in sorted(root.rglob("*.py"))])
+    return values_hash([[p.relative_to(root).as_posix(), file_hash(p)] for p in sorted(root.rglob("*.py"))])
 
 
 def values_hash(value: Any) -> str:
@@ -232,11 +230,6 @@ def recorded(
 
 def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in VERSIONED}
-
-
-def peak_memory_mb() -> int:
-    """The largest resident set this process has had so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def git_commit() -> str | None:

@@ -1,6 +1,5 @@
 """The place for what can be computed again: the user's cache folder, or the folder that LOUPE_CACHE names."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -8,6 +7,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from components.core.system import lives, remove_held, take
 
 VARIABLE = "LOUPE_CACHE"
 AUTO = "auto"  # train.store: the features lie in the cache folder
@@ -67,16 +68,11 @@ def _listed(folder: Path) -> list[Path]:
 
 def _left_over(path: Path) -> bool:
     """Whether *path* is what a process that is no more was writing."""
-    from components.core.artefacts import lives
-
     found = SCRATCH.fullmatch(path.name)
     return found is not None and not lives(int(found["pid"]))
 
 
 def _remove_free(path: Path) -> None:
-    try:
-        with path.open() as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-    except OSError:  # held: somebody waits for features
-        return
+    with suppress(OSError), path.open() as stream:
+        take(stream, wait=False)  # held: somebody waits for features
+        remove_held(path, stream)

@@ -8,6 +8,7 @@ from components.core.errors import SettingsError
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")  # of Lightning Fabric
 LARGEST_SEED = 2**32 - 1  # that of numpy and scikit-learn
+LARGEST_PORT = 65_535
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -31,6 +32,12 @@ def check_budget(where: str, most: float | None) -> None:
     """Raises SettingsError for a limit that nothing can keep."""
     if most is not None and not most > 0:
         raise SettingsError(f"{where} is {most:g}; give a number above 0, or leave it out")
+
+
+def check_port(port: int, where: str) -> None:
+    """Raises SettingsError for a number that is none of a TCP port; 0 takes a free one."""
+    if not 0 <= port <= LARGEST_PORT:
+        raise SettingsError(f"{where} is {port}; give a number from 0 to {LARGEST_PORT}")
 
 
 def check_name(name: str, where: str, taken: Collection[str] = ()) -> None:

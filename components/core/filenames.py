@@ -1,7 +1,10 @@
 """Names of files: which are left alone, and each as text that every log, table and terminal can take."""
 
 import os
+import re
 import unicodedata
+
+from components.core import system
 
 # What systems and copy programs leave beside the pictures of a user, in lower case; names with a leading dot as well.
 SYSTEM = frozenset({
@@ -9,6 +12,20 @@ SYSTEM = frozenset({
     "system volume information", "lost+found", "icon\r",
 })  # fmt: skip
 TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".download", ".swp", "~")
+
+# What no name on Windows may have; signs of an address that are written so are read as these again.
+REFUSED = re.compile(r'[<>:"|?*]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?=\.|$)', re.IGNORECASE)
+WRITTEN = re.compile(r"%(3C|3E|3A|22|7C|3F|2A|2E$|20$)|^%([0-9A-F]{2})(?=on|rn|ux|ul|om\d|pt\d)", re.IGNORECASE)
+
+
+def stored(name: str) -> str:
+    """*name* as a file or folder is called: on Windows what it refuses is written as in an address, ``:`` as %3A."""
+    return REFUSED.sub(lambda found: f"%{ord(found[0][0]):02X}{found[0][1:]}", name) if system.WINDOWS else name
+
+
+def called(stored_as: str) -> str:
+    """The name that ``stored`` made this of."""
+    return WRITTEN.sub(lambda found: chr(int(found[1] or found[2], 16)), stored_as) if system.WINDOWS else stored_as
 
 
 def printable(name: str) -> str:

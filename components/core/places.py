@@ -116,12 +116,21 @@ def check_file(out: Path, inputs: Collection[Path] = ()) -> None:
     check_room(out, 0.0)
 
 
+def _probe(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename = None  # a name that nobody has asked for; what was to be written is said instead
+        raise
+
+
 def check_room(out: Path, free_gb: float = FREE_GB) -> None:
     """Raises PlaceError when nothing can be written at *out*, or less than *free_gb* is free on its disk."""
     parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if out.is_file():
         parent = out.absolute().parent
-    with writing(out), tempfile.TemporaryFile(dir=parent):
-        pass
+    with writing(out):
+        _probe(parent)
     if (free := shutil.disk_usage(parent).free / 1e9) < free_gb:
         raise PlaceError(f"{out}: {free:.1f} GB are free on its disk, {free_gb:g} GB are needed; {ROOM}")

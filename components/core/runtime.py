@@ -1,9 +1,10 @@
 """ONNX Runtime sessions and the allocator, set up in one place."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
+
+from components.core.system import libc
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -31,9 +32,7 @@ def keep_freed_memory() -> None:
     By default each large tensor goes back to the kernel when it is freed, and the next one of its size is paid for page
     by page again: more than half of the time of a backbone in torch on CPU.
     """
-    import ctypes
-
-    allocator = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    allocator = getattr(libc(), "mallopt", None)
     if allocator:
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
             allocator(option, 1 << 30)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.core.artefacts import atomic_dir
+from components.core.checks import check_name
 from components.core.errors import DataError
 from components.core.filenames import printable
 from components.datasets.adapters import ADAPTERS, adapter, listed
@@ -26,7 +27,8 @@ NO_FILES = {HIDDEN, BROKEN, UNREADABLE, AGAIN, SPECIAL, UNSEEN}  # what the list
 def bring_in(
     name: str, adapter_name: str, source: Path | None, root: Path = Path("data"), naming: Naming = DEFAULT
 ) -> Path:
-    """Copy *source* (or what the adapter fetches) to root/name and pin it. Raises DataError."""
+    """Copy *source* (or what the adapter fetches) to root/name and pin it. Raises DataError, SettingsError."""
+    check_name(name, "the data set's name")
     if (root / name).exists():
         raise DataError(f"{root / name}: exists already; remove it or choose another name")
     kind = adapter(adapter_name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from components.core.boundary import boundary
 from components.core.progress import show_logs
+from components.core.system import in_utf8
 from components.decision.batch import score
 
 
@@ -24,4 +25,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    in_utf8("components.decision")
     main()

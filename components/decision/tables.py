@@ -10,6 +10,7 @@ from typing import Any
 from components.core.errors import DataError
 from components.core.places import writing
 from components.core.records import SCORE_COLUMNS
+from components.core.system import replace
 
 PROBLEM = "problem"  # the column that says why a file was not scored
 WORST = 10  # anomalous pictures that are told by name
@@ -28,7 +29,7 @@ def write_records(records: Records, out: Path, columns: Sequence[str] = SCORE_CO
     with writing(out):
         try:
             FORMS[out.suffix.lower()](records, scratch, columns)
-            scratch.replace(out)
+            replace(scratch, out)
         finally:
             scratch.unlink(missing_ok=True)
     return out

@@ -10,6 +10,7 @@ from components.calibration.exits import moved_exits
 from components.core.artefacts import file_hash, read_json, write_json
 from components.core.errors import ParityError
 from components.core.records import SCORE_COLUMNS
+from components.core.system import replace
 from components.decision.calibration import Calibration
 from components.decision.conformal import decide_one
 from components.decision.tables import write_records
@@ -81,7 +82,7 @@ def _restate(graph: Path, known: Calibration) -> None:
 def _replace(path: Path, write: Any) -> None:
     scratch = path.with_name(f".{path.name}.part")
     write(scratch)
-    scratch.replace(path)
+    replace(scratch, path)
 
 
 def clone(source: Path, scratch: Path, link: bool, leave: tuple[str, ...] = ()) -> None:

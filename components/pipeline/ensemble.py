@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from components.core.artefacts import atomic_dir, file_hash, locked, read_json, reading, tree_hash
+from components.core.artefacts import atomic_dir, file_hash, lock_of, locked, read_json, reading, tree_hash
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
 from components.datasets.loading import read_decoding
 from components.detectors.catalogue import COMPOSED
 from components.pictures.kept import keeping
-from components.pipeline.fit import LOCK, FitRequest, begun, present, stages_of
+from components.pipeline.fit import FitRequest, begun, present, stages_of
 from components.pipeline.stages import FOLDED, Stages
 from components.registry.choice import REFERENCE
 
@@ -48,9 +48,9 @@ def ensemble_runs(request: EnsembleRequest, out: Path) -> Path:
         require_apart(run, out)
     require_same(request.runs[0], request.data)
     with ExitStack() as stack:
-        stack.enter_context(locked(out / LOCK, wait=False, what=str(out)))
+        stack.enter_context(locked(lock_of(out), wait=False, what=str(out)))
         for run in request.runs:
-            stack.enter_context(reading(run / LOCK, str(run)))
+            stack.enter_context(reading(lock_of(run), str(run)))
         stack.enter_context(keeping())
         _combined(request.runs, stages)
         for name in ("calibrate", "export"):

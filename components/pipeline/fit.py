@@ -13,6 +13,7 @@ from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import (
     atomic_dir,
     code_hash,
+    lock_of,
     locked,
     read_json,
     reading,
@@ -24,6 +25,7 @@ from components.core.checks import check_budget, check_seed
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
 from components.core.settings import convert, plain
+from components.datasets.adapters import adapter
 from components.datasets.loading import hand_on, rows
 from components.datasets.rows import DEFAULT, Naming
 from components.datasets.settings import DataSettings, SplitSettings, ValidationSettings
@@ -43,7 +45,6 @@ from components.synthesis.settings import SynthesisSettings
 from components.training.settings import TrainSettings
 
 log = logging.getLogger("loupe")
-LOCK = ".lock"  # in the run's folder: held by the process that writes it
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     request = drawn(request)
     # A slip is told before anything is written; in the name and in the sections of params.yaml before torch is loaded.
     require(request.detector)
+    adapter(request.adapter)
     agree(request.detector, request.overrides, request.size)
     check_budget("--latency-ms", request.latency_ms)
     check_budget("--minutes", request.minutes)
@@ -83,7 +85,7 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
         stages.params.settings_of(name)
     require_clips(stages, request.detector)
     check_folder(out, request.data, begun, "a run of `loupe fit`")
-    with locked(out / LOCK, wait=False, what=str(out)), keeping():
+    with locked(lock_of(out), wait=False, what=str(out)), keeping():
         return _fitted(request, stages, out)
 
 
@@ -240,7 +242,7 @@ def evaluate_run(request: EvaluateRequest, out: Path) -> Path:
     check_seed(request.seed)
     pictures = request.labelled or request.data  # not the run itself, below which the evaluation lies
     check_folder(out, pictures, lambda folder: (folder / "metrics.json").exists(), "an evaluation")
-    with reading(run / LOCK, str(run)):
+    with reading(lock_of(run), str(run)):
         done = _evaluated(request, test, data, out)
     if out.parent.resolve() == run.resolve():
         rewrite_report(run)

@@ -1,26 +1,24 @@
 """A stage in a process of its own: it can be killed, and its memory really comes back."""
 
-import ctypes
 import logging
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from components.core import system
 from components.core.errors import StageError
 
 log = logging.getLogger("loupe")
-PR_SET_PDEATHSIG = 1  # of Linux' prctl.h
 
 
 def run_stage(stage: str, view: str, detector: str, params: Path, data: Path, seconds: float) -> None:
     """Run one stage of ``components.pipeline.stages``; it dies with this process. Raises StageError."""
     command = [sys.executable, "-m", "components.pipeline.stages", stage, view, detector, "--params", str(params)]
     process = subprocess.Popen(
-        [*command, "--data", str(data)],
+        [*command, "--data", str(data), "--tethered"],
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=system.BEFORE,
+        stdin=subprocess.PIPE,  # never written to: it ends with this process, and the stage with it
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -29,6 +27,9 @@ def run_stage(stage: str, view: str, detector: str, params: Path, data: Path, se
     except BaseException:
         _kill(process)
         raise
+    finally:
+        if process.stdin:
+            process.stdin.close()
     if process.returncode:
         reason = "was killed" if process.returncode < 0 else last
         raise StageError(f"{stage} of {detector} on {view}: {reason} (exit status {process.returncode})")
@@ -60,13 +61,5 @@ def _relay(process: "subprocess.Popen[str]", seconds: float) -> str:
 
 
 def _kill(process: "subprocess.Popen[str]") -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    system.end_tree(process)
     process.wait()
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

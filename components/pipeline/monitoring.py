@@ -15,12 +15,18 @@ from components.scorelog import keeping
 from components.storage import open_store
 
 
-def champion_bundle(params: Params, model: str) -> Path:
-    """The champion's bundle on local disk. Raises RegistryError when there is no champion."""
+def champion_version(params: Params, model: str) -> tuple[Registry, str]:
+    """The registry, and which version is champion. Raises RegistryError when there is none."""
     registry = Registry(params.registry)
     version = registry.champion(model)
     if version is None:
         raise RegistryError(f"{model}: has no champion; train one with `loupe pipeline`, or see `loupe models`")
+    return registry, version
+
+
+def champion_bundle(params: Params, model: str) -> Path:
+    """The champion's bundle on local disk. Raises RegistryError when there is no champion."""
+    registry, version = champion_version(params, model)
     at = Path(params.monitor.workspace).parent / "champions" / model / version
     return registry.fetch(model, version, at)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from components.calibration.point import Costs, Defects, Estimate, cheapest, estimate, moved
 from components.calibration.settings import CalibrationSettings
-from components.core.artefacts import atomic_dir, locked, read_json, tree_hash, write_json
+from components.core.artefacts import LOCK, atomic_dir, lock_of, locked, read_json, tree_hash, write_json
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
 from components.core.progress import progress
@@ -34,7 +34,6 @@ from components.scorelog.whose import of_product
 from components.storage import Store, open_store
 
 log = logging.getLogger("loupe")
-LOCK = ".lock"  # that of `loupe fit`
 ORIGIN = "recalibrated_from"  # tag of a version that differs from another by its operating point only
 
 
@@ -140,7 +139,7 @@ def set_point(request: PointRequest) -> Moved:
 
 
 def _alone(target: Path, run: bool) -> AbstractContextManager[None]:
-    return locked(target / LOCK, wait=False, what=str(target)) if run else nullcontext()
+    return locked(lock_of(target), wait=False, what=str(target)) if run else nullcontext()
 
 
 def _written(request: PointRequest, bundle: Path, run: bool, out: Path, own: bool) -> Moved:

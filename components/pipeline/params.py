@@ -24,6 +24,7 @@ from components.service.settings import InboxSettings, ServiceSettings, WatchSet
 from components.synthesis.settings import SynthesisSettings
 from components.training.settings import TrainSettings
 
+DEFAULT = Path("params.yaml")
 STORE_VARIABLE = "LOUPE_STORE"
 RETRAIN, REGISTERED = "retrain", "registered"
 FOLDERS = ("leaderboard", RETRAIN, REGISTERED)  # below artefacts, beside those of the views
@@ -232,7 +233,7 @@ def _check_benchmark(params: Params) -> None:
             )
 
 
-def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] | None = None) -> Params:
+def load_params(path: Path = DEFAULT, overrides: Mapping[str, Any] | None = None) -> Params:
     """Read params.yaml; LOUPE_STORE replaces ``store``, *overrides* top-level keys. Raises SettingsError."""
     if not path.exists():
         raise SettingsError(f"{path}: not found; run from the project's folder or name the file with --params")
@@ -243,9 +244,16 @@ def load_params(path: Path = Path("params.yaml"), overrides: Mapping[str, Any] |
     return params
 
 
+def params_or_defaults(path: Path) -> Params:
+    """``load_params``; the defaults where no file was named and there is no params.yaml: a bundle alone needs none."""
+    if path.exists() or path != DEFAULT:
+        return load_params(path)
+    return Params({}, {}, store=os.environ.get(STORE_VARIABLE) or Params.store)
+
+
 def train_settings(path: Path) -> TrainSettings:
-    """The knobs of training in *path*; the defaults where there is no such file."""
-    return load_params(path).train if path.exists() else TrainSettings()
+    """The knobs of training in *path*; the defaults where no file was named and there is no params.yaml."""
+    return params_or_defaults(path).train
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from components.calibration.settings import CalibrationSettings
 from components.core.checks import check_name
 from components.core.errors import SettingsError
 from components.datasets.rows import DEFAULT, Naming
@@ -50,6 +51,7 @@ def init(
     SettingsError.
     """
     check_name(name, "the name", FOLDERS)
+    CalibrationSettings(alpha)
     if PARAMS.exists():
         raise SettingsError(f"{PARAMS.resolve()}: is there already; `loupe data add {name}` brings another data set in")
     begun = begin_repository()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.core.artefacts import file_hash, locked, read_json, reading, tree_hash
+from components.core.artefacts import file_hash, lock_of, locked, read_json, reading, tree_hash
 from components.core.checks import check_name
 from components.core.errors import DataError, SettingsError
 from components.core.progress import progress
@@ -14,7 +14,6 @@ from components.datasets.loading import read_split
 from components.datasets.settings import DataSettings
 from components.datasets.versions import version
 from components.decision.bundle import Bundle
-from components.pipeline.fit import LOCK
 from components.pipeline.params import FOLDERS, REGISTERED, RETRAIN, Params
 from components.pipeline.sections import built
 from components.registry.locations import noted
@@ -60,7 +59,7 @@ def _run_of(run: Path) -> Path:
 @contextmanager
 def _whole(run: Path) -> Iterator[None]:
     """Nobody writes the run meanwhile, and its bundle is the one that was written."""
-    with reading(run / LOCK, str(run)):
+    with reading(lock_of(run), str(run)):
         Bundle.open(run / "bundle")
         wanted = read_json(run / "run.json").get("outputs", {}).get("bundle")
         if wanted not in (None, tree_hash(run / "bundle")):

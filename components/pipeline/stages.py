@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.core import system
 from components.core.boundary import boundary
 from components.core.errors import SettingsError
 from components.datasets.settings import SplitSettings
@@ -199,8 +200,11 @@ def main(arguments: list[str]) -> None:
         parser.add_argument(name, nargs=count)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--tethered", action="store_true", help="end with the process that holds our standard input")
     asked = parser.parse_args(arguments)
     show_logs()
+    if asked.tethered:
+        system.end_with_parent()
     with boundary(""):
         stages = Stages(load_params(asked.params), asked.view, asked.data)
         stages.params.view(asked.view)  # a slip is told before torch is loaded
@@ -208,4 +212,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    system.in_utf8("components.pipeline.stages")
     main(sys.argv[1:])

@@ -1,5 +1,6 @@
 """MLflow, and nothing else of Loupe, is spoken to here: SQLite and a local folder unless configured otherwise."""
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from components.core.artefacts import atomic_dir, file_hash, locked, read_json, 
 from components.core.errors import RegistryError
 from components.core.places import writing
 from components.core.settings import build
+from components.core.system import flush_below
 from components.registry.locations import HOME, below, folder_of, is_local
 from components.registry.settings import RegistrySettings
 
@@ -48,6 +50,8 @@ class Registry:
     """One experiment's registered models."""
 
     def __init__(self, settings: RegistrySettings) -> None:
+        # Not for users: that it makes its tables.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         for key, value in SWITCHES.items():
             os.environ.setdefault(key, value)
         self.folder = Path(settings.folder).resolve()
@@ -84,7 +88,7 @@ class Registry:
             self.client.log_metric(run.info.run_id, key, number)
         source = self._kept(run.info, bundle)
         self.client.set_terminated(run.info.run_id)
-        os.sync()  # a version whose files a power cut could still take must not be known to anybody
+        flush_below(self.folder)  # a version whose files a power cut could still take must not be known to anybody
         self._ensure(name)
         known = tags | ({MANIFEST: file_hash(path)} if (path := bundle / "manifest.json").exists() else {})
         version = self.client.create_model_version(name, source, run.info.run_id, tags=known).version

@@ -7,6 +7,13 @@ from components.core.settings import plain
 from components.registry.mlflow import Registry
 from components.registry.rows import Rows
 
+FIGURES = {  # of a version, as registered: what a person calls it
+    "synthetic_auroc": "AUROC on synthetic anomalies",
+    "test_image_auroc": "image AUROC on test pictures",
+    "false_alarm_rate": "false alarms on test pictures",
+    "miss_rate": "misses on test pictures",
+}
+
 
 def describe_models(registry: Registry | Rows, name: str | None) -> dict[str, Any]:
     """By name: champion, challenger, versions with their tags, and all decisions, oldest first.
@@ -24,6 +31,17 @@ def describe_models(registry: Registry | Rows, name: str | None) -> dict[str, An
         }
         for model in ([name] if name else registry.names())
     }
+
+
+def champion_lines(registry: Registry, name: str, more: str = "") -> list[str]:
+    """What serves under *name* and what is known of it; last the command that serves it, with the words *more*."""
+    version = registry.champion(name)
+    if version is None:
+        return [f"{name}: has no champion; `loupe models {name}` says why"]
+    known = registry.metrics(name, version)
+    lines = [f"{name}: champion is {registry.tags(name, version).get('detector', '?')}, version {version}"]
+    lines += [f"  {what:32} {known[figure]:.3f}" for figure, what in FIGURES.items() if figure in known]
+    return [*lines, f"next: loupe serve {name}{more}"]
 
 
 def overview_lines(models: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from components.core.artefacts import read_json
 from components.core.errors import DataError
+from components.core.places import check_file
 from components.decision.bundle import Bundle
 from components.decision.paired import PICTURES, Difference, Sides, difference, share_better, worth
 from components.pictures.heat import overlay
@@ -58,8 +59,21 @@ def compare(folders: Sequence[Path], out: Path, data: Path | None = None) -> Pat
             raise DataError(f"{folder}: holds no finished run; {SEVERAL}")
     if data and not data.is_dir():
         raise DataError(f"{data}: is not a folder; give the folder of the runs' data set with --data")
+    check_file(out)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise DataError(f"{out}: the page is HTML; give a name that ends in .html")
+    if data:
+        _require_pictures(folders, data)
     runs = [Compared(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     return write(page(runs, data, out.parent), out)
+
+
+def _require_pictures(folders: Sequence[Path], data: Path) -> None:
+    """Raises DataError when no picture of the runs is below *data*."""
+    splits = [folder / "split.parquet" for folder in folders if (folder / "split.parquet").exists()]
+    known = [image for split in splits for image in pd.read_parquet(split, columns=["image_id"])["image_id"]]
+    if known and not any((data / image).exists() for image in known):
+        raise DataError(f"{data}: holds no picture of these runs; give the folder of their data set with --data")
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from components.core.system import replace
 from components.report.blocks import Page
 
 MARKS = (
@@ -31,7 +32,7 @@ def write(page: Page, out: Path, base: str = "") -> Path:
     """The page as file *out*, put in its place whole."""
     scratch = out.with_name(f".{out.name}.part")
     scratch.write_text(html(page, base), encoding="utf-8")
-    return scratch.replace(out)
+    return replace(scratch, out)
 
 
 def marked(text: str, base: str = "") -> Markup:

@@ -1,20 +1,20 @@
 """The local half of the score log: append, flush to disk, and only then is a response sent.
 
-Lines go to an open segment that its process holds locked. A segment is closed by renaming it; what a crashed process
-left open is closed by the next one that looks. A closed segment never changes again, and its name is the name of what
-it becomes in the object store, so shipping it twice writes the same object twice.
+Lines go to an open segment, whose process holds the lock beside it. A segment is closed by renaming it; what a crashed
+process left open is closed by the next one that looks. A closed segment never changes again, and its name is the name
+of what it becomes in the object store, so shipping it twice writes the same object twice.
 """
 
-import fcntl
 import json
 import logging
-import os
 import threading
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from components.core import system
 from components.core.artefacts import write_flushed
 from components.core.errors import StorageError
 
@@ -30,6 +30,7 @@ class Spool:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._stream: IO[bytes] | None = None
+        self._held: IO[bytes] | None = None
         self._path = folder
         self._count = 0
 
@@ -41,9 +42,9 @@ class Spool:
                 stream = self._stream or self._begin()
                 stream.write(lines)
                 stream.flush()
-                os.fdatasync(stream.fileno())
+                system.flush(stream.fileno())
             except OSError as error:
-                self._stream = None  # what reached the file is a torn line, which a reader drops
+                self._abandon()  # what reached the file is a torn line, which a reader drops
                 raise StorageError(
                     f"{self.folder}: the score log cannot be written ({error}); check the disk"
                 ) from error
@@ -52,18 +53,31 @@ class Spool:
                 self._close()
 
     def _begin(self) -> IO[bytes]:
-        # Locked before it has the name that others look for, so nobody takes it for a crashed process's segment.
-        unnamed, self._path = self.folder / f".{uuid.uuid4().hex}", self.folder / f"{uuid.uuid4().hex}{OPEN}"
-        self._stream, self._count = unnamed.open("ab"), 0
-        fcntl.flock(self._stream, fcntl.LOCK_EX)
-        unnamed.rename(self._path)
+        # Locked before there is a segment that others look for, so nobody takes it for a crashed process's.
+        self._path = self.folder / f"{uuid.uuid4().hex}{OPEN}"
+        self._held = _lock_of(self._path).open("ab")
+        system.take(self._held)
+        self._stream, self._count = self._path.open("ab"), 0
+        system.take(self._stream)  # older programs look at this one, and make no lock beside it
         return self._stream
 
+    def _abandon(self) -> None:
+        """Leave the segment to the next one that looks."""
+        for stream in filter(None, (self._stream, self._held)):
+            with suppress(OSError):
+                stream.close()
+        if not self._path.exists():
+            _lock_of(self._path).unlink(missing_ok=True)
+        self._stream, self._held, self._count = None, None, 0
+
     def _close(self) -> None:
-        if self._stream:
-            self._path.rename(self._path.with_suffix(CLOSED))
-            self._stream.close()  # the lock goes last, so nobody takes the segment for a crashed one
-        self._stream, self._count = None, 0
+        stream, held = self._stream, self._held
+        self._stream, self._held, self._count = None, None, 0
+        if stream and held:
+            with held:
+                stream.close()  # Windows renames no open file
+                _closed(self._path)
+                system.remove_held(_lock_of(self._path), held)  # goes last: nobody takes it for a crashed one
 
     def close(self) -> None:
         """Close the open segment, so that it can be shipped."""
@@ -82,14 +96,31 @@ class Spool:
         return [record for path in paths for record in read_segment(path)]
 
 
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.lock")
+
+
+def _closed(path: Path) -> None:
+    """Give a segment the name of a closed one. On Windows, where a reader has it open, the next look does that."""
+    try:
+        path.rename(path.with_suffix(CLOSED))
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        if not system.WINDOWS:
+            raise
+
+
 def _adopt(path: Path) -> None:
     """Close a segment whose process is gone: nobody holds its lock."""
-    try:
-        with path.open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.rename(path.with_suffix(CLOSED))
-    except (BlockingIOError, FileNotFoundError):
-        return
+    lock = _lock_of(path)
+    with suppress(BlockingIOError), lock.open("ab") as held:
+        system.take(held, wait=False)
+        with suppress(FileNotFoundError, BlockingIOError):  # closed meanwhile; held by an older program, as below
+            with path.open("rb") as stream:
+                system.take(stream, wait=False)
+            _closed(path)
+        system.remove_held(lock, held)
 
 
 def read_segment(path: Path) -> list[dict[str, Any]]:

@@ -74,12 +74,19 @@ class Counts:
         return Counts(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
 
 
-def wanted(images: Sequence[Path] | None, manifest: str | None, others: Mapping[str, object]) -> bool:
-    """Whether a manifest is to be scored, and not images. Raises SettingsError where both or neither is given."""
+def wanted(
+    images: Sequence[Path] | None, manifest: str | None, others: Mapping[str, object], own: Mapping[str, object]
+) -> bool:
+    """Whether a manifest is to be scored, and not images. Raises SettingsError where both or neither is given.
+
+    *others* are options that go with images alone, *own* those that go with a manifest alone.
+    """
     if bool(images) == bool(manifest):
         raise SettingsError("give images, or the shards of `loupe shards` with --manifest")
     if manifest and (given := [name for name, value in others.items() if value]):
         raise SettingsError(f"{', '.join(given)}: not with --manifest; score a few images by their names for that")
+    if images and (given := [name for name, value in own.items() if value is not None]):
+        raise SettingsError(f"{', '.join(given)}: with --manifest alone; images are scored in this process")
     return bool(manifest)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from components.core.artefacts import write_flushed
 from components.core.errors import RequestError, StorageError
+from components.core.system import replace
 from components.scorelog import table
 from components.scorelog.labels import GIVEN, read_labels
 from components.scorelog.shipper import Shipper, clip_key, image_key
@@ -64,7 +65,7 @@ class Recorder:
             scratch = self.images / f".{sha256}.{threading.get_ident()}"
             try:
                 write_flushed(scratch, content)
-                scratch.replace(self.images / sha256)
+                replace(scratch, self.images / sha256)
             except OSError as error:
                 raise StorageError(f"{self.images}: a picture cannot be kept ({error}); check the disk") from error
         with self._lock:  # only now: a record must not rely on an image that another thread is still writing

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from components.core.checks import check_port
 from components.core.errors import SettingsError
 
 
@@ -33,6 +34,7 @@ class ServiceSettings:
     time_zone: str = ""  # of the shifts, such as Europe/Berlin; "": that of this machine
 
     def __post_init__(self) -> None:
+        check_port(self.port, "service.port")
         if bad := [text for text in self.shifts if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text)]:
             raise SettingsError(f"service.shifts holds {bad[0]!r}; give times of the day such as 06:00")
         try:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from components.core.artefacts import file_hash, write_flushed
 from components.core.errors import ObjectError, StorageError
+from components.core.filenames import called, stored
+from components.core.system import flush_names, replace
 from components.storage.settling import settled
 
 log = logging.getLogger("loupe")
@@ -28,14 +30,17 @@ class LocalStore:
         # By its words, not by what it links to: a link in the store is somebody's wish, and is removed as a link.
         if any(part in ("", ".", "..") or "\0" in part for part in key.split("/")):
             raise StorageError(f"{key!r}: is not a key of the store {self.root}; keys stay below it")
-        return self.root / key
+        return self.root.joinpath(*map(stored, key.split("/")))
+
+    def _key(self, path: Path) -> str:
+        return "/".join(map(called, path.relative_to(self.root).parts))
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
         scratch = self._write_aside(path, data)
         try:
-            scratch.replace(path)
-            _flush_folder(path.parent)
+            replace(scratch, path)
+            flush_names(path.parent)
         except OSError as error:
             scratch.unlink(missing_ok=True)
             raise _unwritable(path, error) from error
@@ -45,7 +50,7 @@ class LocalStore:
         scratch = self._write_aside(path, data)
         try:
             os.link(scratch, path)
-            _flush_folder(path.parent)
+            flush_names(path.parent)
         except FileExistsError:
             return False
         except OSError as error:
@@ -76,20 +81,20 @@ class LocalStore:
     def keys(self, prefix: str = "") -> Iterator[str]:
         # Only the folder that the prefix names is walked, so that reading one partition never lists the others.
         folder = prefix.rpartition("/")[0]
-        start = self.root / folder
+        start = self._path(folder) if folder else self.root
         found = _walk(str(start), f"{folder}/" if folder else "", ())
         return iter(sorted(key for key in found if key.startswith(prefix)))
 
     def folders(self, prefix: str) -> list[str]:
-        at = self.root / prefix
-        return sorted(p.name for p in at.iterdir() if p.is_dir()) if at.is_dir() else []
+        at = self._path(prefix.rstrip("/")) if prefix else self.root
+        return sorted(called(p.name) for p in at.iterdir() if p.is_dir()) if at.is_dir() else []
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
     def settled(self, keys: Iterable[str], seconds: float, limit: int) -> list[str]:
         found = settled((self._path(key) for key in keys), seconds, limit)
-        return [path.relative_to(self.root).as_posix() for path in found]
+        return [self._key(path) for path in found]
 
     def remove_unchanged(self, key: str, sha256: str) -> bool:
         # Renamed first, so that whoever writes this name meanwhile makes another file, and none is deleted unread.
@@ -124,7 +129,8 @@ def _decide(aside: Path, path: Path, sha256: str) -> bool:
 def _linked(aside: Path, target: Path) -> bool:
     """Whether *target* is a second name of *aside*, now or from before a crash."""
     try:
-        os.link(aside, target, follow_symlinks=False)
+        how = {"follow_symlinks": False} if os.link in os.supports_follow_symlinks else {}
+        os.link(aside, target, **how)
     except FileExistsError:
         return target.exists() and target.samefile(aside)
     return True
@@ -147,9 +153,9 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
         return
     for entry in entries:
         if _is(entry.is_dir):
-            yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
+            yield from _walk(entry.path, f"{prefix}{called(entry.name)}/", (*above, here))
         elif not entry.name.endswith(PART) and _is(entry.is_file):
-            yield prefix + entry.name
+            yield prefix + called(entry.name)
 
 
 def _is(kind: Callable[[], bool]) -> bool:
@@ -161,12 +167,3 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 def _unwritable(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path}: cannot be written ({error}); check the disk and its rights")
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

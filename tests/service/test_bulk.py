@@ -146,9 +146,11 @@ def test_slips_are_told_before_the_work():
     with pytest.raises(SettingsError, match="--workers is 0"):
         spread(killed, [1, 2], 0)
     with pytest.raises(SettingsError, match="give images, or the shards"):
-        bulking.wanted([], None, {})
+        bulking.wanted([], None, {}, {})
     with pytest.raises(SettingsError, match="--maps: not with --manifest"):
-        bulking.wanted([], "shards", {"--maps": Path("maps"), "--cascade": False})
+        bulking.wanted([], "shards", {"--maps": Path("maps"), "--cascade": False}, {})
+    with pytest.raises(SettingsError, match="--workers: with --manifest alone"):
+        bulking.wanted([Path("a.png")], None, {}, {"--workers": 2, "--scheduler": None})
 
 
 def test_a_killed_process_of_this_machine_is_told_with_what_to_do():

@@ -1,6 +1,7 @@
 """Settings that cannot work are told before the work: one sentence with the key, what it is and what it may be."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,7 +15,7 @@ from components.core.errors import CalibrationError, LoupeError, SettingsError
 from components.datasets.settings import DataSettings
 from components.pictures.decoding import Decoding
 from components.pipeline.fit import EvaluateRequest, FitRequest, evaluate_run, fit_folder
-from components.pipeline.params import Benchmark, Params, Pipeline, View, load_params
+from components.pipeline.params import Benchmark, Params, Pipeline, View, load_params, params_or_defaults
 from components.pipeline.retraining import Retraining
 from components.pipeline.stages import Stages
 from components.retraining.settings import RetrainSettings
@@ -250,3 +251,13 @@ def test_params_of_a_retraining_load_again(tmp_path, monkeypatch):
     job._write_params()
     assert list(load_params(job.derived).views) == [job.live]
     assert load_params(job.derived).calibration.folds == 0  # the gate compares on pictures that are held out
+
+
+def test_a_bundle_alone_needs_no_params_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOUPE_STORE", raising=False)
+    assert params_or_defaults(Path("params.yaml")).store == "store"
+    monkeypatch.setenv("LOUPE_STORE", "elsewhere")
+    assert params_or_defaults(Path("params.yaml")).store == "elsewhere"
+    with pytest.raises(SettingsError, match=r"other\.yaml: not found"):
+        params_or_defaults(Path("other.yaml"))

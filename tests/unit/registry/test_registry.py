@@ -13,7 +13,7 @@ import pytest
 from components.core.errors import RegistryError
 from components.registry.choice import synthetic_score
 from components.registry.mlflow import Registry
-from components.registry.overview import describe_models, overview_lines
+from components.registry.overview import champion_lines, describe_models, overview_lines
 from components.registry.register import DATA_PIN, register_best
 from components.registry.rows import Rows, reader
 from components.registry.settings import RegistrySettings
@@ -176,3 +176,23 @@ def test_a_refusal_moves_nothing_and_is_no_way_back(tmp_path):
     models = describe_models(registry, None)
     assert [d["action"] for d in models["cells"]["decisions"]] == ["promote", "promote", "refuse", "rollback"]
     assert any("refuse 3: worse" in line for line in overview_lines(models))
+
+
+def test_a_pipeline_ends_with_its_champion_its_figures_and_how_it_is_served(registry, tmp_path, monkeypatch):
+    registry.promote("cells", "2", ("best",), {}, AT)
+    assert champion_lines(registry, "cells", " --params other.yaml") == [
+        "cells: champion is ?, version 2",
+        "  AUROC on synthetic anomalies     0.900",
+        "next: loupe serve cells --params other.yaml",
+    ]
+    assert champion_lines(registry, "nothing") == ["nothing: has no champion; `loupe models nothing` says why"]
+    from components.pipeline.params import Params
+    from flows import train
+
+    (tmp_path / "leaderboard.md").write_text("| table |")
+    params = Params({}, {}, registry=RegistrySettings(str(registry.folder)))
+    monkeypatch.setattr(train, "asked_for", lambda *_: (params, ["cells"], ["patchcore"]))
+    monkeypatch.setattr(train, "train", lambda *_: tmp_path)
+    said = train.run_here(Path("params.yaml"), None, None).splitlines()
+    assert said[0] == "| table |"
+    assert said[-1] == "next: loupe serve cells"

@@ -1,0 +1,57 @@
+"""`make setup` says what it does, how much that is and what comes next, and fails as pip does. Without a network."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+PYTHON = """#!/bin/sh
+[ "$1" = --version ] && { echo Python 3.11.99; exit; }
+mkdir -p "$3/bin"
+printf '#!/bin/sh\\necho "pip $*"; echo "Downloading torch (800 MB)"; exit ${PIP_STATUS:-0}\\n' > "$3/bin/pip"
+chmod +x "$3/bin/pip"
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(PROJECT / name, tmp_path)
+    (tmp_path / "components").mkdir()
+    shutil.copy(PROJECT / "components/environment.env", tmp_path / "components")
+    (tmp_path / "python3").write_text(PYTHON)
+    (tmp_path / "python3").chmod(0o755)
+    return tmp_path
+
+
+def make(checkout: Path, *words: str, **more: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, **more, "PATH": f"{checkout}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "PYTHON=python3", *words]
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+
+
+def test_the_set_up_is_not_silent(checkout):
+    done = make(checkout, "setup")
+    assert done.returncode == 0, done.stderr
+    for said in ("setup 1 of 2", "Python 3.11.99", "setup 2 of 2", "packages", "8 GB", "Downloading torch (800 MB)"):
+        assert said in done.stdout, said
+    assert "--quiet" not in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("Next: . .venv/bin/activate, then loupe doctor")
+    assert "setup 1" not in make(checkout, "setup").stdout  # it is done once
+
+
+def test_a_set_up_that_failed_is_not_taken_for_done(checkout):
+    done = make(checkout, "setup", PIP_STATUS="1")
+    assert done.returncode != 0
+    assert "setup done" not in done.stdout
+    assert "setup 1 of 2" in make(checkout, "setup").stdout
+
+
+def test_help_lists_every_target(checkout):
+    said = make(checkout, "help").stdout.splitlines()
+    targets = {line.split(":")[0] for line in (checkout / "Makefile").read_text().splitlines() if ":  ##" in line}
+    assert {line.split()[0] for line in said} >= {"setup", "pipeline", "test", "check"}
+    assert targets <= {line.split()[0] for line in said}
