@@ -17,6 +17,7 @@ NAMES = {
         "floor",
         "defects",
         "more",
+        "trials",
         "unified",
         "labelled",
         "synthesis",

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from components.core.errors import SettingsError
 from components.detectors.contract import MethodInfo, OnePass, Optimise, Phase, PixelDetector, Scores, TrainingData
-from components.detectors.parts.autoencoders import KINDS, Kind
+from components.detectors.parts.autoencoders import KINDS, MEASURES, Kind, Measure
 from components.detectors.parts.blocks import (
     POSITIONS,
     GaussianBlur,
@@ -43,6 +43,7 @@ class NLNSettings:
     patch: int = 128  # side, 8 times a power of two
     stride: int = 128  # of the patches; below their side they overlap and are averaged (ours: the paper has none of it)
     kind: Kind = "ae"
+    loss: Measure = "entropy"  # of what is rebuilt, as published; ours: structure, L1 and 1 - SSIM
     width: int = 32
     latent: int = 128
     neighbours: int = 5  # all there are where there are fewer
@@ -137,6 +138,7 @@ class NLN(PixelDetector):
         super().__init__(settings, pretrained)
         s = settings
         self.autoencoder = KINDS[s.kind](s.patch, s.width, s.latent)
+        self.autoencoder.measure = MEASURES[s.loss]
         self.steps = range(0, s.size - s.patch + 1, s.stride)
         self.blur = GaussianBlur(s.blur) if s.blur else torch.nn.Identity()
         self.positions = Positions(2 * s.size**2, s.positions)
