@@ -318,7 +318,8 @@ class PRN(FeatureDetector):
         """The bank of a scale, made to hold *count* prototypes: a model is as large as what it has learned."""
         bank = self.get_buffer(f"bank{scale}")
         if len(bank) != count:
-            bank = bank.new_full((count, bank.shape[1]), FAR)
+            with torch.inference_mode(False):  # a phase ends inside of it; what it made could not be loaded into later
+                bank = torch.full((count, bank.shape[1]), FAR, device=bank.device)
             self.register_buffer(f"bank{scale}", bank)
         return bank
 
