@@ -62,7 +62,7 @@ def test_what_is_known_with_these_settings_is_not_measured_again(monkeypatch, tm
     asked: list[str] = []
     monkeypatch.setattr(trials, "RESULTS", tmp_path)
     monkeypatch.setattr(trials, "FILE", tmp_path / "trials.json")
-    monkeypatch.setattr(trials, "record", lambda name, note: asked.append(name))
+    monkeypatch.setattr(trials, "record", lambda name, _: asked.append(name))
     entry = {**trials.evidence(checked()), "settings": Trial.of("mtd/nln").settings, "seconds": 1.0}
     trials.add(tmp_path / "trials.json", {Trial.of("mtd/nln").key: entry})
     trials.main(["mtd/nln", "mtd/nln/epochs=4"])
