@@ -128,6 +128,8 @@ class ALPS(PixelDetector):
         reconstructed=(
             "networks",
             "bound of the perturbation",
+            "steps of the distorter",
+            "normalisation",
             "losses",
             "path at scoring",
             "light fitted to each image",

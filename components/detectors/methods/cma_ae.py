@@ -183,6 +183,7 @@ class CMAAE(PixelDetector):
             "artificial anomalies",
             "features",
             "light fitted to each image",
+            "hiding the encoding in training",
             "all numbers",
         ),
     )

@@ -81,6 +81,7 @@ class NLN(PixelDetector):
             size=128,
             patch=32,
             stride=16,
+            loss="structure",
             width=16,
             latent=32,
             neighbours=5,
@@ -123,6 +124,7 @@ class NLN(PixelDetector):
             "cap on the latents that are searched",
             "scale of the two terms from fit normals",
             "light fitted to each image",
+            "L1 and SSIM as the loss",
             "where in a patch the errors of kinds dae_disc and ganomaly lie",
         ),
     )

@@ -138,7 +138,13 @@ class PAEDID(PixelDetector):
         venue="arXiv 2203.14457; IISE Transactions",
         family="reconstruction, sparse decomposition",
         needs=("pixels", "aligned images"),
-        reconstructed=("patch autoencoder", "objective and its weights", "solver", "all numbers"),
+        reconstructed=(
+            "patch autoencoder",
+            "objective and its weights",
+            "solver",
+            "threshold by the surroundings",
+            "all numbers",
+        ),
     )
     settings: PAEDIDSettings
     histogram: Tensor

@@ -172,7 +172,12 @@ class PNI(BackboneDetector):
         venue="ICCV",
         family="memory bank, conditional on position and neighbourhood",
         needs=("frozen backbone", "synthetic anomalies for the refinement"),
-        reconstructed=("streaming bank", "one bank with the border", "refinement network and its input's scale"),
+        reconstructed=(
+            "streaming bank",
+            "one bank with the border",
+            "limit on the scale of the classes",
+            "refinement network and its input's scale",
+        ),
         published={"MVTec AD image AUROC": 99.56, "MVTec AD pixel AUROC": 98.98, "MVTec AD AUPRO": 96.05},
     )
     settings: PNISettings
