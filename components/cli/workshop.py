@@ -105,7 +105,7 @@ def fit(
     out: Annotated[Path, typer.Option(help="The run's folder: model, calibration.json, bundle, run.json.")],
     adapter: Annotated[str, typer.Option(help="A name of `loupe data sets`.")] = "folder",
     group: Annotated[list[str] | None, typer.Option(help="Use only this group; may be repeated.")] = None,
-    preset: Annotated[str | None, typer.Option(help="paper, cpu or tiny; default cpu.")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper, long, cpu or tiny; default cpu.")] = None,
     seed: int = 0,
     alpha: Annotated[float | None, typer.Option(help="The false-alarm rate on good images; default 0.05.")] = None,
     setting: Sets = None,
@@ -128,7 +128,8 @@ def fit(
         typer.Option(help="The most that a picture may take, measured here: larger sizes are left out."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="The same for the whole fit of patchcore or padim; estimated.")
+        float | None,
+        typer.Option(help="The most that the fit may take, estimated: sizes are left out, or epochs are cut."),
     ] = None,
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:

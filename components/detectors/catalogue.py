@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from components.core.checks import check_known
 from components.core.errors import LoupeError, SettingsError
 from components.core.settings import build, plain
+from components.detectors.presets import presets_of
 
 if TYPE_CHECKING:  # whoever only asks for names does not wait for torch
     from components.detectors.contract import Detector
@@ -143,9 +144,10 @@ def detector_class(name: str) -> type[Detector]:
 def settings_for(name: str, preset: str = "cpu", *overrides: Mapping[str, Any] | None) -> Any:
     """A detector's settings: the preset, *overrides* (nested or dotted keys) in order, then the size in its name."""
     kind = detector_class(name)
-    if preset not in kind.presets:
-        raise SettingsError(f"{name} has no preset {preset}; choose one of {', '.join(kind.presets)}")
-    values = plain(kind.presets[preset])
+    presets = presets_of(kind.presets)
+    if preset not in presets:
+        raise SettingsError(f"{name} has no preset {preset}; choose one of {', '.join(presets)}")
+    values = plain(presets[preset])
     size = parted(name)[1]
     own = {size_key(kind): size} if size else {}
     for given in (*overrides, own):
@@ -202,4 +204,5 @@ def create(name: str, settings: Any, pretrained: bool = True) -> Detector:
 def describe(name: str) -> dict[str, Any]:
     """The catalogue's entry as JSON: paper, family, needs, presets."""
     kind = detector_class(name)
-    return {"name": name, **dataclasses.asdict(kind.info), "presets": {k: plain(v) for k, v in kind.presets.items()}}
+    presets = presets_of(kind.presets)
+    return {"name": name, **dataclasses.asdict(kind.info), "presets": {k: plain(v) for k, v in presets.items()}}
