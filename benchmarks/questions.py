@@ -40,6 +40,7 @@ NAMES = {
         "features",
         "accelerator",
         "sizes",
+        "bulk",
         "repro",
         "torchless",
     ),
