@@ -19,6 +19,7 @@ NAMES = {
         "floor",
         "defects",
         "more",
+        "trials",
         "unified",
         "labelled",
         "synthesis",

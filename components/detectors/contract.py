@@ -157,12 +157,16 @@ class OnePass:
 
 @dataclass(frozen=True)
 class Player:
-    """One side of a gradient phase: its own loss of a batch, minimised by its own optimiser over *parameters*."""
+    """One side of a gradient phase: its own loss of a batch, minimised by its own optimiser over *parameters*.
+
+    It takes *steps* on a batch before the next one's turn.
+    """
 
     loss: Callable[[Any], Tensor]
     parameters: Sequence[nn.Parameter]
     optimiser: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
     clip: float | None = None
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,7 @@ class Optimise:
     exponential moving average of the weights (0: none). With *select* the epoch with the best synthetic score is kept.
     *rivals* step on every batch behind it, in order; while one player steps, the parameters that only others have are
     frozen. The schedule holds for all players. Modules that hold none of the players' parameters are in eval mode.
+    *told* gives figures behind every epoch, for the history and the log.
     """
 
     name: str
@@ -187,6 +192,7 @@ class Optimise:
     average: float = 0.0
     select: bool = True
     rivals: tuple[Player, ...] = ()
+    told: Callable[[], dict[str, float]] = dict
 
     @property
     def players(self) -> tuple[Player, ...]:

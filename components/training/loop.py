@@ -224,7 +224,8 @@ class Loop:
             for group in optimiser.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * phase.schedule(done)
             with _others_frozen(player, phase.players):
-                losses.append(self._move(player, optimiser, batch))
+                moves = [self._move(player, optimiser, batch) for _ in range(player.steps)]
+            losses.append(moves[-1])
         for mean, weight in zip(average, phase.parameters, strict=False):
             mean.lerp_(weight.detach(), 1 - phase.average)
         values = [float(loss) for loss in losses]  # waits for the device, so that the clock below is right there too
@@ -247,7 +248,7 @@ class Loop:
         self, phase: Optimise, average: list[Tensor], epoch: int, losses: list[float], optimisers: list[Any]
     ) -> None:
         record = {"phase": phase.name, "epoch": epoch, "loss": losses[0], "lr": optimisers[0].param_groups[0]["lr"]}
-        record |= {f"rival_{number}_loss": loss for number, loss in enumerate(losses[1:], 1)}
+        record |= {f"rival_{number}_loss": loss for number, loss in enumerate(losses[1:], 1)} | phase.told()
         if phase.select and _checked(epoch, phase.epochs, self.checks.most):
             live = [p.detach().clone() for p in phase.parameters]
             _assign(phase.parameters, average)

@@ -29,7 +29,7 @@ from components.detectors.contract import (
     scratch,
 )
 from components.detectors.parts.blocks import GaussianBlur, Positions, largest, upsample
-from components.detectors.parts.convolutions import double, halve
+from components.detectors.parts.convolutions import Norm, double, halve
 from components.detectors.parts.light import relit
 
 leaky = partial(nn.LeakyReLU, 0.2)
@@ -42,11 +42,13 @@ class ALPSSettings:
     size: int = 256
     widths: tuple[int, ...] = (32, 64, 128, 256, 256, 256)  # reconstructed
     latent: int = 256  # channels of the latent map; reconstructed
+    norm: Literal["batch", "group"] = "batch"  # of the networks: over the batch, or within each image; reconstructed
     distorter: bool = True  # False: the plain autoencoder
     perturbation: Literal["additive", "mask"] = "additive"  # reconstructed: added to the latent, or a mask on it
     bound: float = 0.2  # of a perturbation, in units of the latent's root mean square; reconstructed
     ramp: float = 1 / 3  # share of the training over which the bound grows to its full size; reconstructed
     clean: float = 0.5  # weight of the error without perturbation in the autoencoder's loss; reconstructed
+    ascents: int = 1  # steps of the distorter to one of the autoencoder; reconstructed
     restraint: float = 1e-3  # weight of the perturbation's own size in the distorter's loss; reconstructed
     scoring: Literal["perturbed", "clean"] = "perturbed"  # reconstructed: whether the distorter stays when scoring
     epochs: int = 100  # reconstructed
@@ -60,20 +62,28 @@ class ALPSSettings:
     top: float = 1.0  # share of the map whose mean is the image score, 1: the mean error; reconstructed
 
 
+def _grouped(width: int) -> nn.Module:
+    """In some 8 groups. A perturbed and a clean latent, whose batches would be of one statistic, meet in a decoder."""
+    return nn.GroupNorm(next(n for n in range(min(8, width), 0, -1) if width % n == 0), width)
+
+
+NORMS: dict[str, Norm] = {"batch": nn.BatchNorm2d, "group": _grouped}
+
+
 class Down(nn.Sequential):
     """An image to a latent map, (B, 3, H, W) -> (B, latent, h, w). Autoencoder and distorter have one each."""
 
-    def __init__(self, widths: tuple[int, ...], latent: int) -> None:
-        steps = [layer for a, b in pairwise((3, *widths)) for layer in halve(a, b, activation=leaky)]
+    def __init__(self, widths: tuple[int, ...], latent: int, norm: Norm = nn.BatchNorm2d) -> None:
+        steps = [layer for a, b in pairwise((3, *widths)) for layer in halve(a, b, norm, leaky)]
         super().__init__(*steps, nn.Conv2d(widths[-1], latent, 3, padding=1))
 
 
 class Up(nn.Sequential):
     """A latent map to an image in [0, 1]."""
 
-    def __init__(self, widths: tuple[int, ...], latent: int) -> None:
+    def __init__(self, widths: tuple[int, ...], latent: int, norm: Norm = nn.BatchNorm2d) -> None:
         path = (latent, *widths[-2::-1])
-        steps = [layer for a, b in pairwise(path) for layer in double(a, b)]
+        steps = [layer for a, b in pairwise(path) for layer in double(a, b, norm)]
         super().__init__(*steps, *double(path[-1], 3, lambda _: nn.Identity(), nn.Sigmoid))
 
 
@@ -88,6 +98,10 @@ class ALPS(PixelDetector):
             size=128,
             widths=(16, 32, 64, 128),
             latent=32,
+            norm="group",
+            bound=0.5,
+            ascents=3,
+            restraint=1e-4,
             epochs=20,
             batch_size=8,
             learning_rate=2e-3,
@@ -118,6 +132,8 @@ class ALPS(PixelDetector):
         reconstructed=(
             "networks",
             "bound of the perturbation",
+            "steps of the distorter",
+            "normalisation",
             "losses",
             "path at scoring",
             "light fitted to each image",
@@ -132,12 +148,14 @@ class ALPS(PixelDetector):
     def __init__(self, settings: ALPSSettings, pretrained: bool = True) -> None:
         super().__init__(settings, pretrained)
         s = settings
-        self.encoder, self.decoder = Down(s.widths, s.latent), Up(s.widths, s.latent)
-        self.distorter = Down(s.widths, s.latent) if s.distorter else None
+        norm = NORMS[s.norm]
+        self.encoder, self.decoder = Down(s.widths, s.latent, norm), Up(s.widths, s.latent, norm)
+        self.distorter = Down(s.widths, s.latent, norm) if s.distorter else None
         self.blur = GaussianBlur(s.blur)
         self.positions = Positions(s.size**2, s.positions)
         self.register_buffer("strength", torch.zeros(()))  # the share of the bound that is reached
-        # Error perturbed / clean on the normals: 1 is a distorter that does nothing, above 5 an autoencoder that lost.
+        # Error perturbed / clean, of the last batches while it trains and of the normals at its end: 1 is a distorter
+        # that does nothing, above 5 an autoencoder that lost.
         self.register_buffer("ratio", torch.ones(()))
         scratch(self, "errors", torch.zeros(2, dtype=torch.float64))
 
@@ -147,7 +165,7 @@ class ALPS(PixelDetector):
         rivals: tuple[Player, ...] = ()
         if self.distorter is not None:
             rate = partial(adam, lr=s.distorter_rate)
-            rivals = (Player(self.distorter_loss, list(self.distorter.parameters()), rate, s.clip),)
+            rivals = (Player(self.distorter_loss, list(self.distorter.parameters()), rate, s.clip, s.ascents),)
         steps = s.ramp * s.epochs * -(-pictures_of(table) // s.batch_size)
         yield Optimise(
             "game",
@@ -159,6 +177,7 @@ class ALPS(PixelDetector):
             batch_size=s.batch_size,
             clip=s.clip,
             rivals=rivals,
+            told=self._told,
         )
         if self.distorter is not None:
             yield OnePass("ratio", table, self._add, self._finish)
@@ -181,7 +200,9 @@ class ALPS(PixelDetector):
             return clean
         self.strength.add_(growth).clamp_(max=1)
         perturbed = self.decoder(latent + self.perturbation(images, latent))
-        return (images - perturbed).square().mean() + self.settings.clean * clean
+        worse = (images - perturbed).square().mean()
+        self.ratio.lerp_((worse / clean.clamp_min(1e-12)).detach(), 0.05)  # over some 20 steps, for the log
+        return worse + self.settings.clean * clean
 
     def distorter_loss(self, images: Tensor) -> Tensor:
         """The opposite: gradient ascent on the error from the perturbed latent. No gradient reaches the encoder."""
@@ -189,7 +210,12 @@ class ALPS(PixelDetector):
             latent = self.encoder(images)
         added = self.perturbation(images, latent)
         error = (images - self.decoder(latent + added)).square().mean()
-        return self.settings.restraint * added.square().mean() - error
+        # In units of the latent: of one that grows, the restraint would else outgrow the error and still the distorter.
+        size = (added / latent.square().mean().sqrt().clamp_min(1e-12)).square().mean()
+        return self.settings.restraint * size - error
+
+    def _told(self) -> dict[str, float]:
+        return {"perturbed over clean error": float(self.ratio)} if self.distorter is not None else {}
 
     def error(self, images: Tensor, perturbed: bool) -> Tensor:
         """Squared error averaged over channels, (B, 1, H, W)."""

@@ -56,6 +56,7 @@ class CMAAESettings:
     structure: float = 1.0  # weight of 1 - SSIM beside the squared error; reconstructed
     gradient: float = 1.0  # weight of 1 - GMS; reconstructed
     entropy: float = 2e-4  # weight of the entropy of the addressing; reconstructed
+    hidden: float = 0.0  # ours: share of positions whose encoding is kept from the decoder in training: memory answers
     forgetting: float = 0.0  # weight of a loss that ties the forget gate to the masks; reconstructed
     epochs: int = 300  # reconstructed
     batch_size: int = 8  # reconstructed
@@ -88,7 +89,7 @@ class ClearMemory(nn.Module):
         self.memory = Memory(settings.slots, width, temperature=settings.temperature, shrink=settings.shrink)
         self.forget = nn.Conv2d(2 * width, width, 3, padding=1)
         self.write = nn.Conv2d(2 * width, width, 3, padding=1)
-        self.mixing = settings.mixing
+        self.mixing, self.hidden = settings.mixing, settings.hidden
         nn.init.ones_(self.forget.bias)  # type: ignore[arg-type]  # at first little is forgotten
         nn.init.zeros_(self.write.bias)  # type: ignore[arg-type]
 
@@ -97,6 +98,8 @@ class ClearMemory(nn.Module):
         remembered = as_maps(rows, encoded)
         both = torch.cat([encoded, remembered], 1)
         kept, written = self.forget(both).sigmoid(), self.write(both).sigmoid()
+        if self.training and self.hidden:  # a memory that the decoder can do without stays empty
+            encoded = encoded * (torch.rand_like(encoded[:, :1]) >= self.hidden)
         return kept * encoded + written * remembered if self.mixing else remembered, kept, weights
 
 
@@ -145,8 +148,11 @@ class CMAAE(PixelDetector):
             size=128,
             widths=(32, 64, 96),
             output_width=16,
+            gated=2,
             slots=200,
             copies=2,
+            hidden=0.3,
+            forgetting=0.1,
             epochs=4,
             learning_rate=1e-3,
             backbone=BackboneSettings(taps=(0, 1, 2), size=128),
@@ -180,6 +186,7 @@ class CMAAE(PixelDetector):
             "artificial anomalies",
             "features",
             "light fitted to each image",
+            "hiding the encoding in training",
             "all numbers",
         ),
     )

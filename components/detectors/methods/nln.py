@@ -18,7 +18,7 @@ from torch import Tensor
 
 from components.core.errors import SettingsError
 from components.detectors.contract import MethodInfo, OnePass, Optimise, Phase, PixelDetector, Scores, TrainingData
-from components.detectors.parts.autoencoders import KINDS
+from components.detectors.parts.autoencoders import KINDS, MEASURES
 from components.detectors.parts.blocks import (
     POSITIONS,
     GaussianBlur,
@@ -43,6 +43,7 @@ class NLNSettings:
     patch: int = 128  # side, 8 times a power of two
     stride: int = 128  # of the patches; below their side they overlap and are averaged (ours: the paper has none of it)
     kind: Literal["ae", "vae", "aae", "dae_disc", "ganomaly"] = "ae"
+    loss: Literal["entropy", "structure"] = "entropy"  # of what is rebuilt, as published; ours: L1 and 1 - SSIM
     width: int = 32
     latent: int = 128
     neighbours: int = 5  # all there are where there are fewer
@@ -80,6 +81,7 @@ class NLN(PixelDetector):
             size=128,
             patch=32,
             stride=16,
+            loss="structure",
             width=16,
             latent=32,
             neighbours=5,
@@ -122,6 +124,7 @@ class NLN(PixelDetector):
             "cap on the latents that are searched",
             "scale of the two terms from fit normals",
             "light fitted to each image",
+            "L1 and SSIM as the loss",
             "where in a patch the errors of kinds dae_disc and ganomaly lie",
         ),
     )
@@ -137,6 +140,7 @@ class NLN(PixelDetector):
         super().__init__(settings, pretrained)
         s = settings
         self.autoencoder = KINDS[s.kind](s.patch, s.width, s.latent)
+        self.autoencoder.measure = MEASURES[s.loss]
         self.steps = range(0, s.size - s.patch + 1, s.stride)
         self.blur = GaussianBlur(s.blur) if s.blur else torch.nn.Identity()
         self.positions = Positions(2 * s.size**2, s.positions)

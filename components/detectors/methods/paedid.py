@@ -29,13 +29,14 @@ from components.detectors.contract import (
     TrainingData,
     scratch,
 )
-from components.detectors.parts.blocks import POSITIONS, in_proportion, largest, nearest, upsample
+from components.detectors.parts.blocks import POSITIONS, box_mean, in_proportion, largest, nearest, upsample
 from components.detectors.parts.convolutions import convolution, double
 from components.detectors.parts.coreset import Coreset
 from components.detectors.parts.similarity import structural_difference
 
 BINS = 4096  # of the histogram of residuals in [-1, 1]
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
+SPREAD = 1.2533  # the same over its mean absolute deviation
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class PAEDIDSettings:
     damping: float = 0.5  # share of the background of the step before; reconstructed
     threshold: float = 3.0  # lambda, in deviations of the residual on fit normals; reconstructed
     positions: bool = False  # ours: the deviation is that of each position, never below the one of all
+    surroundings: int = 0  # ours: side of the square, odd, whose own residual may raise lambda in its middle; 0: none
     block: float = 0.5  # gamma over lambda, shrinks what is weak in its neighbourhood (0: off); reconstructed
     block_side: int | None = None  # of that neighbourhood, odd; none: 7 at size 256, in proportion; reconstructed
     weights: bool = True  # lambda is smaller where a patch's code is far from the normal ones; reconstructed
@@ -67,6 +69,8 @@ class PAEDIDSettings:
     def __post_init__(self) -> None:
         if self.patch < 2 or self.patch & (self.patch - 1) or self.size % self.patch:
             raise SettingsError(f"patch is {self.patch}: give a power of two that divides size {self.size}")
+        if self.surroundings and self.surroundings % 2 == 0:
+            raise SettingsError(f"surroundings is {self.surroundings}: give an odd side, or 0 for none")
 
 
 class PatchEncoder(nn.Sequential):
@@ -134,7 +138,13 @@ class PAEDID(PixelDetector):
         venue="arXiv 2203.14457; IISE Transactions",
         family="reconstruction, sparse decomposition",
         needs=("pixels", "aligned images"),
-        reconstructed=("patch autoencoder", "objective and its weights", "solver", "all numbers"),
+        reconstructed=(
+            "patch autoencoder",
+            "objective and its weights",
+            "solver",
+            "threshold by the surroundings",
+            "all numbers",
+        ),
     )
     settings: PAEDIDSettings
     histogram: Tensor
@@ -197,23 +207,37 @@ class PAEDID(PixelDetector):
     def decompose(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Background and defect after each step, (B, 3, H, W) both."""
         s, background, defect = self.settings, self.prior(images), torch.zeros_like(images)
-        level = s.threshold * self.deviation * self.local * self.weighting(images)
+        scale = self.scale(images, background)
+        level = s.threshold * scale * self.weighting(images)
         for _ in range(s.steps):
             without = images - defect
             moved = (without + s.prior * self.prior(without)) / (1 + s.prior)
             background = s.damping * background + (1 - s.damping) * moved
-            defect = self.sparse(images - background, level)
+            defect = self.sparse(images - background, level, scale)
             yield background, defect
 
-    def sparse(self, residual: Tensor, level: Tensor) -> Tensor:
-        """Soft threshold, then whole neighbourhoods that are weak are shrunk to zero."""
+    def scale(self, images: Tensor, background: Tensor) -> Tensor:
+        """Deviation of the residual at every position, (B or 1, 1, H, W): of the fit normals, or of its surroundings.
+
+        A grain that the background cannot follow raises what counts as a defect in it. The deviation of surroundings is
+        their mean absolute residual, of which a small defect is a small part.
+        """
+        known, side = self.deviation * self.local, self.settings.surroundings
+        if not side:
+            return known
+        residual = (images - background).abs().mean(1, keepdim=True)
+        return torch.maximum(known, box_mean(F.pad(residual, [side // 2] * 4, mode="reflect"), side) * SPREAD)
+
+    def sparse(self, residual: Tensor, level: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Soft threshold, then whole neighbourhoods that are weak are shrunk to zero; *scale* is as ``scale`` says."""
         s, above, below = self.settings, F.relu(residual - level), F.relu(-residual - level)
         found = {"both": above - below, "bright": above, "dark": -below}[s.sign]
         if not s.block:
             return found
         side = s.block_side or max(3, in_proportion(7, s.size))  # a block of one pixel would be none
         energy = F.avg_pool2d(found.square().mean(1, keepdim=True), side, 1, side // 2, count_include_pad=False)
-        return found * F.relu(1 - s.block * s.threshold * self.deviation * self.local / (energy + 1e-12).sqrt())
+        scale = self.deviation * self.local if scale is None else scale
+        return found * F.relu(1 - s.block * s.threshold * scale / (energy + 1e-12).sqrt())
 
     def weighting(self, images: Tensor) -> Tensor:
         """W, (B, 1, H, W) with mean 1 per image: small where the code of a patch is far from all normal codes."""

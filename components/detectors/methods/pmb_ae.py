@@ -164,6 +164,7 @@ class PMBAE(PixelDetector):
             size=128,
             widths=(8, 16, 32, 64, 64),
             laterals=("none", "none", "memory", "skip", "memory"),
+            parts=2,
             epochs=12,
             batch_size=8,
             learning_rate=2e-3,

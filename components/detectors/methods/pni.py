@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,8 @@ class PNISettings:
     batch_size: int = 4
     learning_rate: float = 1e-3
     position: bool = True
+    # 1 / (2 x their number) is what plausibility must reach: of entries, as published; ours: of the classes it is of
+    limit: Literal["entries", "classes"] = "entries"
     spread: int = 4  # cells around a position whose patches count for it
     refine: bool = True
     refine_width: int = 32
@@ -169,7 +172,12 @@ class PNI(BackboneDetector):
         venue="ICCV",
         family="memory bank, conditional on position and neighbourhood",
         needs=("frozen backbone", "synthetic anomalies for the refinement"),
-        reconstructed=("streaming bank", "one bank with the border", "refinement network and its input's scale"),
+        reconstructed=(
+            "streaming bank",
+            "one bank with the border",
+            "limit on the scale of the classes",
+            "refinement network and its input's scale",
+        ),
         published={"MVTec AD image AUROC": 99.56, "MVTec AD pixel AUROC": 98.98, "MVTec AD AUPRO": 96.05},
     )
     settings: PNISettings
@@ -324,13 +332,19 @@ class PNI(BackboneDetector):
         rows = embedded.permute(0, 2, 3, 1).reshape(-1, c)
         likely = self.plausibility(embedded).transpose(0, 1).flatten(1)  # (classes, positions)
         # tau of the paper; where nothing reaches it, the most plausible class is allowed.
-        tau = likely.amax(0).clamp_max(0.5 / self.coreset.count)
+        tau = likely.amax(0).clamp_max(0.5 / self._alike)
         hidden = torch.where(likely >= tau, 0.0, EMPTY)
         # One pass over (entries, positions): what a class hides is copied in whole rows, and the product adds to it.
         bank = self.coreset.bank
         entries = torch.cat([-2 * bank, bank.square().sum(1, keepdim=True)], 1)
         least = torch.addmm(hidden[self.representative_of], entries, F.pad(rows, (0, 1), value=1.0).T).amin(0)
         return (least + rows.square().sum(1)).clamp_min(0).sqrt().view(b, 1, h, w)
+
+    @property
+    def _alike(self) -> Tensor:
+        """Of how many the limit is half of an even share."""
+        count = self.coreset.count
+        return count if self.settings.limit == "entries" else count.clamp_max(self.settings.representatives)
 
     def _raise_scale(self, features: list[Tensor]) -> None:
         """The largest value of the map on a fit normal: the unit in which the refinement sees maps."""

@@ -7,14 +7,15 @@ The published setting learns from real anomalies ("extended" by variation) and s
 anomalies in the split this is the unsupervised variant: simulated ones alone.
 Ours (a setting each where it is a number): the projection to queries, keys and values; in the ``cpu`` preset narrower
 maps, logits at half the resolution and wide anomalies (``shade``) beside the two published kinds.
-Memory after fit: most x sum of C h w over three scales float32, e.g. 40 x 172,032 x 4 B = 27 MB, and the networks.
+Memory after fit: the prototypes, each the sum of C h w over three scales in float32, e.g. 40 x 172,032 x 4 B = 27 MB,
+and the networks.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class PRNSettings:
 
     backbone: BackboneSettings = BackboneSettings("resnet18", (1, 2, 3, 4), 256)
     prototypes: float = 0.1  # share of the number of fit normals
-    most: int = 40  # rows kept for prototypes: the largest number of them
+    most: int = 100  # of the prototypes, at most: what the published share is of ROWS
     iterations: int = 300  # of k-means, at most
     widths: tuple[int, ...] = (128, 256, 512)  # channels per scale in the attention, finest first
     patches: tuple[int, ...] = (1, 2, 4, 8)  # patches per side in the attention: s, s/2, s/4, s/8 for maps of side s
@@ -308,10 +309,25 @@ class PRN(FeatureDetector):
         for rows, maps in _maps(table):
             for total, x, found in zip(sums, maps, labels, strict=True):
                 total.index_add_(0, found[rows.start : rows.stop], x)
-        for bank, total, found in zip(self.banks(), sums, labels, strict=True):
+        for i, (total, found) in enumerate(zip(sums, labels, strict=True)):
             members = found.bincount(minlength=count)
-            bank.fill_(FAR)
-            bank[:count][members > 0] = (total[members > 0] / members[members > 0, None]).to(bank.device)
+            centres = total[members > 0] / members[members > 0, None]
+            self._hold(i, len(centres)).copy_(centres)
+
+    def _hold(self, scale: int, count: int) -> Tensor:
+        """The bank of a scale, made to hold *count* prototypes: a model is as large as what it has learned."""
+        bank = self.get_buffer(f"bank{scale}")
+        if len(bank) != count:
+            with torch.inference_mode(False):  # a phase ends inside of it; what it made could not be loaded into later
+                bank = torch.full((count, bank.shape[1]), FAR, device=bank.device)
+            self.register_buffer(f"bank{scale}", bank)
+        return bank
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        for i in range(SCALES):
+            if (kept := state_dict.get(f"{prefix}bank{i}")) is not None:
+                self._hold(i, len(kept))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 def _fewer(table: Table) -> Table:

@@ -1,7 +1,8 @@
 """The five kinds of patch autoencoder of NLN behind one interface: encode, decode, error, players.
 
-Networks after the publication's for patches of 128, with fewer halvings for smaller ones. Losses are binary
-cross-entropy on [0, 1], averaged, with the adversarial steps of each kind.
+Networks after the publication's for patches of 128, with fewer halvings for smaller ones. What is rebuilt is compared
+by binary cross-entropy on [0, 1], as published, or by one of the other MEASURES; to it come the adversarial steps of
+each kind.
 """
 
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from components.detectors.contract import Player
 from components.detectors.parts.convolutions import double, halve
+from components.detectors.parts.similarity import structural_difference
 
 Patches = Callable[[Tensor], Tensor]
 leaky = partial(nn.LeakyReLU, 0.2)
@@ -26,6 +28,20 @@ def _plain(_: int) -> nn.Module:
 
 def _same(entering: int, leaving: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(entering, leaving, 3, padding=1), leaky()
+
+
+def structure(logits: Tensor, patches: Tensor) -> Tensor:
+    """Mean absolute difference and 1 - SSIM, which sees what a grey patch looks like."""
+    rebuilt = torch.sigmoid(logits)
+    return (rebuilt - patches).abs().mean() + structural_difference(rebuilt, patches).mean()
+
+
+# Of logits against patches, (N, 3, patch, patch) both. Cross-entropy of a grey pixel is .6 and more at its best, and
+# its slope there is small: most of what a patch shows moves it little.
+MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "entropy": F.binary_cross_entropy_with_logits,
+    "structure": structure,
+}
 
 
 class PatchEncoder(nn.Sequential):
@@ -74,6 +90,7 @@ class Autoencoder(nn.Module):
     def __init__(self, patch: int, width: int, latent: int) -> None:
         super().__init__()
         self.encoder, self.decoder = PatchEncoder(patch, width, latent), PatchDecoder(patch, width, latent)
+        self.measure = MEASURES["entropy"]  # of what is rebuilt
 
     def encode(self, patches: Tensor) -> Tensor:
         """(N, 3, patch, patch) -> (N, latent)."""
@@ -88,7 +105,7 @@ class Autoencoder(nn.Module):
         return (patches - rebuilt).abs().mean(1, keepdim=True)
 
     def loss(self, patches: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(self.decoder(self.encode(patches)), patches)
+        return self.measure(self.decoder(self.encode(patches)), patches)
 
     def adversaries(self) -> Iterator[tuple[Callable[[Tensor], Tensor], Sequence[nn.Module]]]:
         """Losses of patches with what each trains, in the order of their steps."""
@@ -129,12 +146,12 @@ class Variational(Autoencoder):
         return [*super().trained(), self.mean, self.spread]
 
     def loss(self, patches: Tensor) -> Tensor:
-        """The evidence bound per pixel: cross-entropy, and the divergence from N(0, I) by the number of pixels."""
+        """The evidence bound per pixel: the measure, and the divergence from N(0, I) by the number of pixels."""
         hidden = F.leaky_relu(self.encoder(patches), 0.2)
         mean, logarithm = self.mean(hidden), self.spread(hidden)
         drawn = mean + torch.exp(0.5 * logarithm) * torch.randn_like(mean)
         divergence = -0.5 * (1 + logarithm - mean.square() - logarithm.exp()).sum(1).mean()
-        return F.binary_cross_entropy_with_logits(self.decoder(drawn), patches) + divergence / patches[0, 0].numel()
+        return self.measure(self.decoder(drawn), patches) + divergence / patches[0, 0].numel()
 
 
 class Adversarial(Autoencoder):
@@ -218,7 +235,7 @@ class Ganomaly(Embedded):
         rebuilt = torch.sigmoid(logits)
         fooled = (self.critic.embed(patches) - self.critic.embed(rebuilt)).square().mean()
         apart = (latents - self.second(rebuilt)).square().mean()
-        return 50 * F.binary_cross_entropy_with_logits(logits, patches) + fooled + apart
+        return 50 * self.measure(logits, patches) + fooled + apart
 
     def distance(self, patches: Tensor, latents: Tensor, rebuilt: Tensor) -> Tensor:  # noqa: ARG002
         return (latents - self.second(rebuilt)).abs().mean(1)

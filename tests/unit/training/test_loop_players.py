@@ -26,14 +26,15 @@ class Game(nn.Module):
 
     name = "game"
 
-    def __init__(self, rivals=True, **phase):
+    def __init__(self, rivals=True, steps=1, **phase):
         super().__init__()
         self.one, self.other, self.norm = nn.Linear(1, 1), nn.Linear(1, 1), nn.BatchNorm1d(1)
-        self.rivals, self.phase, self.seen = rivals, phase, []
+        self.rivals, self.steps, self.phase, self.seen = rivals, steps, phase, []
 
     def phases(self, _):
         rate = partial(torch.optim.Adam, lr=0.05)
-        rivals = (Player(self.against, list(self.other.parameters()), partial(torch.optim.SGD, lr=0.1, momentum=0.9)),)
+        descent = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+        rivals = (Player(self.against, list(self.other.parameters()), descent, steps=self.steps),)
         yield Optimise(
             "game",
             Rows(),
@@ -109,6 +110,19 @@ def test_without_rivals_nothing_but_the_one_player_moves(tmp_path):
     game, made = played(tmp_path, rivals=False)
     assert len({other for *_, other in game.seen}) == 1
     assert not any("rival" in key for record in made.history for key in record)
+
+
+def test_a_player_may_take_several_steps_on_a_batch(tmp_path):
+    game, _ = played(tmp_path, steps=3)
+    assert [who for who, *_ in game.seen][:8] == ["one", "other", "other", "other"] * 2
+    moved = [weight for who, _, _, weight in game.seen if who == "other"]
+    assert len(set(moved)) == len(moved)  # each of them moves it
+
+
+def test_what_a_phase_tells_of_itself_stands_in_the_history(tmp_path):
+    told = iter([1.5, 2.5, 3.5])
+    _, made = played(tmp_path, told=lambda: {"ratio": next(told)})
+    assert [record["ratio"] for record in made.history] == [1.5, 2.5, 3.5]
 
 
 def test_history_has_the_mean_loss_of_each_player(tmp_path):

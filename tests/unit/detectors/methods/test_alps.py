@@ -4,10 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.alps import ALPS, Down
+from components.training.checkpoint import Checkpoint
+from components.training.loop import Loop
 from tests.given import Pixels, learned, stripes
 
 TINY = settings_for("alps", "tiny")
@@ -213,3 +216,35 @@ def test_gain_and_offset_of_the_reconstruction_are_fitted_where_asked(images, mo
         monkeypatch.setattr(detector.decoder, "forward", lambda _: images)
         errors.append(float(detector.error(1.2 * images + 0.05, True).mean()))
     assert errors[1] < 0.02 * errors[0]
+
+
+def test_the_restraint_does_not_grow_with_the_latent(images, monkeypatch):
+    """An autoencoder whose latent grows would else still the distorter: the restraint would outweigh the error."""
+    losses = []
+    for factor in (1.0, 100.0):
+        detector = reached(restraint=1.0, bound=0.2)
+        latent = detector.encoder(images).detach()
+        monkeypatch.setattr(detector.encoder, "forward", lambda _, f=factor, z=latent: f * z)
+        monkeypatch.setattr(detector.decoder, "forward", lambda _: images)  # no error: what is left is the restraint
+        losses.append(float(detector.distorter_loss(images)))
+    assert 0 < losses[0] <= 0.2**2
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_the_distorter_may_take_several_steps_to_one(data):
+    game, _ = made(ascents=3).phases(data)
+    assert [player.steps for player in game.players] == [1, 3]
+
+
+def test_the_ratio_is_told_behind_every_epoch(data, tmp_path):
+    """While it trains: a distorter that does nothing is seen in the log, not in the finished model alone."""
+    loop = Loop(made(epochs=2), lambda _: 0.5, Checkpoint(tmp_path, "x"), 0, 1e9, Fabric(accelerator="cpu", devices=1))
+    loop.run(data)
+    assert all(record["perturbed over clean error"] > 0 for record in loop.history if record["phase"] == "game")
+
+
+def test_networks_may_be_normalised_within_each_image(images):
+    """What one image is rebuilt to then depends on no other, in training as in scoring."""
+    detector = reached(norm="group").train()
+    together = detector.decoder(detector.encoder(images))
+    torch.testing.assert_close(together[:1], detector.decoder(detector.encoder(images[:1])), rtol=1e-4, atol=1e-5)

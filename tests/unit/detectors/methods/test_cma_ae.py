@@ -11,7 +11,7 @@ from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.methods.cma_ae import CMAAE, ClearMemory, forgetting
-from components.detectors.parts.memory import entropy
+from components.detectors.parts.memory import as_maps, as_queries, entropy
 from components.detectors.parts.similarity import gradient_difference, structural_difference
 from tests.given import Named, stripes
 
@@ -260,3 +260,22 @@ def test_gain_and_offset_of_the_repair_are_fitted_where_asked():
         detector.restorer.forward = lambda _: (images, [], [])
         found.append(float(detector.residuals(lit).mean()))
     assert found[1] < 0.1 * found[0]
+
+
+def test_the_memory_must_answer_where_the_encoding_is_hidden(encoded):
+    """In training alone, whole positions at a time; what it is asked by is not hidden."""
+    clear = ClearMemory(encoded.shape[1], dataclasses.replace(TINY, hidden=1.0)).train()
+    opened(clear.forget, 20.0)
+    opened(clear.write, 20.0)
+    mixed, _, weights = clear(encoded)
+    rows, asked = clear.memory(as_queries(encoded))
+    torch.testing.assert_close(mixed, as_maps(rows, encoded))
+    torch.testing.assert_close(weights, asked)
+    assert not torch.allclose(clear.eval()(encoded)[0], mixed)
+    torch.manual_seed(0)
+    half = ClearMemory(encoded.shape[1], dataclasses.replace(TINY, hidden=0.5)).train()
+    opened(half.forget, 20.0)
+    opened(half.write, -20.0)
+    seen = half(encoded)[0].detach().abs().amax(1)
+    assert (seen < 1e-6).any()
+    assert (seen > 0.1).any()

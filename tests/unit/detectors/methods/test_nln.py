@@ -8,7 +8,7 @@ import torch
 from components.core.errors import SettingsError
 from components.detectors.catalogue import settings_for
 from components.detectors.methods.nln import NLN
-from components.detectors.parts.autoencoders import KINDS
+from components.detectors.parts.autoencoders import KINDS, MEASURES
 from tests.given import Pixels, learned, stripes
 
 TINY = settings_for("nln", "tiny")
@@ -354,3 +354,23 @@ def test_gain_and_offset_of_what_is_decoded_are_fitted_to_each_image_where_asked
             error = detector.terms(lit)[:, :1] if scoring == "nln" else detector.own_error(lit)
         found.append(error.mean((1, 2, 3)))
     assert float(found[1].max()) < 0.1 * float(found[0][1:].min())
+
+
+def test_structure_tells_a_patch_from_its_mean_where_cross_entropy_hardly_does():
+    """On a grey pattern of little contrast the best cross-entropy is 98 % of that of the mean grey."""
+    patches = 0.45 + 0.1 * stripes(4).clamp(0, 1)
+    exact, grey = torch.logit(patches), torch.logit(patches.mean().expand_as(patches))
+    shares = {name: float(measure(exact, patches) / measure(grey, patches)) for name, measure in MEASURES.items()}
+    assert shares["entropy"] > 0.98
+    assert shares["structure"] < 0.01
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae", "aae", "dae_disc", "ganomaly"])
+def test_every_kind_learns_by_the_measure_that_is_asked_for(kind, data):
+    losses = []
+    for loss in ("entropy", "structure"):
+        detector = made(kind=kind, loss=loss)
+        patches = detector.patches(data.images[:2])
+        torch.manual_seed(0)
+        losses.append(float(detector.autoencoder.loss(patches)))
+    assert losses[0] != pytest.approx(losses[1], rel=1e-2)

@@ -225,3 +225,25 @@ def test_the_deviation_can_be_that_of_each_position():
         passed(detector, POSITIONS)
     assert detector.local.min() == 1
     assert detector.local[..., 32:].mean() > 2 * detector.local[..., :32].mean()
+
+
+def test_lambda_rises_where_all_around_the_background_is_missed():
+    """In grain that no background follows a speck must stand out of the grain; elsewhere nothing changes."""
+    torch.manual_seed(0)
+    detector, flat = made(surroundings=9), torch.full((1, 3, 64, 64), 0.5)
+    detector.deviation.fill_(0.01)
+    images = flat.clone()
+    images[..., 32:] += 0.1 * torch.randn(1, 3, 64, 32)
+    scale = detector.scale(images, flat)
+    assert scale.shape == (1, 1, 64, 64)
+    assert (scale[..., :24] == 0.01).all()
+    assert scale[..., 40:].mean() == pytest.approx(0.1, rel=0.1)  # of normal noise its deviation
+    speck = flat.clone()
+    speck[..., 20:22, 10:12] += 0.4
+    assert detector.scale(speck, flat).max() < 0.4 / 4  # what is small does not hide itself
+    assert (made(surroundings=0).scale(images, flat) == made().deviation).all()
+
+
+def test_surroundings_have_a_middle():
+    with pytest.raises(SettingsError, match="odd"):
+        made(surroundings=8)

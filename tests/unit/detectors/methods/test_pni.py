@@ -69,22 +69,36 @@ def test_the_histogram_counts_positions_and_those_around_them():
     torch.testing.assert_close(detector.plausible.sum(0), torch.ones(8, 8))
 
 
-def test_an_entry_counts_only_where_it_is_allowed(detector):
+@pytest.mark.parametrize("limit", ["entries", "classes"])
+def test_an_entry_counts_only_where_it_is_allowed(detector, limit):
     """Literal form of the score: nearest entry c with p(c) > 1 / (2 |C|)."""
-    detector.settings = dataclasses.replace(detector.settings, temperature=1e-3)  # a sure classifier allows few
+    # A sure classifier allows few.
+    detector.settings = dataclasses.replace(detector.settings, temperature=1e-3, limit=limit)
     given = features(seed=3)
     embedded = detector.embed(given)
     likely = detector.plausibility(embedded)
     count, found = int(detector.coreset.count), detector.distance(given)
     bank, of = detector.coreset.known(), detector.representative_of[:count]
-    restricted = 0
+    restricted, alike = 0, count if limit == "entries" else TINY.representatives
+    assert alike <= count
     for y, x in ((0, 0), (3, 5), (7, 2)):
-        allowed = likely[1, :, y, x][of] > 1 / (2 * count)
+        allowed = likely[1, :, y, x][of] > 1 / (2 * alike)
         distances = (embedded[1, :, y, x] - bank).norm(dim=1)
         expected = distances[allowed].min() if allowed.any() else distances.max()
         assert float(found[1, 0, y, x]) == pytest.approx(float(expected), rel=1e-3)
         restricted += int(expected > distances.min() * 1.001)
     assert restricted
+
+
+def test_a_limit_by_classes_hides_more_of_a_bank_that_is_larger_than_they_are(detector):
+    """By entries next to nothing is hidden where hundreds share a class: their plausibility is that of the class."""
+    given = features(seed=3)
+    found = []
+    for limit in ("entries", "classes"):
+        detector.settings = dataclasses.replace(detector.settings, limit=limit, representatives=2)
+        found.append(detector.distance(given))
+    assert (found[1] >= found[0]).all()
+    assert (found[1] > found[0]).any()
 
 
 def test_the_classifier_learns_the_representative_nearest_to_the_centre(detector, monkeypatch):
