@@ -4,6 +4,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 
+from components.core.errors import LoupeError
 from components.core.progress import show_logs
 from components.pipeline.monitoring import announce, judge_windows, watched_models
 from components.pipeline.params import Params, load_params
@@ -25,9 +26,17 @@ def monitor(params_file: Path = Path("params.yaml"), models: list[str] | None = 
     """Watch the champions of *models*; by default those of the pipeline's views and all others in the registry."""
     show_logs()
     params, logger = load_params(params_file), get_run_logger()
-    said = [line for model in models or watched_models(params) for line in look(params, model)]
+    said, failed = list[str](), list[LoupeError]()
+    for model in models or watched_models(params):
+        try:
+            said += look(params, model)
+        except LoupeError as error:  # the others are judged all the same, and what they ask for is told
+            logger.error("%s: %s", model, error)
+            failed.append(error)
     for line in said:
         logger.info(line)
     for verdict in tell(params):
         logger.info("event of %s is with the server", verdict)
+    if failed:
+        raise failed[0]
     return said

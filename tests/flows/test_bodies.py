@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from prefect.logging import disable_run_logger
 
-from components.core.errors import DataError, SettingsError, StageError
+from components.core.errors import DataError, MonitorError, SettingsError, StageError
 from components.pipeline.params import Params
 from components.pipeline.sizing import Sized
 from components.pipeline.stages import JOINT
@@ -36,6 +36,22 @@ def test_the_monitor_looks_at_every_model_that_is_watched_unless_told(monkeypatc
     assert monitor.monitor.fn() == ["a: keep", "b: keep"]
     assert monitor.monitor.fn(models=["c"]) == ["c: keep"]
     assert told == [params, params]
+
+
+def test_a_model_that_cannot_be_judged_stops_no_other_and_is_told_at_the_end(monkeypatch):
+    def look(_, model):
+        if model == "a":
+            raise MonitorError("the reference is too small")
+        return [f"{model}: keep"]
+
+    told = []
+    monkeypatch.setattr(monitor, "watched_models", lambda _: ["a", "b"])
+    monkeypatch.setattr(monitor, "load_params", lambda _: SimpleNamespace())
+    monkeypatch.setattr(monitor, "look", look)
+    monkeypatch.setattr(monitor, "tell", lambda _: told.append("told") or [])
+    with pytest.raises(MonitorError, match="too small"):
+        monitor.monitor.fn()
+    assert told == ["told"]
 
 
 def test_the_inbox_is_emptied_with_the_first_view_and_what_is_quarantined_is_shown(monkeypatch):

@@ -179,7 +179,14 @@ def test_mlflow_starts_no_processes_for_jobs(stack):
 
 
 def test_all_deployments_and_the_automation_are_with_the_server(stack):
-    assert {d["name"] for d in ask(stack, "deployments/filter")} == {"weekly", "hourly", "on-drift", "inbox", "nightly"}
+    assert {d["name"] for d in ask(stack, "deployments/filter")} == {
+        "weekly",
+        "hourly",
+        "on-drift",
+        "inbox",
+        "nightly",
+        "bulk",
+    }
     (automation,) = ask(stack, "automations/filter")
     assert automation["trigger"]["expect"] == ["loupe.drift"]
     assert automation["enabled"]
