@@ -15,7 +15,7 @@ setup: $(READY)  ## the virtual environment, from the lock file
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[samples,monitor,serve,s3,ui,video,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[samples,monitor,serve,s3,dask,ui,video,dev]'
 	touch $(READY)
 
 pipeline: setup  ## the main job: solar cells to a registered champion

@@ -41,6 +41,7 @@ NAMES = {
         "features",
         "accelerator",
         "sizes",
+        "bulk",
         "repro",
         "torchless",
     ),

@@ -106,7 +106,7 @@ def fit(
     out: Annotated[Path, typer.Option(help="The run's folder: model, calibration.json, bundle, run.json.")],
     adapter: Annotated[str, typer.Option(help="A name of `loupe data sets`.")] = "folder",
     group: Annotated[list[str] | None, typer.Option(help="Use only this group; may be repeated.")] = None,
-    preset: Annotated[str | None, typer.Option(help="paper, cpu or tiny; default cpu.")] = None,
+    preset: Annotated[str | None, typer.Option(help="paper, long, cpu or tiny; default cpu.")] = None,
     seed: int = 0,
     alpha: Annotated[float | None, typer.Option(help="The false-alarm rate on good images; default 0.05.")] = None,
     setting: Sets = None,
@@ -129,7 +129,8 @@ def fit(
         typer.Option(help="The most that a picture may take, measured here: larger sizes are left out."),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(help="The same for the whole fit of patchcore or padim; estimated.")
+        float | None,
+        typer.Option(help="The most that the fit may take, estimated: sizes are left out, or epochs are cut."),
     ] = None,
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
 ) -> None:
@@ -220,12 +221,22 @@ def evaluate(
 @app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.csv --overlays today-heat")
 def score(
     bundle: Path,
-    images: Annotated[list[Path], typer.Argument(help="Files, patterns, or folders that are searched as a whole.")],
-    out: Annotated[Path, typer.Option(help="The table of scores: a name that ends in .parquet, .csv or .json.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="The table of scores, .parquet, .csv or .json; with --manifest a folder or s3://bucket/prefix."
+        ),
+    ],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Files, patterns, or folders that are searched as a whole.")
+    ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Also write each picture here with its heat map, PNG.")] = None,
     maps: Annotated[Path | None, typer.Option(help="Also write each heat map here, float32 .npy.")] = None,
     group: Annotated[str | None, typer.Option(help="What they show, if the model knows several groups.")] = None,
     cascade: Annotated[bool, typer.Option("--cascade", help="Let the edge graph answer where it is certain.")] = False,
+    manifest: Annotated[str | None, typer.Option(help="Instead of images: shards that `loupe shards` wrote.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Of --manifest: processes; default one for each core.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Of --manifest: a Dask scheduler, tcp://host:8786.")] = None,
 ) -> None:
     """Score images with ONNX Runtime only: raw score, p-value, decision per image.
 
@@ -233,8 +244,25 @@ def score(
     no file could be scored.
     """
     from components.decision.batch import score as score_images
+    from components.service.bulk import bulk, wanted
 
-    say(f"scores in {score_images(bundle, images, out, maps, group, cascade, overlays)}")
+    if wanted(images, manifest, {"--overlays": overlays, "--maps": maps, "--cascade": cascade}):
+        say(f"{bulk(str(manifest), bundle, out, group, workers, scheduler)}; tables in {out}")
+        return
+    say(f"scores in {score_images(bundle, images or [], Path(out), maps, group, cascade, overlays)}")
+
+
+@app.command(epilog="Example: loupe shards s3://plant/2026 --out s3://plant/shards")
+def shards(
+    source: Annotated[str, typer.Argument(help="Where the pictures lie: a folder, or s3://bucket/prefix.")],
+    out: Annotated[str, typer.Option(help="The manifest: a folder, or s3://bucket/prefix.")],
+    per: Annotated[int, typer.Option(help="Pictures of a shard.")] = 1000,
+) -> None:
+    """Write down which pictures `loupe score --manifest` will score, in shards."""
+    from components.service.bulk import write_manifest
+
+    made = write_manifest(source, out, per)
+    say(f"{made.images} pictures in {made.shards} shards: {out}")
 
 
 @app.command(epilog="Example: loupe calibrate runs/photos --alpha 0.02")

@@ -1,5 +1,6 @@
 """Score image files with a bundle into one table of score records."""
 
+import functools
 import hashlib
 import logging
 import tempfile
@@ -55,7 +56,8 @@ def score(
     paths = _found(images)
     check_file(out, paths)
     progressing = progress(paths, f"scoring {len(paths)} images")
-    records = [_row(opened, path, maps, group, cascade, overlays) for path in progressing]
+    look = (maps, group, cascade, overlays)
+    records = [row(opened, functools.partial(Path, path), printable(str(path)), "batch", *look) for path in progressing]
     columns = (*SCORE_COLUMNS, "graph") if cascade else SCORE_COLUMNS
     write_records(records, out, (*columns, PROBLEM))
     failed = sum(r[PROBLEM] is not None for r in records)
@@ -120,13 +122,22 @@ def _require_writable(out: Path, *folders: Path | None) -> None:
         raise DataError(f"{error.filename or out}: cannot be written ({error.strerror}); give another place") from error
 
 
-def _row(
-    bundle: Bundle, path: Path, maps: Path | None, group: str | None, cascade: bool, overlays: Path | None
+def row(
+    bundle: Bundle,
+    read: Callable[[], Path | bytes],
+    name: str,
+    source: str,
+    maps: Path | None = None,
+    group: str | None = None,
+    cascade: bool = False,
+    overlays: Path | None = None,
 ) -> dict[str, Any]:
-    """The record of one file, or why it has none; whatever goes wrong with it, the next file is scored."""
-    name = printable(str(path))
+    """The record of one image, or why it has none; whatever goes wrong with it, the next one is scored.
+
+    Raises LoupeError for what is no fault of the image: the bundle's, or that of the store it is read from.
+    """
     try:
-        return {**record(bundle, path, name, "batch", maps, group, cascade, overlays), PROBLEM: None}
+        return {**record(bundle, read(), name, source, maps, group, cascade, overlays), PROBLEM: None}
     except DataError as error:
         problem = printable(str(error))
     except LoupeError:  # no fault of this file: the bundle's
@@ -134,7 +145,7 @@ def _row(
     except Exception as error:
         problem = printable(f"{name}: cannot be scored ({type(error).__name__}: {error})")
     log.error("not scored: %s", problem)
-    return {**_origin(bundle, group), "image_id": name, "source": "batch", PROBLEM: problem}
+    return {**_origin(bundle, group), "image_id": name, "source": source, PROBLEM: problem}
 
 
 def record(

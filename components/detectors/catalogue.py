@@ -15,6 +15,7 @@ from components.core.checks import check_known
 from components.core.errors import LoupeError, SettingsError
 from components.core.settings import build, plain
 from components.detectors.facts import facts
+from components.detectors.presets import presets_of
 
 if TYPE_CHECKING:  # whoever only asks for names does not wait for torch
     from components.detectors.contract import Detector
@@ -144,9 +145,10 @@ def detector_class(name: str) -> type[Detector]:
 def settings_for(name: str, preset: str = "cpu", *overrides: Mapping[str, Any] | None) -> Any:
     """A detector's settings: the preset, *overrides* (nested or dotted keys) in order, then the size in its name."""
     kind = detector_class(name)
-    if preset not in kind.presets:
-        raise SettingsError(f"{name} has no preset {preset}; choose one of {', '.join(kind.presets)}")
-    values = plain(kind.presets[preset])
+    presets = presets_of(kind.presets)
+    if preset not in presets:
+        raise SettingsError(f"{name} has no preset {preset}; choose one of {', '.join(presets)}")
+    values = plain(presets[preset])
     size = parted(name)[1]
     own = {size_key(kind): size} if size else {}
     for given in (*overrides, own):
@@ -204,4 +206,4 @@ def describe(name: str) -> dict[str, Any]:
     """The catalogue's entry as JSON: paper, family, needs, presets; read without torch. Raises SettingsError."""
     require(name)
     info, presets = facts(*CATALOGUE[parted(name)[0]].split(":"))
-    return {"name": name, **dataclasses.asdict(info), "presets": {k: plain(v) for k, v in presets.items()}}
+    return {"name": name, **dataclasses.asdict(info), "presets": {k: plain(v) for k, v in presets_of(presets).items()}}

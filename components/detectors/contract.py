@@ -214,7 +214,7 @@ class Detector(nn.Module, ABC):
     name: ClassVar[str]
     info: ClassVar[MethodInfo]
     settings_type: ClassVar[type]
-    presets: ClassVar[dict[str, Any]]  # "paper", "cpu", "tiny" -> settings
+    presets: ClassVar[dict[str, Any]]  # "paper", "cpu", "tiny" -> settings; presets.py adds "long"
     averages_sizes: ClassVar[bool] = False  # whether it is trained so fast that several input sizes may be averaged
     clips: ClassVar[bool] = False  # whether it looks at frames of clips, and at no single pictures
     frames: int = 1  # that it looks at together, the last of them the one that it scores

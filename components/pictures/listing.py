@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from components.core.filenames import hidden, printable
 from components.pictures.decoding import SUFFIXES
@@ -42,6 +42,11 @@ def pictures(places: Path | Sequence[Path]) -> Listing:
             else:
                 skipped.setdefault(reason, []).append(path)
     return Listing(tuple(sorted(taken)), {reason: sorted(skipped[reason]) for reason in sorted(skipped)})
+
+
+def named_as_picture(key: str) -> bool:
+    """Whether a key of an object store is that of a picture: by its suffix, with no hidden part."""
+    return PurePosixPath(key).suffix.lower() in SUFFIXES and not any(map(hidden, key.split("/")))
 
 
 def _judged(place: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, str | None]]:

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ from components.core.artefacts import code_hash, read_json, tree_hash, values_ha
 from components.core.settings import plain
 from components.datasets.folds import ALL, HELD, write_folds
 from components.datasets.loading import rows
+from components.detectors.presets import counts
 
 if TYPE_CHECKING:
     from components.calibration.folds import Fold
     from components.pipeline.stages import Stages
+    from components.training.settings import TrainSettings
 
 log = logging.getLogger("loupe")
 CHECKS = "checks"  # below the folder of a fold: the model that all folds together prefer
@@ -66,18 +69,30 @@ def train(stages: "Stages", detector: str, folds: int) -> Path:
     """The model of each fold, those that are there already left alone, then the one that ships."""
     from components.training.train import train as fit
 
-    known, started = (stages.params.train, stages.params.seed), time.monotonic()
+    asked, seed, started = stages.training, stages.params.seed, time.monotonic()
+    asked = replace(asked, minutes=asked.minutes and asked.minutes / (folds + 1))
     for number, (model, split) in enumerate(_folds(stages, detector, folds)):
         with standing(stages, detector, model, split) as stands:
             if not stands:
                 given = split, split.parent / "synthetic", stages.data, model
-                fit(detector, *given, *known, checks=model.parent / CHECKS)
+                fit(detector, *given, asked, seed, checks=model.parent / CHECKS)
+        asked = _as_long(asked, detector, model)
         each = (time.monotonic() - started) / (number + 1)
         log.info("%s: fold %d of %d, about %.0f s to go", model.parent, number + 1, folds, each * (folds - number))
     models = [fold.model for fold in _folds(stages, detector, folds)]
     _leave_best(models)
     synthetic, out = stages.folder / "synthetic", stages.of(detector) / "model"
-    return fit(detector, shipped(stages), synthetic, stages.data, out, *known, models)
+    return fit(detector, shipped(stages), synthetic, stages.data, out, asked, seed, models)
+
+
+def _as_long(asked: "TrainSettings", detector: str, model: Path) -> "TrainSettings":
+    """*asked*, with the epochs that *model* was given in a limit of minutes: folds are compared check by check."""
+    if asked.minutes is None:
+        return asked
+    made = read_json(model / "settings.json")["settings"]
+    epochs = {name: made[name] for name in counts(asked.method(detector))}
+    given = {**asked.detectors.get(detector, {}), **epochs}
+    return replace(asked, minutes=None, detectors={**asked.detectors, detector: given})
 
 
 def _leave_best(models: list[Path]) -> None:
@@ -103,7 +118,8 @@ def standing(stages: "Stages", detector: str, model: Path, split: Path) -> Itera
     """
     train, done = stages.params.train, model.parent / "done.json"
     asked = [detector, train.preset, plain(train.overrides(detector)), train.precision, stages.params.seed]
-    asked += [plain(train.moves), tree_hash(split.parent / "split"), tree_hash(split.parent / "synthetic"), code_hash()]
+    asked += [plain(train.moves), train.minutes, code_hash()]
+    asked += [tree_hash(split.parent / "split"), tree_hash(split.parent / "synthetic")]
     mark = values_hash(asked)
     stands = done.exists() and model.exists() and read_json(done) == {"asked": mark, "model": tree_hash(model)}
     yield stands

@@ -144,7 +144,7 @@ def _typed(request: FitRequest) -> list[str]:
 def stages_of(request: FitRequest, work: Path) -> Stages:
     """The stages of a request, whose artefacts lie below *work*. Raises SettingsError."""
     name, sections = request.data.name, request.sections
-    every = request.checkpoint_every
+    every, members = request.checkpoint_every, len(_typed(request))
     params = Params(
         data={name: built(DataSettings, sections, "data", adapter=request.adapter, name=name)},
         views={"run": View(name, request.groups)},
@@ -154,7 +154,14 @@ def stages_of(request: FitRequest, work: Path) -> Stages:
         split=built(SplitSettings, sections, "split"),
         synthesis=built(SynthesisSettings, sections, "synthesis"),
         train=replace(
-            built(TrainSettings, sections, "train", preset=request.preset, checkpoint_every=every),
+            built(
+                TrainSettings,
+                sections,
+                "train",
+                preset=request.preset,
+                checkpoint_every=every,
+                minutes=request.minutes and request.minutes / members,
+            ),
             detectors={**request.methods, request.detector: _merged(request)},
         ),
         calibration=built(CalibrationSettings, sections, "calibration", alpha=request.alpha),

@@ -219,11 +219,10 @@ def _within(
     stages: Stages, detector: str, sizes: tuple[int, ...], fixed: bool, asked: Asked, pictures: int, measure: Measure
 ) -> tuple[tuple[int, ...], str, float]:
     """The most of *sizes*, smallest first, that the budget has room for, and what they cost; *fixed*: all or none."""
-    if asked.latency_ms is None and asked.minutes is None:
-        return sizes, "", 0.0
+    # Of what is learned by gradients the epochs are cut to what fits, by what its steps take (training/rehearsal).
     minutes = asked.minutes if detector_class(detector).averages_sizes else None
-    if asked.minutes and minutes is None:
-        log.warning("%s: how long its training takes is not estimated; minutes are no limit for it", detector)
+    if asked.latency_ms is None and minutes is None:
+        return sizes, "", 0.0
     limit = Cost(asked.latency_ms or math.inf, minutes or math.inf)
     for count in [len(sizes)] if fixed else range(len(sizes), 0, -1):
         cost = _cost(stages, detector, sizes[:count], pictures, measure)

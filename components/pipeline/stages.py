@@ -9,12 +9,16 @@ artefacts/<view>/folds, artefacts/<view>/<detector>/folds    (where too few good
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.core.boundary import boundary
 from components.core.errors import SettingsError
 from components.datasets.settings import SplitSettings
 from components.pipeline import crossing
 from components.pipeline.params import Params, load_params
+
+if TYPE_CHECKING:
+    from components.training.settings import TrainSettings
 
 FOLDED = "is calibrated by folds, as too few good pictures are held out; an ensemble needs calibration.folds 0"
 SIZES = "-"  # in the name of an ensemble, between the sizes of one detector; no detector has it in its own
@@ -120,7 +124,12 @@ class Stages:
         if folds := self.folds:
             return crossing.train(self, detector, folds)
         split, synthetic, out = self.folder / "split", self.folder / "synthetic", self.of(detector) / "model"
-        return train(detector, split, synthetic, self.data, out, self.params.train, self.params.seed)
+        return train(detector, split, synthetic, self.data, out, self.training, self.params.seed)
+
+    @property
+    def training(self) -> "TrainSettings":
+        """How detectors are trained here, within the minutes of the pipeline where training names none of its own."""
+        return replace(self.params.train, minutes=self.params.train.minutes or self.params.pipeline.minutes)
 
     def combine(self, ensemble: str) -> Path:
         """The model of an ensemble in place of training: of detectors that are trained and calibrated."""

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -24,7 +24,18 @@ from components.training.grown import Grown
 
 log = logging.getLogger("loupe")
 Select = Callable[[Detector], float]
-CHECKS = 6  # of a phase by synthetic anomalies, at most; a check may cost as much as half an epoch
+
+
+class Checks(NamedTuple):
+    """When a phase is asked what it is worth, and when it ends before its last epoch."""
+
+    most: int = 6  # of a phase, at most, evenly spread; a check may cost as much as half an epoch
+    patience: int | None = None  # checks in a row without a rise, behind which the phase ends
+    rise: float = 0.001  # of AUROC; less is none
+
+
+USUAL = Checks()
+UNTIL_FLAT = Checks(most=20, patience=5)  # of the preset long
 
 
 class Loop:
@@ -39,9 +50,10 @@ class Loop:
         every: float,
         fabric: Fabric,
         grown: Grown | None = None,
+        checks: Checks = USUAL,
     ) -> None:
         self.detector, self.select, self.checkpoint = detector, select, checkpoint
-        self.seed, self.every, self.fabric, self.grown = seed, every, fabric, grown
+        self.seed, self.every, self.fabric, self.grown, self.checks = seed, every, fabric, grown, checks
         self.history: list[dict[str, Any]] = []
         self.spent = {"drawing": 0.0, "steps": 0.0, "choosing": 0.0}  # seconds of this process
         self.saved_at = time.monotonic()
@@ -146,6 +158,9 @@ class Loop:
         optimisers = self._optimisers(phase)
         average = self._average(phase)
         for epoch in range(self.position["epoch"], phase.epochs):
+            if self._flat(phase):
+                log.info("%s: %s ends here, as the signal no longer rises", self.detector.name, phase.name)
+                break
             with learning(self.detector, phase):
                 losses = self._epoch(phase, optimisers, average, epoch)
             self._finish_epoch(phase, average, epoch, losses, optimisers)
@@ -153,6 +168,15 @@ class Loop:
             self.detector.load_state_dict(self.best[1], strict=False)
         elif average:
             _assign(phase.parameters, average)
+
+    def _flat(self, phase: Optimise) -> bool:
+        """Whether the last checks of *phase* found nothing better; told by the history, which a resume has too."""
+        told = [record for record in self.history if record["phase"] == phase.name]
+        worth = [record["synthetic_auroc"] for record in told if "synthetic_auroc" in record]
+        patience = self.checks.patience
+        if patience is None or len(worth) <= patience:
+            return False
+        return max(worth[-patience:]) < max(worth[:-patience]) + self.checks.rise
 
     def _optimisers(self, phase: Optimise) -> list[Any]:
         """One per player, as they were when the checkpoint was written."""
@@ -224,7 +248,7 @@ class Loop:
     ) -> None:
         record = {"phase": phase.name, "epoch": epoch, "loss": losses[0], "lr": optimisers[0].param_groups[0]["lr"]}
         record |= {f"rival_{number}_loss": loss for number, loss in enumerate(losses[1:], 1)}
-        if phase.select and _checked(epoch, phase.epochs):
+        if phase.select and _checked(epoch, phase.epochs, self.checks.most):
             live = [p.detach().clone() for p in phase.parameters]
             _assign(phase.parameters, average)
             record["synthetic_auroc"] = score = self._chosen()
@@ -263,9 +287,9 @@ def _copied(detector: Detector) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in learned(detector).items()}
 
 
-def _checked(epoch: int, epochs: int) -> bool:
-    """True for CHECKS epochs spread evenly, the last among them; for every epoch of a short phase."""
-    return (epoch + 1) * CHECKS // epochs > epoch * CHECKS // epochs
+def _checked(epoch: int, epochs: int, checks: int) -> bool:
+    """True for *checks* epochs spread evenly, the last among them; for every epoch of a short phase."""
+    return (epoch + 1) * checks // epochs > epoch * checks // epochs
 
 
 def _prefix(number: int) -> str:

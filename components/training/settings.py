@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from components.core.cache import AUTO
-from components.core.checks import check_known, check_training
+from components.core.checks import check_budget, check_known, check_training
 from components.core.errors import SettingsError
 from components.detectors.catalogue import check_detector, parted, settings_for, size_in
 
@@ -29,10 +29,13 @@ class TrainSettings:
     # by none, or by some named ones, unmeasured.
     moves: tuple[str, ...] | Literal["auto", "none"] = "auto"
     stage_seconds: float = 7200.0  # a stage of a flow that takes longer is killed
+    # The most that one training by gradients may take: its epochs are cut to what fits, measured by a few steps.
+    minutes: float | None = None
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_training(self.precision, self.checkpoint_every, self.store_limit_gb)
+        check_budget("train.minutes", self.minutes)
         for name in self.detectors:
             check_detector(name, "train.detectors")
             size, other = parted(name)[1], size_in(self.detectors[name])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,15 +30,17 @@ from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
 from components.detectors.catalogue import create, detector_class
+from components.detectors.presets import LONG
 from components.pictures.decoding import Decoding
 from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.evidence import with_nuisances, write_evidence
 from components.training.grown import Grown
-from components.training.loop import Loop
+from components.training.loop import UNTIL_FLAT, USUAL, Checks, Loop
 from components.training.model import save_model
 from components.training.pose import FILE, PICTURES, agreed, learned, taken
+from components.training.rehearsal import Rehearsal, within
 from components.training.select import FoldsAUROC, KeptChecks, SyntheticAUROC
 from components.training.settings import TrainSettings
 
@@ -63,33 +66,33 @@ def train(
     An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same. A
     closed form goes on from the state beside *out* where the pictures of an earlier fit come first again.
     """
-    method = settings.method(name)
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
-    what = [name, plain(method), seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
-    what += [tree_hash(fold / "history.json") for fold in folds]
     keep_freed_memory()
     store, spent = FeatureStore(features_folder(settings.store), settings.store_limit_gb), {"pose": 0.0}
     normal = file_images(data, normal_rows(split, "fit"), rules)
     require_clips(name, rules, split)
     moves = _moves(name, normal, split, data, store, settings, folds, spent)
+    own, told = (None, pd.DataFrame()) if folds else _own_checks(split, synthetic, data, store)
+    known, (defects, masks) = learned(normal, moves), _labelled(data, split)
+    images = FitImages(known, store, seed, spent=spent, anomalous=defects, masks=masks)
+    what = [seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
+    what += [tree_hash(fold / "history.json") for fold in folds]
     what += [moves["moves"], moves["turns"]] if moves["moves"] else []
-    fingerprint = values_hash([*what, *(rules.identity if rules.identity != [None] else [])])
-    checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", fingerprint)
-    torch.manual_seed(seed)  # behind the measure of moves, which makes a detector too
+    what += rules.identity if rules.identity != [None] else []
+    method = _in_time(name, settings, own, images, out, what)
+    checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", values_hash([name, plain(method), *what]))
+    torch.manual_seed(seed)  # behind what was measured, which makes a detector too
     detector = create(name, method)
     with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
-        own, told = (None, pd.DataFrame()) if folds else _own_checks(split, synthetic, data, store)
         select: SyntheticAUROC | FoldsAUROC | KeptChecks
         select = own or FoldsAUROC([read_json(fold / "history.json") for fold in folds])
         if checks:
             select = KeptChecks(select, checks)
-        known, fabric = learned(normal, moves), _fabric(settings, detector)
+        fabric, often = _fabric(settings, detector), _checks(settings) if select is own else USUAL
         grown = _grown(out, [name, plain(method), seed, settings.precision, str(fabric.device)], known, rules)
-        loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, fabric, grown)
+        loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, fabric, grown, often)
         if not isinstance(select, SyntheticAUROC):
             select.loop = loop
-        defects, masks = _labelled(data, split)
-        images = FitImages(known, store, seed, spent=spent, anomalous=defects, masks=masks)
         loop.run(images)
         save_model(detector, scratch)
         write_json(scratch / FILE, moves)
@@ -111,6 +114,33 @@ def _grown(out: Path, asked: list[Any], images: ImageSource, rules: Decoding) ->
     alike = values_hash([*asked, rules.identity, code_hash(), versions()])
     known = getattr(images, "identities", None) or []  # moved rows, which come behind the pictures, have their own
     return Grown(Checkpoint(out.parent / f".{out.name}.state", alike), known)
+
+
+def _checks(settings: TrainSettings) -> Checks:
+    return UNTIL_FLAT if settings.preset == LONG else USUAL
+
+
+def _in_time(
+    name: str, settings: TrainSettings, own: SyntheticAUROC | None, images: FitImages, out: Path, what: list[Any]
+) -> Any:
+    """The settings of detector *name*, with no more epochs than ``train.minutes`` have room for."""
+    method = settings.method(name)
+    if settings.minutes is None or own is None:
+        return method
+    check = own.check
+
+    def rehearse() -> Rehearsal:
+        torch.manual_seed(0)
+        detector = create(name, method)
+        with tempfile.TemporaryDirectory() as folder:
+            played = Rehearsal(
+                detector, SyntheticAUROC(check), Path(folder), _fabric(settings, detector), _checks(settings)
+            )
+            played.run(images)
+        return played
+
+    asked = values_hash([name, plain(method), settings.minutes, settings.precision, *what])
+    return within(settings.minutes, method, rehearse, out.parent / f".{out.name}.minutes.json", asked)
 
 
 def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore[no-untyped-def]

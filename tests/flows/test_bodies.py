@@ -14,7 +14,7 @@ from components.pipeline.stages import JOINT
 from components.scorelog import table
 from components.service.inbox import Processed
 from components.storage import LocalStore
-from flows import batch, benchmark, monitor, retrain
+from flows import batch, benchmark, bulk, monitor, retrain
 
 AT = datetime(2026, 1, 3, tzinfo=UTC)
 
@@ -48,6 +48,16 @@ def test_the_inbox_is_emptied_with_the_first_view_and_what_is_quarantined_is_sho
     assert batch.batch_scoring.fn(model="c") == 3
     assert asked == ["a", "c"]
     assert shown[0] == ("quarantined", [{"file": "bad.png", "reason": "is not an image"}])
+
+
+def test_a_manifest_is_scored_with_the_champion_of_the_first_view_unless_told(monkeypatch):
+    params, asked = SimpleNamespace(pipeline=SimpleNamespace(views=["a", "b"])), []
+    monkeypatch.setattr(bulk, "load_params", lambda _: params)
+    monkeypatch.setattr(bulk, "champion_bundle", lambda _, name: Path(name))
+    monkeypatch.setattr(bulk, "score_shards", lambda *given: asked.append(given) or "3 images scored")
+    assert bulk.bulk.fn("shards", "out") == "3 images scored"
+    bulk.bulk.fn("shards", "out", model="c", scheduler="tcp://host:1")
+    assert asked == [("shards", Path("a"), "out", None, None), ("shards", Path("c"), "out", None, "tcp://host:1")]
 
 
 def test_past_days_are_joined_in_every_table_and_today_is_left(tmp_path):

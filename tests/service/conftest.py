@@ -28,6 +28,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def listening(port: int, process: subprocess.Popen) -> None:
+    """Wait until *process* takes connections."""
+    while True:
+        assert process.poll() is None
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+
+
 def png(seed: int, side: int = 96) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(tile(seed, side)).save(stream, "png")
@@ -133,3 +143,24 @@ def server(bundle, tmp_path_factory):
     server = Server(root, str(bundle), str(root / "store"), settings).start()
     yield server
     assert server.stop() in ENDED
+
+
+@pytest.fixture
+def s3_process(monkeypatch, tmp_path):
+    """An S3 server in a process of its own, which can be stopped and continued."""
+    port = free_port()
+    with (tmp_path / "s3.log").open("w") as log:
+        process = subprocess.Popen([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+    values = {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    listening(port, process)
+    yield process
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    process.wait(20)

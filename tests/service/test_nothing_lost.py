@@ -3,7 +3,6 @@
 import collections
 import os
 import signal
-import subprocess
 import threading
 import time
 
@@ -11,30 +10,10 @@ import pytest
 
 from components.scorelog import table
 from components.storage import open_store
-from tests.service.conftest import BIN, free_port, png
+from tests.service.conftest import png
 
 OUTAGE = 48.0  # seconds; each half is longer than the store waits for an answer
 PAUSE = 0.1  # seconds between two requests of a client: some twenty a second are load enough
-
-
-@pytest.fixture
-def s3_process(monkeypatch, tmp_path):
-    """An S3 server in a process of its own, which can be stopped and continued."""
-    port = free_port()
-    with (tmp_path / "s3.log").open("w") as log:
-        process = subprocess.Popen([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-    values = {
-        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    yield process
-    process.send_signal(signal.SIGCONT)
-    process.terminate()
-    process.wait(20)
 
 
 class Clients:

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.common import project
-from benchmarks.production import demo_drift, power_cut
+from benchmarks.production import bulk, demo_drift, power_cut
 from components.core.artefacts import read_json
 from components.core.settings import plain
 from components.monitoring.monitor import SENT, VERDICTS
@@ -263,3 +263,14 @@ def test_a_project_of_its_own_begins_anew_with_the_good_pictures(tmp_path, monke
     assert [command[0] for command, _ in asked] == ["git", "dvc", "dvc", "loupe"]
     assert {cwd for _, cwd in asked} == {tmp_path / "project"}
     assert plain(project.config("solar", seed=3))["seed"] == 3
+
+
+def test_bulk_files_are_all_different_and_rates_are_of_whole_commands(tmp_path):
+    source = tmp_path / "source.png"
+    Image.fromarray(np.full((200, 200), 90, np.uint8)).save(source)
+    bulk._copies([source], 30, tmp_path / "made")
+    files = sorted((tmp_path / "made").rglob("*.png"))
+    assert len({path.read_bytes() for path in files}) == len(files) == 30
+    row = {"workers": "2, killed half way", "seconds": 100.0, "scored": 5000}
+    page = bulk.page({"images": 5000, "side": 128, "shards": 20, "commit": "abc", "rows": [row]})
+    assert "| 2, killed half way | 100 | 50 | 5000 | 23.1 |" in page
