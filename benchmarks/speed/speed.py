@@ -43,7 +43,7 @@ STARTED = (
     "dashboard --help",
 )
 ABOUT = (
-    "Seconds of the processor on one thread, medians of {rounds} rounds on a busy machine. *Before*: commit {before}. "
+    "Seconds of the processor on one thread, {rounds} on a busy machine. *Before*: commit {before}. "
     "*Ratio*: before / now in the same round, median and 95 % interval over rounds; above 1 is sooner now."
 )
 HEAD = ("what", "now s", "before s", "ratio (95 %)")
@@ -115,7 +115,11 @@ def page(found: dict[str, Any]) -> str:
 
 
 def told(entry: dict[str, Any]) -> str:
-    return wrapped(ABOUT.format(rounds=len(entry["rounds"]["now"]), before=entry["before"] or "not measured"))
+    return wrapped(ABOUT.format(rounds=said(len(entry["rounds"]["now"])), before=entry["before"] or "not measured"))
+
+
+def said(rounds: int) -> str:
+    return "one round" if rounds == 1 else f"medians of {rounds} rounds"
 
 
 def table(rounds: dict[str, list[Figures]]) -> str:
@@ -127,6 +131,12 @@ def line(what: str, rounds: dict[str, list[Figures]]) -> list[str]:
     now, before = ([one.get(what, 0.0) for one in rounds.get(side, [])] for side in ("now", "before"))
     if not before:
         return [what, f"{np.median(now):.2f}", "-", "-"]
-    # What takes no time to speak of has no ratio.
-    known = "-" if min(*now, *before) < 0.01 else "{:.2f} ({:.2f} to {:.2f})".format(*ratio(before, now))
-    return [what, f"{np.median(now):.2f}", f"{np.median(before):.2f}", known]
+    return [what, f"{np.median(now):.2f}", f"{np.median(before):.2f}", compared(before, now)]
+
+
+def compared(before: list[float], now: list[float]) -> str:
+    """The ratio, with its interval where there are rounds enough; none of what takes no time to speak of."""
+    if min(*now, *before) < 0.01:
+        return "-"
+    middle, low, high = ratio(before, now)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})" if len(now) > 2 else f"{middle:.2f}"

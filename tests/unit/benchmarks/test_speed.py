@@ -44,5 +44,6 @@ def test_a_stage_begins_where_the_log_says_so(monkeypatch):
 def test_the_table_has_a_ratio_where_there_is_something_to_compare(before):
     rounds = {"now": [{"a": 1.0, "b": 0.001}]} | ({"before": before} if before else {})
     shown = speed.page({"startup": {"before": "abc", "rounds": rounds}})
-    assert ("| a | 1.00 | 2.00 | 2.00 (2.00 to 2.00) |" if before else "| a | 1.00 | - | - |") in shown
+    assert ("| a | 1.00 | 2.00 | 2.00 |" if before else "| a | 1.00 | - | - |") in shown
     assert shown.count("| b | 0.00 |") == 1
+    assert speed.compared([2.0] * 3, [1.0] * 3) == "2.00 (2.00 to 2.00)"

@@ -31,6 +31,7 @@ COMMANDS = [
     ["ensemble"],
     ["evaluate"],
     ["score"],
+    ["shards"],
     ["calibrate"],
     ["init"],
     ["compare"],

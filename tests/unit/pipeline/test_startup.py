@@ -13,6 +13,7 @@ from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 from tests.unit.pipeline.test_cli import COMMANDS
 
+pytestmark = pytest.mark.slow
 HEAVY = [
     "torch",
     "torchvision",
