@@ -41,6 +41,7 @@ COMMANDS = [
     ["dashboard"],
     ["retrain"],
     ["models"],
+    ["register"],
     ["promote"],
     ["rollback"],
     ["inbox"],
