@@ -19,7 +19,7 @@ log = logging.getLogger("loupe")
 LOG = re.compile(r"\d\d:\d\d:\d\d ")
 # Any text will do, or the data tell later.
 FREE = {"good", "defect", "host", "reason", "fit group", "watch source", "bench question"}
-NEW = {"init name", "data add name", "new-detector name"}  # names of what is to be made
+NEW = {"init name", "data add name", "new-detector name", "register name"}  # names of what is to be made
 OUTPUTS = {"out", "maps", "overlays"}
 RIGHT = {  # what a parameter is when it is right; another one gets an empty folder or a word
     "adapter": "folder",
@@ -53,6 +53,7 @@ OF_COMMAND = {
 HEAVY = {  # where the work begins that a slip must not reach
     "components.evaluation.evaluate.evaluate_rows",
     "components.pipeline.ensemble._combined",
+    "components.pipeline.registering.register_run",
     "components.pipeline.stages.Stages.validate",
     "components.service.watch.Watch.run",
     "flows.batch.batch_scoring",
