@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
 from components.core.artefacts import atomic_dir, read_json, write_json
+from components.core.errors import DataError
 
 log = logging.getLogger("loupe")
 
@@ -31,7 +32,7 @@ class Checkpoint:
             if position.pop("fingerprint") != self.fingerprint:
                 return None
             return load_file(self.folder / "state.safetensors"), position
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, DataError, KeyError, SafetensorError) as error:
             log.warning("%s: cannot be resumed (%s); training begins anew", self.folder, error)
             return None
 

@@ -204,8 +204,7 @@ def test_a_copy_of_a_running_stack_takes_no_process_of_the_first_one_for_its_own
 
 
 def test_a_run_that_is_being_written_is_not_registered(project):
-    from components.core.artefacts import locked
-    from components.pipeline.fit import LOCK
+    from components.core.artefacts import lock_of, locked
 
-    with locked(project / "runs/cells" / LOCK), pytest.raises(PlaceError, match="wait for its end"):
+    with locked(lock_of(project / "runs/cells")), pytest.raises(PlaceError, match="wait for its end"):
         register_fitted(load_params(), Path("runs/cells"), "cells")

@@ -48,7 +48,12 @@ def project(product, tmp_path_factory):
     shutil.copy2(PROJECT / "dvc.yaml", root)
     shutil.copytree(product, root / "data" / "elpv")
     values = yaml.safe_load((PROJECT / "params.yaml").read_text()) | SMALL
-    values["train"] = {"preset": "tiny", "moves": "auto", "detectors": {name: {} for name in DETECTORS}}
+    values["train"] = {
+        "preset": "tiny",
+        "moves": "auto",
+        "minutes": None,
+        "detectors": {name: {} for name in DETECTORS},
+    }
     (root / "params.yaml").write_text(yaml.safe_dump(values))
     (root / "prefect.yml").write_text(yaml.safe_dump(values | {"artefacts": "prefect-artefacts"}))
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"], ["dvc", "add", "-q", "data/elpv"]):

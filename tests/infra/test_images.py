@@ -165,7 +165,7 @@ def test_the_service_runs_with_the_packages_of_its_image(bundle, tmp_path):
             allowed = ",".join(closure(SCORER) | {"loupe"})
 
             def begin(command, **more):
-                return real([sys.executable, runner, allowed, *command[1:]], **more)
+                return real([sys.executable, runner, allowed, *command[3:]], **more)  # behind python -m components.cli
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(subprocess, "Popen", begin)

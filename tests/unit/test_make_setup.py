@@ -28,7 +28,8 @@ def checkout(tmp_path):
 
 
 def make(checkout: Path, *words: str, **more: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, **more, "PATH": f"{checkout}{os.pathsep}{os.environ['PATH']}"}
+    known = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # one above speaks
+    environment = {**known, **more, "PATH": f"{checkout}{os.pathsep}{os.environ['PATH']}"}
     command = ["make", "PYTHON=python3", *words]
     return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
 
