@@ -66,7 +66,7 @@ class Cluster:
         self.config.write_text(text)
 
     def call(self, *command):
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def begin(self, *command):
@@ -100,7 +100,7 @@ class Cluster:
         self.call("ceph", "-c", self.config, "osd", "new", (self.root / "osd" / "fsid").read_text().strip(), "0")
         self.begin("ceph-osd", "-i", "0", "-c", self.config, "-f")
         self.begin("radosgw", "-n", "client.rgw", "-c", self.config, "-f")
-        until(self.answers, 90)
+        until(self.answers, 300)  # it took longer than 90 s beside other tests
         self.add_user("plant", "PLANT", "SECRET")
 
     def add_user(self, name, key, secret):
