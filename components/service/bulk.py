@@ -140,7 +140,7 @@ def bulk(
     shards = spread(functools.partial(score_shard, job), left, workers, scheduler)
     for _ in progress(shards, f"scoring {len(left)} shards", len(left)):
         pass
-    found = finish(job, counted(job))
+    found = finish(job)
     return f"{found.scored} images scored, {found.anomalous} anomalous"
 
 
@@ -186,9 +186,12 @@ def _row(bundle: Bundle, source: Store, name: str, job: Job, wait: Callable[...,
     return row(bundle, read, name, SOURCE, group=job.group)
 
 
-def finish(job: Job, counts: Counts) -> Counts:
+def finish(job: Job) -> Counts:
     """Write summary.json and quarantine.csv from the tables. Raises PartlyScoredError where images are quarantined."""
-    store, rows = open_store(job.out), _problems(job)
+    store, counts, rows = open_store(job.out), Counts(), list[dict[str, Any]]()
+    for key in store.keys("scores/"):
+        found = _read(store.get(key), ["image_id", "decision", PROBLEM])
+        counts, rows = counts + _counts(found), rows + [row for row in found if row[PROBLEM] is not None]
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["image", "reason"])
@@ -201,13 +204,6 @@ def finish(job: Job, counts: Counts) -> Counts:
             f"see {QUARANTINE} in {job.out}"
         )
     return counts
-
-
-def counted(job: Job) -> Counts:
-    """What became of the images of all shards that have a table."""
-    store = open_store(job.out)
-    columns = ["decision", PROBLEM]
-    return sum((_counts(_read(store.get(key), columns)) for key in store.keys("scores/")), Counts())
 
 
 def patiently(call: Callable[[], T], seconds: float) -> T:
@@ -253,12 +249,6 @@ def _parts(source: Store, size: int) -> Iterator[list[str]]:
             part = []
     if part:
         yield part
-
-
-def _problems(job: Job) -> list[dict[str, Any]]:
-    store = open_store(job.out)
-    found = (_read(store.get(key), ["image_id", PROBLEM]) for key in store.keys("scores/"))
-    return [row for rows in found for row in rows if row[PROBLEM] is not None]
 
 
 def _counts(rows: list[dict[str, Any]]) -> Counts:
