@@ -16,6 +16,7 @@ from PIL import Image
 
 import components  # the environment switches, before anything else is imported
 from components.core.artefacts import locked, tree_hash
+from tests.s3 import keys
 
 # Sums in another order, multiplied by training, move golden numbers; and two test processes share the cores.
 torch.set_num_threads(1)
@@ -246,12 +247,6 @@ def s3_endpoint():
 @pytest.fixture
 def s3(s3_endpoint, monkeypatch):
     """The environment of ``s3_endpoint``; returns an address nobody else uses."""
-    names = {
-        "AWS_ACCESS_KEY_ID": "loupe",
-        "AWS_SECRET_ACCESS_KEY": "loupe",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL_S3": s3_endpoint,
-    }
-    for name, value in names.items():
+    for name, value in keys(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     return f"s3://bucket-{uuid.uuid4().hex[:8]}/below"

@@ -17,7 +17,7 @@ from components.core.settings import plain
 from components.datasets.adapters import ADAPTERS, adapter
 from components.datasets.loading import read_decoding, read_split
 from components.detectors.catalogue import Sizes, detector_class, named, parted, size_in, sizes_of
-from components.pictures.tiles import grid
+from components.pictures.tiles import MOST, grid
 from components.pipeline.stages import FOLDED, SIZES, Stages
 from components.registry.choice import REFERENCE
 
@@ -28,6 +28,8 @@ BANK = "bank_size"  # the setting that members share out
 REPEATS = 5  # measured passes, behind one that warms up
 PASSES = 8  # of each good picture through each member until the run is done, checks and calibration included
 FIXED_S = 20.0  # a member takes as long for what does not grow with the pictures
+SEEN = 4.0  # pixels of a detector: of a smaller defect little is left to see, docs/tiles.md
+SMALL = 16.0  # pixels of a picture: where defects of this width are lost, it is said before the training
 
 Measure = Callable[[str, Any], float]  # name and settings of a detector to milliseconds
 
@@ -50,6 +52,7 @@ class Sized:
     why: str
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)  # as in train.detectors
     ms: float = 0.0  # of one picture through all members, where a budget is given
+    smallest: float = 0.0  # width in pixels of the picture from which a defect is seen; 0: not known
 
     @property
     def name(self) -> str:
@@ -64,7 +67,7 @@ class Sized:
     @property
     def told(self) -> dict[str, Any]:
         """What run.json says of it."""
-        return {"detectors": list(self.members), "why": self.why}
+        return {"detectors": list(self.members), "why": self.why, "smallest_defect": round(self.smallest, 1)}
 
 
 class Cost(NamedTuple):
@@ -114,9 +117,29 @@ def plan(stages: Stages, detector: str, asked: Asked, measure: Measure = forward
     else:
         (sizes, why), fixed = _by_pictures(stages, detector, table), False
     kept, said, ms = _within(stages, detector, sizes, fixed, asked, len(table), measure)
-    found = replace(_as_named(stages, detector, kept, f"{why}{said}"), ms=ms)
+    smallest = SEEN * _squares(stages, table)[1] / max(kept)
+    found = replace(_as_named(stages, detector, kept, f"{why}{said}"), ms=ms, smallest=smallest)
     log.info("%s: %s", stages.folder, _sentence(found))
+    if lost := _lost(stages, table, found, max(kept)):
+        log.warning("%s: %s", stages.folder, lost)
     return found
+
+
+def _lost(stages: Stages, table: pd.DataFrame, found: Sized, size: int) -> str:
+    """What is too small to be seen, and the fewest squares that see defects of half that limit; "" if little is."""
+    if found.smallest <= SMALL:
+        return ""
+    height, width = (int(table[side].median()) for side in ("height", "width"))
+    for across in range(2, MOST + 1):
+        cut = grid(height, width, across)
+        side = min(stop - start for (start, stop), *_ in cut)
+        if SEEN * side / size <= SMALL / 2:
+            break
+    return (
+        f"pictures of {width} x {height} pixels are shrunk so far that a defect below {found.smallest:.0f} of their "
+        f"pixels may not be seen; --tiles {across} (data.tiles) sees defects from {SEEN * side / size:.0f} pixels, in "
+        f"{len(cut.boxes)} squares that each cost what a picture costs"
+    )
 
 
 def require_clips(stages: Stages, detector: str) -> None:

@@ -68,6 +68,7 @@ def ending(run: Path, data: Path, test: int) -> list[str]:
     Reads the operating point of today, which `loupe calibrate` may have moved since.
     """
     known = Calibration.of(read_json(run / "calibration.json"))
+    smallest = read_json(run / "run.json").get("sizes", {}).get("smallest_defect")  # not in older runs
     where = f"{counted(known.n, 'good picture')}{' (by folds)' if known.folds else ''}"
     kind = f"{percent(known.confidence)} interval{', nominal' if known.folds else ''}"
     next_one = (
@@ -81,7 +82,9 @@ def ending(run: Path, data: Path, test: int) -> list[str]:
             "false alarms",
             f"{percent(known.alpha)} asked for; the true rate lies within {between(known.interval)} ({kind})",
         ),
+        ("defects", f"seen from a width of about {max(1, round(smallest or 0))} pixels of the picture"),
         ("report", str(run / PAGE)),
         ("next", next_one),
     ]
-    return [f"{name:13} {text}" for name, text in said if name != "report" or (run / PAGE).exists()]
+    known_of = {"report": (run / PAGE).exists(), "defects": bool(smallest)}
+    return [f"{name:13} {text}" for name, text in said if known_of.get(name, True)]

@@ -13,6 +13,7 @@ from components.scorelog.shipper import clip_key, image_key
 from components.scorelog.table import LABELS, SCORES
 from components.storage import open_store
 from tests.infra.reading import INFRA
+from tests.s3 import keys
 
 POLICY = INFRA / "s3" / "bucket-policy.json"
 ROLES = ("loupe-scorer", "loupe-worker", "loupe-mlflow")
@@ -30,12 +31,7 @@ class Role:
     """Acts with the keys of one role, through the store that the programs use."""
 
     def __init__(self, endpoint: str, key: str, secret: str) -> None:
-        self.values = {
-            "AWS_ENDPOINT_URL_S3": endpoint,
-            "AWS_ACCESS_KEY_ID": key,
-            "AWS_SECRET_ACCESS_KEY": secret,
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
+        self.values = keys(endpoint, key, secret)
         self.stores: dict[str, Any] = {}
 
     def store(self, address: str) -> Any:

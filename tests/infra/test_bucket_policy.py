@@ -1,8 +1,6 @@
 """The policy of the bucket on moto, which judges what a user may do when it is told to; on Ceph: test_ceph.py."""
 
 import json
-import subprocess
-import time
 import urllib.request
 
 import boto3
@@ -10,9 +8,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from infra.s3.bucket import make, policy_for
-from tests.infra.reading import BIN
 from tests.infra.roles import POLICY, ROLES, Role, check_roles, statements
-from tests.service.conftest import free_port
+from tests.s3 import moto
+from tests.service.conftest import free_port, listening
 
 # moto asks for an action named after the request; with AWS it is that of s3:ListBucket.
 OF_MOTO = {"s3:ListBucket": ["s3:ListBucket", "s3:HeadBucket", "s3:ListObjects", "s3:ListObjectsV2"]}
@@ -26,23 +24,11 @@ def arm(endpoint, count):
 
 
 @pytest.fixture(scope="module")
-def endpoint():
+def endpoint(tmp_path_factory):
     port = free_port()
-    process = subprocess.Popen(
-        [BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    address, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
-    try:
-        while time.monotonic() < until:
-            try:
-                urllib.request.urlopen(f"{address}/moto-api/", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(20)
+    with moto(port, tmp_path_factory.mktemp("moto") / "log") as process:
+        listening(port, process)
+        yield f"http://127.0.0.1:{port}"
 
 
 def client(endpoint, service):

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import tile
+from tests.s3 import keys, moto
 
 BIN = Path(sys.executable).parent
 ENDED = (0, -signal.SIGTERM)  # uvicorn raises the signal again when it is done
@@ -157,18 +158,8 @@ def server(bundle, tmp_path_factory):
 def s3_process(monkeypatch, tmp_path):
     """An S3 server in a process of its own, which can be stopped and continued."""
     port = free_port()
-    with (tmp_path / "s3.log").open("w") as log:
-        process = subprocess.Popen([BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-    values = {
-        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in values.items():
+    for name, value in keys(f"http://127.0.0.1:{port}").items():
         monkeypatch.setenv(name, value)
-    listening(port, process)
-    yield process
-    process.send_signal(signal.SIGCONT)
-    process.terminate()
-    process.wait(20)
+    with moto(port, tmp_path / "s3.log") as process:
+        listening(port, process)
+        yield process

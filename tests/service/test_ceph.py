@@ -13,6 +13,7 @@ from components.core.errors import StorageError
 from components.scorelog import table
 from components.storage import open_store
 from infra.s3.bucket import make, policy_for
+from tests import s3
 from tests.infra.reading import tool
 from tests.infra.roles import POLICY, ROLES, Role, check_roles
 from tests.service.conftest import free_port, png
@@ -140,13 +141,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def keys(cluster, monkeypatch):
-    values = {
-        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{cluster.gateway}",
-        "AWS_ACCESS_KEY_ID": "PLANT",
-        "AWS_SECRET_ACCESS_KEY": "SECRET",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in values.items():
+    for name, value in s3.keys(f"http://127.0.0.1:{cluster.gateway}", "PLANT", "SECRET").items():
         monkeypatch.setenv(name, value)
 
 

@@ -12,6 +12,7 @@ from components.decision.batch import record
 from components.decision.bundle import Bundle
 from components.scorelog import table
 from components.storage import LocalStore
+from tests.s3 import NOBODY
 from tests.service.conftest import ENDED, png
 
 
@@ -119,13 +120,7 @@ def test_an_unwritable_log_is_no_answer(serve, bundle, tmp_path):
 
 
 def test_an_unreachable_store_stops_nothing(serve, bundle):
-    env = {
-        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    server = serve(bundle, store="s3://nobody/here", env=env)
+    server = serve(bundle, store="s3://nobody/here", env=NOBODY)
     assert server.score(png(1))[0] == 200
     assert until(lambda: server.request("GET", "/readyz")[1]["store"] == "waiting")
     assert server.score(png(1))[0] == 200

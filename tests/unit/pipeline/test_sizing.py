@@ -71,6 +71,25 @@ def test_auto_enlarges_no_picture(width, height, members, tmp_path):
     assert found.names == (members if len(members) == 1 else (*members, "-".join(members)))
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "size", "smallest", "advice"),
+    [
+        (6000, 4000, "auto", 31.2, "--tiles 5 (data.tiles) sees defects from 8 pixels, in 40 squares"),
+        (6000, 4000, 256, 62.5, "--tiles 11 (data.tiles) sees defects from 7 pixels"),
+        (2000, 2000, 256, 31.2, "--tiles 5 (data.tiles) sees defects from 8 pixels, in 25 squares"),
+        (2000, 2000, "auto", 15.6, ""),
+        (300, 300, "auto", 4.7, ""),
+    ],
+)
+def test_what_is_too_small_to_be_seen_is_said_before_the_training(
+    width, height, size, smallest, advice, tmp_path, caplog
+):
+    caplog.set_level(logging.WARNING, "loupe")
+    found = plan(viewed(tmp_path, width, height), "patchcore", Asked(size), NEVER)
+    assert found.told["smallest_defect"] == pytest.approx(smallest, abs=0.05)
+    assert (advice in caplog.text) if advice else not caplog.text
+
+
 @pytest.mark.parametrize(("tiles", "sizes", "squares"), [(1, 2, 3), (2, 1, 12)])
 def test_what_counts_is_the_square_that_is_seen(tmp_path, tiles, sizes, squares):
     """500 x 1250: three squares of 500, or twelve of 286; a picture takes as long as all of its squares."""

@@ -192,8 +192,10 @@ def test_fit_ends_with_what_a_person_wants(page, without_test, product):
     assert f"{point['threshold']:.6g}" in lines[0]
     assert "20 % asked for" in lines[1]
     assert percent(point["false_alarm_interval"][1]) in lines[1]
-    assert str(page / "report.html") in lines[2]
-    assert lines[3].split(maxsplit=1)[1] == f"loupe evaluate {page} --data {product}"
+    smallest = read_json(page / "run.json")["sizes"]["smallest_defect"]
+    assert lines[2] == f"defects       seen from a width of about {round(smallest)} pixels of the picture"
+    assert str(page / "report.html") in lines[3]
+    assert lines[4].split(maxsplit=1)[1] == f"loupe evaluate {page} --data {product}"
     assert "loupe score" in ending(without_test, product)[-1]
 
 

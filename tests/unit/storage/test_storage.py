@@ -12,6 +12,7 @@ from components.storage import open_store
 from components.storage.local import LocalStore
 from components.storage.s3 import S3Store
 from components.storage.settling import settled, written
+from tests.s3 import NOBODY
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -200,12 +201,7 @@ def test_a_half_written_file_is_no_object(tmp_path):
 
 @pytest.mark.slow
 def test_an_unreachable_server_is_told(monkeypatch):
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-        "AWS_ACCESS_KEY_ID": "x",
-        "AWS_SECRET_ACCESS_KEY": "x",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
+    for name, value in NOBODY.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StorageError, match="is the store running"):
         open_store("s3://nobody/here").put("k", b"x")
