@@ -16,6 +16,7 @@ NAMES = {
     "quality": (
         "fit",
         "table",
+        "mended",
         "floor",
         "defects",
         "more",

@@ -9,9 +9,9 @@ import torch
 
 from benchmarks.common.tables import sections
 from benchmarks.production import accelerator
-from benchmarks.quality import defects, floor, labelled, methods, more
+from benchmarks.quality import defects, floor, labelled, mended, methods, more
 from components.core.settings import plain
-from components.detectors.catalogue import create, settings_for
+from components.detectors.catalogue import CATALOGUE, create, settings_for
 from components.training.data import FileImages, FitImages
 from tests.figures import entry, overall
 
@@ -126,3 +126,32 @@ def test_brightness_is_told_beside_the_floors():
     dark = floor.brightness(np.array([0.1, 0.2, 0.8, 0.9]), np.array([True, True, False, False]), np.array([0.7, 0.9]))
     assert dark == {"auroc_of_darkness": 1.0, "fit": 0.8, "good": 0.85, "defective": 0.15}
     assert "| mtd | 1.000 | 0.800 | 0.850 | 0.150 |" in floor.page({}, floor.brightness_text({"mtd": dark}))
+
+
+def measured(auroc, commit, pixel=None):
+    overall = {"image": {"auroc": auroc, "interval": {"auroc": [auroc - 0.02, auroc + 0.02]}}, "pixel": pixel or {}}
+    return {"overall": {**overall, "miss_rate": {"rate": 0.5}}, "commit": commit}
+
+
+def test_before_and_after_has_what_was_measured_again_and_says_what_moved_it():
+    old = {
+        "mtd/nln": measured(0.6, "a" * 40),
+        "mtd/padim": measured(0.9, "a" * 40),
+        "mtd/msfi": measured(0.7, "a" * 40),
+    }
+    before = {name: {"overall": mended.headline(e["overall"]), "commit": e["commit"]} for name, e in old.items()}
+    after = {**old, "mtd/nln": measured(0.75, "b" * 40, {"ap": 0.2}), "mtd/padim": measured(0.9, "b" * 40)}
+    text = mended.page(before, after)
+    assert (
+        "| mtd | nln | 0.600 (0.580 to 0.620) | 0.750 (0.730 to 0.770) | +0.150 | no masks | 0.500 -> 0.500 |" in text
+    )
+    assert "| mtd | padim |" in text
+    assert "| mtd | msfi |" not in text
+    assert "- nln: its bank held patches of one column" in text
+    assert "its preset `cpu` is another one" in " ".join(text.split())
+    assert "- padim" not in text
+    assert "commit bbbbbbb." in text
+
+
+def test_faults_are_of_methods_there_are():
+    assert {*mended.FAULTS, *mended.MOVED} - {"all"} <= set(CATALOGUE)
