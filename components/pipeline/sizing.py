@@ -120,12 +120,12 @@ def plan(stages: Stages, detector: str, asked: Asked, measure: Measure = forward
     smallest = SEEN * _squares(stages, table)[1] / max(kept)
     found = replace(_as_named(stages, detector, kept, f"{why}{said}"), ms=ms, smallest=smallest)
     log.info("%s: %s", stages.folder, _sentence(found))
-    if lost := _lost(stages, table, found, max(kept)):
+    if lost := _lost(table, found, max(kept)):
         log.warning("%s: %s", stages.folder, lost)
     return found
 
 
-def _lost(stages: Stages, table: pd.DataFrame, found: Sized, size: int) -> str:
+def _lost(table: pd.DataFrame, found: Sized, size: int) -> str:
     """What is too small to be seen, and the fewest squares that see defects of half that limit; "" if little is."""
     if found.smallest <= SMALL:
         return ""

@@ -128,19 +128,19 @@ def test_brightness_is_told_beside_the_floors():
     assert "| mtd | 1.000 | 0.800 | 0.850 | 0.150 |" in floor.page({}, floor.brightness_text({"mtd": dark}))
 
 
-def measured(auroc, commit, pixel=None):
+def of_run(auroc, commit, pixel=None):
     overall = {"image": {"auroc": auroc, "interval": {"auroc": [auroc - 0.02, auroc + 0.02]}}, "pixel": pixel or {}}
     return {"overall": {**overall, "miss_rate": {"rate": 0.5}}, "commit": commit}
 
 
 def test_before_and_after_has_what_was_measured_again_and_says_what_moved_it():
     old = {
-        "mtd/nln": measured(0.6, "a" * 40),
-        "mtd/padim": measured(0.9, "a" * 40),
-        "mtd/msfi": measured(0.7, "a" * 40),
+        "mtd/nln": of_run(0.6, "a" * 40),
+        "mtd/padim": of_run(0.9, "a" * 40),
+        "mtd/msfi": of_run(0.7, "a" * 40),
     }
     before = {name: {"overall": mended.headline(e["overall"]), "commit": e["commit"]} for name, e in old.items()}
-    after = {**old, "mtd/nln": measured(0.75, "b" * 40, {"ap": 0.2}), "mtd/padim": measured(0.9, "b" * 40)}
+    after = {**old, "mtd/nln": of_run(0.75, "b" * 40, {"ap": 0.2}), "mtd/padim": of_run(0.9, "b" * 40)}
     text = mended.page(before, after)
     assert (
         "| mtd | nln | 0.600 (0.580 to 0.620) | 0.750 (0.730 to 0.770) | +0.150 | no masks | 0.500 -> 0.500 |" in text
