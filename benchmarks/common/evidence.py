@@ -33,12 +33,13 @@ def auroc_of(entries: Sequence[Mapping[str, Any]]) -> float:
     """Image AUROC of the ensemble of detectors on the test split, the mean of their standardised scores."""
     means = []
     for label in ("normal", "anomalous"):
-        pairs = [(_numbers(entry["tested"][label]), _numbers(entry["scores"][NORMAL])) for entry in entries]
+        pairs = [(numbers(entry["tested"][label]), numbers(entry["scores"][NORMAL])) for entry in entries]
         means.append(np.mean([standardised(*pair) for pair in pairs], axis=0))
     return auroc(*means)
 
 
-def _numbers(text: str) -> np.ndarray:
+def numbers(text: str) -> np.ndarray:
+    """The scores of a text of them."""
     return np.array([float(score) for score in text.split()])
 
 
@@ -46,7 +47,7 @@ def table_of(entry: Mapping[str, Any]) -> pd.DataFrame:
     """What a rule sees of a detector, from an entry of choice.json; a picture is named by its place in its kind."""
     parts = []
     for kind, text in sorted(entry["scores"].items()):
-        scores = _numbers(text)
+        scores = numbers(text)
         names = [str(number) for number in range(len(scores))]
         parts.append(pd.DataFrame({"image_id": names, "kind": kind, "score": scores}))
     return pd.concat(parts, ignore_index=True)

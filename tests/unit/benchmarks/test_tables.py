@@ -54,9 +54,21 @@ def test_a_row_says_what_a_reader_must_know_of_it():
     assert table.marks("screw", "prn", {k: v for k, v in clean.items() if k != "metric_version"}) == "1"
 
 
+def test_a_row_whose_good_test_pictures_score_apart_is_marked():
+    run, calibrated = entry() | {"commit": "a" * 40}, "0.1 0.2 0.3 0.4"
+    scores = {"commit": "a" * 40, "scores": {"normal": calibrated}, "tested": {"normal": "0.5 0.6"}}
+    alike = scores | {"tested": {"normal": "0.15 0.25 0.35"}}
+    below = scores | {"tested": {"normal": "0.01 0.15"}}
+    marked = [
+        table.rows({"mtd/uniad": run}, {"mtd/uniad": found})[0][2].endswith("A") for found in (scores, below, alike)
+    ]
+    assert marked == [True, True, False]
+    assert not table.apart(run, scores | {"commit": "b" * 40}), "scores of another run say nothing"
+
+
 def test_other_seeds_have_a_table_of_their_own():
     found = {"mtd/uniad": entry(0.8), "mtd/uniad@1": entry(0.7), "mtd/uniad@2": entry(0.9), "mtd/sap2": old_entry()}
-    assert [line[:2] for line in table.rows(found)] == [["mtd", "sap2"], ["mtd", "uniad"]]
+    assert [line[:2] for line in table.rows(found, {})] == [["mtd", "sap2"], ["mtd", "uniad"]]
     (line,) = table.seed_rows(found)
     assert line[:4] == ["mtd", "uniad", "3", "0.800 (0.700 to 0.900)"]
 
