@@ -12,6 +12,7 @@ import tokenize
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.evidence import CHOICE
 from benchmarks.common.fitting import FIT
 from benchmarks.common.results import RESULTS, stored
 from benchmarks.common.runner import options
@@ -110,7 +111,7 @@ def measured(name: str, found: Results | None = None) -> str:
         "Preset `cpu`, test split, one thread ([benchmarks](../../benchmarks/README.md)); what the marks mean stands\n"
         "[with the tables](../../benchmarks/results/fit.md)."
     )
-    parts = ["## Measured here\n" + about, _own(HEAD, rows(own), COST)]
+    parts = ["## Measured here\n" + about, _own(HEAD, rows(own, stored(CHOICE)), COST)]
     if several := seed_rows(own):
         parts += ["Over seeds, mean and smallest to largest:", _own(SEEDS_HEAD, several, PIXELS)]
     if spent := shares(own):
