@@ -1,33 +1,45 @@
-"""What the side of the input costs PatchCore: time and peak memory of a fit and of scoring.
+"""What the side of the input and squares cost PatchCore: time and peak memory of a fit and of scoring.
 
 Preset ``cpu``, seed 0, on the first good training pictures of bottle (900 x 900): 32 to fit, from an empty feature
 store, and 16 others to score from their files. Each fit and each scoring is a process of its own on one thread. Seconds
-are those of the processor: other work on the machine moves them less. The bank has the same number of patches at each
-side, so that nothing is said of quality here. Writes results/sizes.json and sizes.md.
+are those of the processor: other work on the machine moves them less. Where squares are named they are what lies in a
+picture (docs/tiles.md). The bank has the same number of patches in each case, so that nothing is said of quality here.
+Writes results/sizes.json and sizes.md.
 """
 
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.common.results import RESULTS, add, commit, stored
 from benchmarks.common.runner import asking, command, one_thread, options, peak_mb, tell, told
 from benchmarks.common.tables import joined, markdown, wrapped
 from components.core.checks import check_known
 from components.core.errors import DataError
+from components.pictures.decoding import Decoding
 
-# What is measured, by its name: settings on top of preset cpu. A row more is all that another case needs.
-CASES: dict[str, dict[str, Any]] = {
-    "256": {},
-    "384": {"backbone.size": 384},
-    "512": {"backbone.size": 512},
+
+class Case(NamedTuple):
+    """Settings on top of preset ``cpu``, and the squares across a picture."""
+
+    settings: dict[str, Any]
+    tiles: int = 0
+
+
+# What is measured, by its name. A row more is all that another case needs.
+CASES = {
+    "256": Case({}),
+    "384": Case({"backbone.size": 384}),
+    "512": Case({"backbone.size": 512}),
+    "256 in 2 x 2 squares": Case({}, 2),
+    "256 in 4 x 4 squares": Case({}, 4),
 }
 DETECTOR, SEED = "patchcore", 0
 PICTURES = Path("data/mvtec_ad_bottle/train/good")
 FITTED, SCORED = 32, 16
 OUT = RESULTS / "sizes.json"
-HEAD = ("side", "fit s", "of it features s", "fit peak MiB", "score ms a picture", "score peak MiB")
+HEAD = ("side and squares", "fit s", "of it features s", "fit peak MiB", "score ms a picture", "score peak MiB")
 ABOUT = (
     "{fitted} pictures fitted, {scored} scored, one thread on the CPU; seconds of the processor. The features are of "
     "an empty store, the export of the backbone's graph among them. *Peak*: the largest resident memory of the process."
@@ -37,13 +49,13 @@ ABOUT = (
 def main(arguments: list[str]) -> None:
     parser = options("sizes", __doc__, report=True)
     parser.add_argument("--fit", nargs=2, metavar=("CASE", "FOLDER"), help="fit one case in this process")
-    parser.add_argument("--score", nargs=1, metavar="FOLDER", help="score with a model in this process")
+    parser.add_argument("--score", nargs=2, metavar=("CASE", "FOLDER"), help="score with a model in this process")
     parser.add_argument("names", nargs="*", default=list(CASES), metavar="CASE")
     asked = parser.parse_args(arguments)
     if asked.fit:
         tell(fit(CASES[asked.fit[0]], Path(asked.fit[1])))
     elif asked.score:
-        tell(score(Path(asked.score[0])))
+        tell(score(CASES[asked.score[0]], Path(asked.score[1])))
     else:
         for name in [] if asked.report else asked.names:
             check_known(name, CASES, "loupe bench sizes")
@@ -55,11 +67,17 @@ def measured(name: str) -> dict[str, Any]:
     """One case: a fit, then a scoring, each in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         fitted = told(asking(command("sizes", "--fit", name, folder), one_thread=True))
-        scored = told(asking(command("sizes", "--score", folder), one_thread=True))
-    return {"fit": fitted, "score": scored, "settings": CASES[name], "commit": commit()}
+        scored = told(asking(command("sizes", "--score", name, folder), one_thread=True))
+    return {
+        "fit": fitted,
+        "score": scored,
+        "settings": CASES[name].settings,
+        "tiles": CASES[name].tiles,
+        "commit": commit(),
+    }
 
 
-def fit(overrides: dict[str, Any], folder: Path) -> dict[str, Any]:
+def fit(case: Case, folder: Path) -> dict[str, Any]:
     """Fit in this process and leave the model in *folder*; what that took."""
     import torch
 
@@ -73,9 +91,9 @@ def fit(overrides: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     one_thread()
     torch.manual_seed(SEED)
-    detector = create(DETECTOR, settings_for(DETECTOR, "cpu", overrides))
+    detector = create(DETECTOR, settings_for(DETECTOR, "cpu", case.settings))
     paths = pictures()[:FITTED]
-    files = FileImages(tuple(paths), tuple(map(file_hash, paths)))
+    files = FileImages(tuple(paths), tuple(map(file_hash, paths)), Decoding(tiles=case.tiles))
     started = time.process_time()
     data = FitImages(files, FeatureStore(folder / "store"), SEED)
     for backbone in (part for part in detector.modules() if isinstance(part, Backbone)):
@@ -87,14 +105,14 @@ def fit(overrides: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"seconds": seconds, "features": features, "peak_mb": peak_mb(), "pictures": len(paths)}
 
 
-def score(folder: Path) -> dict[str, Any]:
+def score(case: Case, folder: Path) -> dict[str, Any]:
     """Score in this process with the model in *folder*; what that took."""
     from components.training.model import load_model, score_files
 
     one_thread()
     detector, paths = load_model(folder), pictures()[FITTED : FITTED + SCORED]
     started = time.process_time()
-    count = sum(len(scores) for scores, _ in score_files(detector, paths))
+    count = sum(len(scores) for scores, _ in score_files(detector, paths, rules=Decoding(tiles=case.tiles)))
     spent = time.process_time() - started
     return {"ms": 1000 * spent / count, "peak_mb": peak_mb(), "pictures": count}
 
@@ -110,12 +128,12 @@ def pictures() -> list[Path]:
 def page(found: dict[str, Any]) -> str:
     """results/sizes.md."""
     if not found:
-        return "# What the side of the input costs\n\nNot measured.\n"
+        return "# What the side of the input and squares cost\n\nNot measured.\n"
     first = next(iter(found.values()))
     about = ABOUT.format(fitted=first["fit"]["pictures"], scored=first["score"]["pictures"])
     names = sorted(found, key=lambda name: list(CASES).index(name) if name in CASES else len(CASES))
     return joined(
-        "# What the side of the input costs",
+        "# What the side of the input and squares cost",
         wrapped(about),
         markdown(HEAD, [line(name, found[name]) for name in names]),
     )

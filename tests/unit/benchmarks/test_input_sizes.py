@@ -13,9 +13,11 @@ def entry(seconds):
 
 
 def test_the_cases_are_what_their_names_say():
-    for name, overrides in sizes.CASES.items():
-        settings = settings_for(sizes.DETECTOR, "cpu", overrides)  # raises where there is no such setting
-        assert not name.isdigit() or settings.backbone.size == int(name)
+    for name, case in sizes.CASES.items():
+        settings = settings_for(sizes.DETECTOR, "cpu", case.settings)  # raises where there is no such setting
+        side, _, squares = name.partition(" in ")
+        assert settings.backbone.size == int(side)
+        assert squares == (f"{case.tiles} x {case.tiles} squares" if case.tiles else "")
 
 
 def test_the_page_has_a_row_for_each_case_in_their_order_and_those_of_older_files_behind():
