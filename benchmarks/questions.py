@@ -45,6 +45,7 @@ NAMES = {
         "accelerator",
         "sizes",
         "bulk",
+        "matrix",
         "repro",
         "torchless",
     ),

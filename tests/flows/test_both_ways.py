@@ -162,3 +162,21 @@ def test_a_detector_at_a_size_of_its_own_is_a_stage_that_depends_on_its_method(r
     file.write_text(before)
     assert "components.pipeline.stages train product patchcore@96" in planned
     assert "components/detectors/methods/patchcore.py" in known
+
+
+@pytest.mark.slow
+def test_a_broken_cell_stops_no_other_and_is_told_with_its_log(reproduced):
+    method = reproduced / "components/detectors/methods/alps.py"
+    before = method.read_text()
+    method.write_text(f"{before}\nraise RuntimeError('broken on purpose')\n")
+    words = [sys.executable, "-m", "benchmarks", "matrix"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | {"PATH": path, "PYTHONPATH": str(PROJECT)}  # the project's own components come first
+    done = subprocess.run(words, cwd=reproduced, env=env, capture_output=True, text=True)
+    method.write_text(before)
+    assert done.returncode == 1, done.stdout + done.stderr
+    log = "runs/matrix/train@product-alps.log"
+    assert re.search(rf"\| product-alps \| failed: RuntimeError: broken on purpose \| \d+ \| {log} \|", done.stdout)
+    assert "| product-patchcore | up to date | 0 | - |" in done.stdout
+    assert "broken on purpose" in (reproduced / log).read_text()
+    assert "1 stages failed" in done.stderr.splitlines()[-1]
