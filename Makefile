@@ -51,7 +51,7 @@ mutants: setup  ## break sources point by point, a named test must fail each tim
 
 bench: setup  ## the reproducible benchmark: dvc repro over the matrix of params.yaml
 	$(BIN)/loupe data check elpv
-	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/dvc repro
+	$(BIN)/loupe bench matrix
 
 stack: setup  ## Prefect server and worker, MLflow, S3 endpoint, scoring service
 	$(BIN)/python infra/stack.py up

@@ -6,6 +6,7 @@ took, and which failed, where and why. Exit status 1 if any did. --views and --d
 params.yaml first (``benchmark``), with the rest of that file and its comments as they are.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -153,9 +154,13 @@ class Ran:
 
 def repro(names: list[str]) -> Ran:
     """Run DVC to its end; what it says goes on to the terminal and, stage by stage, to files."""
-    words = ["dvc", "repro", "--keep-going"]
+    words = [sys.executable, "-m", "dvc", "repro", "--keep-going"]
+    # The stages' own `python` is that of this environment, whether it was activated or not.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     LOGS.mkdir(parents=True, exist_ok=True)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PATH": path}
+    )
     assert process.stdout is not None
     ran = followed(process.stdout, Ran(names))
     ran.code = process.wait()
