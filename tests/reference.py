@@ -10,7 +10,6 @@ from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import click
 from typer.main import get_command
 
 from benchmarks.common.tables import joined, markdown, wrapped
@@ -34,7 +33,7 @@ def written() -> dict[str, str]:
 def commands() -> str:
     known = get_command(app)
     about = "Every command with its options. `loupe COMMAND --help` says the same; so does `python -m loupe`."
-    shared = "\n".join(_option(p, known) for p in known.params if isinstance(p, click.Option))
+    shared = _given(known, "option")
     ends = "What exit statuses mean stands in [operating](../operating.md#a-plants-own-images)."
     return joined("# Commands", NOTE, about, ends, "## Options of every command", shared, *map(_command, _all(known)))
 
@@ -49,11 +48,9 @@ def _all(group: Any, before: str = "loupe") -> Iterator[tuple[str, Any]]:
 
 def _command(named: tuple[str, Any]) -> str:
     name, command = named
-    context = click.Context(command, info_name=name)
-    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    usage = " ".join([name, *command.collect_usage_pieces(command.context_class(command, info_name=name))])
     said = _plain(inspect.cleandoc(command.help or "").replace("\b", ""))
-    given = "\n".join(map(_argument, (p for p in command.params if isinstance(p, click.Argument))))
-    chosen = "\n".join(_option(p, command) for p in command.params if isinstance(p, click.Option))
+    given, chosen = _given(command, "argument"), _given(command, "option")
     example = (command.epilog or "").replace("\b\n", "")
     parts = [f"## {name}", said, f"```text\n{usage}\n```", given, chosen]
     first, _, rest = example.partition("\n\n")
@@ -61,24 +58,17 @@ def _command(named: tuple[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _given(command: Any, kind: str) -> str:
+    """The arguments or the options of a command, a line each, as its help has them."""
+    context = command.context_class(command)
+    found = [p.get_help_record(context) for p in command.params if p.param_type_name == kind]
+    said = [(names, " ".join(about.replace("\\[", "[").replace("<", "&lt;").split())) for names, about in filter(None, found)]
+    return "\n".join(wrapped(f"- `{names}`: {about}".rstrip(": "), "  ") for names, about in said)
+
+
 def _plain(text: str) -> str:
+    text = text.replace("``", "`")
     return "\n\n".join(wrapped(" ".join(part.split())) for part in text.split("\n\n"))
-
-
-def _argument(parameter: Any) -> str:
-    said = getattr(parameter, "help", None) or ""
-    need = "" if parameter.required else " May be left out."
-    return wrapped(f"- `{parameter.make_metavar(click.Context(click.Command('x')))}`: {said}{need}".rstrip(": "), "  ")
-
-
-def _option(parameter: click.Option, command: Any) -> str:
-    names = ", ".join([*parameter.opts, *parameter.secondary_opts])
-    value = "" if parameter.is_flag else f" {parameter.make_metavar(click.Context(command))}"
-    default = parameter.default
-    known = default not in (None, False, ()) and not callable(default) and "Default" not in (parameter.help or "")
-    told = [parameter.help or "", f"Default: `{default}`." if known and "Sentinel" not in repr(default) else ""]
-    told += ["Required." if parameter.required else "", "May be repeated." if parameter.multiple else ""]
-    return wrapped(f"- `{names}{value}`: {' '.join(part for part in told if part)}".rstrip(": "), "  ")
 
 
 # Settings: a section of params.yaml each, with the comments that stand beside them in the code.
@@ -166,7 +156,7 @@ def comments(kind: type) -> dict[str, str]:
 
 
 def http() -> str:
-    nobody: Any = SimpleNamespace(current=None, recent=None)
+    nobody: Any = SimpleNamespace(current=None, store=None)
     schema = create_app(nobody, nobody, ServiceSettings()).openapi()
     about = "The service tells this itself, as OpenAPI at `/openapi.json` and as a page at `/docs`."
     parts = [_route(path, verb, said) for path, verbs in sorted(schema["paths"].items()) for verb, said in verbs.items()]

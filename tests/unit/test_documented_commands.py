@@ -9,7 +9,9 @@ from typer.main import get_command
 
 from components.cli import app
 
+REFERENCE = Path("docs/reference")  # every command with every option; tests/unit/test_reference.py
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if REFERENCE not in page.parents]
 WITHOUT = ("test_documented_commands.py", "test_slips.py", "test_cli.py")  # they run commands that are wrong, or --help
 TESTS = {path: path.read_text(encoding="utf-8") for path in Path("tests").rglob("*.py") if path.name not in WITHOUT}
 # tests/e2e/test_tutorial.py runs its blocks.

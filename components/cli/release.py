@@ -44,7 +44,8 @@ class Gathered(build_py):
         super().run()
         for name in HOUSES:
             (built / name).rename(built / ROOT / name)
-        shutil.rmtree(built / ROOT / "components/cli/package", ignore_errors=True)  # of source archives
+        shutil.rmtree(built / ROOT / "components/cli/package", ignore_errors=True)  # it is in its place already
+        (built / ROOT / "components/cli/release.py").unlink()  # makes wheels of checkouts and source archives
         for path in (built / ROOT).rglob("*.py"):
             path.write_text(rehoused(path.read_text(encoding="utf-8")), encoding="utf-8")
 
