@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from components.core.artefacts import atomic_dir, locked, write_json
-from components.core.boundary import boundary
+from components.core.boundary import boundary, lacking
 from components.core.errors import DataError, PlaceError
 from components.core.places import check_file, check_folder, check_room, refusal
 from components.pipeline.fit import FitRequest, fit_folder
