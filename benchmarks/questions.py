@@ -46,6 +46,7 @@ NAMES = {
         "bulk",
         "repro",
         "torchless",
+        "walk",
     ),
     "speed": ("speed",),
     "report": ("report",),

@@ -54,7 +54,10 @@ def _command(named: tuple[str, Any]) -> str:
     example = (command.epilog or "").replace("\b\n", "")
     parts = [f"## {name}", said, f"```text\n{usage}\n```", given, chosen]
     first, _, rest = example.partition("\n\n")
-    parts += [f"```text\n{first.removeprefix('Example: ')}\n```" if first else "", f"```text\n{rest}\n```" if rest else ""]
+    parts += [
+        f"```text\n{first.removeprefix('Example: ')}\n```" if first else "",
+        f"```text\n{rest}\n```" if rest else "",
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -62,7 +65,10 @@ def _given(command: Any, kind: str) -> str:
     """The arguments or the options of a command, a line each, as its help has them."""
     context = command.context_class(command)
     found = [p.get_help_record(context) for p in command.params if p.param_type_name == kind]
-    said = [(names, " ".join(about.replace("\\[", "[").replace("<", "&lt;").split())) for names, about in filter(None, found)]
+    said = [
+        (names, " ".join(about.replace("\\[", "[").replace("<", "&lt;").split()))
+        for names, about in filter(None, found)
+    ]
     return "\n".join(wrapped(f"- `{names}`: {about}".rstrip(": "), "  ") for names, about in said)
 
 
@@ -77,7 +83,8 @@ def _plain(text: str) -> str:
 def settings() -> str:
     about = (
         "The sections of `params.yaml` and their keys. What is not named there has its default. `loupe fit --set "
-        "train.moves=none` sets one for a run. Settings of a detector, `train.detectors`, stand on [its page](../methods)."
+        "train.moves=none` sets one for a run. Settings of a detector, `train.detectors`, stand on "
+        "[its page](../methods)."
     )
     return joined("# Settings", NOTE, wrapped(about), *_sections(Params, ""))
 
@@ -107,7 +114,9 @@ def _class_in(hint: Any) -> tuple[Any, bool]:
 
 def _keys(kind: Any, own: list[Any], hints: dict[str, Any], before: str) -> str:
     notes = comments(kind)
-    lines = [f"- `{before}{f.name}`: {_type(hints[f.name])}{_default(f)}. {notes.get(f.name, '')}".rstrip() for f in own]
+    lines = [
+        f"- `{before}{f.name}`: {_type(hints[f.name])}{_default(f)}. {notes.get(f.name, '')}".rstrip() for f in own
+    ]
     return "\n".join(wrapped(line, "  ") for line in lines)
 
 
@@ -123,7 +132,14 @@ def _default(field: Field[Any]) -> str:
 
 def _type(hint: Any) -> str:
     """An annotation in the words of somebody who writes YAML."""
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false", NoneType: "null", Any: "anything"}
+    names = {
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        NoneType: "null",
+        Any: "anything",
+    }
     if hint in names:
         return names[hint]
     kind, inside = get_origin(hint), get_args(hint)
@@ -159,7 +175,9 @@ def http() -> str:
     nobody: Any = SimpleNamespace(current=None, store=None)
     schema = create_app(nobody, nobody, ServiceSettings()).openapi()
     about = "The service tells this itself, as OpenAPI at `/openapi.json` and as a page at `/docs`."
-    parts = [_route(path, verb, said) for path, verbs in sorted(schema["paths"].items()) for verb, said in verbs.items()]
+    parts = [
+        _route(path, verb, said) for path, verbs in sorted(schema["paths"].items()) for verb, said in verbs.items()
+    ]
     return joined("# HTTP interface", NOTE, schema["info"]["description"], about, *parts)
 
 

@@ -23,7 +23,6 @@ from components.decision.bundle import Answer, Bundle
 if TYPE_CHECKING:
     import pandas as pd
 
-    from components.pipeline.fit import FitRequest
 
 Picture = np.ndarray | str | Path
 Pictures = np.ndarray | str | Path | Sequence[Picture]
@@ -134,14 +133,27 @@ def fit(
     from components.pipeline.fit import FitRequest, fit_folder
     from components.pipeline.sections import put
 
-    run, sections = Path(out), {}  # type: Path, dict[str, dict[str, Any]]
+    run = Path(out)
+    sections: dict[str, dict[str, Any]] = {}
     overrides = {key: value for key, value in (settings or {}).items() if not put(sections, key, value)}
     data = _kept(run, "pictures", {"train/good": good})
     chosen = tuple(groups) if groups else None
     sizes = size if isinstance(size, str | int) else ",".join(map(str, size))
-    known = (adapter, chosen, preset, seed, alpha, overrides, None, sections, {}, str(sizes), None, minutes)
-    request: FitRequest = FitRequest(detector, data, *known)
-    return load(fit_folder(request, run))
+    known: tuple[Any, ...] = (
+        adapter,
+        chosen,
+        preset,
+        seed,
+        alpha,
+        overrides,
+        None,
+        sections,
+        {},
+        str(sizes),
+        None,
+        minutes,
+    )
+    return load(fit_folder(FitRequest(detector, data, *known), run))
 
 
 def score(
@@ -200,9 +212,7 @@ def evaluate(
 
     place = Path(run)
     folder = _folder_of(pictures) if labels is None else _kept(place, "labelled", _by_label(pictures, labels))
-    written = evaluate_run(
-        EvaluateRequest(place, labelled=folder, seed=seed), Path(out) if out else place / "labelled"
-    )
+    written = evaluate_run(EvaluateRequest(place, labelled=folder, seed=seed), Path(out) if out else place / "labelled")
     return Evaluation(written, read_json(written / "metrics.json"), pd.read_parquet(written / "scores.parquet"))
 
 

@@ -130,7 +130,9 @@ def in_words_of_mkdocs(text: str) -> str:
 def nav(pages: Path) -> list[dict[str, Any]]:
     """The menu: every page once, by its kind."""
     kinds = {"Tutorial": TUTORIALS, "Reference": REFERENCE, "Explanation": EXPLANATION}
-    named = {kind: [page for pattern in patterns for page in _pages(pages, pattern)] for kind, patterns in kinds.items()}
+    named = {
+        kind: [page for pattern in patterns for page in _pages(pages, pattern)] for kind, patterns in kinds.items()
+    }
     taken = {page for found in named.values() for page in found}
     goals = [page for page in _pages(pages, "*") if page not in taken]
     measured = [p.relative_to(pages).as_posix() for p in sorted((pages / "benchmarks").rglob("*.md"))]

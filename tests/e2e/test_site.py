@@ -32,7 +32,9 @@ def test_the_menu_has_four_kinds_of_page_and_each_page_once(site):
     known = {next(iter(part)): next(iter(part.values())) for part in menu}
     assert known["Tutorial"] == ["docs/tutorial.md"]
     assert {"docs/operating.md", "docs/python.md", "docs/upgrading.md"} <= set(known["How to"])
-    assert {"docs/reference/commands.md", "docs/glossary.md", "docs/methods/padim.md"} <= {*map(str, known["Reference"])}
+    assert {"docs/reference/commands.md", "docs/glossary.md", "docs/methods/padim.md"} <= {
+        *map(str, known["Reference"])
+    }
     assert {"docs/architecture.md", "docs/adr/0045-wheel.md"} <= set(known["Explanation"])
     kinds = [page for kind in KINDS[1:] for page in known[kind] if isinstance(page, str)]
     assert len(kinds) == len(set(kinds))

@@ -29,9 +29,7 @@ print(loupe.__version__, loupe.__file__, type(model).__module__, model.predict("
 
 def run(*command, cwd: Path, **more: str) -> str:
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env={**environment, **more}, capture_output=True, text=True
-    )
+    done = subprocess.run(list(map(str, command)), cwd=cwd, env={**environment, **more}, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 

@@ -217,7 +217,9 @@ def test_the_second_fit_into_a_folder_stops_before_it_touches_anything(product, 
     ("command", "module", "extra"),
     [("fit", "torch", "train"), ("serve", "fastapi.routing", "serve"), ("score", "pyarrow", "tables")],
 )
-def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(monkeypatch, capsys, command, module, extra):
+def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
+    monkeypatch, capsys, command, module, extra
+):
     monkeypatch.setattr("sys.argv", ["loupe", command])
     with pytest.raises(SystemExit) as ended, boundary():
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)

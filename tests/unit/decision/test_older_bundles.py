@@ -61,7 +61,7 @@ def test_a_calibration_that_says_too_little_is_refused(old, key):
 
 def test_a_bundle_of_a_newer_version_is_refused(old):
     rewritten(old, "manifest.json", lambda values: values["decoding"].update(lens="fisheye"))
-    with pytest.raises(BundleError, match="lens is not a setting.*: a newer Loupe made the bundle; install that one"):
+    with pytest.raises(BundleError, match=r"lens is not a setting.*: a newer Loupe made the bundle; install that one"):
         Bundle.open(old)
 
 

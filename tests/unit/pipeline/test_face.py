@@ -56,7 +56,7 @@ def test_the_examples_of_the_docstrings_run(desk):
     assert (desk / "compare.html").exists()
 
 
-def test_signs_are_those_of_scikit_learn_and_decisions_those_of_the_bundle(desk, bundle):
+def test_signs_are_those_of_scikit_learn_and_decisions_those_of_the_bundle(bundle):
     model, pictures = loupe.load(bundle), [*map(tile, range(100, 104)), *map(scratched, range(104, 108))]
     scores, said = model.score_samples(pictures), model.predict(pictures)
     assert scores[:4].min() > scores[4:].max()
@@ -108,7 +108,8 @@ def test_what_is_no_picture_is_named(bundle, given, said):
         loupe.load(bundle).predict(given)
 
 
-def test_what_is_no_run_or_no_label_is_named(desk):
+@pytest.mark.usefixtures("desk")
+def test_what_is_no_run_or_no_label_is_named():
     with pytest.raises(BundleError, match="is not a folder"):
         loupe.load("runs/none")
     for labels, said in {(1, 0): "label 0", (1,): "2 pictures and 1 labels"}.items():
