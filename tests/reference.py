@@ -32,7 +32,7 @@ def written() -> dict[str, str]:
 
 def commands() -> str:
     known = get_command(app)
-    about = "Every command with its options. `loupe COMMAND --help` says the same; so does `python -m loupe`."
+    about = "Every command with its options; `--help` behind a command says the same. `python -m loupe` is `loupe`."
     shared = _given(known, "option")
     ends = "What exit statuses mean stands in [operating](../operating.md#a-plants-own-images)."
     return joined("# Commands", NOTE, about, ends, "## Options of every command", shared, *map(_command, _all(known)))

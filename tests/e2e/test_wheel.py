@@ -122,6 +122,13 @@ def test_a_source_archive_holds_what_a_wheel_is_made_of(release):
         assert f"loupe-{VERSION}/{name}" in names
 
 
+def test_the_changelog_begins_with_the_version():
+    headings = re.findall(
+        r"^## (\d\S*) - \d{4}-\d\d-\d\d$", (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
+    )
+    assert headings[0] == VERSION
+
+
 def test_names_are_changed_where_a_module_is_meant():
     assert doctest.testmod(release_step).failed == 0
     same = ["principal components. The rest", "components/core", "self.components.x", "flows = 3", "import componentsx"]

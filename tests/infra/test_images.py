@@ -118,6 +118,13 @@ def test_everything_is_all_extras():
     assert set(named) <= known.keys()
 
 
+def test_images_are_named_by_the_version():
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    files = [path for path in INFRA.rglob("*") if path.suffix in (".yaml", ".json", ".Dockerfile")]
+    found = {tag for path in files for tag in re.findall(r"\bloupe-[a-z]+:(\d[\d.]*\d)", path.read_text())}
+    assert found == {version}
+
+
 def test_the_service_installs_what_its_image_has():
     known = {re.split(r"[^\w.-]", need)[0] for need in wanted(PROJECT / "pyproject.toml", ["serve", "s3"])}
     assert set(SCORER) <= known
