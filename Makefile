@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 FAST := tests/unit --ignore=tests/unit/benchmarks --ignore=tests/unit/detectors/methods
 
-.PHONY: help setup pipeline test quick check golden mutants bench stack stack-down demo-drift clean
+.PHONY: help setup pipeline test quick check golden mutants bench docs stack stack-down demo-drift clean
 
 help:  ## this list
 	@awk -F ':[^#]*## *' '/^[a-z-]*:[^#]*##/ {printf "%-14s%s\n", $$1, $$2}' Makefile
@@ -18,8 +18,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@echo "setup 2 of 2: $$(grep -c == requirements.lock) packages at most; on Linux 8 GB on the disk, 5 GB of it torch with CUDA."
 	@echo "              How long that takes is up to the network; pip says below where it is."
-	@$(BIN)/pip install --disable-pip-version-check -c requirements.lock -e \
-		'.[samples,monitor,serve,s3,dask,ui,video,kubernetes,postgres,dev]'
+	@$(BIN)/pip install --disable-pip-version-check -c requirements.lock -e '.[all,docs,dev]'
 	@touch $(READY)
 	@echo "setup done: $$(du -sh .venv | cut -f1) in .venv. Next: . $(BIN)/activate, then loupe doctor"
 
@@ -52,6 +51,9 @@ mutants: setup  ## break sources point by point, a named test must fail each tim
 bench: setup  ## the reproducible benchmark: dvc repro over the matrix of params.yaml
 	$(BIN)/loupe data check elpv
 	$(BIN)/loupe bench matrix
+
+docs: setup  ## the documents as a site, in build/site, for a reader without a network
+	$(BIN)/python infra/site/build.py
 
 stack: setup  ## Prefect server and worker, MLflow, S3 endpoint, scoring service
 	$(BIN)/python infra/stack.py up

@@ -48,6 +48,7 @@ NAMES = {
         "matrix",
         "repro",
         "torchless",
+        "walk",
     ),
     "speed": ("speed",),
     "report": ("report",),

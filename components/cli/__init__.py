@@ -14,4 +14,4 @@ def main() -> None:
     in_utf8("components.cli")
     show_logs()
     with boundary():
-        app()
+        app(prog_name="loupe")  # also of `python -m`: by its name a shell asks for what may be typed next

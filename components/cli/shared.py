@@ -12,7 +12,6 @@ from components.detectors.catalogue import CATALOGUE, WHEN
 app = typer.Typer(
     help="Visual inspection without defect labels.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

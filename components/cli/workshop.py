@@ -21,7 +21,7 @@ from components.cli.shared import (
 )
 from components.core.checks import check_budget
 from components.core.errors import SettingsError
-from components.detectors.catalogue import require
+from components.detectors.catalogue import CATALOGUE, require
 
 data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -100,7 +100,12 @@ def data_sets(name: Annotated[str | None, typer.Argument(help="Tell all of this 
 
 @app.command(epilog=fit_help())
 def fit(
-    detector: Annotated[str, typer.Argument(help="A name of `loupe detectors`, with its input size: patchcore@384.")],
+    detector: Annotated[
+        str,
+        typer.Argument(
+            help="A name of `loupe detectors`, with its input size: patchcore@384.", autocompletion=lambda: [*CATALOGUE]
+        ),
+    ],
     data: Annotated[
         Path, typer.Option(help="A data set: MVTec layout (train/good is enough), or what --adapter reads.")
     ],

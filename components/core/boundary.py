@@ -15,6 +15,8 @@ from components.core.places import refusal
 
 DEBUG = "LOUPE_DEBUG"  # set to show tracebacks; the option --debug sets it, for child processes too
 BROKEN, INTERRUPTED = 70, 130  # exit statuses: a mistake of ours (sysexits.h), and what shells expect after Ctrl-C
+OURS = {__name__.partition(".")[0], "flows", "benchmarks"}
+SERVING = {"serve", "watch"}  # commands of a line that the extra serve is for
 STOPPED = "stopped before the end; the same command can be given again"
 
 
@@ -37,12 +39,23 @@ def boundary(prefix: str = "loupe: ") -> Iterator[None]:
     except MemoryError as error:
         _end(f"{prefix}the memory of this machine is used up; end other programs or take a smaller preset", 1, error)
     except Exception as error:
-        if said := refusal(error):
+        if said := refusal(error) or lacking(error):
             _end(f"{prefix}{said}", 1, error)
         where = _written(error)
         _end(
             f"{prefix}a mistake in Loupe itself ({type(error).__name__}: {_first_line(error)}); {where}", BROKEN, error
         )
+
+
+def lacking(error: BaseException) -> str | None:
+    """What to install for a package that is not there; None for another error, or a module of our own."""
+    if not isinstance(error, ModuleNotFoundError) or not (name := (error.name or "").partition(".")[0]):
+        return None
+    if name in OURS:
+        return None
+    serving = SERVING & set(sys.argv[1:2])
+    extra = "tables" if name == "pyarrow" else "serve" if serving else "train"
+    return f"{name} is not installed, which this needs; pip install 'loupe[{extra}]' brings it"
 
 
 def _end(sentence: str, status: int, error: BaseException) -> None:

@@ -53,7 +53,7 @@ def score(
     if cascade:
         _ = opened.edge  # a bundle without one is told of before the work
     _require_writable(out, maps, overlays)
-    paths = _found(images)
+    paths = files_in(images)
     check_file(out, paths)
     progressing = progress(paths, f"scoring {len(paths)} images")
     look = (maps, group, cascade, overlays)
@@ -80,7 +80,7 @@ def score(
     return out
 
 
-def _found(places: Sequence[Path]) -> list[Path]:
+def files_in(places: Sequence[Path]) -> list[Path]:
     """The files that *places* name and the pictures in their folders; one that is not there is tried, and fails."""
     paths: list[Path] = []
     for place in _expanded(places):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from components.core.artefacts import file_hash, read_json
-from components.core.errors import BundleError, DataError
+from components.core.errors import BundleError, DataError, SettingsError
 from components.core.runtime import session
 from components.core.settings import build
 from components.decision.calibration import Calibration
@@ -60,7 +60,10 @@ class Manifest:
         except KeyError as error:
             raise BundleError(f"{path}: says nothing of {error}; export the bundle again") from None
         # Bundles of older versions say nothing of decoding.
-        rules = build(Decoding, values.get("decoding", {}), f"{path}: decoding")
+        try:
+            rules = build(Decoding, values.get("decoding", {}), f"{path}: decoding")
+        except SettingsError as error:
+            raise BundleError(f"{error}: a newer Loupe made the bundle; install that one, or export it here") from None
         return cls(**known, decoding=rules, files=values.get("files", {}))
 
     @property
@@ -112,6 +115,9 @@ class Bundle:
                 raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
         opened = cls(folder, manifest, threads)
         opened._require_one_model(opened.session, "model.onnx")
+        if missing := {*OUTPUTS} - {output.name for output in opened.session.get_outputs()}:
+            what = f"{folder / 'model.onnx'}: an older Loupe made it, without {', '.join(sorted(missing))}"
+            raise BundleError(f"{what}; fit or export it again")
         return opened
 
     def _require_one_model(self, graph: Any, name: str) -> None:

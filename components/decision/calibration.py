@@ -58,8 +58,11 @@ class Calibration:
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
-        """The record of a file calibration.json."""
-        return cls.of(read_json(path))
+        """The record of a file calibration.json. Raises CalibrationError where that says too little."""
+        try:
+            return cls.of(read_json(path))
+        except KeyError as error:
+            raise CalibrationError(f"{path}: says nothing of {error}; calibrate again") from None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Calibration":

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -64,8 +65,12 @@ def compare(folders: Sequence[Path], out: Path, data: Path | None = None) -> Pat
         raise DataError(f"{out}: the page is HTML; give a name that ends in .html")
     if data:
         _require_pictures(folders, data)
-    runs = [Compared(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
-    return write(page(runs, data, out.parent), out)
+    return write(page(named(folders), data, out.parent), out)
+
+
+def named(folders: Sequence[Path]) -> list[Compared]:
+    """Runs by the names of their folders, or by their paths where two have one name."""
+    return [Compared(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
 
 
 def _require_pictures(folders: Sequence[Path], data: Path) -> None:
@@ -106,17 +111,33 @@ _TOLD = (
 )
 
 
-def _row(run: Compared) -> tuple[str, ...]:
+def figures(run: Compared) -> dict[str, str | float | None]:
+    """What the page's first table says of a run, as numbers; None for what was not measured."""
     overall = (run.metrics() or {}).get("overall", {})
-    auroc = overall.get("image", {}).get("auroc")
-    rates = [overall.get(key, {}).get("rate") for key in ("false_alarm_rate", "miss_rate")]
+    low, high = run.known.interval
+    return {
+        "run": run.name,
+        "detector": run.detector,
+        "threshold": run.known.threshold,
+        "false_alarms_low": low,
+        "false_alarms_high": high,
+        "graded_auroc": None if run.checked is None else worth(run.checked),
+        "test_auroc": overall.get("image", {}).get("auroc"),
+        "test_false_alarms": overall.get("false_alarm_rate", {}).get("rate"),
+        "test_misses": overall.get("miss_rate", {}).get("rate"),
+    }
+
+
+def _row(run: Compared) -> tuple[str, ...]:
+    known: dict[str, Any] = figures(run)
+    areas = [known[key] for key in ("graded_auroc", "test_auroc")]
+    rates = [known[key] for key in ("test_false_alarms", "test_misses")]
     return (
         run.name,
         run.detector,
         raw(run.known.threshold),
         between(run.known.interval),
-        "-" if run.checked is None else f"{worth(run.checked):.3f}",
-        "-" if auroc is None else f"{auroc:.3f}",
+        *("-" if area is None else f"{area:.3f}" for area in areas),
         *("-" if rate is None else percent(rate) for rate in rates),
     )
 

@@ -1,6 +1,6 @@
 # The servers beside Loupe, each with the versions of requirements.lock that the tests ran with: Prefect's own image
 # has the FastAPI and SQLAlchemy of its day, MLflow's lacks the driver of PostgreSQL (docs/adr/0002-pins.md, 0047).
-# docker build -f infra/docker/platform.Dockerfile --target mlflow -t loupe-mlflow:0.1.0 .    (or: prefect, evidently)
+# docker build -f infra/docker/platform.Dockerfile --target mlflow -t loupe-mlflow:1.0.0 .    (or: prefect, evidently)
 FROM python:3.11.14-slim-bookworm AS empty
 RUN python -m venv /opt/loupe
 ENV PATH=/opt/loupe/bin:$PATH

@@ -1,5 +1,5 @@
 # The scoring service: no torch, no compiler, no shell history; another user than root, a root that may be read-only.
-# docker build -f infra/docker/scorer.Dockerfile -t loupe-scorer:0.1.0 .
+# docker build -f infra/docker/scorer.Dockerfile -t loupe-scorer:1.0.0 .
 FROM python:3.11.14-slim-bookworm AS build
 RUN python -m venv /opt/loupe
 ENV PATH=/opt/loupe/bin:$PATH

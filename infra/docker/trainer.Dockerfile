@@ -1,12 +1,12 @@
 # Everything that trains, monitors and retrains: a worker of Prefect's pools, and the jobs of the Kubernetes pool.
-# docker build -f infra/docker/trainer.Dockerfile --target cpu -t loupe-trainer:0.1.0-cpu .
-# docker build -f infra/docker/trainer.Dockerfile --target cuda -t loupe-trainer:0.1.0-cuda .
+# docker build -f infra/docker/trainer.Dockerfile --target cpu -t loupe-trainer:1.0.0-cpu .
+# docker build -f infra/docker/trainer.Dockerfile --target cuda -t loupe-trainer:1.0.0-cuda .
 FROM python:3.11.14-slim-bookworm AS empty
 RUN python -m venv /opt/loupe
 ENV PATH=/opt/loupe/bin:$PATH
 WORKDIR /src
 COPY requirements.lock pyproject.toml infra/docker/wanted.py ./
-RUN python wanted.py pyproject.toml samples monitor s3 dask ui video kubernetes postgres > wanted.txt
+RUN python wanted.py pyproject.toml train tables samples monitor s3 dask ui video kubernetes postgres > wanted.txt
 
 # The wheels of torch's own index hold no CUDA: 200 MB in place of 3 GB.
 FROM empty AS torch-cpu
@@ -41,6 +41,8 @@ RUN apt-get update \
     && install -d -o loupe -g loupe /var/lib/loupe /project
 COPY infra/docker/with-secrets.sh /usr/local/bin/with-secrets
 COPY prefect.yaml /opt/loupe-prefect.yaml
+# What a checkout calls flows.train is loupe.flows.train where Loupe is installed (docs/adr/0045-wheel.md).
+RUN sed -i 's/entrypoint: flows[.]/entrypoint: loupe.flows./' /opt/loupe-prefect.yaml
 ENV PATH=/opt/loupe/bin:$PATH HOME=/var/lib/loupe LOUPE_CACHE=/var/lib/loupe/cache LOUPE_PROJECT=/project \
     PREFECT_HOME=/var/lib/loupe/prefect MPLCONFIGDIR=/tmp/matplotlib PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001

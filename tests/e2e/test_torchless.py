@@ -1,8 +1,10 @@
 """``loupe bench torchless`` as it stands, in an environment that holds what it asks pip for and nothing else."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,25 +93,44 @@ class Closed:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Closed())
-from components.cli import main
-main()
 """
+COMMAND = "from components.cli import main\nmain()"
+FACE = (
+    "import loupe\nmodel = loupe.load(sys.argv[1])\nprint(model.predict(sys.argv[2]), model.maps(sys.argv[2])[0].ndim)"
+)
+
+
+def base() -> list[str]:
+    """The packages that every installation has."""
+    known = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return [re.split(r"[^\w.-]", need)[0] for need in known]
 
 
 @pytest.mark.slow
 def test_the_packages_for_scoring_are_enough_for_loupe_score(bundle, product, tmp_path):
-    lines = (PROJECT / "requirements-score.txt").read_text().splitlines()
-    named = ",".join(line for line in lines if line and not line.startswith("#"))
     image, out = product / "test" / "good" / "000.png", tmp_path / "scores.csv"
     words = ["score", bundle, image, "--out", out, "--overlays", tmp_path / "heat"]
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, named, *map(str, words)],
+        [sys.executable, "-c", ALONE + COMMAND, ",".join(base()), *map(str, words)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
     )
     assert done.returncode == 0, done.stderr
     assert len(out.read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_they_are_enough_for_a_model_in_python(bundle, product):
+    words = [sys.executable, "-c", ALONE + FACE, ",".join(base()), bundle, product / "test" / "scratch" / "000.png"]
+    paths = os.pathsep.join(map(str, (PROJECT / "components/cli/package", PROJECT)))
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert done.stdout == "[-1] 2\n", done.stderr
+
+
+def test_the_list_for_a_line_is_what_loupe_itself_asks_for():
+    lines = (PROJECT / "requirements-score.txt").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == base()
 
 
 def test_versions_for_machines_without_a_gpu_are_those_of_the_lock():

@@ -1,5 +1,6 @@
 """docs/tutorial.md from its first command to its last, as somebody types them; at preset tiny, on small pictures."""
 
+import json
 import os
 import re
 import socket
@@ -12,17 +13,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.production import walk
+from benchmarks.production.walk import BACKGROUND, NOT_RUN, PAGE
 from tests.conftest import tile
 
 PROJECT = Path(__file__).parents[2]
-PAGE = PROJECT / "docs/tutorial.md"
-BLOCK = re.compile(r"^```sh *([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-NOT_RUN, BACKGROUND = "not-run:", "background"
 
 
 def blocks() -> list[tuple[str, str]]:
     """What stands behind the language of each block, and its commands."""
-    return BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    return [(part.mark, part.commands) for part in walk.parts()]
 
 
 @pytest.fixture
@@ -64,10 +64,16 @@ def environment(desk: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_page_lead_from_a_camera_folder_to_a_served_model(desk):
+def test_the_commands_of_the_page_lead_from_a_camera_folder_to_a_served_model(desk, record_property):
     port, here, said, service = free_port(), desk, [], None
+    first = walk.wanted(walk.parts(), setup=False)
+    laps = walk.walked(first, desk, environment(desk), lambda commands: typed(commands, port))
+    record_property("seconds by step", json.dumps({lap.step: [round(lap.seconds, 1), lap.busy] for lap in laps}))
+    assert [lap.step[:2] for lap in laps] == ["1.", "2.", "3.", "4."]
+    assert min(lap.seconds for lap in laps) > 0
+    assert len((desk / "today.csv").read_text().splitlines()) == 1 + 5
     try:
-        for mark, commands in blocks():
+        for mark, commands in blocks()[len(first) + 1 :]:  # 1: the set-up
             if mark.startswith(NOT_RUN):
                 continue
             shell = ["sh", "-e", "-c", f"{typed(commands, port)}\necho\npwd"]

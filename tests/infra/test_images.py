@@ -94,12 +94,44 @@ def test_extras_of_the_trainer_exist_and_hold_all_but_tools_and_the_service():
     (line,) = [w for w in instructions(INFRA / "docker/trainer.Dockerfile", "RUN") if "wanted.py" in w]
     extras = re.search(r"pyproject.toml ([\w ]+) >", line)[1].split()
     known = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(known) - set(extras) <= {"dev", "serve"}
+    assert set(known) - set(extras) <= {"all", "dev", "docs", "score", "serve"}
     assert set(extras) <= set(known)
 
 
+def test_entry_points_of_the_image_are_those_of_an_installed_loupe():
+    (line,) = [words for words in instructions(INFRA / "docker/trainer.Dockerfile", "RUN") if words.startswith("sed")]
+    script = re.search(r"'(.+)'", line)[1]
+    done = subprocess.run(["sed", script, PROJECT / "prefect.yaml"], capture_output=True, text=True, check=True)
+    points = re.findall(r"entrypoint: (\S+)", done.stdout)
+    assert points
+    for point in points:
+        house, _, rest = point.partition(".")
+        assert house == "loupe"
+        assert (PROJECT / f"{rest.rpartition('.')[0].replace('.', '/')}.py").exists(), point
+
+
+def test_everything_is_all_extras():
+    known = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (everything,) = known["all"]
+    named = re.fullmatch(r"loupe\[(.*)\]", everything)[1].split(",")
+    assert sorted(known.keys() - {*named}) == ["all", "dev", "docs", "score"], "name a new extra in all"
+    assert set(named) <= known.keys()
+
+
+def test_images_are_named_by_the_version():
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    files = [path for path in INFRA.rglob("*") if path.suffix in (".yaml", ".json", ".Dockerfile")]
+    found = {tag for path in files for tag in re.findall(r"\bloupe-[a-z]+:(\d[\d.]*\d)", path.read_text())}
+    assert found == {version}
+
+
+def test_the_service_installs_what_its_image_has():
+    known = {re.split(r"[^\w.-]", need)[0] for need in wanted(PROJECT / "pyproject.toml", ["serve", "s3"])}
+    assert set(SCORER) <= known
+
+
 def test_wanted_lists_dependencies_and_extras():
-    found = wanted(PROJECT / "pyproject.toml", ["s3"])
+    found = wanted(PROJECT / "pyproject.toml", ["train", "s3"])
     assert "boto3>=1.40" in found
     assert any(need.startswith("torch>=") for need in found)
     assert not any(need.startswith("moto") for need in found)

@@ -9,7 +9,9 @@ from typer.main import get_command
 
 from components.cli import app
 
+REFERENCE = Path("docs/reference")  # every command with every option; tests/unit/test_reference.py
 PAGES = [Path("README.md"), Path("CONTRIBUTING.md"), *sorted(Path("docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if REFERENCE not in page.parents]
 WITHOUT = ("test_documented_commands.py", "test_slips.py", "test_cli.py")  # they run commands that are wrong, or --help
 TESTS = {path: path.read_text(encoding="utf-8") for path in Path("tests").rglob("*.py") if path.name not in WITHOUT}
 # tests/e2e/test_tutorial.py runs its blocks.
@@ -30,6 +32,7 @@ NOT_RUN = {  # command and option: the test that stands for it, or why it is not
     ("watch", "--source"): "tests/unit/service/test_streams.py names sources by the same function",
     ("make", "check"): "its four tools run before each commit; tests/unit/test_documents.py has the fifth",
     ("make", "demo-drift"): "a quarter of an hour; tests/loop/test_loop.py is the same loop in small",
+    ("make", "docs"): "tests/e2e/test_site.py builds the site and opens it",
     ("make", "help"): "tests/unit/test_make_setup.py",
     ("make", "pipeline"): "minutes; tests/flows/test_bodies.py and tests/flows/test_both_ways.py run the flow",
     ("make", "quick"): "it runs tests",

@@ -12,6 +12,7 @@ HOUSES = ("components", "flows", "benchmarks", "infra")
 UNNAMED = {
     "components.cli.line": "commands, which tests give to components.cli.app",
     "components.cli.machine": "commands, which tests give to components.cli.app",
+    "components.cli.package.loupe.__init__": "imported as loupe, as everybody does; test_face.py",
     "components.cli.workshop": "commands, which tests give to components.cli.app",
     "components.datasets.validation.suite": "called by validate alone; test_validation.py reads what it records",
     "components.decision.__main__": "run by benchmarks/production/torchless.sh, and that by test_torchless.py",

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from components.core.artefacts import atomic_dir, locked, write_json
-from components.core.boundary import boundary
+from components.core.boundary import boundary, lacking
 from components.core.errors import DataError, PlaceError
 from components.core.places import check_file, check_folder, check_room, refusal
 from components.pipeline.fit import FitRequest, fit_folder
@@ -211,3 +211,24 @@ def test_the_second_fit_into_a_folder_stops_before_it_touches_anything(product, 
     started = time.monotonic()
     with locked(out / ".lock", wait=False):
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [("fit", "torch", "train"), ("serve", "fastapi.routing", "serve"), ("score", "pyarrow", "tables")],
+)
+def test_a_package_that_is_not_installed_is_named_with_the_extra_that_brings_it(
+    monkeypatch, capsys, command, module, extra
+):
+    monkeypatch.setattr("sys.argv", ["loupe", command])
+    with pytest.raises(SystemExit) as ended, boundary():
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"loupe: {module.partition('.')[0]} is not installed")
+    assert f"pip install 'loupe[{extra}]'" in said
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_mistake_of_ours():
+    assert lacking(ModuleNotFoundError("", name="components.nowhere")) is None
+    assert lacking(ValueError("torch")) is None
