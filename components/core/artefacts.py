@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from components.core.settings import plain
 from components.core.system import lives, peak_memory_mb
 
 VOLATILE = "timing.json"
+SIGNATURE = "signature.json"  # of a bundle: core.signing
+UNCOUNTED = (VOLATILE, SIGNATURE)  # no part of what a folder is: a bundle stays the same one when it is signed
 LOCK = ".lock"  # of a run: held by the process that writes it
 TRIES = 100  # at renaming, where other processes write the same folder
 VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
@@ -182,12 +184,12 @@ def file_hash(path: Path) -> str:
 
 
 def tree_hash(path: Path) -> str:
-    """SHA-256 over the names and contents below *path*, without ``timing.json``; of a file, its ``file_hash``."""
+    """SHA-256 over the names and contents below *path*, without UNCOUNTED; of a file, its ``file_hash``."""
     path = Path(path)
     if path.is_file():
         return file_hash(path)
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != VOLATILE):
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name not in UNCOUNTED):
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
     return digest.hexdigest()
 
@@ -205,9 +207,17 @@ def values_hash(value: Any) -> str:
 
 @contextmanager
 def recorded(
-    out: Path, stage: str, settings: Any, inputs: Mapping[str, Path], seed: int | None = None
+    out: Path,
+    stage: str,
+    settings: Any,
+    inputs: Mapping[str, Path],
+    seed: int | None = None,
+    seal: Callable[[Path], None] = lambda _: None,
 ) -> Iterator[Path]:
-    """``atomic_dir`` plus the ``run.json`` and ``timing.json`` of *stage*: the frame of every component."""
+    """``atomic_dir`` plus the ``run.json`` and ``timing.json`` of *stage*: the frame of every component.
+
+    *seal* is the last thing that is done to the folder before it takes its place.
+    """
     started = time.perf_counter()
     with atomic_dir(out) as scratch:
         yield scratch
@@ -226,6 +236,7 @@ def recorded(
         }
         earlier = read_json(scratch / VOLATILE) if (scratch / VOLATILE).exists() else {}
         write_json(scratch / VOLATILE, {**timing, **earlier})
+        seal(scratch)
 
 
 def versions() -> dict[str, str]:

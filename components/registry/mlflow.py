@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from components.core.artefacts import atomic_dir, file_hash, locked, read_json, 
 from components.core.errors import RegistryError
 from components.core.places import writing
 from components.core.settings import build
+from components.core.signing import SIGN, TRUST, sign_where_asked, verify
 from components.core.system import flush_below
 from components.registry.locations import HOME, below, folder_of, is_local
 from components.registry.settings import RegistrySettings
@@ -86,7 +88,8 @@ class Registry:
             self.client.log_param(run.info.run_id, key, value)
         for key, number in metrics.items():
             self.client.log_metric(run.info.run_id, key, number)
-        source = self._kept(run.info, bundle)
+        with _signed(bundle) as ours:
+            source = self._kept(run.info, ours)
         self.client.set_terminated(run.info.run_id)
         flush_below(self.folder)  # a version whose files a power cut could still take must not be known to anybody
         self._ensure(name)
@@ -142,6 +145,8 @@ class Registry:
         evidence: dict[str, Path],
         at: datetime | None,
     ) -> Decision:
+        if version in self.versions(name):
+            self._require_signed(name, version)
         # The alias moves before the record is made durable, under the lock: a decision on disk has taken place.
         return self._decide(
             action,
@@ -152,6 +157,13 @@ class Registry:
             at,
             lambda: self.client.set_registered_model_alias(name, CHAMPION, version),
         )
+
+    def _require_signed(self, name: str, version: str) -> None:
+        """Raises BundleError for a version that no scorer would open: LOUPE_VERIFY_KEYS names who must have signed."""
+        if not os.environ.get(TRUST):
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            verify(self.fetch(name, version, Path(scratch) / "bundle"))
 
     def _decide(
         self,
@@ -240,6 +252,18 @@ class Registry:
                 f"{version.name}: the files of version {version.version} are not in {at}; copy the registry's folder "
                 "as a whole, or register the model again"
             )
+
+
+@contextmanager
+def _signed(bundle: Path) -> Iterator[Path]:
+    """*bundle*, or a copy that is signed by the key that the environment names."""
+    if not os.environ.get(SIGN) or not (bundle / "manifest.json").exists():
+        yield bundle
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = shutil.copytree(bundle, Path(scratch) / "bundle")
+        sign_where_asked(copy)
+        yield copy
 
 
 def _bundle_in(folder: Path) -> Path:
