@@ -1,7 +1,7 @@
 """Signed bundles: ed25519 over the hash of every file, checked against the public keys that the environment names.
 
 Trust comes from the environment of the process and not from params.yaml, which lies beside the bundles and is written
-by whoever may write these. RFC 8032 through ``cryptography``, which is imported here and by ``core.tls`` only.
+by whoever may write these. RFC 8032 through ``cryptography``, which is imported only where a key is used.
 """
 
 import base64
@@ -69,15 +69,17 @@ def sign_where_asked(folder: Path) -> None:
     verify(folder)
 
 
-def verify(folder: Path) -> str | None:
+def verify(folder: Path, named: str | None = None) -> str | None:
     """The name of the trusted key that signed the bundle *folder*; None where the environment names no keys.
+
+    *named* are the trusted keys in place of the environment's.
 
     Nothing of the bundle is loaded for it. Raises BundleError for one that is unsigned, signed by another key or not as
     it was signed, SettingsError where a key cannot be read.
     """
-    if not os.environ.get(TRUST):
+    if not (named := named or os.environ.get(TRUST)):
         return None
-    keys, (files, name, signature) = trusted(), _said(folder / SIGNATURE)
+    keys, (files, name, signature) = trusted(named), _said(folder / SIGNATURE)
     if name not in keys:
         raise BundleError(f"{folder}: is signed by key {name}, which {TRUST} does not name; have it signed again")
     _require_signed(keys[name], signature, files, folder)
@@ -89,12 +91,12 @@ def verify(folder: Path) -> str | None:
     return name
 
 
-def trusted() -> Mapping[str, Any]:
-    """The public keys that LOUPE_VERIFY_KEYS names, by name: files, or folders with *.pub files. Raises SettingsError.
+def trusted(named: str) -> Mapping[str, Any]:
+    """The public keys that *named* names, by name: files, or folders with *.pub files. Raises SettingsError.
 
     Several are divided as in PATH; a new key is trusted beside the old one until every bundle is signed by it.
     """
-    places = [Path(part) for part in os.environ.get(TRUST, "").split(os.pathsep) if part]
+    places = [Path(part) for part in named.split(os.pathsep) if part]
     paths = [path for place in places for path in (sorted(place.glob(f"*{PUBLIC}")) if place.is_dir() else [place])]
     keys = {_name(key): key for key in map(_public, paths)}
     if not keys:

@@ -32,7 +32,10 @@ def _key(source: str, version: str, number: int) -> str:
 
 
 def _read(store: Store, key: str) -> Verdict:
-    return build(Verdict, json.loads(store.get(key)), key)
+    found = build(Verdict, json.loads(store.get(key)), key)
+    if found.id != "-".join(key.removeprefix(f"{VERDICTS}/").removesuffix(".json").split("/")) or "/" in found.model:
+        raise MonitorError(f"{key}: is a verdict by another name; look who writes into the store")
+    return found
 
 
 def last_number(store: Store, source: str, version: str) -> int:

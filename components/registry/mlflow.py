@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.core.artefacts import atomic_dir, file_hash, locked, read_json, write_json
+from components.core.audit import NAME as AUDIT
+from components.core.audit import audited
+from components.core.checks import check_name
 from components.core.errors import RegistryError
 from components.core.places import writing
 from components.core.settings import build
@@ -44,6 +47,7 @@ class Decision:
 
 def decisions_in(registry: Path, name: str) -> list[Decision]:
     """All decisions on *name* in the folder of a registry, oldest first."""
+    check_name(name, "the model")
     paths = sorted((registry / "decisions" / name).glob("*.json"))
     return [build(Decision, read_json(path), str(path)) for path in paths]
 
@@ -82,7 +86,8 @@ class Registry:
     def register(
         self, name: str, bundle: Path, params: dict[str, Any], metrics: dict[str, float], tags: dict[str, str]
     ) -> str:
-        """A new version of *name* with its run and bundle; alias challenger."""
+        """A new version of *name* with its run and bundle; alias challenger. Raises SettingsError, RegistryError."""
+        check_name(name, "the model")
         run = self.client.create_run(self.experiment, tags=tags, run_name=f"{name}")
         for key, value in params.items():
             self.client.log_param(run.info.run_id, key, value)
@@ -94,9 +99,11 @@ class Registry:
         flush_below(self.folder)  # a version whose files a power cut could still take must not be known to anybody
         self._ensure(name)
         known = tags | ({MANIFEST: file_hash(path)} if (path := bundle / "manifest.json").exists() else {})
-        version = self.client.create_model_version(name, source, run.info.run_id, tags=known).version
-        self.client.set_registered_model_alias(name, CHALLENGER, version)
-        return str(version)
+        with audited(self.folder / AUDIT, "register", name, None, {"manifest": known.get(MANIFEST)}) as told:
+            version = str(self.client.create_model_version(name, source, run.info.run_id, tags=known).version)
+            self.client.set_registered_model_alias(name, CHALLENGER, version)
+            told["after"] = {"version": version, "manifest": known.get(MANIFEST)}
+        return version
 
     def _kept(self, run: Any, bundle: Path) -> str:
         """Keep the files of *bundle* with its run; returns the location that is stored."""
@@ -182,8 +189,10 @@ class Registry:
         decision = Decision(action, name, version, self.champion(name), reasons, hashes, when)
         folder = self.folder / "decisions" / name
         folder.mkdir(parents=True, exist_ok=True)
-        act()
-        write_json(folder / f"{len(list(folder.glob('*.json'))) + 1:05d}.json", decision)
+        before, after = {"champion": decision.previous}, {"version": version, "reasons": reasons}
+        with audited(self.folder / AUDIT, action, name, before, after):
+            act()
+            write_json(folder / f"{len(list(folder.glob('*.json'))) + 1:05d}.json", decision)
         return decision
 
     def decisions(self, name: str) -> list[Decision]:

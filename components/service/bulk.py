@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from components.core.errors import DataError, ObjectError, PartlyScoredError, SettingsError, StorageError
+from components.core.filenames import inside
 from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS
 from components.decision.batch import row
@@ -234,7 +235,7 @@ def _bundle(out: str, model: str) -> Bundle:
     FOLDERS.append(kept)
     folder = Path(kept.name)
     for key in store.keys(f"bundle/{model}/"):
-        path = folder / key.removeprefix(f"bundle/{model}/")
+        path = inside(folder, key.removeprefix(f"bundle/{model}/"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.get(key))
     return Bundle.open(folder, threads=1)

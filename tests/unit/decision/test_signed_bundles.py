@@ -125,7 +125,7 @@ def test_files_added_removed_linked_or_unsigned_are_refused(signed):
 def test_a_foreign_key_is_refused_and_two_keys_are_trusted_while_they_rotate(signed, key, tmp_path, monkeypatch):
     public, _ = new_keys(tmp_path / "keys" / "next.key")
     monkeypatch.setenv(TRUST, str(public))
-    with pytest.raises(BundleError, match="is signed by key .* does not name"):
+    with pytest.raises(BundleError, match=r"is signed by key .* does not name"):
         Bundle.open(signed)
     monkeypatch.setenv(TRUST, os.pathsep.join([f"{key}.pub", str(public)]))
     assert Bundle.open(signed)
