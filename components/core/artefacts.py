@@ -171,10 +171,23 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises DataError when it is damaged."""
+    return parsed(Path(path).read_bytes(), path)
+
+
+def parsed(content: bytes, where: object) -> Any:
+    """What the bytes of a JSON document hold, which come from *where*. Raises DataError when it is damaged."""
     try:
-        return json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise DataError(f"{path}: is damaged ({error}); take it from a copy, or make its folder anew") from error
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # brackets in brackets, a thousand deep, are damage as well
+        raise DataError(f"{where}: is damaged ({error}); take it from a copy, or make its folder anew") from error
+
+
+def mapping(content: bytes, where: object) -> dict[str, Any]:
+    """The same of a document that has to hold keys and values. Raises DataError."""
+    values = parsed(content, where)
+    if not isinstance(values, dict):
+        raise DataError(f"{where}: is damaged (no keys and values); take it from a copy, or remove it")
+    return values
 
 
 def file_hash(path: Path) -> str:

@@ -1,12 +1,14 @@
 """Secrets come from the environment, or from a file that it names; never from a command line or params.yaml."""
 
 import os
+import re
 from pathlib import Path
 
 from components.core.errors import SettingsError
 
 FILE = "_FILE"
 LARGEST = 65_536
+LOGIN = re.compile(r"(?<=://)[^/@\s'\"]*@")  # name and password in an address
 
 
 def secret(name: str) -> str:
@@ -30,3 +32,8 @@ def secret(name: str) -> str:
     if not found:
         raise SettingsError(f"{name}{FILE}: {place} is empty; put the secret into it")
     return found
+
+
+def public(text: str) -> str:
+    """*text* without the name and the password that an address in it holds, for messages and logs."""
+    return LOGIN.sub("", text)

@@ -69,7 +69,7 @@ def _polygons(path: Path) -> tuple[Size | None, np.ndarray]:
     """What a JSON file draws: the size that it says, and the mask on a grid. Raises DataError."""
     try:
         said = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: is no JSON ({' '.join(str(error).split())}); {FORM}") from error
     values = said if isinstance(said, dict) else {"polygons": said}
     if unknown := values.keys() - {"size", "polygon", "polygons"}:

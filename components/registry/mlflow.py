@@ -17,6 +17,7 @@ from components.core.audit import audited
 from components.core.checks import check_name
 from components.core.errors import RegistryError
 from components.core.places import writing
+from components.core.secret import public
 from components.core.settings import build
 from components.core.signing import SIGN, TRUST, sign_where_asked, verify
 from components.core.system import flush_below
@@ -321,6 +322,6 @@ class _Client:
             yield
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise AbsentError(f"{self.uri}: {error.message}; see `loupe models`") from error
+                raise AbsentError(public(f"{self.uri}: {error.message}; see `loupe models`")) from error
             said = str(error.message).splitlines()[0][:200]
-            raise RegistryError(f"{self.uri}: the registry does not answer ({said}); is it running?") from error
+            raise RegistryError(public(f"{self.uri}: the registry does not answer ({said}); is it running?")) from error
