@@ -21,13 +21,13 @@ UsersFile = Annotated[
 
 @keys_app.command("new", epilog="Example: loupe keys new /etc/loupe/sign.key")
 def keys_new(
-    place: Annotated[Path, typer.Argument(help="The private key's file; its public half is FILE.pub.")],
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="The private key's file; its public half is FILE.pub.")],
 ) -> None:
     """Make a pair of ed25519 keys: the private one signs, the public one is given to the line's computers."""
     from components.core.signing import SIGN, TRUST, new_keys
 
-    public, name = new_keys(place)
-    say(f"key {name}: {place} signs ({SIGN}) and stays secret; {public} is what scorers trust ({TRUST})")
+    public, name = new_keys(out)
+    say(f"key {name}: {out} signs ({SIGN}) and stays secret; {public} is what scorers trust ({TRUST})")
 
 
 @app.command(epilog="Example: loupe sign runs/photos/bundle --key /etc/loupe/sign.key")

@@ -69,7 +69,9 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     )
 
 
-_SHORT = reprlib.Repr(maxlevel=3, maxstring=200, maxother=200, maxlist=20, maxtuple=20, maxdict=20)
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 200, 200, 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
 
 
 def shown(value: Any) -> str:

@@ -100,7 +100,7 @@ def trusted(named: str) -> Mapping[str, Any]:
     paths = [path for place in places for path in (sorted(place.glob(f"*{PUBLIC}")) if place.is_dir() else [place])]
     keys = {_name(key): key for key in map(_public, paths)}
     if not keys:
-        raise SettingsError(f"{TRUST}: names no public key; give files or folders with *{PUBLIC} files")
+        raise SettingsError(f"{named}: holds no public key; give {TRUST} files, or folders with *{PUBLIC} files")
     return keys
 
 

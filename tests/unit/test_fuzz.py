@@ -409,13 +409,3 @@ def test_deep_brackets_are_damage_wherever_json_is_read(place):
             read_json(put(place / "deep.json", content))
     with pytest.raises(SettingsError, match="is no YAML"):
         load_params(put(place / "deep.yaml", b"[" * 5000))
-
-
-def test_a_shard_that_names_places_outside_costs_that_line_only(place):
-    """LocalStore refuses the key as one object, so no worker waits for a store that is there."""
-    from components.core.errors import ObjectError
-
-    store = open_store(str(place / "store"))
-    for name in ("../../etc/passwd", "/etc/passwd", "a/../b", "", "a//b", "a\0b"):
-        with pytest.raises(ObjectError, match="is not a key"):
-            store.get(name)

@@ -150,7 +150,7 @@ def test_what_is_no_signature_is_told(signed, text):
 
 def test_keys_that_are_none_are_told(signed, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
-    for place, said in ((tmp_path / "empty", "names no public key"), (tmp_path / "nowhere", "cannot be read")):
+    for place, said in ((tmp_path / "empty", "holds no public key"), (tmp_path / "nowhere", "cannot be read")):
         monkeypatch.setenv(TRUST, str(place))
         with pytest.raises(SettingsError, match=said):
             Bundle.open(signed)
