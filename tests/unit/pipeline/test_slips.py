@@ -21,7 +21,13 @@ log = logging.getLogger("loupe")
 LOG = re.compile(r"\d\d:\d\d:\d\d ")
 # Any text will do, or the data tell later.
 FREE = {"good", "defect", "host", "reason", "fit group", "watch source", "bench question"}
-NEW = {"init name", "data add name", "new-detector name", "register name", "users add name"}  # names of what is to be made
+NEW = {
+    "init name",
+    "data add name",
+    "new-detector name",
+    "register name",
+    "users add name",
+}  # names of what is to be made
 OUTPUTS = {"out", "maps", "overlays", "users add file"}
 RIGHT = {  # what a parameter is when it is right; another one gets an empty folder or a word
     "adapter": "folder",

@@ -15,6 +15,7 @@ from components.pipeline.params import load_params
 from components.pipeline.serving import desk_of
 from components.registry.mlflow import Registry
 from components.service.champion import Champion
+from components.service.desk import Desk
 from components.service.users import ROLES, Users, add_user, read_users, remove_user
 from tests.service_pages import Line
 
@@ -34,6 +35,9 @@ GIVEN = {
 }
 
 
+MOVED = Desk(repoint=lambda alpha, reasons: {"alpha": alpha, "reasons": reasons})
+
+
 @pytest.fixture(autouse=True)
 def _no_tokens(monkeypatch):
     for name in ("LOUPE_TOKEN", "LOUPE_OPERATOR_TOKEN", "LOUPE_USERS"):
@@ -48,7 +52,7 @@ def tokens(tmp_path):
 
 @pytest.fixture
 def line(bundle, tmp_path, tokens):  # noqa: ARG001
-    line = Line(bundle, tmp_path, users=str(tmp_path / "users.json"))
+    line = Line(bundle, tmp_path, MOVED, users=str(tmp_path / "users.json"))
     line.put("a", alarm=True)
     return line
 
@@ -91,7 +95,7 @@ def test_a_route_that_is_in_no_document_is_a_page_without_data(line):
 def test_the_services_own_tokens_go_on_to_open_what_they_did(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("LOUPE_TOKEN", "open")
     monkeypatch.setenv("LOUPE_OPERATOR_TOKEN", "master")
-    line = Line(bundle, tmp_path)
+    line = Line(bundle, tmp_path, MOVED)
     line.put("a", alarm=True)
     for route in routes(line):
         if route[1] in OPEN:
