@@ -15,7 +15,7 @@ from components.core.artefacts import atomic_dir, file_hash, locked, read_json, 
 from components.core.audit import NAME as AUDIT
 from components.core.audit import audited
 from components.core.checks import check_name
-from components.core.errors import RegistryError
+from components.core.errors import BundleError, RegistryError
 from components.core.places import writing
 from components.core.secret import public
 from components.core.settings import build
@@ -240,7 +240,7 @@ class Registry:
         """
         known = self.client.get_model_version(name, version)
         wanted = dict(known.tags).get(MANIFEST)
-        if not _is(out, wanted):
+        if not _is(out, wanted) or not _trusted(out):
             with atomic_dir(out) as scratch:
                 self._bring(known, scratch)
                 if not _is(scratch, wanted):
@@ -284,6 +284,15 @@ def _is(folder: Path, wanted: str | None) -> bool:
     """Whether a whole bundle is in *folder*, of the manifest *wanted*; versions of older registries do not say."""
     path = _bundle_in(folder) / "manifest.json"
     return path.exists() and wanted in (None, file_hash(path))
+
+
+def _trusted(folder: Path) -> bool:
+    """Whether the copy in *folder* is still one that would be opened; one that was changed is brought anew."""
+    try:
+        verify(_bundle_in(folder))
+    except BundleError:
+        return False
+    return True
 
 
 class AbsentError(RegistryError):

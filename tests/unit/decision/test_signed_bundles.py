@@ -219,6 +219,17 @@ def test_a_service_does_not_start_on_and_does_not_swap_to_what_is_unsigned(bundl
         Champion("tiles", registry, tmp_path / "others", 1)
 
 
+def test_a_kept_copy_that_was_changed_is_brought_anew(bundle, key, tmp_path, monkeypatch):
+    registry = Registry(RegistrySettings(str(tmp_path / "registry")))
+    monkeypatch.setenv(SIGN, str(key))
+    registry.register("tiles", bundle, {}, {}, {})
+    monkeypatch.setenv(TRUST, f"{key}.pub")
+    kept = registry.fetch("tiles", "1", tmp_path / "kept")
+    (kept / "more.py").write_text("import os")
+    assert Bundle.open(registry.fetch("tiles", "1", tmp_path / "kept"))
+    assert not (kept / "more.py").exists()
+
+
 def test_commands_make_keys_sign_and_verify(bundle, tmp_path, monkeypatch):
     own, place = shutil.copytree(bundle, tmp_path / "own"), tmp_path / "sign.key"
     said = CliRunner().invoke(app, ["keys", "new", str(place)]).output
