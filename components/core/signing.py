@@ -45,10 +45,9 @@ def new_keys(place: Path) -> tuple[Path, str]:
 def sign(folder: Path, key: Path) -> str:
     """Write signature.json into the bundle *folder*; returns the key's name. Raises BundleError, SettingsError."""
     private, files = _private(key), _hashes(folder)
-    signed = {"files": files, "key": _name(private.public_key())}
-    signature = base64.b64encode(private.sign(_message(files))).decode()
-    write_json(folder / SIGNATURE, {**signed, "signature": signature})
-    return signed["key"]
+    name, signature = _name(private.public_key()), base64.b64encode(private.sign(_message(files))).decode()
+    write_json(folder / SIGNATURE, {"files": files, "key": name, "signature": signature})
+    return name
 
 
 def sign_where_asked(folder: Path) -> None:

@@ -20,7 +20,7 @@ def tls_options(settings: ServiceSettings) -> dict[str, Any]:
     if not settings.certificate:
         return {}
     password = secret(PASSWORD)
-    options = {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}
+    options: dict[str, Any] = {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.private_key}
     _require_files(settings)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
