@@ -90,7 +90,7 @@ def collected_rows(root: Path) -> list[Row]:
 
 
 def _collected(row: dict[str, str], table: Path) -> Row:
-    if None in row or None in row.values() or row["label"] not in ("normal", "anomalous"):
+    if None in row or None in row.values() or row["label"] not in ("normal", "anomalous", "uncertain"):
         raise DataError(f"{table}: has a line that is none of `loupe retrain`; bring it back from a copy")
     for name in (row["image_id"], *mask_paths(row["mask"])):
         inside(table.parent, name)

@@ -28,7 +28,6 @@ COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS}
 ENDING = ".parquet"
 STAMP = re.compile(r"\d{6}(?:\.\d+)?")  # a time of day, 103005.25
 TIMED = re.compile(rf"T({STAMP.pattern})-({STAMP.pattern})-")
-STARTS = re.compile(r"\d{4}-\d\d-\d\d")  # of a time stamp
 LATEST = "~"  # behind every time
 SOURCE, DAY = "source=", "day="
 UNFIT = re.compile(r"[/\x00-\x1f\x7f\ud800-\udfff]")
@@ -123,7 +122,7 @@ class Part:
         content = store.get(self.key)
         with whole(self.key):
             rows = [of_today(row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
-        if not all(isinstance(row.get("record_id"), str) and STARTS.match(order(row)[0]) for row in rows):
+        if not all(isinstance(row.get("record_id"), str) and order(row)[0] != "None" for row in rows):
             raise DataError(f"{self.key}: has rows without id or time; bring it back from a copy, or remove it")
         return rows
 
