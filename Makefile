@@ -29,12 +29,13 @@ pipeline: setup  ## the main job: solar cells to a registered champion
 test: setup  ## all tests
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-check: setup  ## style, types and the length of lines and sentences in the documents
+check: setup  ## style, types, the length of lines and sentences in the documents, advisories of packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(BIN)/python -m tests.prose
+	$(BIN)/python -m tests.advisories
 
 quick: setup  ## style, floor plan, types and the fast tests
 	$(BIN)/ruff check .

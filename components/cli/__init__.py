@@ -1,12 +1,12 @@
 """The command line: a thin Typer app over the components. Heavy libraries are loaded by the command that needs them."""
 
-from components.cli import line, machine, workshop
+from components.cli import guard, line, machine, workshop
 from components.cli.shared import app
 from components.core.boundary import boundary
 from components.core.progress import show_logs
 from components.core.system import in_utf8
 
-__all__ = ["app", "line", "machine", "main", "workshop"]
+__all__ = ["app", "guard", "line", "machine", "main", "workshop"]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from components.core.settings import plain
 from components.core.system import lives, peak_memory_mb
 
 VOLATILE = "timing.json"
+SIGNATURE = "signature.json"  # of a bundle: core.signing
+UNCOUNTED = (VOLATILE, SIGNATURE)  # no part of what a folder is: a bundle stays the same one when it is signed
 LOCK = ".lock"  # of a run: held by the process that writes it
 TRIES = 100  # at renaming, where other processes write the same folder
 VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
@@ -169,10 +171,23 @@ def write_flushed(path: Path, content: bytes) -> None:
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises DataError when it is damaged."""
+    return parsed(Path(path).read_bytes(), path)
+
+
+def parsed(content: bytes, where: object) -> Any:
+    """What the bytes of a JSON document hold, which come from *where*. Raises DataError when it is damaged."""
     try:
-        return json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise DataError(f"{path}: is damaged ({error}); take it from a copy, or make its folder anew") from error
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # brackets in brackets, a thousand deep, are damage as well
+        raise DataError(f"{where}: is damaged ({error}); take it from a copy, or make its folder anew") from error
+
+
+def mapping(content: bytes, where: object) -> dict[str, Any]:
+    """The same of a document that has to hold keys and values. Raises DataError."""
+    values = parsed(content, where)
+    if not isinstance(values, dict):
+        raise DataError(f"{where}: is damaged (no keys and values); take it from a copy, or remove it")
+    return values
 
 
 def file_hash(path: Path) -> str:
@@ -182,12 +197,12 @@ def file_hash(path: Path) -> str:
 
 
 def tree_hash(path: Path) -> str:
-    """SHA-256 over the names and contents below *path*, without ``timing.json``; of a file, its ``file_hash``."""
+    """SHA-256 over the names and contents below *path*, without UNCOUNTED; of a file, its ``file_hash``."""
     path = Path(path)
     if path.is_file():
         return file_hash(path)
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name != VOLATILE):
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name not in UNCOUNTED):
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
     return digest.hexdigest()
 
@@ -205,9 +220,17 @@ def values_hash(value: Any) -> str:
 
 @contextmanager
 def recorded(
-    out: Path, stage: str, settings: Any, inputs: Mapping[str, Path], seed: int | None = None
+    out: Path,
+    stage: str,
+    settings: Any,
+    inputs: Mapping[str, Path],
+    seed: int | None = None,
+    seal: Callable[[Path], None] = lambda _: None,
 ) -> Iterator[Path]:
-    """``atomic_dir`` plus the ``run.json`` and ``timing.json`` of *stage*: the frame of every component."""
+    """``atomic_dir`` plus the ``run.json`` and ``timing.json`` of *stage*: the frame of every component.
+
+    *seal* is the last thing that is done to the folder before it takes its place.
+    """
     started = time.perf_counter()
     with atomic_dir(out) as scratch:
         yield scratch
@@ -226,6 +249,7 @@ def recorded(
         }
         earlier = read_json(scratch / VOLATILE) if (scratch / VOLATILE).exists() else {}
         write_json(scratch / VOLATILE, {**timing, **earlier})
+        seal(scratch)
 
 
 def versions() -> dict[str, str]:

@@ -3,8 +3,10 @@
 import os
 import re
 import unicodedata
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from components.core import system
+from components.core.errors import DataError
 
 # What systems and copy programs leave beside the pictures of a user, in lower case; names with a leading dot as well.
 SYSTEM = frozenset({
@@ -26,6 +28,22 @@ def stored(name: str) -> str:
 def called(stored_as: str) -> str:
     """The name that ``stored`` made this of."""
     return WRITTEN.sub(lambda found: chr(int(found[1] or found[2], 16)), stored_as) if system.WINDOWS else stored_as
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file *name*, which somebody else has given, below *folder*. Raises DataError for one that would lie outside.
+
+    By its words alone; in a folder that others may write, a part of it could be a link.
+    """
+    plain = name and "\0" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
+    if not plain or PurePosixPath(name).is_absolute() or (system.WINDOWS and _leads_away(name)):
+        raise DataError(f"{name!r}: would lie outside {folder}; nothing was written, look who gave this name")
+    return folder / name
+
+
+def _leads_away(name: str) -> bool:
+    found = PureWindowsPath(name)
+    return bool(found.drive or found.root) or ".." in found.parts
 
 
 def printable(name: str) -> str:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from components.core.errors import BundleError
 from components.core.system import libc
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -15,7 +16,7 @@ def cores() -> int:
 
 
 def session(model: bytes | Path, threads: int | None = None) -> Any:
-    """A CPU session that does not spin while idle, so that a busy neighbour costs nothing."""
+    """A CPU session that does not spin while idle, so that a busy neighbour costs nothing. Raises BundleError."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -23,7 +24,12 @@ def session(model: bytes | Path, threads: int | None = None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # classes of the library below, one for each thing that a graph can lack
+        said = " ".join(str(error).split())[:200]
+        name = model if isinstance(model, Path) else "a graph"
+        raise BundleError(f"{name}: is no graph that ONNX Runtime can run ({said}); make it again") from error
 
 
 def keep_freed_memory() -> None:

@@ -6,6 +6,7 @@ Every settings class of the project is a frozen dataclass; ``build`` is the one 
 import dataclasses
 import difflib
 import logging
+import reprlib
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -22,6 +23,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     A key that *cls* names in ``RETIRED``, with the reason, is left out with a warning: files of older versions load.
     *where* prefixes each message, for example ``params.yaml: split``. Raises SettingsError.
     """
+    if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+        raise SettingsError(f"{where} is {shown(values)}; give keys with values")
     values = _without_retired(cls, values, where)
     known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = get_type_hints(cls)
@@ -48,8 +51,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(value, get_args(hint), where)
     if origin is Literal:
-        if value not in get_args(hint):
-            raise SettingsError(f"{where} is {value!r}; choose one of {', '.join(map(repr, get_args(hint)))}")
+        if not any(value == one and type(value) is type(one) for one in get_args(hint)):
+            raise SettingsError(f"{where} is {shown(value)}; choose one of {', '.join(map(repr, get_args(hint)))}")
         return value
     if origin is tuple:
         return _convert_tuple(value, get_args(hint), where)
@@ -61,7 +64,19 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if hint is Any or type(value) is hint or (origin is dict and type(value) is dict):
         return value
-    raise SettingsError(f"{where} is {value!r}, a {type(value).__name__}; give a {getattr(hint, '__name__', hint)}")
+    raise SettingsError(
+        f"{where} is {shown(value)}, a {type(value).__name__}; give a {getattr(hint, '__name__', hint)}"
+    )
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 200, 200, 200
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
+
+
+def shown(value: Any) -> str:
+    """*value* for a message. An alias within aliases of YAML can stand for more than any memory holds."""
+    return _SHORT.repr(value)
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
@@ -80,7 +95,7 @@ def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:
 
 def _convert_tuple(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise SettingsError(f"{where} is {value!r}; give a list")
+        raise SettingsError(f"{where} is {shown(value)}; give a list")
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
     if len(value) != len(args):

@@ -4,7 +4,6 @@ An adapter only lists: it reads names and labels, never pixels, so that broken f
 Protocols and licences: docs/data.md.
 """
 
-import csv
 import importlib.util
 import logging
 import shutil
@@ -12,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from components.core.errors import DataError, SettingsError
+from components.core.filenames import inside
 from components.datasets.folders import note_lines, read_folder
-from components.datasets.rows import DEFAULT, GROUPS, Adapter, Listed, Naming, Row, counted
+from components.datasets.rows import DEFAULT, GROUPS, Adapter, Listed, Naming, Row, counted, read_lines
 from components.datasets.sets.layout import with_test_side
 from components.datasets.sets.published import PUBLISHED
 from components.datasets.videos import clips_rows, cuhk_avenue_rows, shanghaitech_rows, ucsd_ped2_rows
+from components.pictures.masks import mask_paths
 
 log = logging.getLogger("loupe")
 
@@ -26,15 +27,20 @@ def elpv_rows(root: Path) -> list[Row]:
     table = root / "labels.csv"
     if not table.exists():
         raise DataError(f"{table}: not found; bring the data in with `loupe data add elpv --adapter elpv`")
-    rows = []
-    with table.open() as stream:
-        for name, probability, group in (line.split() for line in stream if line.strip()):
-            label = {0.0: "normal", 1.0: "anomalous"}.get(float(probability), "uncertain")
-            defect = "" if label == "normal" else f"probability {float(probability):.2f}"
-            rows.append(Row(name, group, label, defect, "test"))
+    try:
+        rows = [_elpv_row(line, root) for line in table.read_text().splitlines() if line.strip()]
+    except ValueError as error:
+        raise DataError(f"{table}: is not the list of the data set ({error}); bring it in again") from error
     groups = sorted({row.group for row in rows})
     normals = [r for g in groups for r in with_test_side(r for r in rows if r.label == "normal" and r.group == g)]
     return sorted([*normals, *(r for r in rows if r.label != "normal")], key=lambda row: row.image_id)
+
+
+def _elpv_row(line: str, root: Path) -> Row:
+    name, probability, group = line.split()
+    inside(root, name)
+    label = {0.0: "normal", 1.0: "anomalous"}.get(float(probability), "uncertain")
+    return Row(name, group, label, "" if label == "normal" else f"probability {float(probability):.2f}", "test")
 
 
 def elpv_fetch(out: Path) -> None:
@@ -77,10 +83,19 @@ def collected_rows(root: Path) -> list[Row]:
     table = root / COLLECTED_TABLE
     if not table.exists():
         raise DataError(f"{table}: not found; folders of this kind are written by `loupe retrain`")
-    with table.open(newline="") as stream:
-        found = list(csv.DictReader(stream))
-    said = COLLECTED_COLUMNS[:5]
-    return [Row(**{k: r[k] for k in said}, mask=r["mask"] or None, mask_rule=r.get("mask_rule") or None) for r in found]
+    with read_lines(table) as reader:
+        if missing := set(COLLECTED_COLUMNS[:6]) - set(reader.fieldnames or ()):
+            raise DataError(f"{table}: has no column {sorted(missing)[0]}; bring it back from a copy")
+        return [_collected(row, table) for row in reader]
+
+
+def _collected(row: dict[str, str], table: Path) -> Row:
+    if None in row or None in row.values() or row["label"] not in ("normal", "anomalous", "uncertain"):
+        raise DataError(f"{table}: has a line that is none of `loupe retrain`; bring it back from a copy")
+    for name in (row["image_id"], *mask_paths(row["mask"])):
+        inside(table.parent, name)
+    said = {key: row[key] for key in COLLECTED_COLUMNS[:5]}
+    return Row(**said, mask=row["mask"] or None, mask_rule=row.get("mask_rule") or None)
 
 
 def bsdata_read(root: Path, naming: Naming = DEFAULT) -> Listed:

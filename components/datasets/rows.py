@@ -1,10 +1,14 @@
 """What a data set's folder says: one row per picture, how names are to be read, and what was found beside."""
 
+import csv
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from components.core.errors import DataError
 
 GOOD = "good"
 
@@ -23,6 +27,16 @@ class Row:
     role: str
     mask: str | None = None
     mask_rule: str | None = None
+
+
+@contextmanager
+def read_lines(table: Path) -> Iterator["csv.DictReader[str]"]:
+    """The lines of a CSV file by its columns. Raises DataError for what is no text, or none that CSV can be read of."""
+    with table.open(newline="", encoding="utf-8-sig") as stream:
+        try:
+            yield csv.DictReader(stream)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{table}: is no CSV in UTF-8 ({error}); export it again") from error
 
 
 @dataclass(frozen=True)

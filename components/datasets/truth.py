@@ -146,7 +146,7 @@ def _stems(name: str) -> list[str]:
 
 def from_table(table: Path, root: Path, index: Index) -> list[tuple[str, str]]:
     """The (picture, mask) pairs of a table with the columns image and mask. Raises DataError with the line."""
-    text = table.read_text(encoding="utf-8-sig", errors="replace")
+    text = table.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "")
     head = text.partition("\n")[0]
     sign = next((sign for sign in ";\t" if sign in head), ",")
     reader = csv.DictReader(text.splitlines(), delimiter=sign)

@@ -1,5 +1,6 @@
 """A bundle opened for scoring: only an ONNX graph whose files match the bundle's manifest is ever loaded."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,8 @@ import numpy as np
 from components.core.artefacts import file_hash, read_json
 from components.core.errors import BundleError, DataError, SettingsError
 from components.core.runtime import session
-from components.core.settings import build
+from components.core.settings import convert
+from components.core.signing import verify
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits, early, edge_decision, full_decision
 from components.decision.conformal import Decided, decide_one
@@ -19,6 +21,8 @@ from components.decision.seeing import Run, seen
 from components.pictures.decoding import Decoding
 from components.pictures.framing import quiet
 
+IDENTITY = ("detector", "dataset", "groups", "model", "data")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # of a file of a bundle, which has no folders
 OUTPUTS = ["score", "map", "embedding"]
 
 
@@ -52,24 +56,38 @@ class Manifest:
     def read(cls, folder: Path) -> "Manifest":
         """That of the bundle *folder*, without opening the session. Raises BundleError."""
         path = folder / "manifest.json"
-        if not path.exists():
+        if not path.is_file():
             raise BundleError(f"{folder}: holds no manifest.json; give the bundle folder of a run")
         values = read_json(path)
+        if not isinstance(values, Mapping):
+            raise BundleError(f"{path}: is no manifest; export the bundle again")
         try:
-            known = {key: values[key] for key in ("detector", "dataset", "groups", "model", "data")}
+            known = {key: convert(values[key], str, f"{path}: {key}") for key in IDENTITY}
         except KeyError as error:
             raise BundleError(f"{path}: says nothing of {error}; export the bundle again") from None
         # Bundles of older versions say nothing of decoding.
         try:
-            rules = build(Decoding, values.get("decoding", {}), f"{path}: decoding")
+            rules = convert(values.get("decoding", {}), Decoding, f"{path}: decoding")
         except SettingsError as error:
             raise BundleError(f"{error}: a newer Loupe made the bundle; install that one, or export it here") from None
-        return cls(**known, decoding=rules, files=values.get("files", {}))
+        files = convert(values.get("files", {}), dict[str, str], f"{path}: files")
+        if outside := [name for name in files if not NAME.fullmatch(name)]:
+            raise BundleError(f"{path}: names the file {outside[0]!r}, which is none in the bundle; export it again")
+        return cls(**known, decoding=rules, files=files)
 
     @property
     def version(self) -> str:
         """The model's identity as it stands in score records."""
         return self.model[:12]
+
+
+def whole(folder: Path) -> Manifest:
+    """The manifest of the bundle *folder*, whose files are those that it names. Raises BundleError."""
+    manifest = Manifest.read(folder)
+    for name, digest in manifest.files.items():
+        if not (folder / name).is_file() or file_hash(folder / name) != digest:
+            raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
+    return manifest
 
 
 def run_of(graph: Any) -> Run:
@@ -108,11 +126,12 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
-        """Raises BundleError when a file is missing or has other bytes than the manifest says."""
-        manifest = Manifest.read(folder)
-        for name, digest in manifest.files.items():
-            if not (folder / name).exists() or file_hash(folder / name) != digest:
-                raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
+        """Raises BundleError when a file is missing or has other bytes than the manifest says.
+
+        Where the environment names trusted keys (``core.signing``), also unless one of them signed the whole folder.
+        """
+        verify(folder)
+        manifest = whole(folder)
         opened = cls(folder, manifest, threads)
         opened._require_one_model(opened.session, "model.onnx")
         if missing := {*OUTPUTS} - {output.name for output in opened.session.get_outputs()}:

@@ -11,6 +11,8 @@ from components.core.artefacts import read_json
 from components.core.errors import CalibrationError
 from components.decision.conformal import Table, called, p_values
 
+# What a record of other shapes raises where it is taken apart.
+MALFORMED = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError)
 DEVIATION = 1.4826  # standard deviations in a median absolute deviation of a normal distribution
 
 
@@ -67,19 +69,28 @@ class Calibration:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Calibration":
         """The record of what calibration.json holds. Raises CalibrationError where nothing can be decided by it."""
+        try:
+            return cls._of(values)
+        except MALFORMED as error:
+            what = f"calibration.json is none ({type(error).__name__}: {str(error)[:200]}); calibrate again"
+            raise CalibrationError(what) from error
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> "Calibration":
         _require_usable(values)
-        groups = {name: _group(values, own) for name, own in values.get("groups", {}).items()}
+        groups = {str(name): _group(values, own) for name, own in values.get("groups", {}).items()}
         low, high = values["false_alarm_interval"]
+        model = values.get("model")
         return cls(
             Table.of(values),
-            values["n"],
-            (low, high),
-            values["confidence"],
+            int(values["n"]),
+            (float(low), float(high)),
+            float(values["confidence"]),
             groups,
-            values.get("map", {}),
-            values.get("model"),
-            values.get("rule", ""),
-            values.get("folds", 0),
+            {str(name): float(value) for name, value in values.get("map", {}).items()},
+            None if model is None else str(model),
+            str(values.get("rule", "")),
+            int(values.get("folds", 0)),
         )
 
     @property
@@ -112,7 +123,7 @@ class Calibration:
 
 def _require_usable(values: Mapping[str, Any]) -> None:
     """JSON takes NaN, and people edit files: by such a record every picture would be normal."""
-    alpha, limit = values["alpha"], values["threshold"]
+    alpha, limit = float(values["alpha"]), float(values["threshold"])
     known = np.asarray(values["scores"], np.float64)
     if not (0 < alpha < 1 and np.isfinite(limit) and known.size and np.isfinite(known).all()):
         what = f"alpha {alpha}, threshold {limit} and {known.size} scores"
@@ -121,4 +132,5 @@ def _require_usable(values: Mapping[str, Any]) -> None:
 
 def _group(overall: Mapping[str, Any], own: Mapping[str, Any]) -> Group:
     table = Table.of({**overall, **own}) if "scores" in own else None
-    return Group(own["n"], own["threshold"], table)
+    limit = own["threshold"]
+    return Group(int(own["n"]), None if limit is None else float(limit), table)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from components.core.artefacts import read_json
+from components.core.errors import BundleError
+from components.decision.calibration import MALFORMED
 from components.decision.conformal import Decided, Table, called, p_values, threshold
 
 
@@ -34,7 +36,10 @@ class Exit:
         """From what cascade.json holds of all, or of one group."""
         high = values["high"]
         return cls(
-            Table.of({**values, "threshold": math.inf if high is None else high}), values["share"], values["low"], high
+            Table.of({**values, "threshold": math.inf if high is None else high}),
+            float(values["share"]),
+            float(values["low"]),
+            None if high is None else float(high),
         )
 
 
@@ -52,9 +57,13 @@ class Exits:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Exits":
-        """The record of what cascade.json holds."""
-        own = {name: Exit.of({**values, **one}) for name, one in values.get("groups", {}).items()}
-        return cls(Exit.of(values), own)
+        """The record of what cascade.json holds. Raises BundleError where that is no way out."""
+        try:
+            own = {str(name): Exit.of({**values, **one}) for name, one in values.get("groups", {}).items()}
+            return cls(Exit.of(values), own)
+        except MALFORMED as error:
+            what = f"cascade.json is none ({type(error).__name__}: {str(error)[:200]}); export the bundle again"
+            raise BundleError(what) from error
 
     def exit_of(self, group: str | None) -> Exit:
         """That of *group* where it has one, otherwise that of all."""

@@ -69,9 +69,11 @@ class Table:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Table":
-        """From what calibration.json holds of all, or of one group."""
+        """From what calibration.json holds of all, or of one group. Raises ValueError for no sorted row of scores."""
         scores = np.asarray(values["scores"], np.float64)
-        return cls(scores, values["alpha"], values["threshold"], values.get("resolution", 0.0))
+        if scores.ndim != 1 or not len(scores) or not (np.diff(scores) >= 0).all():
+            raise ValueError("its scores are no sorted row of numbers")
+        return cls(scores, float(values["alpha"]), float(values["threshold"]), float(values.get("resolution", 0.0)))
 
 
 class Decided(NamedTuple):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from components.core.artefacts import file_hash, read_json, recorded, tree_hash, write_json
 from components.core.errors import BundleError, ParityError
+from components.core.signing import sign_where_asked
 from components.datasets.loading import read_decoding, read_split, rows
 from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration
@@ -68,7 +69,7 @@ def export(
     good, normals = list(rows(split, "fit", "normal")["image_id"]), _normals(split, calibration, known)
     if isinstance(detector, Early) and not early:
         log.warning("%s: calibrated by folds, no edge graph: its limits need pictures that it has not seen", out)
-    with recorded(out, "export", settings, inputs) as scratch:
+    with recorded(out, "export", settings, inputs, seal=sign_where_asked) as scratch:
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
         seen = descriptors(detector, [data / n for n in _evenly(good, settings.described_images)], manifest.decoding)
         graphs = Graphs(scratch, detector, seen, known, manifest, compared, settings)

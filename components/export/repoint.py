@@ -10,6 +10,7 @@ from components.calibration.exits import moved_exits
 from components.core.artefacts import file_hash, read_json, write_json
 from components.core.errors import ParityError
 from components.core.records import SCORE_COLUMNS
+from components.core.signing import sign_where_asked
 from components.core.system import replace
 from components.decision.calibration import Calibration
 from components.decision.conformal import decide_one
@@ -23,7 +24,8 @@ def repoint(bundle: Path, values: dict[str, Any]) -> None:
     """Rewrite the parts of *bundle*, a copy that nobody uses yet, for the calibration.json *values*.
 
     Files are replaced, never written into: they may be links. Raises BundleError, SettingsError where a part of an
-    older version cannot follow, ParityError where graph and detector would decide differently at this threshold.
+    older version cannot follow, ParityError where graph and detector would decide differently at this threshold. It is
+    signed anew where the environment names a key.
     """
     known = Calibration.of(values)
     reference = _reference(bundle / "reference.parquet", known)
@@ -47,6 +49,7 @@ def repoint(bundle: Path, values: dict[str, Any]) -> None:
         record = read_json(bundle / RUN)
         record["inputs"]["calibration"] = file_hash(bundle / "calibration.json")
         write_json(bundle / RUN, record)
+    sign_where_asked(bundle)
 
 
 def _reference(path: Path, known: Calibration) -> list[dict[str, Any]]:

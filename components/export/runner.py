@@ -2,10 +2,14 @@
 
 Needs onnxruntime, numpy and Pillow. Refuses to run when a file differs from manifest.json. A file that cannot be scored
 is named on standard error, and the others are scored; the exit status is then 3, or 1 when none could be.
+
+It checks no signature: it is a file of the bundle itself, and whoever changed the bundle could have changed it. Where
+LOUPE_VERIFY_KEYS asks for signed bundles it refuses; `loupe verify` and `loupe score` check them.
 """
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +46,10 @@ def squares(path: str, rules: dict) -> Iterator[np.ndarray]:
 
 
 def main(paths: list[str]) -> int:
+    if os.environ.get("LOUPE_VERIFY_KEYS"):
+        sys.exit(
+            f"{HERE}: its own runner cannot vouch for it; use `loupe score`, or `loupe verify` and an empty variable"
+        )
     manifest, calibration, graph = load_bundle()
     known, failed = np.array(calibration["scores"]), 0
     for path in paths:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from components.core.artefacts import mapping
 from components.core.errors import MonitorError
 from components.core.settings import build, plain
 from components.monitoring.settings import MonitorSettings
@@ -32,7 +33,10 @@ def _key(source: str, version: str, number: int) -> str:
 
 
 def _read(store: Store, key: str) -> Verdict:
-    return build(Verdict, json.loads(store.get(key)), key)
+    found = build(Verdict, mapping(store.get(key), key), key)
+    if found.id != "-".join(key.removeprefix(f"{VERDICTS}/").removesuffix(".json").split("/")) or "/" in found.model:
+        raise MonitorError(f"{key}: is a verdict by another name; look who writes into the store")
+    return found
 
 
 def last_number(store: Store, source: str, version: str) -> int:
@@ -149,7 +153,7 @@ def unanswered(
             continue
         if not store.exists(sent_key(verdict)):
             continue
-        note = json.loads(store.get(sent_key(verdict)))
+        note = mapping(store.get(sent_key(verdict)), sent_key(verdict))
         if at - datetime.fromisoformat(note["at"]) < timedelta(hours=settings.again_hours):
             continue
         if _times(note) <= settings.again:
@@ -167,7 +171,7 @@ def unanswered(
 def mark_sent(store: Store, verdict: Verdict, event: str, at: datetime) -> None:
     """Note that the event of a verdict has arrived, and how often by now."""
     key = sent_key(verdict)
-    times = 1 + (_times(json.loads(store.get(key))) if store.exists(key) else 0)
+    times = 1 + (_times(mapping(store.get(key), key)) if store.exists(key) else 0)
     store.put(key, json.dumps({"event": event, "at": at.isoformat(), "times": times}).encode())
 
 

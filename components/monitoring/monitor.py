@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.core.artefacts import file_hash, values_hash
+from components.core.artefacts import file_hash, mapping, values_hash
 from components.decision.bundle import Manifest
 from components.monitoring.bounds import bounds
 from components.monitoring.columns import frame, read_reference, standardised
@@ -146,7 +146,7 @@ class Watch:
 
     def _looked(self, source: str, version: str) -> str:
         key = self._noted_at(source, version)
-        noted = str(json.loads(self.store.get(key))["from"]) if self.store.exists(key) else ""
+        noted = str(mapping(self.store.get(key), key)["from"]) if self.store.exists(key) else ""
         return min(noted, self._late())  # the clock may have been put back since
 
     def _note(self, source: str, version: str, waiting: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from components.core.errors import DataError
+from components.core.settings import shown
 from components.pictures.decoding import SUFFIXES
 from components.pictures.framing import ANY
 from components.pictures.masks import marked
@@ -69,11 +70,11 @@ def _polygons(path: Path) -> tuple[Size | None, np.ndarray]:
     """What a JSON file draws: the size that it says, and the mask on a grid. Raises DataError."""
     try:
         said = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path}: is no JSON ({' '.join(str(error).split())}); {FORM}") from error
     values = said if isinstance(said, dict) else {"polygons": said}
     if unknown := values.keys() - {"size", "polygon", "polygons"}:
-        raise DataError(f"{path}: knows no {', '.join(sorted(unknown))}; {FORM}")
+        raise DataError(f"{path}: knows no {shown(sorted(unknown)[0])}; {FORM}")
     if ("polygon" in values) == ("polygons" in values):
         raise DataError(f"{path}: has no polygons, or both of polygon and polygons; {FORM}")
     size = _size(path, values["size"]) if "size" in values else None
@@ -89,7 +90,7 @@ def _polygons(path: Path) -> tuple[Size | None, np.ndarray]:
 def _size(path: Path, given: Any) -> Size:
     whole = isinstance(given, list) and len(given) == 2 and all(type(side) is int and side > 0 for side in given)
     if not whole:
-        raise DataError(f"{path}: size is {given!r}; give [width, height] in pixels of the pictures")
+        raise DataError(f"{path}: size is {shown(given)}; give [width, height] in pixels of the pictures")
     return given[0], given[1]
 
 
@@ -103,10 +104,10 @@ def _polygon(path: Path, number: int, points: Any, size: Size | None) -> Polygon
     width, height = size or (1, 1)
     for at, point in enumerate(points, 1):
         if not _is_point(point):
-            raise DataError(f"{path}: point {at} of polygon {number} is {point!r}; write [x, y]")
+            raise DataError(f"{path}: point {at} of polygon {number} is {shown(point)}; write [x, y]")
         if not (0 <= point[0] <= width and 0 <= point[1] <= height):
             where = f"the {width} x {height} pixels of size" if size else "0 to 1; pixels need a size"
-            raise DataError(f"{path}: point {at} of polygon {number} is {point!r}, outside {where}; {FORM}")
+            raise DataError(f"{path}: point {at} of polygon {number} is {shown(point)}, outside {where}; {FORM}")
     return [(point[0] / width, point[1] / height) for point in points]
 
 

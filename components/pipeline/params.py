@@ -259,7 +259,7 @@ def train_settings(path: Path) -> TrainSettings:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, brackets too deep
         where = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
         raise SettingsError(f"{path}{where}: is no YAML; mend it there") from error
     if not isinstance(values, dict):

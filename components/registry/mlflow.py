@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.core.artefacts import atomic_dir, file_hash, locked, read_json, write_json
-from components.core.errors import RegistryError
+from components.core.audit import NAME as AUDIT
+from components.core.audit import audited
+from components.core.checks import check_name
+from components.core.errors import BundleError, RegistryError
 from components.core.places import writing
+from components.core.secret import public
 from components.core.settings import build
+from components.core.signing import SIGN, TRUST, sign_where_asked, verify
 from components.core.system import flush_below
 from components.registry.locations import HOME, below, folder_of, is_local
 from components.registry.settings import RegistrySettings
@@ -42,6 +48,7 @@ class Decision:
 
 def decisions_in(registry: Path, name: str) -> list[Decision]:
     """All decisions on *name* in the folder of a registry, oldest first."""
+    check_name(name, "the model")
     paths = sorted((registry / "decisions" / name).glob("*.json"))
     return [build(Decision, read_json(path), str(path)) for path in paths]
 
@@ -80,20 +87,24 @@ class Registry:
     def register(
         self, name: str, bundle: Path, params: dict[str, Any], metrics: dict[str, float], tags: dict[str, str]
     ) -> str:
-        """A new version of *name* with its run and bundle; alias challenger."""
+        """A new version of *name* with its run and bundle; alias challenger. Raises SettingsError, RegistryError."""
+        check_name(name, "the model")
         run = self.client.create_run(self.experiment, tags=tags, run_name=f"{name}")
         for key, value in params.items():
             self.client.log_param(run.info.run_id, key, value)
         for key, number in metrics.items():
             self.client.log_metric(run.info.run_id, key, number)
-        source = self._kept(run.info, bundle)
+        with _signed(bundle) as ours:
+            source = self._kept(run.info, ours)
         self.client.set_terminated(run.info.run_id)
         flush_below(self.folder)  # a version whose files a power cut could still take must not be known to anybody
         self._ensure(name)
         known = tags | ({MANIFEST: file_hash(path)} if (path := bundle / "manifest.json").exists() else {})
-        version = self.client.create_model_version(name, source, run.info.run_id, tags=known).version
-        self.client.set_registered_model_alias(name, CHALLENGER, version)
-        return str(version)
+        with audited(self.folder / AUDIT, "register", name, None, {"manifest": known.get(MANIFEST)}) as told:
+            version = str(self.client.create_model_version(name, source, run.info.run_id, tags=known).version)
+            self.client.set_registered_model_alias(name, CHALLENGER, version)
+            told["after"] = {"version": version, "manifest": known.get(MANIFEST)}
+        return version
 
     def _kept(self, run: Any, bundle: Path) -> str:
         """Keep the files of *bundle* with its run; returns the location that is stored."""
@@ -142,6 +153,8 @@ class Registry:
         evidence: dict[str, Path],
         at: datetime | None,
     ) -> Decision:
+        if version in self.versions(name):
+            self._require_signed(name, version)
         # The alias moves before the record is made durable, under the lock: a decision on disk has taken place.
         return self._decide(
             action,
@@ -152,6 +165,13 @@ class Registry:
             at,
             lambda: self.client.set_registered_model_alias(name, CHAMPION, version),
         )
+
+    def _require_signed(self, name: str, version: str) -> None:
+        """Raises BundleError for a version that no scorer would open: LOUPE_VERIFY_KEYS names who must have signed."""
+        if not os.environ.get(TRUST):
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            verify(self.fetch(name, version, Path(scratch) / "bundle"))
 
     def _decide(
         self,
@@ -170,8 +190,10 @@ class Registry:
         decision = Decision(action, name, version, self.champion(name), reasons, hashes, when)
         folder = self.folder / "decisions" / name
         folder.mkdir(parents=True, exist_ok=True)
-        act()
-        write_json(folder / f"{len(list(folder.glob('*.json'))) + 1:05d}.json", decision)
+        before, after = {"champion": decision.previous}, {"version": version, "reasons": reasons}
+        with audited(self.folder / AUDIT, action, name, before, after):
+            act()
+            write_json(folder / f"{len(list(folder.glob('*.json'))) + 1:05d}.json", decision)
         return decision
 
     def decisions(self, name: str) -> list[Decision]:
@@ -218,7 +240,7 @@ class Registry:
         """
         known = self.client.get_model_version(name, version)
         wanted = dict(known.tags).get(MANIFEST)
-        if not _is(out, wanted):
+        if not _is(out, wanted) or not _trusted(out):
             with atomic_dir(out) as scratch:
                 self._bring(known, scratch)
                 if not _is(scratch, wanted):
@@ -242,6 +264,18 @@ class Registry:
             )
 
 
+@contextmanager
+def _signed(bundle: Path) -> Iterator[Path]:
+    """*bundle*, or a copy that is signed by the key that the environment names."""
+    if not os.environ.get(SIGN) or not (bundle / "manifest.json").exists():
+        yield bundle
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = shutil.copytree(bundle, Path(scratch) / "bundle")
+        sign_where_asked(copy)
+        yield copy
+
+
 def _bundle_in(folder: Path) -> Path:
     return folder / "bundle" if (folder / "bundle").exists() else folder
 
@@ -250,6 +284,15 @@ def _is(folder: Path, wanted: str | None) -> bool:
     """Whether a whole bundle is in *folder*, of the manifest *wanted*; versions of older registries do not say."""
     path = _bundle_in(folder) / "manifest.json"
     return path.exists() and wanted in (None, file_hash(path))
+
+
+def _trusted(folder: Path) -> bool:
+    """Whether the copy in *folder* is still one that would be opened; one that was changed is brought anew."""
+    try:
+        verify(_bundle_in(folder))
+    except BundleError:
+        return False
+    return True
 
 
 class AbsentError(RegistryError):
@@ -288,6 +331,6 @@ class _Client:
             yield
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise AbsentError(f"{self.uri}: {error.message}; see `loupe models`") from error
+                raise AbsentError(public(f"{self.uri}: {error.message}; see `loupe models`")) from error
             said = str(error.message).splitlines()[0][:200]
-            raise RegistryError(f"{self.uri}: the registry does not answer ({said}); is it running?") from error
+            raise RegistryError(public(f"{self.uri}: the registry does not answer ({said}); is it running?")) from error

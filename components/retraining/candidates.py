@@ -12,6 +12,7 @@ from components.backbones.features import FeatureStore
 from components.core.artefacts import recorded, values_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import DataError
+from components.core.filenames import inside
 from components.core.progress import progress
 from components.monitoring.kept import latest
 from components.monitoring.verdict import Verdict
@@ -86,16 +87,16 @@ def _fetch(store: Store, record: Record, out: Path, rules: Decoding) -> Record |
     """The image on disk under its hash and its own ending; None when it is no image any more."""
     if not record.get("image_uri"):
         return None
-    content = store.get(image_key(record["sha256"]))
     ending = Path(record["image_id"]).suffix.lower() or ".png"
     name = f"images/{record['sha256'][:16]}{ending}"
     try:
+        content = store.get(image_key(record["sha256"]))
         decode(content, record["image_id"], rules)
     except DataError as error:
         log.error("no candidate: %s", error)
         return None
     (out / "images").mkdir(exist_ok=True)
-    (out / name).write_bytes(content)
+    inside(out, name).write_bytes(content)
     return {"file": name, "record_id": record["record_id"], **{k: record[k] for k in ("sha256", "source")}}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from components.core.artefacts import atomic_dir
+from components.core.filenames import inside
 from components.datasets.adapters import COLLECTED_COLUMNS, COLLECTED_TABLE, listed
 from components.datasets.manifest import mask_rule
 from components.datasets.rows import Row
@@ -63,13 +64,13 @@ def keep_pin(pinned: Path, folder: Path) -> Path:
 def _copy_rows(base: Path, rows: list[Row], out: Path) -> None:
     for row in rows:
         for name in (row.image_id, *mask_paths(row.mask)):
-            _copy(base / name, out / name)
+            _copy(base / name, inside(out, name))
 
 
 def _candidate(row: Mapping[Any, Any], candidates: Path, out: Path) -> Row:
     label, role = ROLES[row["part"]]
     name = f"production/{row['source']}/{Path(row['file']).name}"
-    _copy(candidates / row["file"], out / name)
+    _copy(candidates / row["file"], inside(out, name))
     return Row(name, row["source"], label, "reviewed" if label == "anomalous" else "", role)
 
 

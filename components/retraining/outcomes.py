@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from components.core.artefacts import mapping
 from components.core.settings import build, plain
 from components.storage import Store
 
@@ -46,12 +47,12 @@ def key_of(verdict: str) -> str:
 def outcome_of(store: Store, verdict: str) -> Retrained | None:
     """The stored outcome for a verdict, None before there is one."""
     key = key_of(verdict)
-    return build(Retrained, json.loads(store.get(key)), key) if store.exists(key) else None
+    return build(Retrained, mapping(store.get(key), key), key) if store.exists(key) else None
 
 
 def outcomes(store: Store, model: str) -> list[Retrained]:
     """All stored outcomes for a model, oldest first."""
-    found = [build(Retrained, json.loads(store.get(key)), key) for key in store.keys(f"{OUTCOMES}/")]
+    found = [build(Retrained, mapping(store.get(key), key), key) for key in store.keys(f"{OUTCOMES}/")]
     return sorted((outcome for outcome in found if outcome.model == model), key=lambda outcome: outcome.at)
 
 
@@ -82,7 +83,7 @@ def claim(store: Store, verdict: str, at: datetime, hours: float) -> str | None:
     said = json.dumps({"host": host, "at": at.isoformat()}).encode()
     if store.put_new(key, said):
         return None
-    known = json.loads(store.get(key))
+    known = mapping(store.get(key), key)
     if known["host"] != host and abs(at - datetime.fromisoformat(known["at"])) < timedelta(hours=hours):
         return f"{known['host']} since {known['at']}"
     store.put(key, said)
@@ -100,7 +101,7 @@ def _note_older(store: Store) -> None:
     if store.exists(NOTED):
         return
     for key in store.keys(f"{OUTCOMES}/"):
-        _note(store, build(Retrained, json.loads(store.get(key)), key))
+        _note(store, build(Retrained, mapping(store.get(key), key), key))
     store.put(NOTED, b"")
 
 

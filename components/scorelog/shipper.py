@@ -1,12 +1,13 @@
 """From the local spool to the object store, in the background, exactly once."""
 
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import StorageError
+from components.core.errors import DataError, StorageError
 from components.scorelog import table
 from components.scorelog.spool import BAD, Spool, keep_aside, read_segment
 from components.storage import Store
@@ -15,13 +16,22 @@ log = logging.getLogger("loupe")
 IMAGES, CLIPS = "images", "clips"
 
 
+def _digest(sha256: str) -> str:
+    """*sha256* itself. Raises DataError for what is none: a record of the store may name any place in it."""
+    if not re.fullmatch(r"[\w-]{1,128}", str(sha256)):
+        raise DataError(f"a record names {str(sha256)[:80]!r} as the hash of its picture, which is none")
+    return sha256
+
+
 def image_key(sha256: str) -> str:
-    """Where the bytes of an image lie in the store: once, however often it is scored."""
+    """Where the bytes of an image lie in the store: once, however often it is scored. Raises DataError."""
+    sha256 = _digest(sha256)
     return f"{IMAGES}/{sha256[:2]}/{sha256}"
 
 
 def clip_key(sha256: str) -> str:
-    """Where the clip around an image of a stream lies in the store."""
+    """Where the clip around an image of a stream lies in the store. Raises DataError."""
+    sha256 = _digest(sha256)
     return f"{CLIPS}/{sha256[:2]}/{sha256}.webp"
 
 

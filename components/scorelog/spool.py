@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from components.core import system
-from components.core.artefacts import write_flushed
-from components.core.errors import StorageError
+from components.core.artefacts import mapping, write_flushed
+from components.core.errors import DataError, StorageError
 
 log = logging.getLogger("loupe")
 OPEN, CLOSED, BAD = ".open", ".jsonl", ".bad"
@@ -132,8 +132,8 @@ def read_segment(path: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(lines, 1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            records.append(mapping(line, path))
+        except DataError:
             log.error("%s: line %d is damaged and left out; the file is kept as %s", path, number, BAD)
             keep_aside(path)
     return records

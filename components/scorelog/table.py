@@ -104,7 +104,7 @@ def whole(key: str) -> Iterator[None]:
     """Say in our words that an object is no table."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, KeyError, TypeError) as error:
         said = (str(error).splitlines() or [""])[0][:100]
         raise DataError(f"{key}: is no table any more ({said}); bring it back from a copy, or remove it") from None
 
@@ -121,7 +121,10 @@ class Part:
         """Its rows. Raises DataError where it is no table any more, StorageError where it is gone."""
         content = store.get(self.key)
         with whole(self.key):
-            return [of_today(row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+            rows = [of_today(row) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
+        if not all(isinstance(row.get("record_id"), str) and order(row)[0] != "None" for row in rows):
+            raise DataError(f"{self.key}: has rows without id or time; bring it back from a copy, or remove it")
+        return rows
 
     def read(self, store: Store) -> list[Record]:
         """The same; a damaged object is told and stops no other."""

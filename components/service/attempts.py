@@ -4,6 +4,7 @@ import contextlib
 import json
 from typing import Any
 
+from components.core.artefacts import mapping
 from components.core.errors import LoupeError, StorageError
 from components.storage import Store
 
@@ -57,7 +58,7 @@ def remember(store: Store, failed: dict[str, Failure], settled: set[str]) -> Non
 
 
 def _read(store: Store, key: str) -> dict[str, Any]:
-    return dict(json.loads(store.get(key))) if store.exists(key) else {}
+    return mapping(store.get(key), key) if store.exists(key) else {}
 
 
 def _reason(error: Exception | None) -> str:

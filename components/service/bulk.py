@@ -20,13 +20,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from components.core.artefacts import mapping
 from components.core.errors import DataError, ObjectError, PartlyScoredError, SettingsError, StorageError
+from components.core.filenames import inside
 from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS
+from components.core.settings import build
 from components.decision.batch import row
 from components.decision.bundle import Bundle
 from components.decision.tables import PROBLEM, write_records
 from components.pictures.listing import named_as_picture
+from components.scorelog.table import whole
 from components.service.cluster import spread
 from components.storage import Store, open_store
 
@@ -114,8 +118,11 @@ def read_manifest(place: str) -> Manifest:
     if not store.exists(MANIFEST):
         raise DataError(f"{place}: holds no manifest; {advice}")
     try:
-        return Manifest(**json.loads(store.get(MANIFEST)))
-    except (TypeError, ValueError) as error:
+        found = build(Manifest, mapping(store.get(MANIFEST), MANIFEST), MANIFEST)
+        if min(found.images, found.per_shard, found.shards) < 1 or found.shards > found.images:
+            raise DataError(f"it counts {found.images} images in {found.shards} shards")
+        return found
+    except (DataError, SettingsError) as error:
         raise DataError(f"{place}/{MANIFEST}: is no manifest ({error}); {advice}") from error
 
 
@@ -234,7 +241,7 @@ def _bundle(out: str, model: str) -> Bundle:
     FOLDERS.append(kept)
     folder = Path(kept.name)
     for key in store.keys(f"bundle/{model}/"):
-        path = folder / key.removeprefix(f"bundle/{model}/")
+        path = inside(folder, key.removeprefix(f"bundle/{model}/"))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(store.get(key))
     return Bundle.open(folder, threads=1)
@@ -262,9 +269,14 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> bytes:
 
 
 def _read(table: bytes, columns: list[str]) -> list[dict[str, Any]]:
+    """Raises DataError where it is no table with these columns."""
     import pyarrow.parquet as pq
 
-    return list(pq.read_table(io.BytesIO(table), columns=columns).to_pylist())
+    with whole("a table of shards"):
+        found = pq.read_table(io.BytesIO(table), columns=columns)
+        if found.column_names != columns:
+            raise DataError(f"a table of shards has the columns {found.column_names}, not {columns}; write it anew")
+        return list(found.to_pylist())
 
 
 def _names(number: int) -> str:

@@ -57,7 +57,7 @@ Responses = dict[int | str, dict[str, Any]]
 REFUSALS: Responses = {
     400: error("The multipart form is broken."),
     401: error("The bearer token is missing or wrong."),
-    403: error("Changes are off, or the token is not the operator's."),
+    403: error("Changes are off, or the role of the token is too low."),
     404: error("There is no such record."),
     409: error("What is served has changed since the page was loaded."),
     408: error("The upload took too long."),
@@ -77,7 +77,7 @@ SCORE_RESPONSES: Responses = {
         "description": "Scores in the order of the images.",
         "content": {"application/json": {"schema": _SCORES, "example": _EXAMPLE}},
     },
-    **{status: REFUSALS[status] for status in (400, 401, 408, 413, 415, 422, 500, 503)},
+    **{status: REFUSALS[status] for status in (400, 401, 403, 408, 413, 415, 422, 500, 503)},
 }
 MODEL_RESPONSES: Responses = {401: REFUSALS[401]}
 SCORE_REQUEST: dict[str, Any] = {

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from components.core.artefacts import mapping
 from components.core.errors import BundleError, DataError, ObjectError, StorageError
 from components.core.progress import progress
 from components.decision.batch import record
@@ -90,7 +91,7 @@ def _stored(store: Store) -> Plan | None:
     """The plan of a run that died; one that an older version has carried out is only cleared away."""
     if not store.exists(PLAN):
         return None
-    plan = dict(json.loads(store.get(PLAN)))
+    plan = mapping(store.get(PLAN), PLAN)
     if not plan.get("done"):
         return plan
     _clear(store, plan["files"])

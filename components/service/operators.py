@@ -10,7 +10,7 @@ from components.service import documents
 from components.service.answers import Service
 from components.service.overview import overview
 from components.service.point import LARGEST, change, point
-from components.service.rights import Rights
+from components.service.rights import Caller, Rights
 from components.service.standing import roll_back, standing
 
 FRESH = 5.0  # seconds for which an overview is shown to all who ask
@@ -38,7 +38,7 @@ class Back(Change):
 
 def add_desk(app: FastAPI, service: Service, rights: Rights) -> None:
     """Mount the guarded routes."""
-    guard, operator = [Depends(rights.read)], [Depends(rights.change)]
+    guard, engineer = [Depends(rights.need("viewer"))], Depends(rights.need("engineer"))
     refused: documents.Responses = {401: documents.REFUSALS[401]}
     forbidden: documents.Responses = {status: documents.REFUSALS[status] for status in (403, 409, 422, 503)}
     told: dict[str, tuple[float, dict[str, Any]]] = {}
@@ -58,17 +58,38 @@ def add_desk(app: FastAPI, service: Service, rights: Rights) -> None:
         may = rights.changes and service.desk.repoint is not None
         return await service.read(point, service, n) | {"may_change": may}
 
-    @app.post("/v1/threshold", dependencies=operator, responses=forbidden)
-    async def set_threshold(body: Threshold) -> dict[str, Any]:
-        """Move what is served to another alpha, as `loupe calibrate` does; needs the operator's token and a reason."""
-        return await service.read(change, service, body.alpha, body.seen, body.who, body.reason)
+    @app.post("/v1/threshold", responses=forbidden)
+    async def set_threshold(body: Threshold, caller: Annotated[Caller, engineer]) -> dict[str, Any]:
+        """Move what is served to another alpha, as `loupe calibrate` does; needs an engineer's token and a reason."""
+        return await service.read(_moved, service, rights, caller, body)
 
     @app.get("/v1/models", dependencies=guard, responses=refused)
     async def models() -> dict[str, Any]:
         """Champion, challenger, all versions with their figures, and every decision with the gate's reasons."""
         return await service.read(standing, service) | {"may_change": rights.changes}
 
-    @app.post("/v1/models/rollback", dependencies=operator, responses=forbidden)
-    async def rollback(body: Back) -> dict[str, Any]:
-        """Restore the champion before the present one; needs the operator's token and a reason."""
-        return await service.read(roll_back, service, body.seen, body.who, body.reason)
+    @app.post("/v1/models/rollback", responses=forbidden)
+    async def rollback(body: Back, caller: Annotated[Caller, engineer]) -> dict[str, Any]:
+        """Restore the champion before the present one; needs an engineer's token and a reason."""
+        return await service.read(_back, service, rights, caller, body)
+
+
+def _moved(service: Service, rights: Rights, caller: Caller, body: Threshold) -> dict[str, Any]:
+    name, who = service.champion.served.name, _who(caller, body)
+    wanted = {"alpha": body.alpha, "who": who, "reason": body.reason}
+    with rights.written(caller, "threshold", name, {"alpha": body.seen}, wanted):
+        return change(service, body.alpha, body.seen, who, body.reason)
+
+
+def _back(service: Service, rights: Rights, caller: Caller, body: Back) -> dict[str, Any]:
+    name, who = service.champion.served.name, _who(caller, body)
+    wanted = {"who": who, "reason": body.reason}
+    with rights.written(caller, "rollback", name, {"version": body.seen}, wanted) as told:
+        done = roll_back(service, body.seen, who, body.reason)
+        told["after"] = wanted | {"version": done["version"]}
+    return done
+
+
+def _who(caller: Caller, body: Change) -> str:
+    """A named user is who he is; the holder of a shared token says who he is."""
+    return caller.name if caller.user else body.who

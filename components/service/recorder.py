@@ -122,12 +122,12 @@ class Recorder:
         raise RequestError(404, f"record {record_id!r}: is not in the score log")
 
     def image(self, record: Record) -> bytes:
-        """The bytes of a record's image, from local disk or the store."""
-        sha256 = record["sha256"]
+        """The bytes of a record's image, from local disk or the store. Raises DataError, StorageError."""
+        key = image_key(record["sha256"])  # it may come from the store, which others write
         try:
-            return (self.images / sha256).read_bytes()
+            return (self.images / record["sha256"]).read_bytes()
         except FileNotFoundError:
-            return self.store.get(image_key(sha256))
+            return self.store.get(key)
 
     def clip(self, record: Record) -> bytes:
         """The clip around an image of a stream, an animated WebP. Raises RequestError where there is none."""

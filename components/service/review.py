@@ -5,7 +5,7 @@ import io
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query
 from fastapi.responses import Response, StreamingResponse
 from pydantic import AliasChoices, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
@@ -16,7 +16,7 @@ from components.service import documents
 from components.service.answers import Service, overlay_of
 from components.service.filing import NAME_BYTES
 from components.service.history import Filter, Labelled
-from components.service.rights import Rights
+from components.service.rights import Caller, Rights
 
 SAID = ("label", "reviewer", "labelled_at", "tags")
 LISTED = (*documents.RESULT, "source", "scored_at", *SAID)
@@ -53,8 +53,8 @@ def wanted(
 
 def add_review(app: FastAPI, service: Service, rights: Rights) -> None:
     """Mount the guarded data routes."""
-    guard = [Depends(rights.read)]
-    refusals: documents.Responses = {status: documents.REFUSALS[status] for status in (401, 404, 422, 503)}
+    guard, operator = [Depends(rights.need("viewer"))], Depends(rights.need("operator"))
+    refusals: documents.Responses = {status: documents.REFUSALS[status] for status in (401, 403, 404, 422, 503)}
 
     @app.get("/v1/records", dependencies=guard, responses={401: documents.REFUSALS[401]})
     async def records(
@@ -77,19 +77,26 @@ def add_review(app: FastAPI, service: Service, rights: Rights) -> None:
         name = {"Content-Disposition": 'attachment; filename="loupe-records.csv"'}
         return StreamingResponse(_lines(service, found), media_type="text/csv; charset=utf-8", headers=name)
 
-    @app.put("/v1/records/{record_id}/label", dependencies=guard, responses=refusals)
-    async def label(record_id: RecordId, body: Label, request: Request) -> dict[str, Any]:
+    @app.put("/v1/records/{record_id}/label", responses=refusals)
+    async def label(record_id: RecordId, body: Label, caller: Annotated[Caller, operator]) -> dict[str, Any]:
         """Say whether the image shows a real defect or was a false alarm, and why; feeds retraining.
 
-        Without a name the record says which token labelled. Only an alarm can be a false one.
+        Without a name the record says whose token labelled. Only an alarm can be a false one.
         """
         record = await service.read(service.history.find, record_id)
-        role = rights.role(request)
-        who = body.reviewer.strip() or ("" if role == "anybody" else f"token of the {role}")
-        given = (record, body.label, who, service.clock(), ", ".join(_tags(body.tags)))
-        return await run_in_threadpool(service.recorder.label, *given)
+        given = (record, body.label, body.reviewer.strip() or caller.name, service.clock(), ", ".join(_tags(body.tags)))
+        return await run_in_threadpool(_label, service, rights, caller, given)
 
     _add_pictures(app, service, guard, refusals)
+
+
+def _label(service: Service, rights: Rights, caller: Caller, given: Any) -> dict[str, Any]:
+    record, wanted, reviewer, _, tags = given
+    now = service.recorder.labels.get(record["record_id"], {})
+    before = {key: now.get(key) for key in ("label", "reviewer", "tags")} if now else None
+    after = {"label": wanted, "reviewer": reviewer, "tags": tags}
+    with rights.written(caller, "label", record["record_id"], before, after):
+        return service.recorder.label(*given)
 
 
 def _tags(given: list[str]) -> list[str]:

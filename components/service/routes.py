@@ -101,9 +101,7 @@ async def _broken(_: Request, error: Exception) -> JSONResponse:
 
 
 def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
-    guard = [Depends(rights.read)]
-
-    @app.post("/v1/score", dependencies=guard, **documents.SCORE)
+    @app.post("/v1/score", dependencies=[Depends(rights.need("operator"))], **documents.SCORE)
     async def score(
         request: Request, source: Source = DEFAULT_SOURCE, heatmap: HeatMap = "none", group: str | None = None
     ) -> JSONResponse:
@@ -115,7 +113,7 @@ def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
         uploads = await read_uploads(request, service.settings)
         return JSONResponse(await score_uploads(service, uploads, checked_source(source), heatmap, group))
 
-    @app.get("/v1/models/current", dependencies=guard, responses=documents.MODEL_RESPONSES)
+    @app.get("/v1/models/current", dependencies=[Depends(rights.need("viewer"))], responses=documents.MODEL_RESPONSES)
     async def current() -> dict[str, Any]:
         """The served model: its version, data and calibration."""
         return service.champion.identity()

@@ -11,6 +11,7 @@ from components.service.desk import Desk
 from components.service.recorder import Recorder
 from components.service.routes import create_app
 from components.service.settings import ServiceSettings
+from components.service.tls import tls_options
 from components.service.uploads import HEADER_BYTES
 from components.storage import open_store
 
@@ -28,10 +29,17 @@ def serve(
         import uvicorn
     except ImportError:
         raise SettingsError("loupe serve needs the extra `serve`: pip install 'loupe[serve]'") from None
+    tls = tls_options(settings)
     folder = (Path(name) / "manifest.json").exists()
     champion = Champion(name, None if folder else Registry(registry), Path(settings.spool) / "models", settings.threads)
     app = create_app(champion, Recorder(open_store(store), settings, champion.concerns), settings, desk=desk)
-    log.info("serving %s on http://%s:%d", champion.identity()["model_version"], settings.host, settings.port)
+    log.info(
+        "serving %s on %s://%s:%d",
+        champion.identity()["model_version"],
+        "https" if tls else "http",
+        settings.host,
+        settings.port,
+    )
     # h11 bounds the size of headers, which httptools does not.
     uvicorn.run(
         app,
@@ -43,4 +51,5 @@ def serve(
         timeout_graceful_shutdown=int(settings.drain_seconds),
         h11_max_incomplete_event_size=HEADER_BYTES,
         server_header=False,
+        **tls,
     )

@@ -10,7 +10,7 @@ from components.core.errors import SettingsError
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Limits and pace; the bearer token comes from the environment variable *token_variable*, never from a file."""
+    """Limits and pace; tokens come from the environment or a file that it names (``core.secret``), never from here."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -30,11 +30,19 @@ class ServiceSettings:
     recent: int = 1000  # records in memory; the pages read older ones from the store
     token_variable: str = "LOUPE_TOKEN"
     operator_variable: str = "LOUPE_OPERATOR_TOKEN"  # who sends this one may change the threshold and roll back
+    users: str = ""  # a file that `loupe users` writes: who may read, label, change; LOUPE_USERS replaces it
+    certificate: str = ""  # PEM, with what is between it and its authority; "": no TLS
+    private_key: str = ""  # PEM; its password is in LOUPE_TLS_PASSWORD
+    client_authority: str = ""  # PEM; only clients with a certificate of it are let in
     shifts: tuple[str, ...] = ("06:00", "14:00", "22:00")  # when shifts begin, for the overview
     time_zone: str = ""  # of the shifts, such as Europe/Berlin; "": that of this machine
 
     def __post_init__(self) -> None:
         check_port(self.port, "service.port")
+        if bool(self.certificate) != bool(self.private_key) or (self.client_authority and not self.certificate):
+            raise SettingsError(
+                "service.certificate and service.private_key go together, and client_authority with them"
+            )
         if bad := [text for text in self.shifts if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text)]:
             raise SettingsError(f"service.shifts holds {bad[0]!r}; give times of the day such as 06:00")
         try:

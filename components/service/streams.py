@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from components.core.errors import DataError, SettingsError
+from components.core.secret import public as without_login
 from components.pictures.clips import order, pictures_in
 from components.pictures.decoding import DEFAULT, Decoding, decode
 from components.pictures.framing import ShapeError, framed
@@ -209,7 +210,8 @@ def _pixels(found: Any, rules: Decoding) -> np.ndarray:
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """PyAV repeats the address, in which a camera's password may be."""
+    return without_login(" ".join(str(error).split())) or type(error).__name__
 
 
 def _age(path: Path) -> float:

@@ -29,7 +29,7 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         # By its words, not by what it links to: a link in the store is somebody's wish, and is removed as a link.
         if any(part in ("", ".", "..") or "\0" in part for part in key.split("/")):
-            raise StorageError(f"{key!r}: is not a key of the store {self.root}; keys stay below it")
+            raise ObjectError(f"{key!r}: is not a key of the store {self.root}; keys stay below it")
         return self.root.joinpath(*map(stored, key.split("/")))
 
     def _key(self, path: Path) -> str:

@@ -1,17 +1,27 @@
 """boto3, and nothing else of Loupe, is spoken to here."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
 from components.core.errors import ObjectError, StorageError
+from components.core.secret import FILE, secret
 
 T = TypeVar("T")
 TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 ABSENT = {"404", "NoSuchKey", "NotFound"}
 ONE_OBJECT = {"NoSuchKey", "AccessDenied", "InvalidObjectState"}
 UNCONDITIONAL = {"NotImplemented", "InvalidArgument", "InvalidRequest", "MethodNotAllowed", "501"}
+
+
+KEYS = {"aws_access_key_id": "AWS_ACCESS_KEY_ID", "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY"}
+
+
+def _keys() -> dict[str, str]:
+    """Keys from files that the environment names; boto3 itself knows the other places."""
+    return {key: secret(name) for key, name in KEYS.items() if os.environ.get(name + FILE)}
 
 
 class S3Store:
@@ -28,7 +38,7 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         timeouts = Config(connect_timeout=3, read_timeout=20, retries={"max_attempts": 2})
         # A session of its own: the default one would keep the keys of the first store opened in this process.
-        self.client: Any = boto3.Session().client("s3", config=timeouts)
+        self.client: Any = boto3.Session(**_keys()).client("s3", config=timeouts)
         self._ready = False
 
     def _call(self, what: str, call: Callable[[], T]) -> T:

@@ -29,6 +29,7 @@ def drawn() -> dict[str, str]:
         "mlflow_db_url": f"postgresql+psycopg://mlflow:{mlflow}@mlflow-db:5432/mlflow",
         "grafana_password": secrets.token_urlsafe(24),
         "loupe_token": secrets.token_urlsafe(32),
+        "loupe_operator_token": secrets.token_urlsafe(32),
     }
     keys = {name: (secrets.token_hex(10).upper(), secrets.token_urlsafe(30)) for name in IDENTITIES}
     for name, (key, secret) in keys.items():

@@ -30,7 +30,10 @@ NOT_RUN = {  # command and option: the test that stands for it, or why it is not
     ("pipeline", "--views"): "the same",
     ("score", "--group"): "tests/unit/pipeline/test_joined_views.py scores by group in the same function",
     ("watch", "--source"): "tests/unit/service/test_streams.py names sources by the same function",
-    ("make", "check"): "its four tools run before each commit; tests/unit/test_documents.py has the fifth",
+    (
+        "make",
+        "check",
+    ): "four tools run before each commit; tests/unit/test_documents.py has the fifth, test_advisories.py the sixth",
     ("make", "demo-drift"): "a quarter of an hour; tests/loop/test_loop.py is the same loop in small",
     ("make", "docs"): "tests/e2e/test_site.py builds the site and opens it",
     ("make", "help"): "tests/unit/test_make_setup.py",

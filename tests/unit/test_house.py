@@ -10,6 +10,7 @@ PROJECT = Path(__file__).parents[2]
 HOUSES = ("components", "flows", "benchmarks", "infra")
 # Modules with functions that no test imports, and what stands for it.
 UNNAMED = {
+    "components.cli.guard": "commands, which tests give to components.cli.app",
     "components.cli.line": "commands, which tests give to components.cli.app",
     "components.cli.machine": "commands, which tests give to components.cli.app",
     "components.cli.package.loupe.__init__": "imported as loupe, as everybody does; test_face.py",

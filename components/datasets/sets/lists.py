@@ -1,13 +1,12 @@
 """Sets that say in a file which picture is what: VisA, Real-IAD, DeepPCB; and DAGM, by which masks there are."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from components.core.errors import DataError
-from components.datasets.rows import Row
+from components.datasets.rows import Row, read_lines
 from components.datasets.sets.layout import folders, images, inside, name, wrong
 
 VISA = "split_csv/1cls.csv with the columns object,split,label,image,mask, and OBJECT/Data/Images and Data/Masks"
@@ -19,11 +18,12 @@ def visa_rows(root: Path) -> list[Row]:
     table = root / VISA_TABLE
     if not table.is_file():
         raise wrong(root, VISA)
-    with table.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
+    with read_lines(table) as reader:
         if not set(VISA_COLUMNS) <= set(reader.fieldnames or ()):
             raise DataError(f"{table}: expected {VISA}; found the columns {','.join(reader.fieldnames or ())}")
         lines = list(reader)
+    if any(line[key] is None for line in lines for key in VISA_COLUMNS):
+        raise DataError(f"{table}: has a line with too few columns; expected {VISA}")
     rows = [_visa_row(line, table) for line in lines if (line["split"], line["label"]) != ("train", "anomaly")]
     if not rows or not (root / rows[0].image_id).exists():
         raise wrong(root, VISA)

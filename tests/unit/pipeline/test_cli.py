@@ -47,6 +47,13 @@ COMMANDS = [
     ["inbox"],
     ["watch"],
     ["frames"],
+    ["keys", "new"],
+    ["sign"],
+    ["verify"],
+    ["users", "add"],
+    ["users", "remove"],
+    ["users", "list"],
+    ["audit"],
 ]
 
 

@@ -13,25 +13,37 @@ import pytest
 from typer.main import get_command
 
 from components.cli import app, main
+from components.core.signing import new_keys
 from components.pipeline.project import init
+from components.service.users import add_user
 
 log = logging.getLogger("loupe")
 LOG = re.compile(r"\d\d:\d\d:\d\d ")
 # Any text will do, or the data tell later.
 FREE = {"good", "defect", "host", "reason", "fit group", "watch source", "bench question"}
-NEW = {"init name", "data add name", "new-detector name", "register name"}  # names of what is to be made
-OUTPUTS = {"out", "maps", "overlays"}
+NEW = {
+    "init name",
+    "data add name",
+    "new-detector name",
+    "register name",
+    "users add name",
+}  # names of what is to be made
+OUTPUTS = {"out", "maps", "overlays", "users add file"}
 RIGHT = {  # what a parameter is when it is right; another one gets an empty folder or a word
     "adapter": "folder",
     "bundle": "run/bundle",
     "data": "product",
     "detector": "patchcore",
+    "file": "users.json",
+    "key": "sign.key",
+    "keys": "sign.key.pub",
     "name": "housings",
     "images": "product/test/good/000.png",
     "out": "new",
     "place": "product/train/good",
     "question": "nope",
     "reason": "because",
+    "role": "viewer",
     "run": "run",
     "runs": "run other",
     "source": "product",
@@ -85,7 +97,7 @@ def slips(command: str, parameter) -> list[str]:
     """What is typed in its place."""
     if kind(parameter) == "switch":
         return []
-    if parameter.name in OUTPUTS:
+    if {parameter.name, f"{command} {parameter.name}"} & OUTPUTS:
         return ["file/new.csv", "file"]
     if kind(parameter) == "number":
         return ["-1", "nan", "many"] + (["5", "0"] if parameter.name in ("alpha", "defect_rate") else [])
@@ -117,7 +129,9 @@ def with_it(command: str, slipped, parameter) -> bool:
     costs = {"cost_miss", "cost_alarm", "defect_rate"}
     if command == "calibrate":
         return parameter.name in (costs if slipped.name in {*costs, "labelled", "params"} else {"alpha"})
-    if (command, parameter.name) in (("data add", "source"), ("init", "source")):
+    if (command, parameter.name) in (("data add", "source"), ("init", "source"), ("sign", "key"), ("verify", "keys")):
+        return True
+    if command.startswith("users ") and parameter.name == "file":
         return True
     if (command, parameter.name) == ("score", "images"):
         return bool(slipped.name != "manifest")
@@ -140,6 +154,8 @@ def plant(patchcore, other_bundle, product, tmp_path_factory):
     (here / "foreign/src").mkdir(parents=True)
     (here / "foreign/pyproject.toml").write_text("[project]\nname = 'other'\n")
     (here / "foreign/src/main.py").write_text("print('hello')\n")
+    new_keys(here / "sign.key")
+    add_user(here / "users.json", "housings", "viewer")
     (here / "foreign.yaml").write_text("model: {layers: 3}\ntrain: {epochs: 10}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
