@@ -5,7 +5,7 @@ import base64
 import io
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -19,16 +19,19 @@ from components.decision.batch import entry
 from components.pictures.clips import decode
 from components.pictures.decoding import Decoding
 from components.pictures.heat import overlay
+from components.pictures.regions import of_text
 from components.scorelog.shipper import image_key
 from components.scorelog.whose import NAME
 from components.service import documents
 from components.service.batcher import Batcher, Scored
 from components.service.champion import Champion
 from components.service.desk import Desk
+from components.service.filing import DEFAULT_SOURCE
 from components.service.history import History
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
+from components.service.trace import UNKNOWN, Trace
 from components.service.uploads import Upload
 
 log = logging.getLogger("loupe")
@@ -36,6 +39,21 @@ LIMIT = "service.max_pixels"
 Clock = Callable[[], datetime]
 T = TypeVar("T")
 PAGE_THREADS = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to score: its pictures, and what it tells of all of them.
+
+    A picture that is handed over again under the same *key* is the same record, whichever service it is handed to.
+    """
+
+    uploads: list[Upload]
+    source: str = DEFAULT_SOURCE
+    heatmap: str = "none"
+    group: str | None = None
+    trace: Trace = field(default_factory=lambda: dict(UNKNOWN))
+    key: str | None = None
 
 
 @dataclass
@@ -64,13 +82,11 @@ class Service:
         return replace(self.champion.served.bundle.decoding, max_pixels=self.settings.max_pixels)
 
 
-async def score_uploads(
-    service: Service, uploads: list[Upload], source: str, heatmap: str, group: str | None = None
-) -> dict[str, Any]:
+async def score_uploads(service: Service, asked: Asked) -> dict[str, Any]:
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
     try:
-        pictures, scored = await _scored(service, [(u.content, u.name) for u in uploads])
-        records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
+        pictures, scored = await _scored(service, [(u.content, u.name) for u in asked.uploads])
+        records, results = await run_in_threadpool(_record, service, asked, pictures, scored)
     except LoupeError as error:
         service.measures.refused(error)
         raise
@@ -97,33 +113,36 @@ async def _scored(service: Service, given: list[tuple[bytes, str]]) -> tuple[lis
 
 
 def _record(
-    service: Service,
-    uploads: list[Upload],
-    pictures: list[np.ndarray],
-    scored: list[Scored],
-    source: str,
-    heatmap: str,
-    group: str | None,
+    service: Service, asked: Asked, pictures: list[np.ndarray], scored: list[Scored]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     at = service.clock().isoformat()
     records, results = [], []
-    for upload, pixels, one in zip(uploads, pictures, scored, strict=True):
-        sha256 = service.recorder.keep_image(upload.content)
-        record = {
-            "record_id": uuid.uuid4().hex,
-            "scored_at": at,
-            **entry(one.bundle, pixels, one.score, one.embedding, group),
-            "image_id": upload.name,
-            "source": source,
-            "latency_ms": one.latency_ms,
-            "sha256": sha256,
-            "image_uri": image_key(sha256),
-            NAME: service.champion.registered,
-        }
+    for upload, pixels, one in zip(asked.uploads, pictures, scored, strict=True):
+        record = _entry(service, asked, upload, pixels, one) | {"scored_at": at}
         records.append(record)
-        results.append({k: record[k] for k in documents.RESULT} | _heat(service, upload, pixels, one, heatmap))
+        results.append(answered(record) | _heat(service, upload, pixels, one, asked.heatmap))
     service.recorder.append(records)
     return records, results
+
+
+def _entry(service: Service, asked: Asked, upload: Upload, pixels: np.ndarray, one: Scored) -> dict[str, Any]:
+    sha256 = service.recorder.keep_image(upload.content)
+    return {
+        "record_id": uuid.uuid4().hex,
+        **entry(one.bundle, pixels, one.score, one.embedding, asked.group, one.heat),
+        "image_id": upload.name,
+        "source": asked.source,
+        "latency_ms": one.latency_ms,
+        "sha256": sha256,
+        "image_uri": image_key(sha256),
+        NAME: service.champion.registered,
+        **asked.trace,
+    }
+
+
+def answered(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the answer says of a record: its regions as a list, the rest as it is."""
+    return {k: record.get(k) for k in documents.RESULT} | {"regions": of_text(record.get("regions"))}
 
 
 def _heat(service: Service, upload: Upload, pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:

@@ -2,11 +2,16 @@
 
 from typing import Any
 
+from components.core.records import TRACE_COLUMNS
+
 DESCRIPTION = (
     "Raw anomaly scores, conformal p-values and decisions from an ONNX bundle. Every answer is in the score log."
 )
 SOURCE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-RESULT = ("record_id", "image_id", "score", "p_value", "decision", "threshold", "model_version", "width", "height")
+RESULT = (
+    "record_id", "image_id", "score", "p_value", "decision", "threshold", "model_version", "width", "height", "regions",
+    *TRACE_COLUMNS,
+)  # fmt: skip
 
 _EXAMPLE = {
     "model": {"name": "elpv-mono", "version": "2"},
@@ -21,8 +26,22 @@ _EXAMPLE = {
             "model_version": "25f41524d13e",
             "width": 300,
             "height": 300,
+            "regions": [],
+            "part": "P-4711",
+            **dict.fromkeys(TRACE_COLUMNS[1:]),
         }
     ],
+}
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_REGION: dict[str, Any] = {
+    "type": "object",
+    "required": ["box", "area", "centroid", "peak"],
+    "properties": {
+        "box": {**_NUMBERS, "description": "x, y, width, height in pixels of the picture"},
+        "area": {"type": "integer"},
+        "centroid": {**_NUMBERS, "description": "x, y"},
+        "peak": {"type": "number"},
+    },
 }
 _RESULT: dict[str, Any] = {
     "type": "object",
@@ -34,6 +53,8 @@ _RESULT: dict[str, Any] = {
         "decision": {"type": "string", "enum": ["normal", "anomalous"]},
         "width": {"type": "integer"},
         "height": {"type": "integer"},
+        "regions": {"type": ["array", "null"], "items": _REGION, "description": "the highest peak first"},
+        **{name: {"type": ["string", "null"]} for name in TRACE_COLUMNS},
         "overlay_png": {"type": "string", "description": "base64 of a PNG, with heatmap=overlay"},
         "map_npy": {"type": "string", "description": "base64 of a float32 .npy (H, W), with heatmap=map"},
     },
@@ -88,7 +109,10 @@ SCORE_REQUEST: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["images"],
-                    "properties": {"images": {"type": "array", "items": _FILE, "minItems": 1}},
+                    "properties": {
+                        "images": {"type": "array", "items": _FILE, "minItems": 1},
+                        **{name: {"type": "string"} for name in TRACE_COLUMNS},
+                    },
                 }
             },
             "image/png": {"schema": _FILE},

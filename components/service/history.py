@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.core.errors import RequestError, StorageError
+from components.core.records import TRACE_COLUMNS
 from components.scorelog import table
 from components.scorelog.reading import Reader
 from components.scorelog.table import Record
@@ -20,7 +21,7 @@ WHOSE = ("registered", "model_version", "dataset")  # what tells whose a record 
 FIELDS = (
     "record_id", "scored_at", "source", "image_id", "dataset", "group", "score", "p_value", "decision", "threshold",
     "model", "model_version", "width", "height", "brightness", "contrast", "sharpness", "sha256", "image_uri",
-    "registered",
+    "registered", "regions", *TRACE_COLUMNS,
 )  # fmt: skip
 SECONDS = 3.0  # how long one request may look back; the next one goes on where it ended
 KEPT = 500_000  # rows in memory, about 150 MB at most
@@ -200,10 +201,11 @@ class History:
             yield lambda t: self._search(t, str(wanted.search))
 
     def _search(self, rows: pa.Table, text: str) -> pa.Array:
-        """Where *text* is part of the picture's name, of what reviewers wrote, or of the record's own id."""
-        said = pa.array(self.recorder.mentioned(text), pa.string())
-        named = pc.match_substring(rows["image_id"], text, ignore_case=True)
-        return pc.or_(pc.or_(named, pc.is_in(rows["record_id"], value_set=said)), pc.equal(rows["record_id"], text))
+        """Where *text* is part of the picture's name, of what tells its part, of what reviewers wrote, or the id."""
+        said = pa.array([*self.recorder.mentioned(text), text], pa.string())
+        told = [pc.match_substring(rows[name], text, ignore_case=True) for name in ("image_id", *TRACE_COLUMNS)]
+        named = functools.reduce(pc.or_, (pc.fill_null(one, False) for one in told))
+        return pc.or_(named, pc.is_in(rows["record_id"], value_set=said))
 
     def _told(self, record: Record) -> Record:
         label = self.recorder.labels.get(record["record_id"], {})

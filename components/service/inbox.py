@@ -25,6 +25,7 @@ from components.scorelog.whose import NAME
 from components.service.attempts import Attempts, Failure, remember
 from components.service.filing import INBOX, filed, kept_at, taken
 from components.service.settings import InboxSettings
+from components.service.trace import of_name
 from components.storage import Store
 
 log = logging.getLogger("loupe")
@@ -79,7 +80,7 @@ def process(
     if not plan["files"]:
         return Processed(0, {}, unread, waiting)
     if "records" not in plan:
-        plan |= _score_all(store, bundle, plan, resumed, name)
+        plan |= _score_all(store, bundle, plan, resumed, {NAME: name}, settings.names)
         store.put(PLAN, json.dumps(plan).encode())
     done = _finish(store, plan, settings.attempts, unread, waiting)
     log.info("inbox: %d scored, %d quarantined, %d wait", done.scored, len(done.quarantined), done.waiting)
@@ -116,7 +117,9 @@ def _planned(
     return plan, unread, len(there) - len(files) if len(found) < limit else len(unread)
 
 
-def _score_all(store: Store, bundle: Bundle, plan: Plan, resumed: bool, name: str | None) -> Plan:
+def _score_all(
+    store: Store, bundle: Bundle, plan: Plan, resumed: bool, whose: dict[str, str | None], names: str
+) -> Plan:
     """The outcome of a plan: records, failures with their number of attempts, and what is left alone for a reason."""
     attempts = Attempts(store, plan["id"], resumed)
     records, failed, left = list[dict[str, Any]](), dict[str, Failure](), dict[str, str]()
@@ -132,7 +135,7 @@ def _score_all(store: Store, bundle: Bundle, plan: Plan, resumed: bool, name: st
                     left[key] = CHANGED
                     log.warning("%s: %s", key, CHANGED)
                 else:
-                    records.append({**_scored(store, bundle, plan, key, content), NAME: name})
+                    records.append(_scored(store, bundle, plan, key, content) | of_name(names, filed(key)[1]) | whose)
             except StorageError:
                 raise
             except Exception as error:  # whatever one picture raises, the others are scored

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from components.core.errors import DataError, LoupeError, RequestError, StorageError
 from components.service import documents
-from components.service.answers import Clock, Service, score_uploads, unexpected
+from components.service.answers import Asked, Clock, Service, score_uploads, unexpected
 from components.service.batcher import Batcher
 from components.service.champion import Champion
 from components.service.desk import Desk
@@ -26,6 +26,7 @@ from components.service.recorder import Recorder
 from components.service.review import add_review
 from components.service.rights import Rights
 from components.service.settings import ServiceSettings
+from components.service.trace import Trace, joined, of_headers
 from components.service.uploads import BoundedHeaders, checked_source, read_uploads
 
 log = logging.getLogger("loupe")
@@ -33,8 +34,22 @@ Source = Annotated[str, Query(description="The line or camera.", examples=["line
 HeatMap = Annotated[Literal["none", "overlay", "map"], Query(description="A PNG overlay or the raw map.")]
 
 
+TraceField = Annotated[str | None, Query(description="Which part the pictures show; kept in the record.")]
+
+
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def told_in_query(
+    part: TraceField = None,
+    lot: TraceField = None,
+    recipe: TraceField = None,
+    station: TraceField = None,
+    operator: TraceField = None,
+) -> Trace:
+    """What the query of a request tells of the part."""
+    return {"part": part, "lot": lot, "recipe": recipe, "station": station, "operator": operator}
 
 
 def create_app(
@@ -105,15 +120,22 @@ def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
 
     @app.post("/v1/score", dependencies=guard, **documents.SCORE)
     async def score(
-        request: Request, source: Source = DEFAULT_SOURCE, heatmap: HeatMap = "none", group: str | None = None
+        request: Request,
+        told: Annotated[Trace, Depends(told_in_query)],
+        source: Source = DEFAULT_SOURCE,
+        heatmap: HeatMap = "none",
+        group: str | None = None,
     ) -> JSONResponse:
         """Score one or many images: raw score, p-value, decision; all in the score log before the answer leaves.
 
-        *group* says what they show, where the model knows several; without it the overall calibration decides.
+        *group* says what they show, where the model knows several; without it the overall calibration decides. Which
+        part they show may stand in the query, in fields of the form, or in headers such as X-Loupe-Part.
         """
         service.champion.served.bundle.require_group(group)
-        uploads = await read_uploads(request, service.settings)
-        return JSONResponse(await score_uploads(service, uploads, checked_source(source), heatmap, group))
+        uploads, fields = await read_uploads(request, service.settings)
+        trace = joined(told, fields, of_headers(request.headers))
+        asked = Asked(uploads, checked_source(source), heatmap, group, trace)
+        return JSONResponse(await score_uploads(service, asked))
 
     @app.get("/v1/models/current", dependencies=guard, responses=documents.MODEL_RESPONSES)
     async def current() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from components.core.checks import check_port
 from components.core.errors import SettingsError
+from components.service.trace import check_pattern
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class InboxSettings:
 
     settle_seconds: float = 2.0  # a file that changed since then is still being written
     attempts: int = 3  # runs that try a file before it goes to quarantine
+    names: str = ""  # what its name tells of the part, such as {lot}/{part}_{station}
+
+    def __post_init__(self) -> None:
+        check_pattern(self.names, "inbox.names")
 
 
 @dataclass(frozen=True)
@@ -61,3 +66,7 @@ class WatchSettings:
     longest: int = 150  # frames of a clip; a longer event is several
     fps: float = 25.0  # at which clips are shown
     say_seconds: float = 60.0  # how often a line tells how it goes
+    names: str = ""  # what a file's name tells of the part, such as {lot}_{part}
+
+    def __post_init__(self) -> None:
+        check_pattern(self.names, "watch.names")

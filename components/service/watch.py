@@ -29,6 +29,7 @@ from components.service.pump import Pump, Ring
 from components.service.recorder import Recorder
 from components.service.settings import WatchSettings
 from components.service.streams import Frame, Stream, public
+from components.service.trace import of_name
 
 log = logging.getLogger("loupe")
 SIDE = 320  # pixels of the longer side of a clip that is kept for the review page
@@ -104,6 +105,7 @@ class Watch:
             self.before.clear()
         seen = self.ring.add(frame)
         record: dict[str, Any] = dict(record_of(self.bundle, seen, frame.name, self.source))
+        record |= of_name(self.settings.names, frame.name)
         self.counts.frames += 1
         small = shrunk(frame.pixels)
         if record["decision"] == "anomalous":
