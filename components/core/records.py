@@ -66,6 +66,12 @@ TRACE_COLUMNS = ("part", "lot", "recipe", "station", "operator")
 LOG_COLUMNS = (
     "record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri", "registered", "regions", *TRACE_COLUMNS,
 )  # fmt: skip
+# One row per part that several cameras see: `views` is JSON, one entry a picture; `decision` may be error, and `reason`
+# says why. `source` holds the names of all views.
+PART_COLUMNS = (
+    "record_id", "scored_at", "source", "decision", "p_value", "reason", *TRACE_COLUMNS, "views", "model_version",
+    "registered",
+)  # fmt: skip
 # One row per click of a reviewer; the last one on a record counts. `label` is defect, false_alarm or withdrawn.
 # `tags` are the reviewer's own words for why, joined by ", "; rows of older versions have none.
 LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "label", "reviewer", "tags")

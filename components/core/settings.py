@@ -54,7 +54,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         return _convert_tuple(value, get_args(hint), where)
     if origin is dict and isinstance(value, Mapping):
-        return {k: convert(v, get_args(hint)[1], f"{where}.{k}") for k, v in value.items()}
+        kind = get_args(hint)[0]
+        return {_key(k, kind): convert(v, get_args(hint)[1], f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build(hint, value, where)  # type: ignore[arg-type]
     if hint is float and type(value) is int:
@@ -62,6 +63,11 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if hint is Any or type(value) is hint or (origin is dict and type(value) is dict):
         return value
     raise SettingsError(f"{where} is {value!r}, a {type(value).__name__}; give a {getattr(hint, '__name__', hint)}")
+
+
+def _key(key: Any, kind: Any) -> Any:
+    """A key of YAML or JSON, where a number may be a text."""
+    return int(key) if kind is int and isinstance(key, str) and key.isdecimal() else key
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:

@@ -47,7 +47,8 @@ def _parquet(records: Records, path: Path, columns: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = {"score": pa.float64(), "decision": pa.string(), PROBLEM: pa.string(), REGIONS: pa.string()}  # also where all are null
+    # Also where all are null.
+    known = {"score": pa.float64(), **dict.fromkeys(("decision", PROBLEM, REGIONS), pa.string())}
     pq.write_table(pa.table({c: pa.array([r.get(c) for r in records], known.get(c)) for c in columns}), path)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import io
 import logging
 import uuid
@@ -20,6 +21,7 @@ from components.pictures.clips import decode
 from components.pictures.decoding import Decoding
 from components.pictures.heat import overlay
 from components.pictures.regions import of_text
+from components.scorelog.once import identity
 from components.scorelog.shipper import image_key
 from components.scorelog.whose import NAME
 from components.service import documents
@@ -28,6 +30,7 @@ from components.service.champion import Champion
 from components.service.desk import Desk
 from components.service.filing import DEFAULT_SOURCE
 from components.service.history import History
+from components.service.line.line import Line
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
@@ -54,6 +57,7 @@ class Asked:
     group: str | None = None
     trace: Trace = field(default_factory=lambda: dict(UNKNOWN))
     key: str | None = None
+    cycle: int | None = None  # of the handshake, where a controller waits for it
 
 
 @dataclass
@@ -68,9 +72,13 @@ class Service:
     measures: Measures
     history: History
     desk: Desk = field(default_factory=Desk)
+    line: Line = field(init=False)
     draining: bool = False
     # However many people look, and however slow the store is, no picture of the line waits for a thread of theirs.
     aside: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PAGE_THREADS))
+
+    def __post_init__(self) -> None:
+        self.line = Line(self.champion, self.recorder, self.settings)
 
     async def read(self, task: Callable[..., T], *given: Any) -> T:
         """Run what a page asks for in a thread of the pages."""
@@ -87,6 +95,7 @@ async def score_uploads(service: Service, asked: Asked) -> dict[str, Any]:
     try:
         pictures, scored = await _scored(service, [(u.content, u.name) for u in asked.uploads])
         records, results = await run_in_threadpool(_record, service, asked, pictures, scored)
+        parts = await run_in_threadpool(service.line.tell, records, asked.cycle)
     except LoupeError as error:
         service.measures.refused(error)
         raise
@@ -96,7 +105,16 @@ async def score_uploads(service: Service, asked: Asked) -> dict[str, Any]:
         raise broken from error
     service.measures.scored(records)
     served = service.champion.served
-    return {"model": {"name": served.name, "version": served.version}, "results": results}
+    answer = {"model": {"name": served.name, "version": served.version}, "results": results}
+    return answer | {"parts": parts} if service.line.views else answer
+
+
+def triggered(service: Service, asked: Asked) -> Asked:
+    """*asked* with what the trigger that waits for it says: group, part and recipe, where the request does not."""
+    found = service.line.arrives(asked.source, asked.trace)
+    if found is None:
+        return asked
+    return replace(asked, group=asked.group or found.group, trace=found.trace, cycle=found.cycle)
 
 
 async def _scored(service: Service, given: list[tuple[bytes, str]]) -> tuple[list[np.ndarray], list[Scored]]:
@@ -116,19 +134,31 @@ def _record(
     service: Service, asked: Asked, pictures: list[np.ndarray], scored: list[Scored]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     at = service.clock().isoformat()
-    records, results = [], []
-    for upload, pixels, one in zip(asked.uploads, pictures, scored, strict=True):
-        record = _entry(service, asked, upload, pixels, one) | {"scored_at": at}
+    records, results, fresh = [], [], []
+    for number, (upload, pixels, one) in enumerate(zip(asked.uploads, pictures, scored, strict=True)):
+        name = identity(asked.source, asked.key, number) if asked.key else uuid.uuid4().hex
+        record = _again(service, name, upload) if asked.key else None
+        if record is None:
+            record = {"record_id": name, "scored_at": at, **_entry(service, asked, upload, pixels, one)}
+            fresh.append(record)
         records.append(record)
         results.append(answered(record) | _heat(service, upload, pixels, one, asked.heatmap))
-    service.recorder.append(records)
+    if fresh:
+        service.recorder.append(fresh)
     return records, results
+
+
+def _again(service: Service, name: str, upload: Upload) -> dict[str, Any] | None:
+    """The record of a picture that was handed over before. Raises RequestError where it was another one."""
+    known = service.recorder.known(name)
+    if known and known["sha256"] != hashlib.sha256(upload.content).hexdigest():
+        raise RequestError(409, f"{upload.name}: its id was used for another picture; give each picture its own")
+    return known
 
 
 def _entry(service: Service, asked: Asked, upload: Upload, pixels: np.ndarray, one: Scored) -> dict[str, Any]:
     sha256 = service.recorder.keep_image(upload.content)
     return {
-        "record_id": uuid.uuid4().hex,
         **entry(one.bundle, pixels, one.score, one.embedding, asked.group, one.heat),
         "image_id": upload.name,
         "source": asked.source,

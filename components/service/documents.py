@@ -80,7 +80,7 @@ REFUSALS: Responses = {
     401: error("The bearer token is missing or wrong."),
     403: error("Changes are off, or the token is not the operator's."),
     404: error("There is no such record."),
-    409: error("What is served has changed since the page was loaded."),
+    409: error("What is served has changed since the page was loaded, or an id was used for another picture."),
     408: error("The upload took too long."),
     413: error("The request is too large."),
     415: error("The content type is none of the accepted ones."),
@@ -98,7 +98,7 @@ SCORE_RESPONSES: Responses = {
         "description": "Scores in the order of the images.",
         "content": {"application/json": {"schema": _SCORES, "example": _EXAMPLE}},
     },
-    **{status: REFUSALS[status] for status in (400, 401, 408, 413, 415, 422, 500, 503)},
+    **{status: REFUSALS[status] for status in (400, 401, 408, 409, 413, 415, 422, 500, 503)},
 }
 MODEL_RESPONSES: Responses = {401: REFUSALS[401]}
 SCORE_REQUEST: dict[str, Any] = {

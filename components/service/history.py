@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from components.core.errors import RequestError, StorageError
 from components.core.records import TRACE_COLUMNS
 from components.scorelog import table
+from components.scorelog.once import KEYED
 from components.scorelog.reading import Reader
 from components.scorelog.table import Record
 from components.service.recorder import Recorder
@@ -142,9 +143,8 @@ class History:
     def _fresh(self) -> pa.Table:
         """The records at hand; while the store is out of reach also those that wait on local disk for it."""
         records = self.recorder.latest()
-        if not self.deep:
-            waiting = self.recorder.spools[table.SCORES].pending()
-            records = list({record["record_id"]: record for record in (*records, *waiting)}.values())
+        waiting = [] if self.deep else self.recorder.spools[table.SCORES].pending()
+        records = list({record["record_id"]: record for record in (*records, *waiting)}.values())
         return pa.Table.from_pylist([{name: r.get(name) for name in FIELDS} for r in records], self.reader.schema)
 
     def _days(self, wanted: Filter, before: str | None, deep: bool) -> Iterator[tuple[str, pa.Table]]:
@@ -153,10 +153,15 @@ class History:
         ids, dated = fresh["record_id"], pc.utf8_slice_codeunits(fresh["scored_at"], 0, 10)
         days = {*dated.to_pylist(), *(day for known in stored.values() for day in known)}
         last = min(text[:10] for text in (before, wanted.until, "9999") if text)
+        seen = pa.array([], pa.string())
         for day in sorted((d for d in days if (wanted.since or "")[:10] <= d <= last), reverse=True):
             parts = [self.reader.day(source, day) for source, known in stored.items() if day in known]
             old = [part.filter(pc.invert(pc.is_in(part["record_id"], value_set=ids))) for part in parts]
-            yield day, self._mine(pa.concat_tables([fresh.filter(pc.equal(dated, day)), *old]))
+            rows = pa.concat_tables([fresh.filter(pc.equal(dated, day)), *old])
+            rows = rows.filter(pc.invert(pc.is_in(rows["record_id"], value_set=seen)))
+            found = rows["record_id"].combine_chunks()
+            seen = found.filter(pc.starts_with(found, KEYED))  # the same picture may be of the day before, too
+            yield day, self._mine(rows)
 
     def _mine(self, rows: pa.Table) -> pa.Table:
         """Those of the served product: asked once for each kind of record, not for each record."""

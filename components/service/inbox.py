@@ -24,6 +24,7 @@ from components.scorelog.shipper import image_key
 from components.scorelog.whose import NAME
 from components.service.attempts import Attempts, Failure, remember
 from components.service.filing import INBOX, filed, kept_at, taken
+from components.service.line.aside import Tell, nobody
 from components.service.settings import InboxSettings
 from components.service.trace import of_name
 from components.storage import Store
@@ -67,10 +68,12 @@ def process(
     settings: InboxSettings = DEFAULT,
     skip: Collection[str] = (),
     name: str | None = None,
+    tell: Tell = nobody,
 ) -> Processed:
     """Score up to *limit* files of the inbox; an interrupted plan comes first, with the time it was made at.
 
-    *name* is the bundle's in the registry. Files in *skip* were tried in this run of a flow already and wait. Raises
+    *name* is the bundle's in the registry, *tell* hands the records on to the plant, some twice after a crash.
+    Files in *skip* were tried in this run of a flow already and wait. Raises
     StorageError when the store fails and BundleError when the model does; then nothing is taken away.
     """
     plan, unread, waiting = _stored(store), dict[str, str](), 0
@@ -82,6 +85,7 @@ def process(
     if "records" not in plan:
         plan |= _score_all(store, bundle, plan, resumed, {NAME: name}, settings.names)
         store.put(PLAN, json.dumps(plan).encode())
+    tell(plan["records"])  # before anything is taken away: a crash in here does all of it again
     done = _finish(store, plan, settings.attempts, unread, waiting)
     log.info("inbox: %d scored, %d quarantined, %d wait", done.scored, len(done.quarantined), done.waiting)
     return done

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from components.core.errors import DataError, LoupeError, RequestError, StorageError
 from components.service import documents
-from components.service.answers import Asked, Clock, Service, score_uploads, unexpected
+from components.service.answers import Asked, Clock, Service, score_uploads, triggered, unexpected
 from components.service.batcher import Batcher
 from components.service.champion import Champion
 from components.service.desk import Desk
@@ -26,7 +26,7 @@ from components.service.recorder import Recorder
 from components.service.review import add_review
 from components.service.rights import Rights
 from components.service.settings import ServiceSettings
-from components.service.trace import Trace, joined, of_headers
+from components.service.trace import Trace, checked_key, joined, of_headers
 from components.service.uploads import BoundedHeaders, checked_source, read_uploads
 
 log = logging.getLogger("loupe")
@@ -34,6 +34,7 @@ Source = Annotated[str, Query(description="The line or camera.", examples=["line
 HeatMap = Annotated[Literal["none", "overlay", "map"], Query(description="A PNG overlay or the raw map.")]
 
 
+Key = Annotated[str | None, Query(description="Of the picture; also as Idempotency-Key. The same one is one record.")]
 TraceField = Annotated[str | None, Query(description="Which part the pictures show; kept in the record.")]
 
 
@@ -84,6 +85,7 @@ def create_app(
 def _start(service: Service) -> None:
     service.batcher.start()
     service.recorder.shipper.start()
+    service.line.start()
     service.champion.watch(service.settings.reload_seconds)
     # Beside the answers: a store that hangs must not keep the line waiting.
     threading.Thread(target=_remember, args=(service,), name="memory", daemon=True).start()
@@ -100,6 +102,7 @@ def _stop(service: Service) -> None:
     service.draining = True
     service.champion.stop()
     service.batcher.stop(service.settings.drain_seconds)
+    service.line.stop(service.settings.drain_seconds)
     service.recorder.shipper.stop(service.settings.drain_seconds)
 
 
@@ -125,6 +128,7 @@ def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
         source: Source = DEFAULT_SOURCE,
         heatmap: HeatMap = "none",
         group: str | None = None,
+        id: Key = None,
     ) -> JSONResponse:
         """Score one or many images: raw score, p-value, decision; all in the score log before the answer leaves.
 
@@ -134,8 +138,9 @@ def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
         service.champion.served.bundle.require_group(group)
         uploads, fields = await read_uploads(request, service.settings)
         trace = joined(told, fields, of_headers(request.headers))
-        asked = Asked(uploads, checked_source(source), heatmap, group, trace)
-        return JSONResponse(await score_uploads(service, asked))
+        key = checked_key(id or request.headers.get("idempotency-key"))
+        asked = Asked(uploads, checked_source(source), heatmap, group, trace, key)
+        return JSONResponse(await score_uploads(service, triggered(service, asked)))
 
     @app.get("/v1/models/current", dependencies=guard, responses=documents.MODEL_RESPONSES)
     async def current() -> dict[str, Any]:
@@ -152,7 +157,9 @@ def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
         """A model is loaded and there is room in the queue. An unreachable store is told and no reason to stop."""
         if service.draining or service.batcher.waiting >= service.settings.queue:
             raise RequestError(503, "not ready: shutting down or the queue is full; try again in a second")
-        return {"status": "ready", "store": "waiting" if service.recorder.shipper.failing else "ok"}
+        outputs = {one.name: "waiting" if one.failing else "ok" for one in service.line.outputs.standing()}
+        store = "waiting" if service.recorder.shipper.failing else "ok"
+        return {"status": "ready", "store": store, **({"outputs": outputs} if outputs else {})}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from components.core.checks import check_port
 from components.core.errors import SettingsError
+from components.service.line.settings import LineSettings
 from components.service.trace import check_pattern
 
 
@@ -33,6 +34,7 @@ class ServiceSettings:
     operator_variable: str = "LOUPE_OPERATOR_TOKEN"  # who sends this one may change the threshold and roll back
     shifts: tuple[str, ...] = ("06:00", "14:00", "22:00")  # when shifts begin, for the overview
     time_zone: str = ""  # of the shifts, such as Europe/Berlin; "": that of this machine
+    line: LineSettings = LineSettings()  # what a plant hears: docs/line.md
 
     def __post_init__(self) -> None:
         check_port(self.port, "service.port")

@@ -10,6 +10,7 @@ from components.core.records import TRACE_COLUMNS
 Trace = dict[str, str | None]
 # A letter, digit or underscore comes first: no spreadsheet takes such a text for a formula, no shell for an option.
 SAFE = re.compile(r"\w[\w .,:/#+()@-]{0,63}")
+KEY = re.compile(r"\w[\w .,:/#+()@-]{0,127}")
 RULE = "use 1 to 64 letters, digits, spaces and . , : / # + ( ) @ _ -, a letter or digit first"
 HEADER = "x-loupe-"  # and the field's name, for requests whose body is the picture
 PLACE = re.compile(r"{(\w*)}")
@@ -33,6 +34,13 @@ def joined(*sides: Mapping[str, str | None]) -> Trace:
                 raise RequestError(422, f"{name} is given twice, as {found[name]!r} and {value!r}; send it once")
             found[name] = found.get(name) or value
     return checked(found)
+
+
+def checked_key(key: str | None) -> str | None:
+    """What a client names a picture by; None without a name. Raises RequestError for an unsafe one."""
+    if key and not KEY.fullmatch(key):
+        raise RequestError(422, f"id {key[:80]!r}: use 1 to 128 letters, digits and . , : / # + ( ) @ _ -")
+    return key or None
 
 
 def of_headers(headers: Mapping[str, str]) -> Trace:
@@ -73,4 +81,4 @@ def check_pattern(pattern: str, where: str) -> None:
     names = PLACE.findall(pattern)
     if bad := [name for name in names if name not in TRACE_COLUMNS or names.count(name) > 1]:
         known = ", ".join(f"{{{name}}}" for name in TRACE_COLUMNS)
-        raise SettingsError(f"{where} is {pattern!r}; {{{bad[0]}}} cannot stand there: use each of {known} once at most")
+        raise SettingsError(f"{where} is {pattern!r}; {{{bad[0]}}} cannot stand; use each of {known} once at most")

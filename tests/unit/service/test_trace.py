@@ -46,9 +46,9 @@ def asked(line, query="", content=None, **headers):
 
 
 def test_query_form_and_headers_tell_the_same(line):
-    by_query = line.http.post(
-        "/v1/score", params=TOLD, content=png(), headers={"Content-Type": "image/png"}
-    ).json()["results"][0]
+    by_query = line.http.post("/v1/score", params=TOLD, content=png(), headers={"Content-Type": "image/png"}).json()[
+        "results"
+    ][0]
     by_form = line.http.post("/v1/score", data=TOLD, files={"images": ("a.png", png())}).json()["results"][0]
     headers = {f"X-Loupe-{name.title()}": value.encode() for name, value in TOLD.items()}
     by_header = asked(line, **headers).json()["results"][0]
@@ -127,7 +127,7 @@ def test_a_name_tells_what_the_pattern_says(pattern, name, told):
 
 @pytest.mark.parametrize("pattern", ["{shift}", "{part}{part}", "{}"])
 def test_a_pattern_with_an_unknown_field_is_no_setting(pattern):
-    with pytest.raises(SettingsError, match="cannot stand there"):
+    with pytest.raises(SettingsError, match="cannot stand; use"):
         check_pattern(pattern, "x")
     for settings in (InboxSettings, WatchSettings):
         with pytest.raises(SettingsError, match="names"):
