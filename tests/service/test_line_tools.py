@@ -332,7 +332,7 @@ def test_a_password_is_asked_for_where_one_is_set(monkeypatch):
 
 
 def test_two_cameras_are_one_decision_and_one_alone_is_an_error(bundle, tmp_path, hook):
-    part = PartSettings(("top", "side"), timeout_s=1.5)
+    part = PartSettings(("top", "side"), vote=2, timeout_s=1.5)
     line = line_of(bundle, tmp_path, part=part, outputs={"mes": OutputSettings("webhook", hook.url, send=("part",))})
     with line.http:
         assert asked(line, png(1), "source=top&part=P1")["parts"] == []

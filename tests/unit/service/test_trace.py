@@ -139,7 +139,9 @@ def test_the_inbox_reads_it_from_names(bundle, tmp_path):
     for name in ("L7/P1_top.png", "odd.png"):
         store.put(f"inbox/line-1/{name}", png())
     settings = InboxSettings(0, names="{lot}/{part}_{station}")
-    assert process(store, Bundle.open(bundle), datetime.now(UTC), settings=settings).scored == 2
+    heard = []
+    assert process(store, Bundle.open(bundle), datetime.now(UTC), settings=settings, tell=heard.extend).scored == 2
+    assert [r["part"] for r in heard] == ["P1", None]
     told = {r["image_id"]: (r["lot"], r["part"]) for r in table.newest_first(store, table.SCORES, "line-1")}
     assert told == {"L7/P1_top.png": ("L7", "P1"), "odd.png": (None, None)}
 
@@ -154,7 +156,9 @@ def test_a_watched_folder_reads_it_from_names(bundle, tmp_path):
     (event,) = kept
     assert (event.record["lot"], event.record["part"]) == ("L7", "P2")
     line = Line(bundle, tmp_path)
-    logged(line.recorder, 5.0)(event)
+    heard = []
+    logged(line.recorder, 5.0, tell=heard.extend)(event)
     (record,) = line.recorder.latest()
+    assert [r["record_id"] for r in heard] == [record["record_id"]]
     assert record["part"] == "P2"
     assert json.loads(record["regions"])

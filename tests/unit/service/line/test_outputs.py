@@ -12,12 +12,14 @@ import pytest
 
 from components.core.errors import SettingsError, StorageError
 from components.service.line import sender as module
+from components.service.line.aside import heard, nobody
 from components.service.line.journal import Journal, Place
 from components.service.line.messages import of_record
 from components.service.line.outputs import Outputs, without_servers
 from components.service.line.sender import Sender, forget_others
 from components.service.line.settings import LineSettings, OutputSettings, RecipeSettings
 from components.service.line.sinks import OutOfReachError, RefusedError, secret, sink_of
+from components.service.settings import ServiceSettings
 
 HOOK = OutputSettings("webhook", "http://127.0.0.1:9/hook", attempts=2, timeout_s=1.0)
 
@@ -262,3 +264,23 @@ def test_a_message_says_what_the_record_says():
     assert (message["id"], message["kind"], message["part"], message["lot"]) == ("r", "picture", "P1", None)
     assert message["regions"][0]["box"] == [1, 2, 3, 4]
     assert message["model"] == {"name": "elpv-mono", "version": "abc"}
+
+
+def test_a_process_beside_the_service_sends_what_it_can_and_keeps_the_rest(tmp_path, monkeypatch):
+    sink = Receiver()
+    monkeypatch.setattr("components.service.line.outputs.sink_of", lambda *_: sink)
+    record = {"record_id": "r1", "scored_at": "2026-11-28T00:00:00+00:00", "model_version": "v"}
+    made = ServiceSettings(spool=str(tmp_path), drain_seconds=10.0, line=LineSettings({"mes": HOOK}))
+    with heard(made, "watch-gate", "elpv-mono") as tell:
+        tell([record])
+    assert sink.got == ["r1"]
+    sink.down = True
+    with heard(made, "watch-gate", "elpv-mono") as tell:
+        tell([record | {"record_id": "r2"}])
+    sink.down = False
+    with heard(made, "watch-gate", "elpv-mono"):
+        until(lambda: sink.got == ["r1", "r2"])
+    with heard(ServiceSettings(spool=str(tmp_path / "none")), "inbox", "x") as tell:
+        tell([record])
+    assert not (tmp_path / "none").exists()
+    nobody([record])
