@@ -67,7 +67,7 @@ class Handshake:
         """What a controller sets: recipe, texts, levels, in this order whatever their order in *given*."""
         with self._lock:
             self.recipe = int(given.get("recipe", self.recipe))
-            self.texts |= {name: str(given[name]).strip() for name in TEXTS if name in given}
+            self.texts |= {name: str(given[name] or "").strip() for name in TEXTS if name in given}
             levels = {name: bool(given.get(name, getattr(self.cell, name))) for name in LEVELS}
             rises = levels["trigger"] and not self.cell.trigger and self.cell.state is State.READY
             problem = self._problem() if rises else ""

@@ -126,10 +126,10 @@ class Journal:
                 total += stream.read().count(b"\n")
         return total
 
-    def wait(self, place: Place, seconds: float) -> None:
-        """Return when there may be something behind *place*, or after some time."""
+    def wait(self, seen: int, seconds: float) -> None:
+        """Return when more messages were appended than *seen*, after some time, or when somebody wakes all."""
         with self._more:
-            if Place(self._number, self._size) <= place:
+            if self.appended <= seen:
                 self._more.wait(seconds)
 
     def wake(self) -> None:

@@ -6,6 +6,7 @@ A client that subscribes to Loupe.Decision.Count hears of each decision; the las
 
 import asyncio
 import contextlib
+import hmac
 import json
 import logging
 import threading
@@ -79,7 +80,7 @@ class OpcUa:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def _begin(self) -> None:
-        users = _Users(self.tool, *self.user) if self.user[0] else None
+        users = _Users(*self.user) if self.user[0] else None
         server = self.tool.Server(user_manager=users)
         await server.init()
         server.set_endpoint(self.settings.url)
@@ -179,10 +180,11 @@ def _plain(value: Any, kind: Any) -> Any:
 class _Users:
     """Who may connect, where a name is asked for."""
 
-    def __init__(self, tool: Any, name: str, password: str) -> None:
-        self.tool, self.known = tool, (name, password)
+    def __init__(self, name: str, password: str) -> None:
+        from asyncua.crypto.permission_rules import User, UserRole
+
+        self.known, self.user = f"{name}\n{password}".encode(), User(role=UserRole.User)
 
     def get_user(self, _: Any, username: Any = None, password: Any = None, certificate: Any = None) -> Any:  # noqa: ARG002
-        from asyncua.server.users import User, UserRole
-
-        return User(role=UserRole.User) if (username, password) == self.known else None
+        given = f"{username}\n{password}".encode()
+        return self.user if hmac.compare_digest(given, self.known) else None

@@ -61,11 +61,12 @@ class Sender:
 
     def _run(self) -> None:
         while not self._over():
+            seen = self.journal.appended  # before it is looked: what comes meanwhile is not slept over
             found = self.journal.read(self.place)
             if not found and self._ending.is_set():
                 return
             if not found:
-                self.journal.wait(self.place, IDLE)
+                self.journal.wait(seen, IDLE)
             for message, behind in found:
                 if message["kind"] in self.settings.send and not self._delivered(message):
                     return
