@@ -17,16 +17,19 @@ def identity(source: str, key: str, number: int) -> str:
 
 
 class Once:
-    """Lets each keyed record through once. It remembers two days: a picture may be handed over twice around midnight,
-    not days apart."""
+    """Lets each keyed score record through once; a record may have many *labels*, the rows of which all pass.
 
-    def __init__(self) -> None:
+    It remembers two days: a picture may be handed over twice around midnight, not days apart.
+    """
+
+    def __init__(self, labels: bool = False) -> None:
+        self.labels = labels
         self._before, self._now = set[str](), set[str]()
 
     def fresh(self, record: Mapping[str, Any]) -> bool:
         """Whether *record* has not come yet; records without a key are not remembered."""
         name = record["record_id"]
-        if not name.startswith(KEYED):
+        if self.labels or not name.startswith(KEYED):
             return True
         if name in self._now or name in self._before:
             return False

@@ -162,7 +162,7 @@ def newest(store: Store, folder: str) -> Iterator[Record]:
 def _read(store: Store, folder: str, since: str, backwards: bool, strict: bool = False) -> Iterator[Record]:
     """Begun anew behind the last record where an object that was listed has just been compacted away."""
     after: tuple[str, str] | None = None
-    once = Once()
+    once = Once(folder.startswith(f"{LABELS}/"))
     for attempt in range(3):
         try:
             for record in _merged(store, [p for p in parts(store, folder) if p.last >= since], backwards, strict):
@@ -210,7 +210,7 @@ def days(store: Store, table: str, source: str) -> list[str]:
 
 def newest_first(store: Store, table: str, source: str, since: str = "", until: str = LATEST) -> Iterator[Record]:
     """Records backwards in time, from the day of *until* down to that of *since* (ISO times)."""
-    once = Once()
+    once = Once(table == LABELS)
     for day in reversed(days(store, table, source)):
         if day < since[:10]:
             return
@@ -221,7 +221,7 @@ def newest_first(store: Store, table: str, source: str, since: str = "", until: 
 
 def oldest_first(store: Store, table: str, source: str, since: str = "") -> Iterator[Record]:
     """Records forwards in time, from *since* (ISO time), or a little before it, on."""
-    once = Once()
+    once = Once(table == LABELS)
     for day in days(store, table, source):
         if day >= since[:10]:
             once.turn()

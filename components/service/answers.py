@@ -31,6 +31,7 @@ from components.service.desk import Desk
 from components.service.filing import DEFAULT_SOURCE
 from components.service.history import History
 from components.service.line.line import Line
+from components.service.line.messages import Message
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
@@ -94,8 +95,7 @@ async def score_uploads(service: Service, asked: Asked) -> dict[str, Any]:
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
     try:
         pictures, scored = await _scored(service, [(u.content, u.name) for u in asked.uploads])
-        records, results = await run_in_threadpool(_record, service, asked, pictures, scored)
-        parts = await run_in_threadpool(service.line.tell, records, asked.cycle)
+        records, results, parts = await run_in_threadpool(_done, service, asked, pictures, scored)
     except LoupeError as error:
         service.measures.refused(error)
         raise
@@ -128,6 +128,14 @@ async def _scored(service: Service, given: list[tuple[bytes, str]]) -> tuple[lis
         scored = await asyncio.gather(*service.batcher.submit(pictures))
         if all(one.bundle.decoding.identity == rules.identity for one in scored):
             return pictures, list(scored)
+
+
+def _done(
+    service: Service, asked: Asked, pictures: list[np.ndarray], scored: list[Scored]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Message]]:
+    """Records, answers and decisions on parts; the log has the first before a plant hears of them."""
+    records, results = _record(service, asked, pictures, scored)
+    return records, results, service.line.tell(records, asked.cycle)
 
 
 def _record(

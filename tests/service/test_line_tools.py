@@ -354,3 +354,18 @@ def test_more_views_than_the_calibration_can_decide_are_told_at_the_start(bundle
     views = tuple(f"camera-{number}" for number in range(12))
     with pytest.raises(CalibrationError, match="12 views with vote 1 need"):
         line_of(bundle, tmp_path, part=PartSettings(views))
+
+
+def test_several_pictures_of_one_request_are_ok_only_together(bundle, tmp_path):
+    away = OutputSettings("mqtt", f"mqtt://127.0.0.1:{free_port()}", timeout_s=1.0)
+    pytest.importorskip("paho.mqtt.client", reason="needs the extra `line`")
+    line = line_of(bundle, tmp_path, outputs={"away": away}, recipes={1: RecipeSettings("line-1")})
+    with line.http:
+        cell = line.service.line.handshake
+        cell.put({"recipe": 1, "trigger": True})
+        files = [("images", ("a.png", png(101))), ("images", ("b.png", scratched(1)))]
+        answer = line.http.post("/v1/score?source=line-1", files=files).json()["results"]
+        assert [one["decision"] for one in answer][1] == "anomalous"
+        assert cell.outputs["ng"]
+        assert cell.outputs["id"] in {one["record_id"] for one in answer if one["decision"] == "anomalous"}
+    assert cell.outputs["state"] == "off"

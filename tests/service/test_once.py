@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from components.scorelog import keeping, table
+from components.scorelog.labels import read_labels
 from components.scorelog.once import KEYED, Once, identity
 from components.scorelog.spool import Spool
 from components.service.recorder import Recorder
@@ -56,6 +57,19 @@ def test_two_services_in_front_of_one_store_do_not_double(pair):
     keeping.compact(pair[0].recorder.store, table.SCORES, "line-1", datetime(2030, 1, 1, tzinfo=UTC))
     (part,) = table.parts(pair[0].recorder.store, f"scores/source=line-1/day={AT.date()}/")
     assert len(part.load(pair[0].recorder.store)) == 2
+
+
+def test_all_labels_of_a_keyed_record_are_read_and_the_last_counts(pair):
+    line = pair[0]
+    known = asked(line, png(1), "x").json()["results"][0]["record_id"]
+    for label in ("defect", "withdrawn", "defect"):
+        answer = line.http.put(f"/v1/records/{known}/label", json={"label": label})
+        assert answer.status_code == 200, answer.text
+    line.ship()
+    store = line.recorder.store
+    assert len(list(table.newest_first(store, table.LABELS, "line-1"))) == 3
+    assert len(list(table.oldest_first(store, table.LABELS, "line-1"))) == 3
+    assert read_labels(store)[known]["label"] == "defect"
 
 
 def test_a_request_that_is_sent_again_is_answered_as_before(pair):
