@@ -16,6 +16,7 @@ import pytest
 from components.core.errors import CalibrationError
 from components.scorelog import table
 from components.service.line import sender as module
+from components.service.line.line import Line as Plant
 from components.service.line.mqtt import value_of
 from components.service.line.opcua import NAMESPACE
 from components.service.line.settings import LineSettings, OutputSettings, PartSettings, RecipeSettings
@@ -369,3 +370,16 @@ def test_several_pictures_of_one_request_are_ok_only_together(bundle, tmp_path):
         assert cell.outputs["ng"]
         assert cell.outputs["id"] in {one["record_id"] for one in answer if one["decision"] == "anomalous"}
     assert cell.outputs["state"] == "off"
+
+
+def test_a_recipe_of_another_model_or_group_is_a_reason(bundle, tmp_path):
+    line = line_of(bundle, tmp_path)
+    told = Plant(line.champion, line.recorder, line.settings)
+    name = line.champion.served.name
+    assert told.problem(RecipeSettings("line-1", model=name)) == ""
+    other = told.problem(RecipeSettings("line-1", model="housings"))
+    assert other == f"the recipe is of model housings, and this service serves {name}"
+    assert "group 'poly' is none of this model's" in told.problem(RecipeSettings("line-1", "poly"))
+    assert told.arrives("line-1", {}) is None
+    assert told.tell([]) == []
+    told.stop(1)
