@@ -11,13 +11,15 @@ from components.pipeline.monitoring import open_champion
 from components.pipeline.params import Params, load_params
 from components.service.filing import PATH_BYTES, storable
 from components.service.inbox import Processed, process, until_empty
+from components.service.line.aside import heard
 from components.storage import open_store
 
 
 @task(retries=2, retry_delay_seconds=[2, 10])
 def empty_inbox(params: Params, model: str, skip: frozenset[str]) -> Processed:
     store, champion = open_store(params.store), open_champion(params, model)
-    return process(store, champion, datetime.now(UTC), settings=params.inbox, skip=skip, name=model)
+    with heard(params.service, "inbox", model) as tell:
+        return process(store, champion, datetime.now(UTC), settings=params.inbox, skip=skip, name=model, tell=tell)
 
 
 @flow(name="batch-scoring", log_prints=False)

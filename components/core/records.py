@@ -34,7 +34,7 @@ class Measured(TypedDict):
 
 
 class Scored(Measured):
-    """What a bundle says of a picture; *embedding* has 16 numbers."""
+    """What a bundle says of a picture; *embedding* has 16 numbers, *regions* is JSON, None where they are not known."""
 
     dataset: str
     group: str | None
@@ -45,6 +45,7 @@ class Scored(Measured):
     decision: str
     threshold: float
     embedding: list[float]
+    regions: str | None
 
 
 class ScoreRecord(Scored):
@@ -59,8 +60,18 @@ class ScoreRecord(Scored):
 
 # One row per answered request of the service or file of the inbox. `taken_at` is the camera's time if it was told,
 # `scored_at` the service's; `image_uri` is the image's key in the object store; `registered` the model's name in the
-# registry, null for a bundle of none and in records of older versions.
-LOG_COLUMNS = ("record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri", "registered")
+# registry, null for a bundle of none and in records of older versions; `regions` those of the defect, JSON, and then
+# which part the picture shows, null where nobody told: records of older versions have none of these.
+TRACE_COLUMNS = ("part", "lot", "recipe", "station", "operator")
+LOG_COLUMNS = (
+    "record_id", "scored_at", *SCORE_COLUMNS, "sha256", "image_uri", "registered", "regions", *TRACE_COLUMNS,
+)  # fmt: skip
+# One row per part that several cameras see: `views` is JSON, one entry a picture; `decision` may be error, and `reason`
+# says why. `source` holds the names of all views.
+PART_COLUMNS = (
+    "record_id", "scored_at", "source", "decision", "p_value", "reason", *TRACE_COLUMNS, "views", "model_version",
+    "registered",
+)  # fmt: skip
 # One row per click of a reviewer; the last one on a record counts. `label` is defect, false_alarm or withdrawn.
 # `tags` are the reviewer's own words for why, joined by ", "; rows of older versions have none.
 LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "label", "reviewer", "tags")

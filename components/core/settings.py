@@ -57,7 +57,8 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple:
         return _convert_tuple(value, get_args(hint), where)
     if origin is dict and isinstance(value, Mapping):
-        return {k: convert(v, get_args(hint)[1], f"{where}.{k}") for k, v in value.items()}
+        kind = get_args(hint)[0]
+        return {_key(k, kind): convert(v, get_args(hint)[1], f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build(hint, value, where)  # type: ignore[arg-type]
     if hint is float and type(value) is int:
@@ -77,6 +78,11 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 12
 def shown(value: Any) -> str:
     """*value* for a message. An alias within aliases of YAML can stand for more than any memory holds."""
     return _SHORT.repr(value)
+
+
+def _key(key: Any, kind: Any) -> Any:
+    """A key of YAML or JSON, where a number may be a text."""
+    return int(key) if kind is int and isinstance(key, str) and key.isdecimal() else key
 
 
 def _convert_union(value: Any, options: tuple[Any, ...], where: str) -> Any:

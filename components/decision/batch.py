@@ -18,11 +18,12 @@ from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
-from components.decision.tables import PROBLEM, require_form, told, write_records
+from components.decision.tables import PROBLEM, REGIONS, require_form, told, write_records
 from components.pictures.clips import decode, target
 from components.pictures.heat import overlay
 from components.pictures.listing import BROKEN, UNREADABLE, pictures
 from components.pictures.measuring import grey, statistics
+from components.pictures.regions import as_text, regions
 
 log = logging.getLogger("loupe")
 STEM_BYTES = 200  # of an image's name in that of its heat map: file systems take 255 bytes in all
@@ -58,7 +59,7 @@ def score(
     progressing = progress(paths, f"scoring {len(paths)} images")
     look = (maps, group, cascade, overlays)
     records = [row(opened, functools.partial(Path, path), printable(str(path)), "batch", *look) for path in progressing]
-    columns = (*SCORE_COLUMNS, "graph") if cascade else SCORE_COLUMNS
+    columns = (*SCORE_COLUMNS, REGIONS, *(["graph"] if cascade else []))
     write_records(records, out, (*columns, PROBLEM))
     failed = sum(r[PROBLEM] is not None for r in records)
     log.info("%d of %d images scored with %s", len(records) - failed, len(records), bundle)
@@ -186,6 +187,7 @@ def record_of(
         _kept(folder, name, ".png", lambda target: target.write_bytes(drawn))
     return {
         **_said(bundle, pixels, answer.score, answer.embedding, group, answer.decided),
+        "regions": regions_of(bundle, answer.map, answer.decided.decision) if answer.graph == "full" else None,
         "graph": answer.graph,
         "image_id": name,
         "source": source,
@@ -194,9 +196,24 @@ def record_of(
     }
 
 
-def entry(bundle: Bundle, pixels: np.ndarray, score: float, embedding: np.ndarray, group: str | None = None) -> Scored:
-    """What a score record says of a scored picture, whoever scored it."""
-    return _said(bundle, pixels, score, embedding, group, bundle.decide(score, group))
+def entry(
+    bundle: Bundle,
+    pixels: np.ndarray,
+    score: float,
+    embedding: np.ndarray,
+    group: str | None = None,
+    heat: np.ndarray | None = None,
+) -> Scored:
+    """What a score record says of a scored picture, whoever scored it; with its *heat* (H, W) also the regions."""
+    said = _said(bundle, pixels, score, embedding, group, bundle.decide(score, group))
+    return said if heat is None else {**said, "regions": regions_of(bundle, heat, said["decision"])}
+
+
+def regions_of(bundle: Bundle, heat: np.ndarray, decision: str) -> str | None:
+    """Where the defect of an anomalous picture is, as JSON; a normal one has no region. None: the bundle knows no
+    limit of heat maps, as those of old versions."""
+    scale = bundle.calibration.scale
+    return as_text(regions(heat, scale) if decision == "anomalous" else []) if scale else None
 
 
 def _said(
@@ -218,6 +235,7 @@ def _said(
         "decision": decided.decision,
         "threshold": decided.threshold,
         "embedding": [float(value) for value in embedding],
+        "regions": None,
         **statistics(grey(target(pixels)), bundle.decoding.roi),
     }
 

@@ -11,8 +11,10 @@ from components.core.errors import DataError
 from components.core.places import writing
 from components.core.records import SCORE_COLUMNS
 from components.core.system import replace
+from components.pictures.regions import of_text
 
 PROBLEM = "problem"  # the column that says why a file was not scored
+REGIONS = "regions"  # the column that says where the defect is: a list in JSON, and its text in the other forms
 WORST = 10  # anomalous pictures that are told by name
 Records = Sequence[Mapping[str, Any]]
 
@@ -45,7 +47,8 @@ def _parquet(records: Records, path: Path, columns: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    known = {"score": pa.float64(), "decision": pa.string(), PROBLEM: pa.string()}  # also where all are null
+    # Also where all are null.
+    known = {"score": pa.float64(), **dict.fromkeys(("decision", PROBLEM, REGIONS), pa.string())}
     pq.write_table(pa.table({c: pa.array([r.get(c) for r in records], known.get(c)) for c in columns}), path)
 
 
@@ -57,7 +60,8 @@ def _csv(records: Records, path: Path, columns: Sequence[str]) -> None:
 
 
 def _json(records: Records, path: Path, columns: Sequence[str]) -> None:
-    path.write_text(json.dumps([{c: record.get(c) for c in columns} for record in records], indent=1, default=str))
+    rows = [{c: of_text(r.get(c)) if c == REGIONS else r.get(c) for c in columns} for r in records]
+    path.write_text(json.dumps(rows, indent=1, default=str))
 
 
 FORMS: dict[str, Callable[[Records, Path, Sequence[str]], None]] = {".parquet": _parquet, ".csv": _csv, ".json": _json}

@@ -23,6 +23,7 @@ def watched(params: "Params", name: str, place: str, source: str | None, once: b
     """Watch *place* until it ends or the process is told to stop; what is recorded by then is shipped."""
     from components.decision.bundle import Bundle
     from components.pipeline.monitoring import open_champion
+    from components.service.line.aside import heard
     from components.service.recorder import Recorder
     from components.service.watch import Watch, logged, source_of
     from components.storage import open_store
@@ -33,10 +34,11 @@ def watched(params: "Params", name: str, place: str, source: str | None, once: b
     stream = stream_of(place, bundle.decoding, fps, once)
     recorder = Recorder(open_store(params.store), params.service)
     recorder.shipper.start()
-    stop = _stopped()
+    stop, known, model = _stopped(), source_of(place, source), folder.resolve().name if folder.is_dir() else name
     try:
-        keep = logged(recorder, params.watch.fps, name=None if folder.is_dir() else name)
-        return Watch(bundle, source_of(place, source), keep, params.watch).run(stream, stop)
+        with heard(params.service, known, model) as tell:
+            keep = logged(recorder, params.watch.fps, name=None if folder.is_dir() else name, tell=tell)
+            return Watch(bundle, known, keep, params.watch).run(stream, stop)
     finally:
         recorder.shipper.stop()
 

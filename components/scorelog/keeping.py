@@ -14,7 +14,7 @@ from components.core.filenames import hidden
 from components.scorelog import table
 from components.scorelog.settings import ScoreLogSettings
 from components.scorelog.shipper import clip_key, image_key
-from components.scorelog.table import ENDING, LABELS, SCORES, Part, Record
+from components.scorelog.table import ENDING, LABELS, PARTS, SCORES, Part, Record
 from components.storage import Store
 
 log = logging.getLogger("loupe")
@@ -93,17 +93,18 @@ def _chunks(records: Iterator[Record], rows: int) -> Iterator[list[Record]]:
 
 
 def forget(store: Store, before: datetime) -> int:
-    """Remove score records of days before *before*, and pictures and clips that no other record or label names.
+    """Remove records and decisions on parts of days before *before*, and pictures and clips that nothing else names.
 
     An object that is compacted away meanwhile raises ObjectError before anything is removed: nobody knows its names.
     """
-    old = [
-        (source, day)
-        for source in table.sources(store)
-        for day in table.days(store, SCORES, source)
-        if day < before.date().isoformat()
-    ]
-    keys = [key for source, day in old for key in store.keys(f"{SCORES}/source={source}/day={day}/") if _ours(key)]
+    scores, parts = _forget_scores(store, before), _older(store, PARTS, before)
+    for key in parts:
+        store.delete(key)
+    return scores + len(parts)
+
+
+def _forget_scores(store: Store, before: datetime) -> int:
+    keys = _older(store, SCORES, before)
     if not keys:
         return 0
     named = {sha for key in keys for sha in _pictures(store, key)}
@@ -118,6 +119,17 @@ def forget(store: Store, before: datetime) -> int:
         store.delete(key)
     log.info("score log: %d objects and %d pictures of before %s are gone", len(keys), len(named), before.date())
     return len(keys)
+
+
+def _older(store: Store, name: str, before: datetime) -> list[str]:
+    """The objects of a table that are of days before *before*."""
+    old = [
+        (source, day)
+        for source in table.sources(store, name)
+        for day in table.days(store, name, source)
+        if day < before.date().isoformat()
+    ]
+    return [key for source, day in old for key in store.keys(f"{name}/source={source}/day={day}/") if _ours(key)]
 
 
 def _ours(key: str) -> bool:

@@ -2,7 +2,8 @@
 
 The name of an object begins with the times of its first and last record, so a reader opens only what it needs; objects
 of older versions have none and are read with the first. A record that lies in two objects, as after a crash in the
-middle of a compaction, is the same at the same place in the order, and read once.
+middle of a compaction, is the same at the same place in the order, and read once; so is one that two services wrote of
+one picture (``once``).
 """
 
 import io
@@ -19,12 +20,13 @@ import pyarrow.parquet as pq
 
 from components.core.errors import DataError, StorageError
 from components.core.filenames import hidden
-from components.core.records import LABEL_COLUMNS, LOG_COLUMNS, of_today
+from components.core.records import LABEL_COLUMNS, LOG_COLUMNS, PART_COLUMNS, of_today
+from components.scorelog.once import Once
 from components.storage import Store
 
 log = logging.getLogger("loupe")
-SCORES, LABELS = "scores", "labels"
-COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS}
+SCORES, LABELS, PARTS = "scores", "labels", "parts"
+COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS, PARTS: PART_COLUMNS}
 ENDING = ".parquet"
 STAMP = re.compile(r"\d{6}(?:\.\d+)?")  # a time of day, 103005.25
 TIMED = re.compile(rf"T({STAMP.pattern})-({STAMP.pattern})-")
@@ -43,7 +45,7 @@ TYPES = {
     "contrast": pa.float64(),
     "sharpness": pa.float64(),
 }
-Record = dict[str, Any]  # a row, of LOG_COLUMNS or LABEL_COLUMNS
+Record = dict[str, Any]  # a row of one of COLUMNS
 
 
 def _schema(table: str) -> pa.Schema:
@@ -52,7 +54,7 @@ def _schema(table: str) -> pa.Schema:
 
 def partition(table: str, record: Record) -> str:
     """The folder of a record: its source and the day (UTC) of its time stamp."""
-    source, day = str(record["source"]), str(record["scored_at" if table == SCORES else "labelled_at"])[:10]
+    source, day = str(record["source"]), str(record["labelled_at" if table == LABELS else "scored_at"])[:10]
     if not source or UNFIT.search(source):
         raise DataError(f"source {source!r}: cannot name a folder of the score log; use printable letters without /")
     return f"{table}/source={source}/day={day}/"
@@ -163,13 +165,15 @@ def newest(store: Store, folder: str) -> Iterator[Record]:
 def _read(store: Store, folder: str, since: str, backwards: bool, strict: bool = False) -> Iterator[Record]:
     """Begun anew behind the last record where an object that was listed has just been compacted away."""
     after: tuple[str, str] | None = None
+    once = Once(folder.startswith(f"{LABELS}/"))
     for attempt in range(3):
         try:
             for record in _merged(store, [p for p in parts(store, folder) if p.last >= since], backwards, strict):
                 place = order(record)
                 if after is None or (place < after if backwards else place > after):
                     after = place
-                    yield record
+                    if once.fresh(record):
+                        yield record
             return
         except StorageError:
             if attempt == 2:
@@ -209,16 +213,20 @@ def days(store: Store, table: str, source: str) -> list[str]:
 
 def newest_first(store: Store, table: str, source: str, since: str = "", until: str = LATEST) -> Iterator[Record]:
     """Records backwards in time, from the day of *until* down to that of *since* (ISO times)."""
+    once = Once(table == LABELS)
     for day in reversed(days(store, table, source)):
         if day < since[:10]:
             return
         if day <= until[:10]:
-            yield from newest(store, f"{table}/source={source}/day={day}/")
+            once.turn()
+            yield from filter(once.fresh, newest(store, f"{table}/source={source}/day={day}/"))
 
 
 def oldest_first(store: Store, table: str, source: str, since: str = "") -> Iterator[Record]:
     """Records forwards in time, from *since* (ISO time), or a little before it, on."""
+    once = Once(table == LABELS)
     for day in days(store, table, source):
         if day >= since[:10]:
+            once.turn()
             begin = since[11:].removesuffix("+00:00").replace(":", "") if day == since[:10] else ""
-            yield from oldest(store, f"{table}/source={source}/day={day}/", begin)
+            yield from filter(once.fresh, oldest(store, f"{table}/source={source}/day={day}/", begin))

@@ -2,10 +2,11 @@
 
 import asyncio
 import base64
+import hashlib
 import io
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -19,16 +20,22 @@ from components.decision.batch import entry
 from components.pictures.clips import decode
 from components.pictures.decoding import Decoding
 from components.pictures.heat import overlay
+from components.pictures.regions import of_text
+from components.scorelog.once import identity
 from components.scorelog.shipper import image_key
 from components.scorelog.whose import NAME
 from components.service import documents
 from components.service.batcher import Batcher, Scored
 from components.service.champion import Champion
 from components.service.desk import Desk
+from components.service.filing import DEFAULT_SOURCE
 from components.service.history import History
+from components.service.line.line import Line
+from components.service.line.messages import Message
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
+from components.service.trace import UNKNOWN, Trace
 from components.service.uploads import Upload
 
 log = logging.getLogger("loupe")
@@ -36,6 +43,22 @@ LIMIT = "service.max_pixels"
 Clock = Callable[[], datetime]
 T = TypeVar("T")
 PAGE_THREADS = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to score: its pictures, and what it tells of all of them.
+
+    A picture that is handed over again under the same *key* is the same record, whichever service it is handed to.
+    """
+
+    uploads: list[Upload]
+    source: str = DEFAULT_SOURCE
+    heatmap: str = "none"
+    group: str | None = None
+    trace: Trace = field(default_factory=lambda: dict(UNKNOWN))
+    key: str | None = None
+    cycle: int | None = None  # of the handshake, where a controller waits for it
 
 
 @dataclass
@@ -50,9 +73,13 @@ class Service:
     measures: Measures
     history: History
     desk: Desk = field(default_factory=Desk)
+    line: Line = field(init=False)
     draining: bool = False
     # However many people look, and however slow the store is, no picture of the line waits for a thread of theirs.
     aside: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PAGE_THREADS))
+
+    def __post_init__(self) -> None:
+        self.line = Line(self.champion, self.recorder, self.settings)
 
     async def read(self, task: Callable[..., T], *given: Any) -> T:
         """Run what a page asks for in a thread of the pages."""
@@ -64,13 +91,11 @@ class Service:
         return replace(self.champion.served.bundle.decoding, max_pixels=self.settings.max_pixels)
 
 
-async def score_uploads(
-    service: Service, uploads: list[Upload], source: str, heatmap: str, group: str | None = None
-) -> dict[str, Any]:
+async def score_uploads(service: Service, asked: Asked) -> dict[str, Any]:
     """Decode, score in micro-batches, record, answer. One bad image refuses the whole request and records nothing."""
     try:
-        pictures, scored = await _scored(service, [(u.content, u.name) for u in uploads])
-        records, results = await run_in_threadpool(_record, service, uploads, pictures, scored, source, heatmap, group)
+        pictures, scored = await _scored(service, [(u.content, u.name) for u in asked.uploads])
+        records, results, parts = await run_in_threadpool(_done, service, asked, pictures, scored)
     except LoupeError as error:
         service.measures.refused(error)
         raise
@@ -80,7 +105,16 @@ async def score_uploads(
         raise broken from error
     service.measures.scored(records)
     served = service.champion.served
-    return {"model": {"name": served.name, "version": served.version}, "results": results}
+    answer = {"model": {"name": served.name, "version": served.version}, "results": results}
+    return answer | {"parts": parts} if service.line.views else answer
+
+
+def triggered(service: Service, asked: Asked) -> Asked:
+    """*asked* with what the trigger that waits for it says: group, part and recipe, where the request does not."""
+    found = service.line.arrives(asked.source, asked.trace)
+    if found is None:
+        return asked
+    return replace(asked, group=asked.group or found.group, trace=found.trace, cycle=found.cycle)
 
 
 async def _scored(service: Service, given: list[tuple[bytes, str]]) -> tuple[list[np.ndarray], list[Scored]]:
@@ -96,34 +130,57 @@ async def _scored(service: Service, given: list[tuple[bytes, str]]) -> tuple[lis
             return pictures, list(scored)
 
 
+def _done(
+    service: Service, asked: Asked, pictures: list[np.ndarray], scored: list[Scored]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Message]]:
+    """Records, answers and decisions on parts; the log has the first before a plant hears of them."""
+    records, results = _record(service, asked, pictures, scored)
+    return records, results, service.line.tell(records, asked.cycle)
+
+
 def _record(
-    service: Service,
-    uploads: list[Upload],
-    pictures: list[np.ndarray],
-    scored: list[Scored],
-    source: str,
-    heatmap: str,
-    group: str | None,
+    service: Service, asked: Asked, pictures: list[np.ndarray], scored: list[Scored]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     at = service.clock().isoformat()
-    records, results = [], []
-    for upload, pixels, one in zip(uploads, pictures, scored, strict=True):
-        sha256 = service.recorder.keep_image(upload.content)
-        record = {
-            "record_id": uuid.uuid4().hex,
-            "scored_at": at,
-            **entry(one.bundle, pixels, one.score, one.embedding, group),
-            "image_id": upload.name,
-            "source": source,
-            "latency_ms": one.latency_ms,
-            "sha256": sha256,
-            "image_uri": image_key(sha256),
-            NAME: service.champion.registered,
-        }
+    records, results, fresh = [], [], []
+    for number, (upload, pixels, one) in enumerate(zip(asked.uploads, pictures, scored, strict=True)):
+        name = identity(asked.source, asked.key, number) if asked.key else uuid.uuid4().hex
+        record = _again(service, name, upload) if asked.key else None
+        if record is None:
+            record = {"record_id": name, "scored_at": at, **_entry(service, asked, upload, pixels, one)}
+            fresh.append(record)
         records.append(record)
-        results.append({k: record[k] for k in documents.RESULT} | _heat(service, upload, pixels, one, heatmap))
-    service.recorder.append(records)
+        results.append(answered(record) | _heat(service, upload, pixels, one, asked.heatmap))
+    if fresh:
+        service.recorder.append(fresh)
     return records, results
+
+
+def _again(service: Service, name: str, upload: Upload) -> dict[str, Any] | None:
+    """The record of a picture that was handed over before. Raises RequestError where it was another one."""
+    known = service.recorder.known(name)
+    if known and known["sha256"] != hashlib.sha256(upload.content).hexdigest():
+        raise RequestError(409, f"{upload.name}: its id was used for another picture; give each picture its own")
+    return known
+
+
+def _entry(service: Service, asked: Asked, upload: Upload, pixels: np.ndarray, one: Scored) -> dict[str, Any]:
+    sha256 = service.recorder.keep_image(upload.content)
+    return {
+        **entry(one.bundle, pixels, one.score, one.embedding, asked.group, one.heat),
+        "image_id": upload.name,
+        "source": asked.source,
+        "latency_ms": one.latency_ms,
+        "sha256": sha256,
+        "image_uri": image_key(sha256),
+        NAME: service.champion.registered,
+        **asked.trace,
+    }
+
+
+def answered(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the answer says of a record: its regions as a list, the rest as it is."""
+    return {k: record.get(k) for k in documents.RESULT} | {"regions": of_text(record.get("regions"))}
 
 
 def _heat(service: Service, upload: Upload, pixels: np.ndarray, one: Scored, heatmap: str) -> dict[str, str]:

@@ -2,11 +2,16 @@
 
 from typing import Any
 
+from components.core.records import TRACE_COLUMNS
+
 DESCRIPTION = (
     "Raw anomaly scores, conformal p-values and decisions from an ONNX bundle. Every answer is in the score log."
 )
 SOURCE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-RESULT = ("record_id", "image_id", "score", "p_value", "decision", "threshold", "model_version", "width", "height")
+RESULT = (
+    "record_id", "image_id", "score", "p_value", "decision", "threshold", "model_version", "width", "height", "regions",
+    *TRACE_COLUMNS,
+)  # fmt: skip
 
 _EXAMPLE = {
     "model": {"name": "elpv-mono", "version": "2"},
@@ -21,8 +26,22 @@ _EXAMPLE = {
             "model_version": "25f41524d13e",
             "width": 300,
             "height": 300,
+            "regions": [],
+            "part": "P-4711",
+            **dict.fromkeys(TRACE_COLUMNS[1:]),
         }
     ],
+}
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_REGION: dict[str, Any] = {
+    "type": "object",
+    "required": ["box", "area", "centroid", "peak"],
+    "properties": {
+        "box": {**_NUMBERS, "description": "x, y, width, height in pixels of the picture"},
+        "area": {"type": "integer"},
+        "centroid": {**_NUMBERS, "description": "x, y"},
+        "peak": {"type": "number"},
+    },
 }
 _RESULT: dict[str, Any] = {
     "type": "object",
@@ -34,6 +53,8 @@ _RESULT: dict[str, Any] = {
         "decision": {"type": "string", "enum": ["normal", "anomalous"]},
         "width": {"type": "integer"},
         "height": {"type": "integer"},
+        "regions": {"type": ["array", "null"], "items": _REGION, "description": "the highest peak first"},
+        **{name: {"type": ["string", "null"]} for name in TRACE_COLUMNS},
         "overlay_png": {"type": "string", "description": "base64 of a PNG, with heatmap=overlay"},
         "map_npy": {"type": "string", "description": "base64 of a float32 .npy (H, W), with heatmap=map"},
     },
@@ -59,7 +80,7 @@ REFUSALS: Responses = {
     401: error("The bearer token is missing or wrong."),
     403: error("Changes are off, or the role of the token is too low."),
     404: error("There is no such record."),
-    409: error("What is served has changed since the page was loaded."),
+    409: error("What is served has changed since the page was loaded, or an id was used for another picture."),
     408: error("The upload took too long."),
     413: error("The request is too large."),
     415: error("The content type is none of the accepted ones."),
@@ -77,7 +98,7 @@ SCORE_RESPONSES: Responses = {
         "description": "Scores in the order of the images.",
         "content": {"application/json": {"schema": _SCORES, "example": _EXAMPLE}},
     },
-    **{status: REFUSALS[status] for status in (400, 401, 403, 408, 413, 415, 422, 500, 503)},
+    **{status: REFUSALS[status] for status in (400, 401, 403, 408, 409, 413, 415, 422, 500, 503)},
 }
 MODEL_RESPONSES: Responses = {401: REFUSALS[401]}
 SCORE_REQUEST: dict[str, Any] = {
@@ -88,7 +109,10 @@ SCORE_REQUEST: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["images"],
-                    "properties": {"images": {"type": "array", "items": _FILE, "minItems": 1}},
+                    "properties": {
+                        "images": {"type": "array", "items": _FILE, "minItems": 1},
+                        **{name: {"type": "string"} for name in TRACE_COLUMNS},
+                    },
                 }
             },
             "image/png": {"schema": _FILE},

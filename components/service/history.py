@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.core.errors import RequestError, StorageError
+from components.core.records import TRACE_COLUMNS
 from components.scorelog import table
+from components.scorelog.once import KEYED
 from components.scorelog.reading import Reader
 from components.scorelog.table import Record
 from components.service.recorder import Recorder
@@ -20,7 +22,7 @@ WHOSE = ("registered", "model_version", "dataset")  # what tells whose a record 
 FIELDS = (
     "record_id", "scored_at", "source", "image_id", "dataset", "group", "score", "p_value", "decision", "threshold",
     "model", "model_version", "width", "height", "brightness", "contrast", "sharpness", "sha256", "image_uri",
-    "registered",
+    "registered", "regions", *TRACE_COLUMNS,
 )  # fmt: skip
 SECONDS = 3.0  # how long one request may look back; the next one goes on where it ended
 KEPT = 500_000  # rows in memory, about 150 MB at most
@@ -141,9 +143,8 @@ class History:
     def _fresh(self) -> pa.Table:
         """The records at hand; while the store is out of reach also those that wait on local disk for it."""
         records = self.recorder.latest()
-        if not self.deep:
-            waiting = self.recorder.spools[table.SCORES].pending()
-            records = list({record["record_id"]: record for record in (*records, *waiting)}.values())
+        waiting = [] if self.deep else self.recorder.spools[table.SCORES].pending()
+        records = list({record["record_id"]: record for record in (*records, *waiting)}.values())
         return pa.Table.from_pylist([{name: r.get(name) for name in FIELDS} for r in records], self.reader.schema)
 
     def _days(self, wanted: Filter, before: str | None, deep: bool) -> Iterator[tuple[str, pa.Table]]:
@@ -152,10 +153,15 @@ class History:
         ids, dated = fresh["record_id"], pc.utf8_slice_codeunits(fresh["scored_at"], 0, 10)
         days = {*dated.to_pylist(), *(day for known in stored.values() for day in known)}
         last = min(text[:10] for text in (before, wanted.until, "9999") if text)
+        seen = pa.array([], pa.string())
         for day in sorted((d for d in days if (wanted.since or "")[:10] <= d <= last), reverse=True):
             parts = [self.reader.day(source, day) for source, known in stored.items() if day in known]
             old = [part.filter(pc.invert(pc.is_in(part["record_id"], value_set=ids))) for part in parts]
-            yield day, self._mine(pa.concat_tables([fresh.filter(pc.equal(dated, day)), *old]))
+            rows = pa.concat_tables([fresh.filter(pc.equal(dated, day)), *old])
+            rows = rows.filter(pc.invert(pc.is_in(rows["record_id"], value_set=seen)))
+            found = rows["record_id"].combine_chunks()
+            seen = found.filter(pc.starts_with(found, KEYED))  # the same picture may be of the day before, too
+            yield day, self._mine(rows)
 
     def _mine(self, rows: pa.Table) -> pa.Table:
         """Those of the served product: asked once for each kind of record, not for each record."""
@@ -200,10 +206,11 @@ class History:
             yield lambda t: self._search(t, str(wanted.search))
 
     def _search(self, rows: pa.Table, text: str) -> pa.Array:
-        """Where *text* is part of the picture's name, of what reviewers wrote, or of the record's own id."""
-        said = pa.array(self.recorder.mentioned(text), pa.string())
-        named = pc.match_substring(rows["image_id"], text, ignore_case=True)
-        return pc.or_(pc.or_(named, pc.is_in(rows["record_id"], value_set=said)), pc.equal(rows["record_id"], text))
+        """Where *text* is part of the picture's name, of what tells its part, of what reviewers wrote, or the id."""
+        said = pa.array([*self.recorder.mentioned(text), text], pa.string())
+        told = [pc.match_substring(rows[name], text, ignore_case=True) for name in ("image_id", *TRACE_COLUMNS)]
+        named = functools.reduce(pc.or_, (pc.fill_null(one, False) for one in told))
+        return pc.or_(named, pc.is_in(rows["record_id"], value_set=said))
 
     def _told(self, record: Record) -> Record:
         label = self.recorder.labels.get(record["record_id"], {})

@@ -25,7 +25,9 @@ from components.scorelog.shipper import image_key
 from components.scorelog.whose import NAME
 from components.service.attempts import Attempts, Failure, remember
 from components.service.filing import INBOX, filed, kept_at, taken
+from components.service.line.aside import Tell, nobody
 from components.service.settings import InboxSettings
+from components.service.trace import of_name
 from components.storage import Store
 
 log = logging.getLogger("loupe")
@@ -67,10 +69,12 @@ def process(
     settings: InboxSettings = DEFAULT,
     skip: Collection[str] = (),
     name: str | None = None,
+    tell: Tell = nobody,
 ) -> Processed:
     """Score up to *limit* files of the inbox; an interrupted plan comes first, with the time it was made at.
 
-    *name* is the bundle's in the registry. Files in *skip* were tried in this run of a flow already and wait. Raises
+    *name* is the bundle's in the registry, *tell* hands the records on to the plant, some twice after a crash.
+    Files in *skip* were tried in this run of a flow already and wait. Raises
     StorageError when the store fails and BundleError when the model does; then nothing is taken away.
     """
     plan, unread, waiting = _stored(store), dict[str, str](), 0
@@ -80,8 +84,9 @@ def process(
     if not plan["files"]:
         return Processed(0, {}, unread, waiting)
     if "records" not in plan:
-        plan |= _score_all(store, bundle, plan, resumed, name)
+        plan |= _score_all(store, bundle, plan, resumed, {NAME: name}, settings.names)
         store.put(PLAN, json.dumps(plan).encode())
+    tell(plan["records"])  # before anything is taken away: a crash in here does all of it again
     done = _finish(store, plan, settings.attempts, unread, waiting)
     log.info("inbox: %d scored, %d quarantined, %d wait", done.scored, len(done.quarantined), done.waiting)
     return done
@@ -117,7 +122,9 @@ def _planned(
     return plan, unread, len(there) - len(files) if len(found) < limit else len(unread)
 
 
-def _score_all(store: Store, bundle: Bundle, plan: Plan, resumed: bool, name: str | None) -> Plan:
+def _score_all(
+    store: Store, bundle: Bundle, plan: Plan, resumed: bool, whose: dict[str, str | None], names: str
+) -> Plan:
     """The outcome of a plan: records, failures with their number of attempts, and what is left alone for a reason."""
     attempts = Attempts(store, plan["id"], resumed)
     records, failed, left = list[dict[str, Any]](), dict[str, Failure](), dict[str, str]()
@@ -133,7 +140,7 @@ def _score_all(store: Store, bundle: Bundle, plan: Plan, resumed: bool, name: st
                     left[key] = CHANGED
                     log.warning("%s: %s", key, CHANGED)
                 else:
-                    records.append({**_scored(store, bundle, plan, key, content), NAME: name})
+                    records.append(_scored(store, bundle, plan, key, content) | of_name(names, filed(key)[1]) | whose)
             except StorageError:
                 raise
             except Exception as error:  # whatever one picture raises, the others are scored

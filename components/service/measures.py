@@ -7,6 +7,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from components.core.errors import LoupeError
 
+OUTPUTS = {
+    "queued": "Messages that wait",
+    "sent": "Messages received since the start",
+    "failed": "Tries that failed since the start",
+    "refused": "Messages that were refused and kept aside since the start",
+}
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -23,6 +29,10 @@ class Measures:
         self.batches = Gauge("loupe_batches", "Runs of the session", registry=r)
         self.shipped = Gauge("loupe_shipped", "Records in the object store since the start", registry=r)
         self.failing = Gauge("loupe_store_failing", "1 while the object store is out of reach", registry=r)
+        self.outputs = {
+            what: Gauge(f"loupe_output_{what}", said, ["output"], registry=r) for what, said in OUTPUTS.items()
+        }
+        self.dropped = Gauge("loupe_output_dropped", "Messages lost to the bound of the disk", registry=r)
         self.reloads = Gauge("loupe_reloads", "Champions loaded since the start", registry=r)
 
     def scored(self, records: Sequence[dict[str, Any]]) -> None:
@@ -40,4 +50,8 @@ class Measures:
         self.shipped.set(service.recorder.shipper.shipped)
         self.failing.set(service.recorder.shipper.failing)
         self.reloads.set(service.champion.reloads)
+        for one in service.line.outputs.standing():
+            for what, gauge in self.outputs.items():
+                gauge.labels(one.name).set(getattr(one, what))
+        self.dropped.set(service.line.outputs.dropped)
         return bytes(generate_latest(self.registry))

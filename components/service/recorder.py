@@ -32,7 +32,7 @@ class Recorder:
         root = Path(settings.spool)
         self.store, self.images, self.mine = store, root / "images", mine
         self.images.mkdir(parents=True, exist_ok=True)
-        self.spools = {name: Spool(root / name, settings.segment_rows) for name in (table.SCORES, table.LABELS)}
+        self.spools = {name: Spool(root / name, settings.segment_rows) for name in table.COLUMNS}
         self.shipper = Shipper(store, self.spools, self.images, settings.ship_seconds)
         self.recent: deque[Record] = deque(maxlen=settings.recent)
         self.labels: dict[str, Record] = {}
@@ -80,6 +80,10 @@ class Recorder:
         with self._lock:
             self.recent.extend(map(_shown, records))
 
+    def append_part(self, row: Record) -> None:
+        """Return when the decision on a part is on disk."""
+        self.spools[table.PARTS].append([row])
+
     def label(self, record: Record, given: str, reviewer: str, at: datetime, tags: str = "") -> Record:
         """Store a reviewer's click on *record*. Raises RequestError."""
         if given not in GIVEN:
@@ -114,11 +118,14 @@ class Recorder:
         with self._lock:
             return list(self.recent)
 
+    def known(self, record_id: str) -> Record | None:
+        """A record at hand; None where there is none of this id."""
+        return next((r for r in reversed(self.latest()) if r["record_id"] == record_id), None)
+
     def find(self, record_id: str) -> Record:
         """A record at hand. Raises RequestError."""
-        for record in reversed(self.latest()):
-            if record["record_id"] == record_id:
-                return record
+        if record := self.known(record_id):
+            return record
         raise RequestError(404, f"record {record_id!r}: is not in the score log")
 
     def image(self, record: Record) -> bytes:

@@ -11,17 +11,21 @@ from pydantic import AliasChoices, BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from components.core.errors import RequestError
+from components.core.records import TRACE_COLUMNS
 from components.scorelog.table import Record
 from components.service import documents
-from components.service.answers import Service, overlay_of
+from components.service.answers import Service, answered, overlay_of
 from components.service.filing import NAME_BYTES
 from components.service.history import Filter, Labelled
 from components.service.rights import Caller, Rights
 
 SAID = ("label", "reviewer", "labelled_at", "tags")
 LISTED = (*documents.RESULT, "source", "scored_at", *SAID)
-TABLE = ("record_id", "scored_at", "source", "image_id", "decision", "score", "threshold", "p_value", "model_version")
-WRITTEN = ("image_id", "source", "reviewer", "tags")  # columns that hold what people wrote
+TABLE = (
+    "record_id", "scored_at", "source", "image_id", "decision", "score", "threshold", "p_value", "model_version",
+    *TRACE_COLUMNS, "regions",
+)  # fmt: skip
+WRITTEN = ("image_id", "source", "reviewer", "tags", *TRACE_COLUMNS)  # columns that hold what people wrote
 RecordId = Annotated[str, Field(max_length=64)]
 Moment = Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}-\d{2}(T[\d:.]+(Z|[+]00:00)?)?$", examples=["2026-11-28"])]
 PAGE, MOST = 1000, 100_000  # records of one read, and of one table
@@ -65,7 +69,7 @@ def add_review(app: FastAPI, service: Service, rights: Rights) -> None:
         """Images of any age, newest first, with the reviewers' labels; `next` begins the following page."""
         page = await service.read(service.history.page, found, before, limit)
         return {
-            "records": [{k: row.get(k) for k in LISTED} for row in page.records],
+            "records": [{k: row.get(k) for k in LISTED} | answered(row) for row in page.records],
             "sources": await service.read(service.history.sources),
             "next": page.next,
             "complete": page.complete and service.recorder.loaded,

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from components.core.errors import DataError, LoupeError, RequestError, StorageError
 from components.service import documents
-from components.service.answers import Clock, Service, score_uploads, unexpected
+from components.service.answers import Asked, Clock, Service, score_uploads, triggered, unexpected
 from components.service.batcher import Batcher
 from components.service.champion import Champion
 from components.service.desk import Desk
@@ -26,6 +26,7 @@ from components.service.recorder import Recorder
 from components.service.review import add_review
 from components.service.rights import Rights
 from components.service.settings import ServiceSettings
+from components.service.trace import Trace, checked_key, joined, of_headers
 from components.service.uploads import BoundedHeaders, checked_source, read_uploads
 
 log = logging.getLogger("loupe")
@@ -33,8 +34,23 @@ Source = Annotated[str, Query(description="The line or camera.", examples=["line
 HeatMap = Annotated[Literal["none", "overlay", "map"], Query(description="A PNG overlay or the raw map.")]
 
 
+Key = Annotated[str | None, Query(description="Of the picture; also as Idempotency-Key. The same one is one record.")]
+TraceField = Annotated[str | None, Query(description="Which part the pictures show; kept in the record.")]
+
+
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def told_in_query(
+    part: TraceField = None,
+    lot: TraceField = None,
+    recipe: TraceField = None,
+    station: TraceField = None,
+    operator: TraceField = None,
+) -> Trace:
+    """What the query of a request tells of the part."""
+    return {"part": part, "lot": lot, "recipe": recipe, "station": station, "operator": operator}
 
 
 def create_app(
@@ -69,6 +85,7 @@ def create_app(
 def _start(service: Service) -> None:
     service.batcher.start()
     service.recorder.shipper.start()
+    service.line.start()
     service.champion.watch(service.settings.reload_seconds)
     # Beside the answers: a store that hangs must not keep the line waiting.
     threading.Thread(target=_remember, args=(service,), name="memory", daemon=True).start()
@@ -85,6 +102,7 @@ def _stop(service: Service) -> None:
     service.draining = True
     service.champion.stop()
     service.batcher.stop(service.settings.drain_seconds)
+    service.line.stop(service.settings.drain_seconds)
     service.recorder.shipper.stop(service.settings.drain_seconds)
 
 
@@ -103,15 +121,24 @@ async def _broken(_: Request, error: Exception) -> JSONResponse:
 def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
     @app.post("/v1/score", dependencies=[Depends(rights.need("operator"))], **documents.SCORE)
     async def score(
-        request: Request, source: Source = DEFAULT_SOURCE, heatmap: HeatMap = "none", group: str | None = None
+        request: Request,
+        told: Annotated[Trace, Depends(told_in_query)],
+        source: Source = DEFAULT_SOURCE,
+        heatmap: HeatMap = "none",
+        group: str | None = None,
+        id: Key = None,
     ) -> JSONResponse:
         """Score one or many images: raw score, p-value, decision; all in the score log before the answer leaves.
 
-        *group* says what they show, where the model knows several; without it the overall calibration decides.
+        *group* says what they show, where the model knows several; without it the overall calibration decides. Which
+        part they show may stand in the query, in fields of the form, or in headers such as X-Loupe-Part.
         """
         service.champion.served.bundle.require_group(group)
-        uploads = await read_uploads(request, service.settings)
-        return JSONResponse(await score_uploads(service, uploads, checked_source(source), heatmap, group))
+        uploads, fields = await read_uploads(request, service.settings)
+        trace = joined(told, fields, of_headers(request.headers))
+        key = checked_key(id or request.headers.get("idempotency-key"))
+        asked = Asked(uploads, checked_source(source), heatmap, group, trace, key)
+        return JSONResponse(await score_uploads(service, triggered(service, asked)))
 
     @app.get("/v1/models/current", dependencies=[Depends(rights.need("viewer"))], responses=documents.MODEL_RESPONSES)
     async def current() -> dict[str, Any]:
@@ -128,7 +155,9 @@ def _add_routes(app: FastAPI, service: Service, rights: Rights) -> None:
         """A model is loaded and there is room in the queue. An unreachable store is told and no reason to stop."""
         if service.draining or service.batcher.waiting >= service.settings.queue:
             raise RequestError(503, "not ready: shutting down or the queue is full; try again in a second")
-        return {"status": "ready", "store": "waiting" if service.recorder.shipper.failing else "ok"}
+        outputs = {one.name: "waiting" if one.failing else "ok" for one in service.line.outputs.standing()}
+        store = "waiting" if service.recorder.shipper.failing else "ok"
+        return {"status": "ready", "store": store, **({"outputs": outputs} if outputs else {})}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -6,6 +6,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from components.core.checks import check_port
 from components.core.errors import SettingsError
+from components.service.line.settings import LineSettings
+from components.service.trace import check_pattern
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class ServiceSettings:
     client_authority: str = ""  # PEM; only clients with a certificate of it are let in
     shifts: tuple[str, ...] = ("06:00", "14:00", "22:00")  # when shifts begin, for the overview
     time_zone: str = ""  # of the shifts, such as Europe/Berlin; "": that of this machine
+    line: LineSettings = LineSettings()  # what a plant hears: docs/line.md
 
     def __post_init__(self) -> None:
         check_port(self.port, "service.port")
@@ -57,6 +60,10 @@ class InboxSettings:
 
     settle_seconds: float = 2.0  # a file that changed since then is still being written
     attempts: int = 3  # runs that try a file before it goes to quarantine
+    names: str = ""  # what its name tells of the part, such as {lot}/{part}_{station}
+
+    def __post_init__(self) -> None:
+        check_pattern(self.names, "inbox.names")
 
 
 @dataclass(frozen=True)
@@ -69,3 +76,7 @@ class WatchSettings:
     longest: int = 150  # frames of a clip; a longer event is several
     fps: float = 25.0  # at which clips are shown
     say_seconds: float = 60.0  # how often a line tells how it goes
+    names: str = ""  # what a file's name tells of the part, such as {lot}_{part}
+
+    def __post_init__(self) -> None:
+        check_pattern(self.names, "watch.names")

@@ -19,6 +19,7 @@ from components.core.secret import public as without_login
 from components.pictures.clips import order, pictures_in
 from components.pictures.decoding import DEFAULT, Decoding, decode
 from components.pictures.framing import ShapeError, framed
+from components.service import genicam
 
 log = logging.getLogger("loupe")
 WAITS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds before a camera is asked again, the last one for ever
@@ -48,7 +49,7 @@ class Stream(Protocol):
 def stream_of(place: str, rules: Decoding, fps: float | None = None, once: bool = False) -> Stream:
     """The stream at a folder, a file or a URL. Raises DataError where there is none, SettingsError without PyAV."""
     if "://" in place:
-        return Camera(place, rules.single, opened)
+        return Camera(place, rules.single, genicam.opened if place.startswith(genicam.SCHEME) else opened)
     path = Path(place)
     if path.is_dir():
         return Folder(path, rules.single, once)

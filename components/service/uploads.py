@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
@@ -12,6 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from components.core.errors import RequestError
+from components.core.records import TRACE_COLUMNS
 from components.service.settings import ServiceSettings
 
 SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -41,6 +43,13 @@ class Upload:
     content: bytes
 
 
+class Given(NamedTuple):
+    """The images of a request, and what the fields of its form tell."""
+
+    uploads: list[Upload]
+    fields: dict[str, str]
+
+
 def checked_source(source: str) -> str:
     """Raises RequestError unless *source* can name a partition of the score log."""
     if not SOURCE.fullmatch(source):
@@ -57,14 +66,14 @@ def checked_name(name: str) -> str:
     return name
 
 
-async def read_uploads(request: Request, settings: ServiceSettings) -> list[Upload]:
+async def read_uploads(request: Request, settings: ServiceSettings) -> Given:
     """All images of a multipart form, or the raw body as one. Raises RequestError."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data" and kind != "application/octet-stream" and not kind.startswith("image/"):
         raise RequestError(415, f"content type {kind or 'missing'}: send multipart/form-data, image/* or octet-stream")
     body = await _read_body(request, settings)
     if kind != "multipart/form-data":
-        return [Upload(checked_name(request.query_params.get("name", "image")), _filled(body, "the body"))]
+        return Given([Upload(checked_name(request.query_params.get("name", "image")), _filled(body, "the body"))], {})
     return await _read_form(request, body, settings)
 
 
@@ -98,7 +107,7 @@ async def _read_body(request: Request, settings: ServiceSettings) -> bytes:
     return b"".join(parts)
 
 
-async def _read_form(request: Request, body: bytes, settings: ServiceSettings) -> list[Upload]:
+async def _read_form(request: Request, body: bytes, settings: ServiceSettings) -> Given:
     async def once() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -108,8 +117,11 @@ async def _read_form(request: Request, body: bytes, settings: ServiceSettings) -
     except (MultiPartException, KeyError, ValueError, UnicodeDecodeError) as error:
         reason = getattr(error, "message", None) or "its parts or their names cannot be read"
         raise RequestError(400, f"the multipart form is broken: {reason}") from None
-    uploads = []
+    uploads, fields = [], dict[str, str]()
     for field, value in form.multi_items():
+        if field in TRACE_COLUMNS and isinstance(value, str) and field not in fields:
+            fields[field] = value
+            continue
         if not isinstance(value, UploadFile):
             raise RequestError(422, f"form field {field!r} is no file; send images as files, options in the query")
         name = checked_name(_utf8_name(value))
@@ -117,7 +129,7 @@ async def _read_form(request: Request, body: bytes, settings: ServiceSettings) -
     await form.close()
     if not uploads:
         raise RequestError(422, "the form holds no file; send at least one image")
-    return uploads
+    return Given(uploads, fields)
 
 
 def _utf8_name(file: UploadFile) -> str:

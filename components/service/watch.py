@@ -25,10 +25,12 @@ from components.decision.bundle import Bundle
 from components.pictures.clips import target
 from components.scorelog.shipper import clip_key, image_key
 from components.scorelog.whose import NAME
+from components.service.line.aside import Tell, nobody
 from components.service.pump import Pump, Ring
 from components.service.recorder import Recorder
 from components.service.settings import WatchSettings
 from components.service.streams import Frame, Stream, public
+from components.service.trace import of_name
 
 log = logging.getLogger("loupe")
 SIDE = 320  # pixels of the longer side of a clip that is kept for the review page
@@ -104,6 +106,7 @@ class Watch:
             self.before.clear()
         seen = self.ring.add(frame)
         record: dict[str, Any] = dict(record_of(self.bundle, seen, frame.name, self.source))
+        record |= of_name(self.settings.names, frame.name)
         self.counts.frames += 1
         small = shrunk(frame.pixels)
         if record["decision"] == "anomalous":
@@ -157,11 +160,15 @@ def webp(frames: list[np.ndarray], fps: float) -> bytes:
 
 
 def logged(
-    recorder: Recorder, fps: float, clock: Callable[[], datetime] = lambda: datetime.now(UTC), name: str | None = None
+    recorder: Recorder,
+    fps: float,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    name: str | None = None,
+    tell: Tell = nobody,
 ) -> Keep:
     """Events as rows of the score log, the worst frame as their picture, and their clip beside it in the store.
 
-    *name* is the model's in the registry.
+    *name* is the model's in the registry; *tell* hands the records on to the plant.
     """
 
     def keep(event: Event) -> None:
@@ -175,7 +182,8 @@ def logged(
             "image_uri": image_key(sha256),
             NAME: name,
         }
-        recorder.append([{**event.record, **more}])
+        recorder.append([record := {**event.record, **more}])
+        tell([record])
         try:
             recorder.store.put_new(clip_key(sha256), webp(event.frames, fps))
         except LoupeError as error:  # the record is safe on disk, and ships once the store is back

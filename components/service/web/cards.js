@@ -60,7 +60,7 @@ export function card(record, on) {
   decision.classList.add(record.decision);
   decision.textContent = t("decision." + record.decision);
   element.querySelector(".figures").textContent = t("review.figures", { score: number(record.score), threshold: number(record.threshold), p: number(record.p_value, 2) });
-  element.querySelector(".name").textContent = `${record.source} · ${record.image_id} · ${when(record.scored_at)}`;
+  element.querySelector(".name").textContent = [record.source, record.part, record.image_id, when(record.scored_at)].filter(Boolean).join(" · ");
   element.setAttribute("aria-label", `${t("decision." + record.decision)}, ${record.image_id}`);
   element.querySelector(".open").addEventListener("click", () => on.open(element));
   for (const name of ["defect", "false_alarm"]) element.querySelector("button." + name).addEventListener("click", () => on.label(element.record, name));

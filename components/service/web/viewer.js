@@ -47,6 +47,8 @@ export function renew(record) {
     fact("review.source", record.source),
     fact("viewer.at", when(record.scored_at, "exact")),
     fact("viewer.model", record.model_version),
+    ...["part", "lot", "recipe", "station", "operator"].filter((name) => record[name]).map((name) => fact("trace." + name, record[name])),
+    ...(record.regions?.length ? [fact("viewer.regions", record.regions.map(({ box: [x, y, w, h] }) => `${w} × ${h} (${x}, ${y})`).join("; "))] : []),
     fact("review.label", labelOf(record) ? t("label." + labelOf(record)) : ""),
     fact("viewer.who", labelOf(record) ? [record.reviewer, record.labelled_at && when(record.labelled_at)].filter(Boolean).join(", ") : ""));
   $("tags").replaceChildren(...tags.map((tag) => el("button", { type: "button", class: "tag", "aria-label": t("viewer.remove", { tag }), onclick: () => change(tags.filter((one) => one !== tag)) }, tag, el("span", { "aria-hidden": "true" }, " ×"))));

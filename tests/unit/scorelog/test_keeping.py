@@ -167,6 +167,17 @@ def test_where_not_all_records_can_be_read_nothing_goes(store, monkeypatch):
     assert list(store.keys()) == before
 
 
+def test_decisions_on_parts_are_joined_and_go_with_the_others(store):
+    for day in (1, 20):
+        for number in range(3):
+            row = {"record_id": f"{day}-{number}", "scored_at": f"2026-01-{day:02d}T00:00:0{number}+00:00"}
+            table.write(store, table.PARTS, f"{day}-{number}", [row | {"source": "top+side", "part": "P1"}])
+    assert keeping.compact(store, table.PARTS, "top+side", datetime(2026, 1, 25, tzinfo=UTC)) == 6
+    assert len(list(table.newest_first(store, table.PARTS, "top+side"))) == 6
+    assert keeping.forget(store, datetime(2026, 1, 10, tzinfo=UTC)) == 1
+    assert {r["record_id"][:2] for r in table.newest_first(store, table.PARTS, "top+side")} == {"20"}
+
+
 @pytest.mark.parametrize("given", [{"keep_days": 0}, {"rows": 0}])
 def test_a_policy_that_keeps_nothing_is_refused(given):
     with pytest.raises(SettingsError, match="scorelog"):

@@ -32,7 +32,7 @@ def request(parts, kind, query=b"", **headers):
 
 
 def read(*given, **headers):
-    return asyncio.run(read_uploads(request(*given, **headers), SETTINGS))
+    return asyncio.run(read_uploads(request(*given, **headers), SETTINGS)).uploads
 
 
 def refused(*given, **headers):
