@@ -1,8 +1,9 @@
 """`mlflow server` whose pages open on runs and models: `python infra/mlflow_pages.py OPTIONS`.
 
-MLflow's pages keep three choices in the browser: which kind of work is shown (prompts and traces, unless another one is
-chosen), whether the note on its telemetry was closed, and whether the browser sends any. This server answers for a
-browser that has not chosen: training is shown, the note is closed, nothing is sent. What a person chooses stays.
+MLflow's pages keep choices in the browser: which kind of work is shown (prompts and traces, unless another one is
+chosen), whether its notes were closed, whether the browser sends telemetry, whether an assistant opens that needs a
+network. This server answers for a browser that has not chosen: training is shown, notes are closed, nothing is sent,
+nothing opens by itself. What a person chooses stays.
 """
 
 import sys
@@ -13,6 +14,8 @@ CHOSEN = {  # of MLflow 3.17: key, with the version of its form, and value
     "mlflow.workflowType_v1": '"machine_learning"',
     "mlflow.telemetry.info.alert.dismissed_v1": "true",
     "mlflow.settings.telemetry.enabled_v1": "false",
+    "_mlflow_model_registry_promo_modal_dismissed_v1": "true",
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
 }
 LINES = "".join(
     f"if(!localStorage.getItem({key!r}))localStorage.setItem({key!r},{value!r});" for key, value in CHOSEN.items()

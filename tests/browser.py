@@ -28,7 +28,7 @@ def browser():
 
 
 class Alone:
-    """A page that may only speak to *own*; what it asks of others is refused and kept in ``asked``, errors in ``said``."""
+    """A page that may speak to *own* alone: what it asks of others is refused and kept."""
 
     def __init__(self, browser, url, own, width=1280):
         self.context = browser.new_context(viewport={"width": width, "height": 900}, service_workers="block")

@@ -14,7 +14,7 @@ from components.core.filenames import hidden
 from components.scorelog import table
 from components.scorelog.settings import ScoreLogSettings
 from components.scorelog.shipper import clip_key, image_key
-from components.scorelog.table import ENDING, LABELS, SCORES, Part, Record
+from components.scorelog.table import ENDING, LABELS, SCORES, SHADOW, Part, Record
 from components.storage import Store
 
 log = logging.getLogger("loupe")
@@ -98,17 +98,18 @@ def forget(store: Store, before: datetime) -> int:
     An object that is compacted away meanwhile raises ObjectError before anything is removed: nobody knows its names.
     """
     old = [
-        (source, day)
-        for source in table.sources(store)
-        for day in table.days(store, SCORES, source)
+        f"{name}/source={source}/day={day}/"
+        for name in (SCORES, SHADOW)
+        for source in table.sources(store, name)
+        for day in table.days(store, name, source)
         if day < before.date().isoformat()
     ]
-    keys = [key for source, day in old for key in store.keys(f"{SCORES}/source={source}/day={day}/") if _ours(key)]
+    keys = [key for folder in old for key in store.keys(folder) if _ours(key)]
     if not keys:
         return 0
     named = {sha for key in keys for sha in _pictures(store, key)}
     gone = set(keys)
-    for key in (*store.keys(f"{SCORES}/"), *store.keys(f"{LABELS}/")):
+    for key in (key for name in (SCORES, LABELS, SHADOW) for key in store.keys(f"{name}/")):
         if key not in gone and _ours(key):
             named -= _pictures(store, key)
     for sha in sorted(named):  # before the records: a crash here leaves the names of what is still to be removed

@@ -24,7 +24,8 @@ from components.storage import Store
 
 log = logging.getLogger("loupe")
 SCORES, LABELS = "scores", "labels"
-COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS}
+SHADOW = "shadow"  # what a challenger says of pictures that the champion has answered; of no line
+COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS, SHADOW: LOG_COLUMNS}
 ENDING = ".parquet"
 STAMP = re.compile(r"\d{6}(?:\.\d+)?")  # a time of day, 103005.25
 TIMED = re.compile(rf"T({STAMP.pattern})-({STAMP.pattern})-")
@@ -52,7 +53,7 @@ def _schema(table: str) -> pa.Schema:
 
 def partition(table: str, record: Record) -> str:
     """The folder of a record: its source and the day (UTC) of its time stamp."""
-    source, day = str(record["source"]), str(record["scored_at" if table == SCORES else "labelled_at"])[:10]
+    source, day = str(record["source"]), str(record["labelled_at" if table == LABELS else "scored_at"])[:10]
     if not source or UNFIT.search(source):
         raise DataError(f"source {source!r}: cannot name a folder of the score log; use printable letters without /")
     return f"{table}/source={source}/day={day}/"

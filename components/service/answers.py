@@ -29,6 +29,7 @@ from components.service.history import History
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
+from components.service.shadow import Shadow
 from components.service.uploads import Upload
 
 log = logging.getLogger("loupe")
@@ -50,6 +51,7 @@ class Service:
     measures: Measures
     history: History
     desk: Desk = field(default_factory=Desk)
+    shadow: Shadow | None = None
     draining: bool = False
     # However many people look, and however slow the store is, no picture of the line waits for a thread of theirs.
     aside: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(PAGE_THREADS))
@@ -79,6 +81,8 @@ async def score_uploads(
         service.measures.refused(broken)
         raise broken from error
     service.measures.scored(records)
+    if service.shadow:
+        service.shadow.offer(records, [upload.content for upload in uploads])
     served = service.champion.served
     return {"model": {"name": served.name, "version": served.version}, "results": results}
 

@@ -23,6 +23,7 @@ class Measures:
         self.batches = Gauge("loupe_batches", "Runs of the session", registry=r)
         self.shipped = Gauge("loupe_shipped", "Records in the object store since the start", registry=r)
         self.failing = Gauge("loupe_store_failing", "1 while the object store is out of reach", registry=r)
+        self.dropped = Gauge("loupe_shadow_dropped", "Pictures that the shadow had no place for", registry=r)
         self.reloads = Gauge("loupe_reloads", "Champions loaded since the start", registry=r)
 
     def scored(self, records: Sequence[dict[str, Any]]) -> None:
@@ -39,5 +40,6 @@ class Measures:
         self.batches.set(service.batcher.batches)
         self.shipped.set(service.recorder.shipper.shipped)
         self.failing.set(service.recorder.shipper.failing)
+        self.dropped.set(service.shadow.dropped if service.shadow else 0)
         self.reloads.set(service.champion.reloads)
         return bytes(generate_latest(self.registry))

@@ -26,6 +26,7 @@ from components.service.recorder import Recorder
 from components.service.review import add_review
 from components.service.rights import Rights
 from components.service.settings import ServiceSettings
+from components.service.shadow import Shadow
 from components.service.uploads import BoundedHeaders, checked_source, read_uploads
 
 log = logging.getLogger("loupe")
@@ -43,6 +44,9 @@ def create_app(
     """The application; *clock* gives the time that records are stamped with, *desk* what pages need from above."""
     batcher, history = Batcher(champion.current, settings), History(recorder)
     service = Service(champion, recorder, settings, clock, batcher, Measures(), history, desk or Desk())
+    if settings.shadow:
+        places = settings.shadow_queue, settings.reload_seconds
+        service.shadow = Shadow(settings.shadow, champion, recorder, lambda: batcher.waiting > 0, *places)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +72,8 @@ def create_app(
 
 def _start(service: Service) -> None:
     service.batcher.start()
+    if service.shadow:
+        service.shadow.start()
     service.recorder.shipper.start()
     service.champion.watch(service.settings.reload_seconds)
     # Beside the answers: a store that hangs must not keep the line waiting.
@@ -85,6 +91,8 @@ def _stop(service: Service) -> None:
     service.draining = True
     service.champion.stop()
     service.batcher.stop(service.settings.drain_seconds)
+    if service.shadow:
+        service.shadow.stop(service.settings.drain_seconds)
     service.recorder.shipper.stop(service.settings.drain_seconds)
 
 

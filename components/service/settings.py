@@ -30,11 +30,15 @@ class ServiceSettings:
     recent: int = 1000  # records in memory; the pages read older ones from the store
     token_variable: str = "LOUPE_TOKEN"
     operator_variable: str = "LOUPE_OPERATOR_TOKEN"  # who sends this one may change the threshold and roll back
+    shadow: str = ""  # a bundle folder, or challenger: scores the same pictures behind the answers; "": nobody does
+    shadow_queue: int = 32  # answered pictures that wait for it; beyond it they are dropped and counted
     shifts: tuple[str, ...] = ("06:00", "14:00", "22:00")  # when shifts begin, for the overview
     time_zone: str = ""  # of the shifts, such as Europe/Berlin; "": that of this machine
 
     def __post_init__(self) -> None:
         check_port(self.port, "service.port")
+        if self.shadow_queue < 1:
+            raise SettingsError(f"service.shadow_queue is {self.shadow_queue}; give 1 or more")
         if bad := [text for text in self.shifts if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text)]:
             raise SettingsError(f"service.shifts holds {bad[0]!r}; give times of the day such as 06:00")
         try:

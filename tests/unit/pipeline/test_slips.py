@@ -27,6 +27,7 @@ RIGHT = {  # what a parameter is when it is right; another one gets an empty fol
     "data": "product",
     "detector": "patchcore",
     "name": "housings",
+    "form": "coco",
     "images": "product/test/good/000.png",
     "out": "new",
     "place": "product/train/good",
