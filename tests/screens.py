@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from components.pipeline.operating import PointRequest, set_point
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 from tests.browser import BROWSER, QUIET
@@ -28,9 +29,9 @@ WIDTHS = {1280: 900, 400: 860}
 def small(content: bytes) -> bytes:
     """The same picture as PNG with few colours, as few as it takes to stay below BYTES."""
     image = Image.open(io.BytesIO(content)).convert("RGB")
-    for colours in (128, 64, 32, 16):
+    for colours in (256, 192, 128, 96, 64, 32):
         stream = io.BytesIO()
-        image.quantize(colours, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
+        image.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(stream, "PNG", optimize=True)
         if stream.tell() < BYTES:
             break
     return stream.getvalue()
@@ -39,12 +40,12 @@ def small(content: bytes) -> bytes:
 def filled(root: Path) -> Server:
     """A line that has scored some pictures; a defect is drawn, one alarm was false."""
     _tiles(root / "product")
-    made = [root / name for name in ("first", "second")]
-    for seed, out in enumerate(made):
-        _fitted(root / "product", out, seed)
+    made = root / "run"
+    _fitted(root / "product", made, 0)
+    other = set_point(PointRequest(made / "bundle", alpha=0.5, out=root / "other")).place
     registry = Registry(RegistrySettings(str(root / "registry")))
-    for number, run in enumerate(made):
-        version = registry.register("tiles", run / "bundle", {}, {"synthetic_auroc": 0.95 + number / 50}, TAGS)
+    for number, bundle in enumerate((made / "bundle", other)):
+        version = registry.register("tiles", bundle, {}, {"synthetic_auroc": 0.95 + number / 50}, TAGS)
         (registry.refuse if number else registry.promote)("tiles", version, REASONS[number], {})
     settings, env = {"shadow": "challenger"}, {"LOUPE_OPERATOR_TOKEN": "master"}
     server = Server(root, "tiles", str(root / "store"), settings, env).start()

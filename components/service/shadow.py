@@ -21,7 +21,7 @@ from components.pictures.clips import decode
 from components.scorelog import table
 from components.scorelog.table import Record
 from components.scorelog.whose import NAME
-from components.service.champion import Champion, warmed
+from components.service.champion import Champion, Served, warmed
 from components.service.recorder import Recorder
 
 log = logging.getLogger("loupe")
@@ -44,6 +44,7 @@ class Shadow:
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
         self._bundle: Bundle | None = None
         self._version: str | None = None
+        self._about: tuple[Served, Bundle] | None = None  # which two the pairs are of
         self._asked = -every
         self.pairs: deque[tuple[Record, Record]] = deque(maxlen=PAIRS)  # of the champion, of the challenger
         self.dropped = self.failed = 0
@@ -83,8 +84,9 @@ class Shadow:
 
     def _score(self, record: Record, content: bytes) -> None:
         bundle = self.bundle()
-        if bundle is None or bundle.version == record["model_version"]:
+        if bundle is None:
             return
+        self._begin((self.champion.served, bundle))
         pixels = decode(content, record["image_id"], bundle.decoding, LIMIT)
         scores, _, embeddings = bundle.score([pixels])
         group = record.get("group") if record.get("group") in bundle.calibration.own else None
@@ -92,9 +94,13 @@ class Shadow:
         own = {k: record[k] for k in ("record_id", "scored_at", "image_id", "source", "sha256")}
         found = {**own, **told, NAME: self.champion.registered, "image_uri": ""}
         self.recorder.spools[table.SHADOW].append([found])
-        self.pairs.append(
-            ({k: record[k] for k in (*KEEP, "model_version")}, {k: found[k] for k in (*KEEP, "model_version")})
-        )
+        self.pairs.append(({k: record[k] for k in KEEP}, {k: found[k] for k in KEEP}))
+
+    def _begin(self, about: tuple[Served, Bundle]) -> None:
+        """Pairs of other models are no pairs of these; a version at another threshold is another one, too."""
+        if self._about is None or any(now is not then for now, then in zip(about, self._about, strict=True)):
+            self.pairs.clear()
+            self._about = about
 
     def bundle(self) -> Bundle | None:
         """The challenger's bundle, opened when there is a new one; None where there is none."""
@@ -121,17 +127,15 @@ class Shadow:
 
     def told(self) -> dict[str, Any]:
         """For the page: alarms of both on the same pictures, how often they agree, and where they differ, newest
-        first; of the two models that are compared now."""
-        served, bundle = self.champion.served.bundle.version, self._bundle
-        own = bundle.version if bundle else None
-        pairs = [(a, b) for a, b in list(self.pairs) if (a["model_version"], b["model_version"]) == (served, own)]
+        first; of the two models that were compared last."""
+        bundle, pairs = self._bundle, list(self.pairs)
         differ = [(a, b) for a, b in pairs if a["decision"] != b["decision"]]
         both = [(a, b) for a, b in differ[::-1][:SHOWN]]
         return {
             "where": self.where,
             "version": self._version,
             "detector": bundle.manifest.detector if bundle else None,
-            "model_version": own,
+            "model_version": bundle.version if bundle else None,
             "n": len(pairs),
             "alarms": [sum(pair[i]["decision"] == "anomalous" for pair in pairs) for i in (0, 1)],
             "agree": len(pairs) - len(differ),

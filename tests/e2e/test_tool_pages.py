@@ -83,7 +83,7 @@ def test_a_page_of_a_tool_opens_from_the_disk_and_asks_nobody(pages, browser, na
         assert REASON in text
     if name == "plots":
         assert seen.page.locator("svg polyline").count() == 1
-        assert {"fpr", "tpr"} <= set(seen.page.locator("svg text").all_inner_texts())
+        assert {"fpr", "tpr"} <= set(seen.page.locator("svg text").all_text_contents())
     seen.context.close()
 
 

@@ -2,10 +2,12 @@
 
 import io
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -130,13 +132,13 @@ def test_voc(store, tmp_path):
     assert all((tmp_path / "voc/JPEGImages" / tree.findtext("filename")).exists() for tree in trees)
 
 
-def test_masks_are_a_data_set_that_loupe_reads(store, tmp_path):
+def test_masks_are_a_data_set_that_loupe_reads(store, product, tmp_path):
     said = export_labels(store, "masks", tmp_path / "masks")
     assert said[1] == "1 defects without a drawing are left out"
+    shutil.copytree(product / "train", tmp_path / "masks/train")  # what it learned from
     rows = make_manifest(tmp_path / "masks", tmp_path / "manifest", DataSettings("folder", "part"))
-    import pandas as pd
-
     table = pd.read_parquet(rows / "manifest.parquet")
+    table = table[table["role"] == "test"]
     assert sorted(table["label"]) == ["anomalous", "anomalous", "normal"]
     masks = [m for m in table["mask"] if m]
     assert len(masks) == 2

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
+from components.pipeline.operating import PointRequest, set_point
 from components.scorelog import table
 from components.service.shadow import CHALLENGER
 from tests.service.conftest import png, scratched
-from tests.service_pages import AT, Line
+from tests.service_pages import Line
 
 
 def until(holds, seconds=60.0):
@@ -24,8 +25,14 @@ def send(line, content, name):
 
 
 @pytest.fixture
-def line(bundle, other_bundle, tmp_path):
-    line = Line(bundle, tmp_path, shadow=str(other_bundle), reload_seconds=0.01)
+def other(bundle, tmp_path):
+    """The same model at another threshold, which a gentle picture passes."""
+    return set_point(PointRequest(bundle, alpha=0.5, out=tmp_path / "other")).place
+
+
+@pytest.fixture
+def line(bundle, other, tmp_path):
+    line = Line(bundle, tmp_path, shadow=str(other), reload_seconds=0.01)
     with line.http:
         yield line
 
@@ -35,21 +42,21 @@ def test_both_models_see_the_same_pictures_and_only_one_decides(line):
         send(line, scratched(i) if i % 2 else png(i), f"{i}.png")
     until(lambda: line.get("/v1/models")["shadow"]["n"] == 4)
     told = line.get("/v1/models")["shadow"]
-    assert told["model_version"] != line.bundle.version
     assert told["alarms"][0] == sum(row["decision"] == "anomalous" for row in line.get("/v1/records")["records"])
     assert told["agree"] + len(told["differ"]) == 4
+    assert all(one["threshold"] > one["other"]["threshold"] for one in told["differ"])
     assert len(line.names()) == 4  # the pages of the line show each picture once
     assert line.recorder.shipper.ship()
     store = line.recorder.store
     kept = list(table.newest_first(store, table.SHADOW, "default"))
     own = {row["record_id"]: row for row in table.newest_first(store, table.SCORES, "default")}
     assert {row["record_id"] for row in kept} == set(own)
-    assert {row["model_version"] for row in kept} == {told["model_version"]}
-    assert {row["model_version"] for row in own.values()} == {line.bundle.version}
+    assert len({row["threshold"] for row in kept} | {row["threshold"] for row in own.values()}) == 2
+    assert told["alarms"][1] == sum(row["decision"] == "anomalous" for row in kept)
 
 
-def test_a_full_queue_drops_and_counts_and_answers_all_the_same(bundle, other_bundle, tmp_path):
-    line = Line(bundle, tmp_path, shadow=str(other_bundle), shadow_queue=2)
+def test_a_full_queue_drops_and_counts_and_answers_all_the_same(bundle, other, tmp_path):
+    line = Line(bundle, tmp_path, shadow=str(other), shadow_queue=2)
     held = threading.Event()
     line.service.shadow.busy = lambda: not held.is_set()
     with line.http:
@@ -82,22 +89,23 @@ class Challenged:
         return self.folders[version]
 
 
-def test_the_challenger_is_followed(line, bundle, other_bundle):
+def test_the_challenger_is_followed(line, bundle, other):
     shadow = line.service.shadow
-    registry = Challenged({"2": other_bundle, "3": bundle})
+    registry = Challenged({"2": other, "3": bundle})
     shadow.where, shadow.every, shadow._bundle = CHALLENGER, -1.0, None
     line.champion.registry = registry
     assert shadow.bundle() is None
     registry.version = "2"
-    assert shadow.bundle().version != line.bundle.version
+    assert shadow.bundle().calibration.alpha == 0.5
     registry.version = "3"
-    assert shadow.bundle().version == line.bundle.version
+    assert shadow.bundle().calibration.alpha == 0.2
     line.champion.registry = None
 
 
-def test_a_model_is_never_compared_with_itself(line):
-    line.service.shadow._bundle, line.service.shadow.every = line.bundle, 1e9
-    line.service.shadow._asked = time.monotonic()
-    record = {"record_id": "r", "model_version": line.bundle.version, "image_id": "a", "scored_at": AT.isoformat()}
-    line.service.shadow._score(record, png(1))
-    assert not line.service.shadow.pairs
+def test_pairs_of_other_models_go(line, bundle):
+    shadow = line.service.shadow
+    send(line, png(1), "a.png")
+    until(lambda: line.get("/v1/models")["shadow"]["n"] == 1)
+    shadow.where, shadow._bundle, shadow._asked = str(bundle), None, -1e9
+    send(line, png(2), "b.png")
+    until(lambda: [a["image_id"] for a, _ in shadow.pairs] == ["b.png"])
