@@ -7,6 +7,7 @@ import pytest
 
 from components.pipeline.operating import PointRequest, set_point
 from components.scorelog import table
+from components.service.filing import DEFAULT_SOURCE
 from components.service.shadow import CHALLENGER
 from tests.service.conftest import png, scratched
 from tests.service_pages import Line
@@ -48,8 +49,8 @@ def test_both_models_see_the_same_pictures_and_only_one_decides(line):
     assert len(line.names()) == 4  # the pages of the line show each picture once
     assert line.recorder.shipper.ship()
     store = line.recorder.store
-    kept = list(table.newest_first(store, table.SHADOW, "default"))
-    own = {row["record_id"]: row for row in table.newest_first(store, table.SCORES, "default")}
+    kept = list(table.newest_first(store, table.SHADOW, DEFAULT_SOURCE))
+    own = {row["record_id"]: row for row in table.newest_first(store, table.SCORES, DEFAULT_SOURCE)}
     assert {row["record_id"] for row in kept} == set(own)
     assert len({row["threshold"] for row in kept} | {row["threshold"] for row in own.values()}) == 2
     assert told["alarms"][1] == sum(row["decision"] == "anomalous" for row in kept)
