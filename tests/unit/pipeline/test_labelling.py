@@ -140,7 +140,7 @@ def test_masks_are_a_data_set_that_loupe_reads(store, product, tmp_path):
     table = pd.read_parquet(rows / "manifest.parquet")
     table = table[table["role"] == "test"]
     assert sorted(table["label"]) == ["anomalous", "anomalous", "normal"]
-    masks = [m for m in table["mask"] if m]
+    masks = list(table["mask"].dropna())
     assert len(masks) == 2
     assert sorted((np.asarray(Image.open(tmp_path / "masks" / m)) > 0).sum() for m in masks)[0] == 600
 
