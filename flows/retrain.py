@@ -11,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from components.core.errors import DataError
 from components.core.progress import show_logs
+from components.pipeline.following import followed
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import load_params
 from components.pipeline.retraining import Retrained, Retraining
@@ -44,8 +45,10 @@ def choose_sizes(job: Retraining) -> list[Sized]:
 
 @task
 def challenge(job: Retraining, detector: str) -> Path:
-    with training_slot():
-        run_stage("train", job.live, detector, job.derived, job.data_root, job.params.train.stage_seconds)
+    seconds = job.params.train.stage_seconds
+    with training_slot(), followed(job.stages, detector) as curves:
+        more = ("--curves", str(curves))
+        run_stage("train", job.live, detector, job.derived, job.data_root, seconds, more)
     return finish(job, detector)
 
 

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from components.core.artefacts import read_json
 from components.core.progress import show_logs
 from components.pipeline.company import Time, company
+from components.pipeline.following import followed
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import DEFAULT, Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import JOINT, Stages
+from flows.pages import checked, show_page
 from flows.slot import training_slot
 from flows.temporary import ends_with_us
 from flows.terminal import without_tracebacks
@@ -40,7 +43,8 @@ def bring_data(stages: Stages) -> Path:
 def check_data(stages: Stages) -> Path:
     stages.manifest()
     validated = stages.validate()
-    create_markdown_artifact((validated / "summary.json").read_text(), key="validation", description=stages.data.name)
+    told = checked(read_json(validated / "summary.json"), validated / "docs" / "index.html", _root(stages))
+    create_markdown_artifact(told, key="validation", description=stages.data.name)
     return validated
 
 
@@ -61,9 +65,9 @@ def choose_sizes(stages: Stages, names: list[str]) -> list[Sized]:
 @task
 def fit(stages: Stages, detector: str, params_file: Path) -> Path:
     """In a process that can be killed; it dies with the flow."""
-    with training_slot():
-        seconds = stages.params.train.stage_seconds * (1 + stages.folds)
-        run_stage("train", stages.view, detector, params_file, stages.data_root, seconds)
+    with training_slot(), followed(stages, detector) as curves:
+        seconds, more = stages.params.train.stage_seconds * (1 + stages.folds), ("--curves", str(curves))
+        run_stage("train", stages.view, detector, params_file, stages.data_root, seconds, more)
     return stages.of(detector) / "model"
 
 
@@ -78,9 +82,16 @@ def evaluate(stages: Stages, detector: str) -> Path | None:
     stages.calibrate(detector)
     stages.export(detector)
     evaluation = stages.evaluate(detector) if stages.can_evaluate() else None
-    page = stages.report(detector).resolve().as_uri()
-    create_link_artifact(page, key=artifact_key("report", stages.view, detector), link_text="report of the run")
+    names = stages.view, detector
+    show_page(stages.report(detector), _root(stages), artifact_key("report", *names), f"report of {' '.join(names)}")
+    if evaluation:
+        gallery = evaluation / "gallery" / "index.html"
+        show_page(gallery, _root(stages), artifact_key("gallery", *names), f"gallery of {' '.join(names)}")
     return evaluation
+
+
+def _root(stages: Stages) -> Path:
+    return Path(stages.params.artefacts)
 
 
 @task

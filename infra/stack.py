@@ -30,7 +30,7 @@ from components.storage import LocalStore, open_store
 HERE = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 POOL = "loupe"
-PORTS = {"prefect": 4200, "mlflow": 5001, "s3": 5005, "service": 8000}
+PORTS = {"prefect": 4200, "mlflow": 5001, "s3": 5005, "service": 8000, "pages": 8002}
 BUCKET = "s3://loupe/store"
 
 
@@ -51,6 +51,9 @@ class Stack:
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": address.format(self.ports["prefect"]) + "/api",
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "LOUPE_PAGES": address.format(self.ports["pages"]),
         }
         if store is None:
             keys = {"AWS_ACCESS_KEY_ID": "loupe", "AWS_SECRET_ACCESS_KEY": "loupe", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -77,6 +80,31 @@ class Stack:
             "worker", ["prefect", "worker", "start", "--pool", POOL, "--install-policy", "never", "--limit", "2"]
         )
         self.start_registry_and_service(model)
+        sys.stdout.write("\n".join(self.told()) + "\n")
+
+    def told(self) -> list[str]:
+        """Where everything is, and what to do next."""
+        notes, at = self.read(), {name: f"http://127.0.0.1:{port}" for name, port in self.ports.items()}
+        pages = {
+            "service": ("/", "overview of the line; review, threshold, models, API"),
+            "prefect": ("/", "runs of flows, with the data check and links to reports as artefacts"),
+            "mlflow": ("/#/models", "models with their versions; runs with curves under Experiments"),
+            "pages": ("/", "reports, galleries and data checks of the folder of artefacts"),
+        }
+        lines = [f"  {name:8} {at[name] + path:34} {what}" for name, (path, what) in pages.items() if name in notes]
+        missing = (
+            [] if "service" in notes else ["  make pipeline                      train and register a first model"]
+        )
+        return [
+            f"the stack of {self.project} runs:",
+            *lines,
+            "next:",
+            f"  . {self.folder / 'environment'}   so that commands of this shell speak to it",
+            *missing,
+            "  prefect deployment run train/train   train again; every line: prefect deployment ls",
+            "  loupe dashboard                      Evidently's dashboard, after the first `loupe monitor`",
+            "  make stack-down                      end it",
+        ]
 
     def require_free(self) -> None:
         """What listens on a port already would be taken for the process that is started here, with another's data."""
@@ -92,15 +120,23 @@ class Stack:
         for key in kept.keys():  # noqa: SIM118  (a store is no mapping)
             store.put(key, kept.get(key))
 
+    def start_pages(self, artefacts: Path) -> None:
+        """The folder of artefacts, for this machine's browsers alone: Prefect's pages link to what lies in it."""
+        artefacts.mkdir(parents=True, exist_ok=True)
+        where = ["--bind", "127.0.0.1", "--directory", str(artefacts)]
+        self.start("pages", ["python", "-m", "http.server", *where, self.port("pages")])
+        self.wait("pages", "/")
+
     def start_registry_and_service(self, model: str | None) -> None:
         params = load_params(self.project / "params.yaml")
         os.chdir(self.project)
+        self.start_pages((self.project / params.artefacts).resolve())
         registry, name = Registry(params.registry), model or params.pipeline.views[0]
         self.start(
             "mlflow",
             [
-                "mlflow",
-                "server",
+                "python",
+                str(HERE / "infra" / "mlflow_pages.py"),
                 "--backend-store-uri",
                 registry.uri,
                 "--artifacts-destination",
@@ -188,7 +224,7 @@ class Stack:
     def down(self) -> None:
         """End what `up` started, in the reverse order, the service with time to ship its log."""
         notes = self.read()
-        for name in ("service", "worker", "prefect", "mlflow"):
+        for name in ("service", "worker", "prefect", "mlflow", "pages"):
             self.end(name, notes)
         if "s3" in notes and self.alive(notes["s3"]):
             self.keep_s3()

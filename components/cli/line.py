@@ -192,3 +192,18 @@ def inbox(
     without_tracebacks()
     ends_with_us()
     say(f"{batch_scoring(params, name)} images scored")
+
+
+@app.command(epilog="Example: loupe labels coco labelled --model elpv-mono")
+def labels(
+    form: Annotated[str, typer.Argument(help="coco, label-studio, voc (which CVAT reads) or masks.")],
+    out: Annotated[Path, typer.Argument(help="A new or empty folder for pictures and labels.")],
+    model: Annotated[str | None, typer.Option(help="Only pictures scored under this registered name.")] = None,
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Write what reviewers said and drew for labelling tools, or as masks to learn from."""
+    from components.pipeline.labelling import export_labels
+    from components.pipeline.params import load_params
+
+    for line in export_labels(load_params(params).store, form, out, model):
+        say(line)

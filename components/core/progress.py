@@ -4,11 +4,13 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from components.core.filenames import printable
 
 T = TypeVar("T")
+CURVES = "loupe-curves"  # logger of each record of a training's history; silent until somebody follows
 EVERY = 15.0  # seconds between lines where there is no terminal
 log = logging.getLogger("loupe")
 
@@ -52,3 +54,11 @@ def show_logs(level: int = logging.INFO) -> None:
         log.addHandler(handler)
         log.propagate = False
     log.setLevel(level)
+
+
+def write_curves(file: Path) -> None:
+    """Append every record of a training's history to *file*, one line of JSON each, as it is made."""
+    logger, handler = logging.getLogger(CURVES), logging.FileHandler(file, encoding="utf-8")
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG)

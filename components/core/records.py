@@ -73,8 +73,9 @@ PART_COLUMNS = (
     "registered",
 )  # fmt: skip
 # One row per click of a reviewer; the last one on a record counts. `label` is defect, false_alarm or withdrawn.
-# `tags` are the reviewer's own words for why, joined by ", "; rows of older versions have none.
-LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "label", "reviewer", "tags")
+# `tags` are the reviewer's own words for why, joined by ", "; `shapes` what was drawn of the defect, JSON in pixels of
+# the picture (components/scorelog/shapes.py). Rows of older versions have neither.
+LABEL_COLUMNS = ("record_id", "labelled_at", "source", "image_id", "sha256", "label", "reviewer", "tags", "shapes")
 FORMER = {"verdict": "label"}  # what older versions called a column of LABEL_COLUMNS
 # One row per synthetic anomaly; `image_id` and `mask` are paths below the synthesis artefact. `area` is its share of
 # the picture, `extent` the root of its pixels there: the side of a square as large.

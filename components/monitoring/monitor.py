@@ -177,7 +177,7 @@ class Watch:
             reasons=said,
             window={"n": len(window), "first": list(table.order(first)), "last": list(table.order(last))},
             columns={c: {"value": values[c], "limit": limits[c]} for c in limits},
-            evidence=str(self._shown(compared, name if reasons else None, first["source"])),
+            evidence=str(self._shown(compared, name if reasons else None, first["source"], action, said)),
             inputs={
                 "reference": file_hash(self.bundle / "reference.parquet"),
                 "window": values_hash([record["record_id"] for record in window]),
@@ -195,9 +195,9 @@ class Watch:
         seen, tags = datetime.fromisoformat(window[-1]["scored_at"]), [window[0]["source"], window[0]["model_version"]]
         return Comparison(reference, current, limits, seen, tags), limits
 
-    def _shown(self, compared: "Comparison", report: str | None, source: str) -> Path:
+    def _shown(self, compared: "Comparison", report: str | None, source: str, action: str, said: Sequence[str]) -> Path:
         """Add the comparison to the dashboard; where the report called *report* lies, or the dashboard without one."""
         root = Path(self.settings.workspace).parent
-        saved = compared.save(root / "reports" / f"{report}.html") if report else root / "workspace"
-        compared.show(Path(self.settings.workspace), f"{self.model}: {source}")
+        saved = compared.save(root / "reports" / f"{report}.html", action, said) if report else root / "workspace"
+        compared.show(Path(self.settings.workspace), f"{self.model}: {source}", action)
         return saved

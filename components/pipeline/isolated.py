@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from components.core import system
@@ -11,11 +12,16 @@ from components.core.errors import StageError
 log = logging.getLogger("loupe")
 
 
-def run_stage(stage: str, view: str, detector: str, params: Path, data: Path, seconds: float) -> None:
-    """Run one stage of ``components.pipeline.stages``; it dies with this process. Raises StageError."""
+def run_stage(
+    stage: str, view: str, detector: str, params: Path, data: Path, seconds: float, more: Sequence[str] = ()
+) -> None:
+    """Run one stage of ``components.pipeline.stages``, with *more* options; it dies with this process.
+
+    Raises StageError.
+    """
     command = [sys.executable, "-m", "components.pipeline.stages", stage, view, detector, "--params", str(params)]
     process = subprocess.Popen(
-        [*command, "--data", str(data), "--tethered"],
+        [*command, "--data", str(data), "--tethered", *more],
         start_new_session=True,
         preexec_fn=system.BEFORE,
         stdin=subprocess.PIPE,  # never written to: it ends with this process, and the stage with it

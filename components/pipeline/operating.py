@@ -2,7 +2,6 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from components.pipeline.fit import rewrite_report
 from components.pipeline.params import load_params
 from components.registry.mlflow import Registry
 from components.scorelog import table
-from components.scorelog.labels import read_labels
+from components.scorelog.labels import read_labels, records_of
 from components.scorelog.shipper import image_key
 from components.scorelog.whose import of_product
 from components.storage import Store, open_store
@@ -217,7 +216,7 @@ def reviewed(request: PointRequest, bundle: Path) -> Defects:
     store, opened = open_store(request.store), Bundle.open(bundle)
     labels = {k: v for k, v in read_labels(store).items() if v["label"] == "defect"}
     found: dict[str, tuple[float, str | None]] = {}
-    for record in _records(store, labels):
+    for record in records_of(store, labels):
         if _concerns(record, opened, request.name) and record["sha256"] not in found:
             found[record["sha256"]] = _stored_score(store, record, opened), record["group"]
     if split := split_of(bundle):
@@ -225,18 +224,6 @@ def reviewed(request: PointRequest, bundle: Path) -> Defects:
     elif found:
         log.warning("%s: beside no split.parquet; that no reviewed picture is of its test split is not known", bundle)
     return Defects(np.array([score for score, _ in found.values()], np.float64), [group for _, group in found.values()])
-
-
-def _records(store: Store, labels: Mapping[str, table.Record]) -> Iterator[table.Record]:
-    """The labelled records; no day is read that is older than all of them."""
-    for source in sorted({str(v["source"]) for v in labels.values()}):
-        left = {key for key, label in labels.items() if label["source"] == source}
-        for record in table.newest_first(store, table.SCORES, source):
-            if record["record_id"] in left:
-                left.discard(record["record_id"])
-                yield record
-            if not left:
-                break
 
 
 def _concerns(record: table.Record, opened: Bundle, name: str | None) -> bool:

@@ -193,7 +193,7 @@ def main(arguments: list[str]) -> None:
     """``python -m components.pipeline.stages STAGE VIEW [DETECTOR] [--params FILE]``: as dvc.yaml calls it."""
     import argparse
 
-    from components.core.progress import show_logs
+    from components.core.progress import show_logs, write_curves
 
     parser = argparse.ArgumentParser(prog="components.pipeline.stages")
     for name, count in (("stage", None), ("view", None), ("detector", "?")):
@@ -201,8 +201,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--tethered", action="store_true", help="end with the process that holds our standard input")
+    parser.add_argument("--curves", type=Path, help="a file that the history of the training is added to")
     asked = parser.parse_args(arguments)
     show_logs()
+    if asked.curves:
+        write_curves(asked.curves)
     if asked.tethered:
         system.end_with_parent()
     with boundary(""):

@@ -4,7 +4,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,14 +22,24 @@ from components.core.secret import public
 from components.core.settings import build
 from components.core.signing import SIGN, TRUST, sign_where_asked, verify
 from components.core.system import flush_below
+from components.registry.curves import MARK, Point
 from components.registry.locations import HOME, below, folder_of, is_local
 from components.registry.settings import RegistrySettings
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+TRAINING = "training"  # tag of a run: the folder that its training writes to
+REGISTERED = "registered"  # tag of a run that has a version
 MANIFEST = "manifest"  # tag of a version: the hash of its bundle's manifest.json, which names all others
+DESCRIPTION = (
+    "Visual inspection of {name}. The alias champion is the version in service, challenger the newest one. Each "
+    "version holds a bundle; its MODEL_CARD.md says what it was trained on and what it promises. "
+    "`loupe models {name}` lists the decisions."
+)
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 SWITCHES = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # MLflow's own seven take minutes where no server answers
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a plant's computer reports to nobody
     "_MLFLOW_SERVER_ARTIFACT_ROOT": HOME,  # of the experiment Default, which nobody uses: else the working folder
 }
 
@@ -73,9 +84,12 @@ class Registry:
         with locked(self.folder / "lock"):
             found = self.client.get_experiment_by_name(settings.experiment)
             place = HOME if local else settings.artefacts
+            # The kind makes MLflow's pages show runs and models first, not prompts and traces.
             self.experiment = (
-                found.experiment_id if found else self.client.create_experiment(settings.experiment, place)
+                found.experiment_id if found else self.client.create_experiment(settings.experiment, place, tags=KIND)
             )
+            if found and not KIND.items() <= dict(found.tags).items():
+                self.client.set_experiment_tag(self.experiment, *next(iter(KIND.items())))
 
     def _at(self, location: str, run: str) -> Path | None:
         """Where the files at *location* lie on this machine today; None where MLflow brings and takes them."""
@@ -85,26 +99,76 @@ class Registry:
         return None if inside is None else self.place / inside
 
     def register(
-        self, name: str, bundle: Path, params: dict[str, Any], metrics: dict[str, float], tags: dict[str, str]
+        self,
+        name: str,
+        bundle: Path,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        training: tuple[str, Sequence[Point]] = ("", ()),
     ) -> str:
-        """A new version of *name* with its run and bundle; alias challenger. Raises SettingsError, RegistryError."""
+        """A new version of *name* with its run and bundle; alias challenger. Raises SettingsError, RegistryError.
+
+        *training* names the folder of the training and its curves: the run that followed it is taken where there is
+        one, and another one is drawn from the curves where there is none.
+        """
         check_name(name, "the model")
-        run = self.client.create_run(self.experiment, tags=tags, run_name=f"{name}")
-        for key, value in params.items():
-            self.client.log_param(run.info.run_id, key, value)
-        for key, number in metrics.items():
-            self.client.log_metric(run.info.run_id, key, number)
+        place, drawn = training
+        run = self._followed(place)
+        if run is None:
+            run = self.client.get_run(self.begin(name, tags))
+            self.draw(run.info.run_id, drawn)
+        self._note(run.info.run_id, tags, params, metrics)
         with _signed(bundle) as ours:
             source = self._kept(run.info, ours)
-        self.client.set_terminated(run.info.run_id)
+        self.end(run.info.run_id)
         flush_below(self.folder)  # a version whose files a power cut could still take must not be known to anybody
         self._ensure(name)
-        known = tags | ({MANIFEST: file_hash(path)} if (path := bundle / "manifest.json").exists() else {})
-        with audited(self.folder / AUDIT, "register", name, None, {"manifest": known.get(MANIFEST)}) as told:
-            version = str(self.client.create_model_version(name, source, run.info.run_id, tags=known).version)
-            self.client.set_registered_model_alias(name, CHALLENGER, version)
-            told["after"] = {"version": version, "manifest": known.get(MANIFEST)}
-        return version
+        known = dict(tags) | ({MANIFEST: file_hash(path)} if (path := bundle / "manifest.json").exists() else {})
+        about, digest = _about(tags, metrics), known.get(MANIFEST)
+        with audited(self.folder / AUDIT, "register", name, None, {"manifest": digest}) as told:
+            made = self.client.create_model_version(name, source, run.info.run_id, tags=known, description=about)
+            self.client.set_registered_model_alias(name, CHALLENGER, made.version)
+            told["after"] = {"version": str(made.version), "manifest": digest}
+        return str(made.version)
+
+    def begin(self, name: str, tags: Mapping[str, str], place: str = "") -> str:
+        """A run that is named after model and detector; *place* is the folder of a training that it follows."""
+        more = {TRAINING: place} if place else {}
+        called = " ".join(filter(None, (name, tags.get("detector"))))
+        return str(self.client.create_run(self.experiment, tags={**tags, **more}, run_name=called).info.run_id)
+
+    def draw(self, run: str, points: Iterable[Point]) -> None:
+        """Add points of curves to a run."""
+        from mlflow.entities import Metric
+
+        at = int(time.time() * 1000)
+        every = [Metric(name, value, at, step) for name, value, step in points]
+        for start in range(0, len(every), 1000):  # MLflow takes no more at once
+            self.client.log_batch(run, metrics=every[start : start + 1000])
+
+    def end(self, run: str, status: str = "FINISHED") -> None:
+        """No more is added to a run."""
+        self.client.set_terminated(run, status)
+
+    def _followed(self, place: str) -> Any:
+        """The newest finished run that followed a training in *place* and has no version yet."""
+        if not place:
+            return None
+        asked = f"tags.{TRAINING} = '{place}' AND attributes.status = 'FINISHED'"
+        newest = self.client.search_runs([self.experiment], asked, max_results=1, order_by=["start_time DESC"])
+        return next((run for run in newest if REGISTERED not in run.data.tags), None)
+
+    def _note(self, run: str, tags: Mapping[str, str], params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        at = int(time.time() * 1000)
+        self.client.log_batch(
+            run,
+            metrics=[Metric(key, number, at, 0) for key, number in metrics.items()],
+            params=[Param(key, str(value)) for key, value in params.items()],
+            tags=[RunTag(key, value) for key, value in {**tags, REGISTERED: "yes"}.items()],
+        )
 
     def _kept(self, run: Any, bundle: Path) -> str:
         """Keep the files of *bundle* with its run; returns the location that is stored."""
@@ -119,7 +183,7 @@ class Registry:
         try:
             self.client.get_registered_model(name)
         except AbsentError:
-            self.client.create_registered_model(name)
+            self.client.create_registered_model(name, description=DESCRIPTION.format(name=name))
 
     def promote(
         self, name: str, version: str, reasons: tuple[str, ...], evidence: dict[str, Path], at: datetime | None = None
@@ -230,7 +294,8 @@ class Registry:
 
     def metrics(self, name: str, version: str) -> dict[str, float]:
         """The figures that were registered with a version."""
-        return dict(self.client.get_run(self.client.get_model_version(name, version).run_id).data.metrics)
+        found = self.client.get_run(self.client.get_model_version(name, version).run_id).data.metrics
+        return {key: number for key, number in found.items() if MARK not in key}
 
     def fetch(self, name: str, version: str, out: Path) -> Path:
         """A version's bundle in *out*: brought, whole or not at all, where it is not there yet.
@@ -274,6 +339,12 @@ def _signed(bundle: Path) -> Iterator[Path]:
         copy = shutil.copytree(bundle, Path(scratch) / "bundle")
         sign_where_asked(copy)
         yield copy
+
+
+def _about(tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """One line on a version, as MLflow shows it."""
+    figures = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in sorted(metrics.items()))
+    return ": ".join(filter(None, (tags.get("detector", ""), figures)))
 
 
 def _bundle_in(folder: Path) -> Path:

@@ -5,6 +5,8 @@ from typing import Any
 
 from components.core.artefacts import read_json
 from components.registry.choice import REFERENCE, choose, synthetic_score
+from components.registry.curves import points
+from components.registry.locations import noted
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 
@@ -45,7 +47,13 @@ def register_run(registry: Registry, name: str, detector: str, at: Path, tags: d
     }
     known = {"detector": detector, "split": run["inputs"]["split"], **tags}
     figures = {**_test_figures(at / "evaluation" / "metrics.json"), "synthetic_auroc": synthetic_score(at)}
-    return registry.register(name, at / "bundle", params, figures, known)
+    training = training_of(registry, at), list(points(read_json(at / "model" / "history.json")))
+    return registry.register(name, at / "bundle", params, figures, known, training)
+
+
+def training_of(registry: Registry, at: Path) -> str:
+    """The folder *at* of a detector, as runs of MLflow name it: it may move with the project."""
+    return noted(at, registry.folder)
 
 
 def _test_figures(path: Path) -> dict[str, float]:

@@ -19,6 +19,7 @@ from components.decision.paired import PICTURES, Difference, Sides, difference, 
 from components.pictures.heat import overlay
 from components.pictures.kept import decode
 from components.report.blocks import Block, Figure, Figures, Page, Section, Table, Text
+from components.report.measured import scale_figure
 from components.report.numbers import between, percent, raw
 from components.report.page import write
 from components.report.run import Run
@@ -183,7 +184,7 @@ def _pictures(runs: Sequence[Compared], data: Path | None) -> Iterator[Section]:
         table = Table(("picture", *(f"p, {run.name}" for run in runs)), names)
         yield Section("Pictures on which they differ most", (table, Text("With --data they are drawn.", "note")))
         return
-    blocks: list[Block] = [Text("p: the share of good pictures that look as odd to this run.", "note")]
+    blocks: list[Block] = [Text("p: the share of good pictures that look as odd to this run.", "note"), scale_figure()]
     opened = [Bundle.open(run.folder / "bundle") for run in runs]
     for number, (name, row) in enumerate(joined.head(SHOWN).iterrows()):
         cells = zip(runs, opened, row, strict=True)

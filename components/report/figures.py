@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from components.pictures.heat import LIMIT, ramp
+
 mpl.use("Agg")
 STYLE: Any = {
     "svg.hashsalt": "loupe",  # ids of a figure would be random
@@ -70,6 +72,19 @@ def histogram(scores: Mapping[str, np.ndarray], threshold: float) -> bytes:
         axis.axvline(threshold, color=LINE, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.4g}")
         axis.set(xlabel="raw score (higher is more anomalous)", ylabel="share of its kind")
         figure.legend(loc="outside upper left", ncols=2, fontsize=8.5)
+        return svg(figure)
+
+
+def heat_scale() -> bytes:
+    """The ramp of all heat maps with the mark of the most that a good picture showed."""
+    with drawing((4.8, 0.75)) as (figure, axis):
+        axis.imshow(ramp(256)[None], aspect="auto", extent=(0, 1, 0, 1), interpolation="nearest")
+        axis.axvline(LIMIT, color=LINE, linewidth=2.5)
+        axis.set_xticks([0, LIMIT, 1], labels=["like good pictures", "most a good one showed", "twice as far"])
+        axis.set_yticks([])
+        axis.grid(False)
+        for label, side in zip(axis.get_xticklabels(), ("left", "center", "right"), strict=True):
+            label.set_horizontalalignment(side)
         return svg(figure)
 
 

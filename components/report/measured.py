@@ -84,6 +84,14 @@ def _gallery(folder: Path) -> Iterator[Block]:
         yield Figures((gallery_figure(path, told),))
 
 
+def scale_figure() -> Figures:
+    """What the colours of heat maps mean; it stands once beside those of a page."""
+    alt = (
+        "nothing is drawn up to 99 % of good spots; the mark is the most a good picture showed; yellow is twice as far"
+    )
+    return Figures((Figure("scale", alt, figures.heat_scale(), "svg+xml"),))
+
+
 def gallery_figure(path: Path, told: str = "") -> Figure:
     """The heat maps that evaluation drew, small enough to be part of a page."""
     with Image.open(path) as image:

@@ -137,7 +137,7 @@ def heat(run: Run) -> Section | None:
     cells = run.json(f"{KEPT}/cells.json")
     if not cells:
         return None
-    blocks: list[Block] = [Text(HOW, "note")]
+    blocks: list[Block] = [Text(HOW, "note"), measured.scale_figure()]
     if run.known.folds:
         blocks.append(Text(FOLDED, "note"))
     good = tuple(_cell(run, cell) for cell in cells if cell["what"] == "good")

@@ -14,7 +14,7 @@ from components.core.filenames import hidden
 from components.scorelog import table
 from components.scorelog.settings import ScoreLogSettings
 from components.scorelog.shipper import clip_key, image_key
-from components.scorelog.table import ENDING, LABELS, PARTS, SCORES, Part, Record
+from components.scorelog.table import ENDING, LABELS, PARTS, SCORES, SHADOW, Part, Record
 from components.storage import Store
 
 log = logging.getLogger("loupe")
@@ -104,12 +104,12 @@ def forget(store: Store, before: datetime) -> int:
 
 
 def _forget_scores(store: Store, before: datetime) -> int:
-    keys = _older(store, SCORES, before)
+    keys = [*_older(store, SCORES, before), *_older(store, SHADOW, before)]
     if not keys:
         return 0
     named = {sha for key in keys for sha in _pictures(store, key)}
     gone = set(keys)
-    for key in (*store.keys(f"{SCORES}/"), *store.keys(f"{LABELS}/")):
+    for key in (key for name in (SCORES, LABELS, SHADOW) for key in store.keys(f"{name}/")):
         if key not in gone and _ours(key):
             named -= _pictures(store, key)
     for sha in sorted(named):  # before the records: a crash here leaves the names of what is still to be removed

@@ -26,7 +26,8 @@ from components.storage import Store
 
 log = logging.getLogger("loupe")
 SCORES, LABELS, PARTS = "scores", "labels", "parts"
-COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS, PARTS: PART_COLUMNS}
+SHADOW = "shadow"  # what a challenger says of pictures that the champion has answered; of no line
+COLUMNS = {SCORES: LOG_COLUMNS, LABELS: LABEL_COLUMNS, PARTS: PART_COLUMNS, SHADOW: LOG_COLUMNS}
 ENDING = ".parquet"
 STAMP = re.compile(r"\d{6}(?:\.\d+)?")  # a time of day, 103005.25
 TIMED = re.compile(rf"T({STAMP.pattern})-({STAMP.pattern})-")

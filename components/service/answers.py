@@ -35,6 +35,7 @@ from components.service.line.messages import Message
 from components.service.measures import Measures
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
+from components.service.shadow import Shadow
 from components.service.trace import UNKNOWN, Trace
 from components.service.uploads import Upload
 
@@ -73,6 +74,7 @@ class Service:
     measures: Measures
     history: History
     desk: Desk = field(default_factory=Desk)
+    shadow: Shadow | None = None
     line: Line = field(init=False)
     draining: bool = False
     # However many people look, and however slow the store is, no picture of the line waits for a thread of theirs.
@@ -104,6 +106,8 @@ async def score_uploads(service: Service, asked: Asked) -> dict[str, Any]:
         service.measures.refused(broken)
         raise broken from error
     service.measures.scored(records)
+    if service.shadow:
+        service.shadow.offer(records, [upload.content for upload in asked.uploads])
     served = service.champion.served
     answer = {"model": {"name": served.name, "version": served.version}, "results": results}
     return answer | {"parts": parts} if service.line.views else answer

@@ -19,6 +19,8 @@ class Registered(Protocol):
 
     def champion(self, name: str) -> str | None: ...
 
+    def challenger(self, name: str) -> str | None: ...
+
     def fetch(self, name: str, version: str, out: Path) -> Path: ...
 
 
@@ -59,7 +61,7 @@ class Champion:
 
     def _open(self) -> Served:
         if self.registry is None:
-            return Served(_warmed(Path(self.name), self.threads), Path(self.name).resolve().name, None)
+            return Served(warmed(Path(self.name), self.threads), Path(self.name).resolve().name, None)
         version = self.registry.champion(self.name)
         if version is None:
             raise BundleError(f"{self.name}: the registry has no champion of this name; run `loupe models {self.name}`")
@@ -67,7 +69,7 @@ class Champion:
 
     def _fetched(self, version: str) -> Served:
         folder = self.registry.fetch(self.name, version, self.cache / self.name / version)  # type: ignore[union-attr]
-        return Served(_warmed(folder, self.threads), self.name, version)
+        return Served(warmed(folder, self.threads), self.name, version)
 
     def refresh(self) -> bool:
         """Swap to the registry's champion if it has moved; one that cannot be opened leaves the old one serving."""
@@ -126,7 +128,8 @@ class Champion:
         }
 
 
-def _warmed(folder: Path, threads: int | None) -> Bundle:
+def warmed(folder: Path, threads: int | None) -> Bundle:
+    """The bundle in *folder*, opened and run once."""
     bundle = Bundle.open(folder, threads)
     for narrow in (False, True):  # the first run of a session allocates; no client waits for it
         bundle.score([bundle.blank], narrow)

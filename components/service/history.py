@@ -214,7 +214,7 @@ class History:
 
     def _told(self, record: Record) -> Record:
         label = self.recorder.labels.get(record["record_id"], {})
-        said = {k: label.get(k) or "" for k in ("reviewer", "tags", "labelled_at")}
+        said = {k: label.get(k) or "" for k in ("reviewer", "tags", "labelled_at", "shapes")}
         return {**record, "label": label.get("label"), **said}
 
 

@@ -33,6 +33,7 @@ class Measures:
             what: Gauge(f"loupe_output_{what}", said, ["output"], registry=r) for what, said in OUTPUTS.items()
         }
         self.dropped = Gauge("loupe_output_dropped", "Messages lost to the bound of the disk", registry=r)
+        self.shadow_dropped = Gauge("loupe_shadow_dropped", "Pictures that the shadow had no place for", registry=r)
         self.reloads = Gauge("loupe_reloads", "Champions loaded since the start", registry=r)
 
     def scored(self, records: Sequence[dict[str, Any]]) -> None:
@@ -49,6 +50,7 @@ class Measures:
         self.batches.set(service.batcher.batches)
         self.shipped.set(service.recorder.shipper.shipped)
         self.failing.set(service.recorder.shipper.failing)
+        self.shadow_dropped.set(service.shadow.dropped if service.shadow else 0)
         self.reloads.set(service.champion.reloads)
         for one in service.line.outputs.standing():
             for what, gauge in self.outputs.items():

@@ -51,7 +51,7 @@ class Recorder:
         since = table.order(found[0])[0] if found else LATEST
         labels = read_labels(self.store, self.spools[table.LABELS].pending(), since)
         with self._lock:  # what came in meanwhile is newer and stays
-            unique = {record["record_id"]: _shown(record) for record in (*found, *self.recent)}
+            unique = {record["record_id"]: record for record in (*found, *self.recent)}
             self.recent = deque(sorted(unique.values(), key=table.order)[-limit:], maxlen=limit)
             self.labels = labels | self.labels
         self.loaded = True
@@ -78,13 +78,15 @@ class Recorder:
         """Return when the score records are on disk."""
         self.spools[table.SCORES].append(records)
         with self._lock:
-            self.recent.extend(map(_shown, records))
+            self.recent.extend(records)
 
     def append_part(self, row: Record) -> None:
         """Return when the decision on a part is on disk."""
         self.spools[table.PARTS].append([row])
 
-    def label(self, record: Record, given: str, reviewer: str, at: datetime, tags: str = "") -> Record:
+    def label(
+        self, record: Record, given: str, reviewer: str, at: datetime, tags: str = "", shapes: str = ""
+    ) -> Record:
         """Store a reviewer's click on *record*. Raises RequestError."""
         if given not in GIVEN:
             raise RequestError(422, f"label {given!r}: choose one of {', '.join(GIVEN)}")
@@ -92,6 +94,7 @@ class Recorder:
             raise RequestError(422, f"record {record['record_id']!r}: was no alarm, so it cannot be a false one")
         label = {k: record[k] for k in ("record_id", "source", "image_id", "sha256")}
         label |= {"labelled_at": self._behind(record, at), "label": given, "reviewer": reviewer, "tags": tags}
+        label["shapes"] = shapes
         self.spools[table.LABELS].append([label])
         self.labels[record["record_id"]] = label
         return label
@@ -122,6 +125,10 @@ class Recorder:
         """A record at hand; None where there is none of this id."""
         return next((r for r in reversed(self.latest()) if r["record_id"] == record_id), None)
 
+    def embeddings(self, ids: set[str]) -> dict[str, list[float]]:
+        """Of the records at hand among *ids*."""
+        return {r["record_id"]: r["embedding"] for r in self.latest() if r["record_id"] in ids and r.get("embedding")}
+
     def find(self, record_id: str) -> Record:
         """A record at hand. Raises RequestError."""
         if record := self.known(record_id):
@@ -142,7 +149,3 @@ class Recorder:
         if not self.store.exists(key):
             raise RequestError(404, f"record {record['record_id']!r}: is no alarm of a stream, and has no clip")
         return self.store.get(key)
-
-
-def _shown(record: Record) -> Record:
-    return {k: v for k, v in record.items() if k != "embedding"}

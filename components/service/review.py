@@ -2,12 +2,13 @@
 
 import csv
 import io
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query
 from fastapi.responses import Response, StreamingResponse
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from components.core.errors import RequestError
@@ -17,27 +18,46 @@ from components.service import documents
 from components.service.answers import Service, answered, overlay_of
 from components.service.filing import NAME_BYTES
 from components.service.history import Filter, Labelled
+from components.service.likeness import MOST as MOST_ALIKE
+from components.service.likeness import Likeness
 from components.service.rights import Caller, Rights
 
-SAID = ("label", "reviewer", "labelled_at", "tags")
+SAID = ("label", "reviewer", "labelled_at", "tags", "shapes")
 LISTED = (*documents.RESULT, "source", "scored_at", *SAID)
 TABLE = (
     "record_id", "scored_at", "source", "image_id", "decision", "score", "threshold", "p_value", "model_version",
     *TRACE_COLUMNS, "regions",
 )  # fmt: skip
 WRITTEN = ("image_id", "source", "reviewer", "tags", *TRACE_COLUMNS)  # columns that hold what people wrote
+Coordinate = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 RecordId = Annotated[str, Field(max_length=64)]
 Moment = Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}-\d{2}(T[\d:.]+(Z|[+]00:00)?)?$", examples=["2026-11-28"])]
 PAGE, MOST = 1000, 100_000  # records of one read, and of one table
 
 
+class Shape(BaseModel):
+    """Where a defect is, drawn by hand, in pixels of the picture: a box has two opposite corners, a stroke a width."""
+
+    kind: Literal["box", "polygon", "stroke"]
+    points: list[tuple[Coordinate, Coordinate]] = Field(min_length=1, max_length=2000)
+    width: float | None = Field(None, gt=0, le=10_000, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Shape":
+        least = {"box": 2, "polygon": 3, "stroke": 1}[self.kind]
+        if len(self.points) < least or (self.kind == "box" and len(self.points) > 2):
+            raise ValueError(f"a {self.kind} has {least} points" + ("" if self.kind == "box" else " or more"))
+        return self
+
+
 class Label(BaseModel):
-    """A reviewer's click."""
+    """A reviewer's click, with what was drawn of the defect."""
 
     # Programs of sites may still send it by its former name.
     label: Literal["defect", "false_alarm", "withdrawn"] = Field(validation_alias=AliasChoices("label", "verdict"))
     reviewer: str = Field("", max_length=100)
     tags: list[Annotated[str, Field(max_length=40)]] = Field(default=[], max_length=12)
+    shapes: list[Shape] = Field(default=[], max_length=50)
 
 
 def wanted(
@@ -58,6 +78,7 @@ def wanted(
 def add_review(app: FastAPI, service: Service, rights: Rights) -> None:
     """Mount the guarded data routes."""
     guard, operator = [Depends(rights.need("viewer"))], Depends(rights.need("operator"))
+    likeness = Likeness(service.recorder.store, service.history)
     refusals: documents.Responses = {status: documents.REFUSALS[status] for status in (401, 403, 404, 422, 503)}
 
     @app.get("/v1/records", dependencies=guard, responses={401: documents.REFUSALS[401]})
@@ -75,6 +96,16 @@ def add_review(app: FastAPI, service: Service, rights: Rights) -> None:
             "complete": page.complete and service.recorder.loaded,
         }
 
+    @app.get("/v1/records/alike", dependencies=guard, responses={401: documents.REFUSALS[401]})
+    async def alike(
+        found: Annotated[Filter, Depends(wanted)], limit: Annotated[int, Query(ge=1, le=MOST_ALIKE)] = MOST_ALIKE // 2
+    ) -> dict[str, Any]:
+        """The newest images that match, in an order in which like stands by like; `kind` counts the kinds of them."""
+        rows, complete = await service.read(likeness.page, found, limit)
+        sources = await service.read(service.history.sources)
+        listed = [{k: row.get(k) for k in (*LISTED, "kind")} for row in rows]
+        return {"records": listed, "sources": sources, "next": None, "complete": complete}
+
     @app.get("/v1/records.csv", dependencies=guard, responses=documents.TABLE | {401: documents.REFUSALS[401]})
     async def as_csv(found: Annotated[Filter, Depends(wanted)]) -> StreamingResponse:
         """The same records as a table, at most 100,000; what a spreadsheet would take for a formula is quoted."""
@@ -88,19 +119,31 @@ def add_review(app: FastAPI, service: Service, rights: Rights) -> None:
         Without a name the record says whose token labelled. Only an alarm can be a false one.
         """
         record = await service.read(service.history.find, record_id)
-        given = (record, body.label, body.reviewer.strip() or caller.name, service.clock(), ", ".join(_tags(body.tags)))
+        who = body.reviewer.strip() or caller.name
+        given = (record, body.label, who, service.clock(), ", ".join(_tags(body.tags)), _shapes(body, record))
         return await run_in_threadpool(_label, service, rights, caller, given)
 
     _add_pictures(app, service, guard, refusals)
 
 
 def _label(service: Service, rights: Rights, caller: Caller, given: Any) -> dict[str, Any]:
-    record, wanted, reviewer, _, tags = given
+    record, wanted, reviewer, _, tags, shapes = given
     now = service.recorder.labels.get(record["record_id"], {})
-    before = {key: now.get(key) for key in ("label", "reviewer", "tags")} if now else None
-    after = {"label": wanted, "reviewer": reviewer, "tags": tags}
+    before = {key: now.get(key) for key in ("label", "reviewer", "tags", "shapes")} if now else None
+    after = {"label": wanted, "reviewer": reviewer, "tags": tags, "shapes": shapes}
     with rights.written(caller, "label", record["record_id"], before, after):
         return service.recorder.label(*given)
+
+
+def _shapes(body: Label, record: Record) -> str:
+    """As JSON. Raises RequestError for what lies outside the picture, or belongs to no defect."""
+    if body.shapes and body.label != "defect":
+        raise RequestError(422, "shapes are drawn of a defect; label the picture as one")
+    width, height = record["width"], record["height"]
+    for shape in body.shapes:
+        if any(x > width or y > height for x, y in shape.points):
+            raise RequestError(422, f"a {shape.kind} reaches beyond the picture of {width} x {height} pixels")
+    return json.dumps([shape.model_dump(exclude_none=True) for shape in body.shapes]) if body.shapes else ""
 
 
 def _tags(given: list[str]) -> list[str]:

@@ -26,6 +26,7 @@ from components.service.recorder import Recorder
 from components.service.review import add_review
 from components.service.rights import Rights
 from components.service.settings import ServiceSettings
+from components.service.shadow import Shadow
 from components.service.trace import Trace, checked_key, joined, of_headers
 from components.service.uploads import BoundedHeaders, checked_source, read_uploads
 
@@ -59,6 +60,9 @@ def create_app(
     """The application; *clock* gives the time that records are stamped with, *desk* what pages need from above."""
     batcher, history = Batcher(champion.current, settings), History(recorder)
     service = Service(champion, recorder, settings, clock, batcher, Measures(), history, desk or Desk())
+    if settings.shadow:
+        places = settings.shadow_queue, settings.reload_seconds
+        service.shadow = Shadow(settings.shadow, champion, recorder, lambda: batcher.waiting > 0, *places)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -84,6 +88,8 @@ def create_app(
 
 def _start(service: Service) -> None:
     service.batcher.start()
+    if service.shadow:
+        service.shadow.start()
     service.recorder.shipper.start()
     service.line.start()
     service.champion.watch(service.settings.reload_seconds)
@@ -103,6 +109,8 @@ def _stop(service: Service) -> None:
     service.champion.stop()
     service.batcher.stop(service.settings.drain_seconds)
     service.line.stop(service.settings.drain_seconds)
+    if service.shadow:
+        service.shadow.stop(service.settings.drain_seconds)
     service.recorder.shipper.stop(service.settings.drain_seconds)
 
 

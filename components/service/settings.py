@@ -36,6 +36,8 @@ class ServiceSettings:
     certificate: str = ""  # PEM, with what is between it and its authority; "": no TLS
     private_key: str = ""  # PEM; its password is in LOUPE_TLS_PASSWORD
     client_authority: str = ""  # PEM; only clients with a certificate of it are let in
+    shadow: str = ""  # a bundle folder, or challenger: scores the same pictures behind the answers; "": nobody does
+    shadow_queue: int = 32  # answered pictures that wait for it; beyond it they are dropped and counted
     shifts: tuple[str, ...] = ("06:00", "14:00", "22:00")  # when shifts begin, for the overview
     time_zone: str = ""  # of the shifts, such as Europe/Berlin; "": that of this machine
     line: LineSettings = LineSettings()  # what a plant hears: docs/line.md
@@ -46,6 +48,8 @@ class ServiceSettings:
             raise SettingsError(
                 "service.certificate and service.private_key go together, and client_authority with them"
             )
+        if self.shadow_queue < 1:
+            raise SettingsError(f"service.shadow_queue is {self.shadow_queue}; give 1 or more")
         if bad := [text for text in self.shifts if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", text)]:
             raise SettingsError(f"service.shifts holds {bad[0]!r}; give times of the day such as 06:00")
         try:

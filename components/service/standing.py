@@ -15,7 +15,14 @@ FOLDER = 100  # decisions on a bundle folder that are shown
 
 def standing(service: Service) -> dict[str, Any]:
     """What serves, and what the registry, where there is one, knows of this name: versions with figures, decisions."""
-    told = {"served": service.champion.identity(), "champion": None, "challenger": None, "back": None}
+    shadow = service.shadow.told() if service.shadow else None
+    told: dict[str, Any] = {
+        "shadow": shadow,
+        "served": service.champion.identity(),
+        "champion": None,
+        "challenger": None,
+        "back": None,
+    }
     registry = cast("Registry | None", service.champion.registry)
     if registry is None:
         return {**told, "versions": [], "decisions": _folder_decisions(service)}

@@ -7,6 +7,7 @@ moves is in training mode while it steps.
 
 import copy
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +18,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from components.core.progress import progress
+from components.core.progress import CURVES, progress
 from components.detectors.contract import Detector, OnePass, Optimise, Phase, Player, Table, TrainingData, pictures_of
 from components.training.checkpoint import Checkpoint, learned, optimiser_tensors, part, prefixed, restore_optimiser
 from components.training.grown import Grown
 
-log = logging.getLogger("loupe")
+log, curves = logging.getLogger("loupe"), logging.getLogger(CURVES)
 Select = Callable[[Detector], float]
 
 
@@ -82,6 +83,8 @@ class Loop:
             return
         self.tensors, position = found
         self.history, best = position.pop("history"), position.pop("best")
+        for step in range(len(self.history)):
+            self._tell(step)
         self.position = position
         self.detector.load_state_dict(part(self.tensors, "model."), strict=False)
         if best is not None:
@@ -128,7 +131,16 @@ class Loop:
                     self._save()
             torch.manual_seed(self._number(phase, 0, len(phase.table)))
             phase.finish()
-        self.history.append({"phase": phase.name, "epoch": 0, **self._kept(phase)})
+        self._note({"phase": phase.name, "epoch": 0, **self._kept(phase)})
+
+    def _note(self, record: dict[str, Any]) -> None:
+        self.history.append(record)
+        self._tell(len(self.history) - 1)
+
+    def _tell(self, step: int) -> None:
+        """To whoever follows the training."""
+        if curves.isEnabledFor(logging.DEBUG):
+            curves.debug("%s", json.dumps([step, self.history[step]]))
 
     def _grow(self, phase: OnePass) -> None:
         """Keep the state behind the last whole batch: a fit of more pictures has the same batches up to there."""
@@ -256,7 +268,7 @@ class Loop:
             if self.best is None or score >= self.best[0]:
                 self.best = (score, _copied(self.detector))
             _assign(phase.parameters, live if average else [])
-        self.history.append(record)
+        self._note(record)
         log.info("%s: epoch %d/%d %s", self.detector.name, epoch + 1, phase.epochs, _figures(record))
         if self._due():
             self._save(_loop_state(optimisers, average))

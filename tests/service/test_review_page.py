@@ -1,5 +1,6 @@
 """The review page in a real browser: load, filter, enlarge, label by key and finger, undo, and a reload keeps it."""
 
+import json
 import re
 
 import pytest
@@ -228,3 +229,93 @@ def test_the_page_asks_for_the_token_and_keeps_it(serve, bundle, page):
     page.reload()
     page.wait_for_selector(".card")
     assert names(page) == ["image"]
+
+
+def test_like_stands_by_like_where_that_order_is_chosen(own, page):
+    page.select_option("#order", "alike")
+    page.wait_for_selector(".card[data-begins=true]")
+    told = own.request("GET", "/v1/records/alike")[1]["records"]
+    assert names(page) == [row["image_id"] for row in told]
+    assert {row["kind"] for row in told} >= {0}
+    page.select_option("#order", "")
+    page.wait_for_function("!document.querySelector('.card[data-begins=true]')")
+    assert names(page)[0] == "bad-1.png"
+
+
+def drawn(server, name="bad-1.png"):
+    """What the service keeps of a picture."""
+    rows = server.request("GET", "/v1/records")[1]["records"]
+    return json.loads(next(row["shapes"] for row in rows if row["image_id"] == name) or "[]")
+
+
+def until_drawn(page, server, many):
+    for _ in range(100):
+        if len(drawn(server)) == many:
+            return drawn(server)
+        page.wait_for_timeout(100)
+    raise AssertionError(drawn(server))
+
+
+def test_a_defect_is_drawn_by_pointer_in_pixels_of_the_picture(own, page):
+    page.locator(".card .open").first.click()
+    page.wait_for_selector("#canvas svg")
+    page.wait_for_function("document.querySelector('#canvas img').naturalWidth === 96")
+    page.locator("#viewer button.defect").click()
+    page.wait_for_selector(".card[data-label=defect]")
+    page.click("#draw-box")
+    place = page.evaluate(
+        "([x, y]) => { const p = new DOMPoint(x, y).matrixTransform("
+        "document.querySelector('#canvas svg').getScreenCTM()); return [p.x, p.y]; }",
+        [20, 30],
+    )
+    far = page.evaluate(
+        "([x, y]) => { const p = new DOMPoint(x, y).matrixTransform("
+        "document.querySelector('#canvas svg').getScreenCTM()); return [p.x, p.y]; }",
+        [44, 50],
+    )
+    page.mouse.move(*place)
+    page.mouse.down()
+    page.mouse.move(*far, steps=4)
+    page.mouse.up()
+    (box,) = until_drawn(page, own, 1)
+    assert box == {"kind": "box", "points": [[20, 30], [44, 50]]}
+    page.click("#draw-stroke")
+    page.mouse.move(*place)
+    page.mouse.down()
+    page.mouse.move(*far, steps=8)
+    page.mouse.up()
+    stroke = until_drawn(page, own, 2)[1]
+    assert (stroke["kind"], stroke["points"][0]) == ("stroke", [20, 30])
+    assert len(stroke["points"]) > 3
+    page.click("#draw-back")
+    until_drawn(page, own, 1)
+    page.click("#viewer-close")
+    page.reload()
+    page.wait_for_selector(".card")
+    page.locator(".card .open").first.click()
+    page.wait_for_selector("#canvas svg rect")
+    sides = ["20", "30", "24", "20"]
+    assert [page.get_attribute("#canvas rect", name) for name in ("x", "y", "width", "height")] == sides
+
+
+def test_a_defect_is_drawn_by_keys_and_waits_for_its_label(own, page):
+    page.locator(".card").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#canvas svg")
+    page.keyboard.press("b")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    assert "40, 38" in page.inner_text("#drawn")
+    page.keyboard.press("Escape")  # of the box, not of the picture
+    assert page.locator("#canvas rect").count() == 0
+    assert page.is_visible("#viewer")
+    page.keyboard.press("b")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#canvas rect")
+    assert drawn(own) == []
+    page.keyboard.press("d")
+    (box,) = until_drawn(page, own, 1)
+    assert box == {"kind": "box", "points": [[38, 38], [58, 58]]}
+    page.click("#viewer-close")
+    page.keyboard.press("z")
+    until_drawn(page, own, 0)

@@ -1,4 +1,4 @@
-"""Data docs that read without a network: the stock pages load their style and tables from a CDN."""
+"""Data docs that read without a network: the stock pages load style, tables and a logo from elsewhere."""
 
 import html
 import re
@@ -6,18 +6,24 @@ from pathlib import Path
 from typing import Any
 
 STYLE = (
-    "<style>body{font:15px sans-serif;margin:2em;max-width:72em}table{border-collapse:collapse}"
-    "td,th{border:1px solid #bbb;padding:.3em .6em;text-align:left;vertical-align:top}"
-    ".bad{background:#fdd}.collapse,.tab-pane{display:block!important}.hide-on-offline,nav,.modal{display:none}</style>"
+    "<style>body{font:15px sans-serif;margin:2em auto;padding:0 1em;max-width:72em;overflow-wrap:anywhere}"
+    "table{border-collapse:collapse;display:block;overflow-x:auto}"
+    "td,th{border:1px solid #bbb;padding:.3em .6em;text-align:left;vertical-align:top;min-width:4em}"
+    ".bad{background:#fdd}.collapse,.tab-pane{display:block!important}.hide-on-offline,nav,.modal{display:none}"
+    "</style>"
 )
-REMOTE = re.compile(r"<script[^>]*src=[^>]*>\s*</script>|<link[^>]*href=[\"']?https?:[^>]*>", re.IGNORECASE)
+FOREIGN = re.compile(  # whatever asks for something, needs a script, or sells: the logo, walk-through, newsletter
+    r"<script\b.*?</script>|<link\b[^>]*>|<img\b[^>]*https?:[^>]*>|<footer\b.*?</footer>"
+    r"|url\(\s*['\"]?https?:[^)]*\)|@import[^;]*;",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def make_offline(docs: Path, summary: dict[str, Any]) -> Path:
     """Rewrite the pages below *docs* and put a static index in front; returns the index."""
     pages = []
     for page in sorted(docs.rglob("*.html")):
-        page.write_text(REMOTE.sub("", page.read_text()).replace("</head>", f"{STYLE}</head>", 1))
+        page.write_text(FOREIGN.sub("", page.read_text()).replace("</head>", f"{STYLE}</head>", 1))
         if "validations" in page.parts:
             pages.append(page.relative_to(docs).as_posix())
     index = docs / "index.html"
@@ -35,7 +41,8 @@ def _index(summary: dict[str, Any], pages: list[str]) -> str:
     bad = "".join(f"<tr class=bad><td>{html.escape(q)}</td></tr>" for q in summary["quarantined"])
     links = "".join(f"<li><a href='{html.escape(p)}'>{html.escape(p)}</a></li>" for p in pages)
     return (
-        f"<!doctype html><meta charset=utf-8><title>Data validation</title>{STYLE}<h1>{html.escape(summary['dataset'])}"
+        "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>Data validation</title>{STYLE}<h1>{html.escape(summary['dataset'])}"
         f": {'contract kept' if not summary['broken'] else 'contract broken'}</h1>"
         f"<p>{html.escape('; '.join(summary['broken']))}</p><h2>Images</h2><table>{counts}</table>"
         f"<h2>Expectations on the clean table</h2><table>{checks}</table>"

@@ -42,6 +42,25 @@ function decision(one) {
   return el("li", {}, el("p", {}, el("b", {}, title), el("span", { class: "dim small" }, " · " + when(one.at, "exact"))), body);
 }
 
+// The challenger behind the answers: both models on the same pictures.
+function shadow({ shadow: found }) {
+  $("shadow-panel").hidden = !found;
+  if (!found) return;
+  if (!found.n) { $("shadow").replaceChildren(el("p", { class: "dim" }, t(found.model_version ? "shadow.waits" : "shadow.none"))); }
+  else {
+    const part = (n) => `${share(n / found.n)} (${count(n)})`;
+    const row = (name, detector, version, alarms) => el("tr", {}, el("th", { scope: "row" }, t(name)), el("td", {}, detector), el("td", {}, version), el("td", { class: "num" }, part(alarms)));
+    $("shadow").replaceChildren(el("table", {},
+      el("thead", {}, el("tr", {}, ...["models.role", "models.detector", "models.identity", "overview.alarms"].map((key, i) => el("th", { scope: "col", class: i > 2 ? "num" : "" }, t(key))))),
+      el("tbody", {}, row("models.champion", data.served.detector, data.served.model_version, found.alarms[0]), row("models.challenger", found.detector, found.model_version, found.alarms[1]))),
+    el("p", {}, t("shadow.agree", { share: share(found.agree / found.n), n: count(found.n) }), " ", el("span", { class: "dim small" }, t("shadow.dropped", { n: count(found.dropped + found.failed) }))));
+  }
+  const said = (one) => `${t("decision." + one.decision)}, ${number(one.score)} / ${number(one.threshold)}, p ${number(one.p_value, 2)}`;
+  $("differ-title").hidden = !found.differ.length;
+  $("differ").replaceChildren(...found.differ.map((one) => el("li", {}, el("a", { href: "/review?search=" + encodeURIComponent(one.record_id) }, one.image_id),
+    el("span", { class: "small" }, ` · ${one.source} · ${t("models.champion")}: ${said(one)} · ${t("models.challenger")}: ${said(one.other)}`))));
+}
+
 function way() {
   $("back-panel").hidden = !data.champion;
   $("back-said").textContent = data.back ? t("models.back_to", { from: data.champion, to: data.back }) : t("models.no_back");
@@ -55,6 +74,7 @@ async function load() {
     served(data);
     versions();
     way();
+    shadow(data);
     $("decisions").replaceChildren(...(data.decisions.length ? data.decisions.map(decision) : [el("li", { class: "dim" }, t("models.none"))]));
   } catch (error) { say(t("error.load", { why: error.message })); }
 }

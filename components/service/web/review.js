@@ -1,6 +1,7 @@
 // The review page: filters, cards in pages, labels with undo, automatic refresh, keys.
 import { $, ask, count, el, every, json, kept, say, t } from "./base.js";
 import { card, fill, labelOf, mark, tagsOf } from "./cards.js";
+import * as draw from "./draw.js";
 import * as viewer from "./viewer.js";
 
 const PAGE = 60, SECONDS = 10;
@@ -9,6 +10,7 @@ let loads = 0, next = null, pages = 1;  // an answer to an earlier question may 
 let known = new Map();
 const undo = [];
 
+const shapesOf = (record) => JSON.parse(record.shapes || "[]");
 const cards = () => [...$("grid").children];
 const elementOf = (id) => cards().find((element) => element.dataset.id === id);
 const watcher = new IntersectionObserver((entries) => entries.forEach((entry) => {
@@ -26,6 +28,8 @@ function query(more = {}) {
   return asked;
 }
 
+const alike = () => $("order").value === "alike";
+
 function remember() {
   const address = new URLSearchParams();
   for (const name of FILTERS) if ($(name).value) address.set(name, $(name).value);
@@ -39,8 +43,13 @@ function offer(sources) {
 }
 
 function place(records, how) {
+  let kind = null;
   const made = records.filter((record) => !known.has(record.record_id)).map((record) => card(record, { open: (element) => viewer.show(element.record), label: toggle }));
   for (const element of made) { known.set(element.dataset.id, element); watcher.observe(element); }
+  for (const element of made) {  // where a new kind begins, by likeness
+    if (element.record.kind != null && element.record.kind !== kind) element.dataset.begins = "true";
+    kind = element.record.kind;
+  }
   $("grid")[how](...made);
   $("known-tags").replaceChildren(...[...new Set(cards().flatMap((e) => tagsOf(e.record)))].map((tag) => new Option(tag)));
 }
@@ -57,7 +66,7 @@ async function load() {
   const mine = ++loads;
   remember();
   try {
-    const answer = await json("/v1/records?" + query({ limit: PAGE }));
+    const answer = await json(alike() ? "/v1/records/alike?" + query() : "/v1/records?" + query({ limit: PAGE }));
     if (mine !== loads) return;
     watcher.disconnect();
     known = new Map();
@@ -90,6 +99,7 @@ async function more() {
 
 // New records come on top at once where nobody is reading further down; otherwise a button says how many there are.
 async function refresh() {
+  if (alike()) return;  // an order that somebody works through stays
   const mine = loads;
   const answer = await json("/v1/records?" + query({ limit: PAGE }));
   if (mine !== loads) return;
@@ -105,14 +115,14 @@ async function refresh() {
   told(answer.complete);
 }
 
-async function save(record, label, tags, how = {}) {
-  const before = { record, label: labelOf(record) || "withdrawn", tags: tagsOf(record), reviewer: record.reviewer };
+async function save(record, label, tags, shapes, how = {}) {
+  const before = { record, label: labelOf(record) || "withdrawn", tags: tagsOf(record), shapes: shapesOf(record), reviewer: record.reviewer };
   const element = known.get(record.record_id);
   if (element) element.saving = true;
   try {
     const answer = await json(`/v1/records/${record.record_id}/label`, {
       method: "PUT", headers: { "Content-Type": "application/json" }, keepalive: true,  // a tab closed right after the key still delivers it
-      body: JSON.stringify({ label, reviewer: how.reviewer ?? $("reviewer").value, tags: label === "withdrawn" ? [] : tags }),
+      body: JSON.stringify({ label, reviewer: how.reviewer ?? $("reviewer").value, tags: label === "withdrawn" ? [] : tags, shapes: label === "defect" ? shapes : [] }),
     });
     const now = { ...record, ...answer };
     if (element) { element.record = now; mark(element); }
@@ -126,14 +136,14 @@ async function save(record, label, tags, how = {}) {
 
 const toggle = (record, name) => {
   if (name === "false_alarm" && record.decision !== "anomalous") return null;
-  return save(record, labelOf(record) === name ? "withdrawn" : name, tagsOf(record));
+  return save(record, labelOf(record) === name ? "withdrawn" : name, tagsOf(record), shapesOf(record));
 };
 
 async function back() {
   const last = undo.pop();
   if (!last) return;
   const record = known.get(last.record.record_id)?.record ?? last.record;
-  if (!(await save(record, last.label, last.tags, { undoing: true, reviewer: last.reviewer }))) undo.push(last);
+  if (!(await save(record, last.label, last.tags, last.shapes, { undoing: true, reviewer: last.reviewer }))) undo.push(last);
   $("undo").disabled = !undo.length;
 }
 
@@ -163,6 +173,7 @@ function showView() {
 const inViewer = { d: () => viewer.label("defect"), f: () => viewer.label("false_alarm"), z: back, ArrowRight: () => viewer.step(1), ArrowLeft: () => viewer.step(-1) };
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("select, input, textarea") || $("token").open) return;
+  if (viewer.open() && draw.key(event)) return;
   const here = document.activeElement.closest(".card")?.record;
   const wide = getComputedStyle($("grid")).gridTemplateColumns.split(" ").length;
   const step = (by) => () => { event.preventDefault(); move(document.activeElement.closest(".card") ? by : 0); };
@@ -170,7 +181,7 @@ document.addEventListener("keydown", (event) => {
     ArrowRight: step(1), ArrowLeft: step(-1), ArrowDown: step(wide), ArrowUp: step(-wide), h: turnView, r: load, z: back,
     "/": () => { event.preventDefault(); $("search").focus(); },
     d: () => here && toggle(here, "defect"), f: () => here && toggle(here, "false_alarm"),
-    u: () => here && labelOf(here) && save(here, "withdrawn", []),
+    u: () => here && labelOf(here) && save(here, "withdrawn", [], []),
     Enter: () => here && document.activeElement.matches(".card") && viewer.show(here),
   };
   (viewer.open() ? inViewer : onPage)[event.key]?.();
@@ -196,6 +207,7 @@ $("filters").addEventListener("change", load);
 $("filters").addEventListener("submit", (event) => { event.preventDefault(); load(); });
 $("filters").addEventListener("reset", () => setTimeout(load));
 $("view").addEventListener("change", showView);
+$("order").addEventListener("change", load);
 $("reload").addEventListener("click", load);
 $("fresh").addEventListener("click", () => { scrollTo(0, 0); load(); });
 $("more").addEventListener("click", more);

@@ -2,12 +2,15 @@
 import { $, el, number, say, t, when } from "./base.js";
 import { buttons, labelOf, picture, tagsOf } from "./cards.js";
 import { drawn, frame, scale, svg } from "./chart.js";
+import * as draw from "./draw.js";
 
 let shown = null, tags = [], on = null;
 export const open = () => $("viewer").open;
 
 export function start(given) {
   on = given;
+  draw.start(() => (labelOf(shown) === "defect" ? on.save(shown, "defect", tags, draw.drawn()) : say(t("draw.wait"))));
+  $("viewer").addEventListener("cancel", (event) => { if (draw.busy()) event.preventDefault(); });
   $("viewer-close").addEventListener("click", () => $("viewer").close());
   $("viewer-next").addEventListener("click", () => step(1));
   $("viewer-back").addEventListener("click", () => step(-1));
@@ -28,6 +31,7 @@ export function show(record) {
   const panes = $("viewer").querySelectorAll(".pane");
   picture(panes[0], record, "image");
   picture(panes[1], record, "heat");
+  draw.lay(record);
   if (!open()) $("viewer").showModal();
   strip(record);
   renew(record);
@@ -57,13 +61,13 @@ export function renew(record) {
 // Tags belong to a label: without one they wait for it.
 function change(now) {
   tags = now;
-  if (labelOf(shown)) on.save(shown, labelOf(shown), tags);
+  if (labelOf(shown)) on.save(shown, labelOf(shown), tags, draw.drawn());
   else { renew(shown); say(t("viewer.wait")); }
 }
 
 export function label(name) {
   if (name === "false_alarm" && shown.decision !== "anomalous") return;
-  on.save(shown, labelOf(shown) === name ? "withdrawn" : name, tags);
+  on.save(shown, labelOf(shown) === name ? "withdrawn" : name, tags, draw.drawn());
 }
 
 export function step(by) { const next = on.beside(shown, by); if (next) show(next); }

@@ -188,6 +188,7 @@ def test_drift_of_one_source_asks_for_retraining_with_report_and_numbers(log, ju
     assert asked.columns["score"]["value"] > asked.columns["score"]["limit"]
     page = Path(asked.evidence).read_text()
     assert "<html" in page.lower()
+    assert "Verdict: retrain" in page
     assert [v.id for v in unsent(store)] == [asked.id]
     mark_sent(store, asked, "event", AT)
     assert unsent(store) == []

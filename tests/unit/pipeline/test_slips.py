@@ -38,6 +38,7 @@ RIGHT = {  # what a parameter is when it is right; another one gets an empty fol
     "key": "sign.key",
     "keys": "sign.key.pub",
     "name": "housings",
+    "form": "coco",
     "images": "product/test/good/000.png",
     "out": "new",
     "place": "product/train/good",

@@ -86,6 +86,8 @@ def test_a_histogram_is_the_same_bytes_twice_and_holds_its_counts():
     assert first == figures.histogram(scores, 18.0)
     assert b"good (19)" in first
     assert b"threshold 18" in first
+    assert figures.heat_scale() == figures.heat_scale()
+    assert b"most a good one showed" in figures.heat_scale()
     assert b"AUROC 1.000" in figures.curve(scores["good"], scores["bad"], 18.0, "anomalies")
 
 
