@@ -44,6 +44,7 @@ NAMES = {
         "accelerator",
         "sizes",
         "bulk",
+        "pools",
         "repro",
         "torchless",
     ),

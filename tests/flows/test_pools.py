@@ -5,26 +5,24 @@ model has the bytes of one that nobody disturbed.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
-import psutil
 import pytest
 import yaml
 
+from benchmarks.common.site import BIN, Site, free_port, kill
 from components.core.artefacts import read_json, tree_hash
 from components.core.errors import StorageError
 from components.storage import open_store
 from tests.infra.postgres import Postgres
-from tests.infra.reading import BIN
-from tests.service.conftest import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PROJECT = Path(__file__).parents[2]
+LOUPE = [sys.executable, "-m", "components.cli"]
 STORE = "s3://loupe/store"
 # The killed one learns by gradients, with many checkpoints; one has a bank; one cannot be made: there are no weights.
 SLOW, QUICK, BROKEN = "alps", "patchcore", "padim"
@@ -51,107 +49,44 @@ VALUES = {
 WORKERS = {"first": "one", "second": "one", "third": "two"}
 
 
-class Site:
-    """Processes on loopback; `end` kills each with all that it has started, by number."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.started = folder, []
-        self.environment = os.environ | {
-            "PATH": f"{BIN}:{os.environ['PATH']}",
-            "PYTHONPATH": str(PROJECT),
-            "AWS_ACCESS_KEY_ID": "loupe",
-            "AWS_SECRET_ACCESS_KEY": "loupe",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-        }
-
-    def start(self, name: str, words: list[str], **more: str) -> psutil.Process:
-        """A process with a home and a folder for scratch files of its own, as on a machine of its own."""
-        (self.folder / name / "tmp").mkdir(parents=True)
-        own = {"PREFECT_HOME": str(self.folder / name), "TMPDIR": str(self.folder / name / "tmp")}
-        with (self.folder / f"{name}.log").open("w") as log:
-            process = psutil.Popen(
-                words, cwd=self.folder / "project", env=self.environment | own | more, stdout=log, stderr=log
-            )
-        self.started.append(process)
-        return process
-
-    def answers(self, name: str, address: str, seconds: float = 300) -> None:
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                urllib.request.urlopen(address, timeout=2).close()
-                return
-            except OSError:
-                assert time.monotonic() < until, self.log(name)
-                time.sleep(0.3)
-
-    def log(self, name: str) -> str:
-        return (self.folder / f"{name}.log").read_text()[-8000:]
-
-    def end(self) -> None:
-        for process in reversed(self.started):
-            kill(process)
-
-
-def kill(process: psutil.Process) -> set[int]:
-    """SIGKILL to a process and all below it, as when a machine loses its power; returns their numbers."""
-    try:
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return set()
-    for one in family:
-        if one.is_running():
-            one.kill()
-    psutil.wait_procs(family, timeout=30)
-    return {one.pid for one in family}
-
-
 @pytest.fixture(scope="module")
 def site(product, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    project, cluster, one = folder / "project", Postgres(), Site(folder)
+    project, cluster = folder / "project", Postgres()
     project.mkdir()
     (project / "params.yaml").write_text(yaml.safe_dump(VALUES))
-    words = ["loupe", "data", "add", "tiles", "--adapter", "folder", "--source", str(product)]
     try:
         cluster.up()
         cluster.add("prefect")
-        store, server = free_port(), free_port()
-        one.environment |= {
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{store}",
-            "PREFECT_API_URL": f"http://127.0.0.1:{server}/api",
-        }
-        one.start("s3", [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(store)])
-        one.start(
-            "server",
-            [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(server)],
-            PREFECT_SERVER_DATABASE_CONNECTION_URL=cluster.address("prefect", "asyncpg"),
-        )
-        for command in (["git", "init", "-q"], ["dvc", "init", "-q"], words_of(words)):
-            done = subprocess.run(command, cwd=project, env=one.environment, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
-        one.answers("s3", f"http://127.0.0.1:{store}/moto-api/")
-        one.answers("server", f"http://127.0.0.1:{server}/api/health")
-        yield one
+        with Site(folder, project, PROJECT) as one:
+            begin(one, cluster, product)
+            yield one
     finally:
-        one.end()
         cluster.down()
 
 
-def words_of(words: list[str]) -> list[str]:
-    return [sys.executable, "-m", "components.cli", *words[1:]] if words[0] == "loupe" else words
+def begin(site, cluster, product):
+    store = str(free_port())
+    site.environment |= {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{store}",
+        "AWS_ACCESS_KEY_ID": "loupe",
+        "AWS_SECRET_ACCESS_KEY": "loupe",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    site.start("s3", [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", store])
+    add = [*LOUPE, "data", "add", "tiles", "--adapter", "folder", "--source", str(product)]
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], add):
+        done = subprocess.run(command, cwd=site.project, env=site.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    site.serve(PREFECT_SERVER_DATABASE_CONNECTION_URL=cluster.address("prefect", "asyncpg"))
+    site.answers("s3", f"http://127.0.0.1:{store}/moto-api/")
 
 
 @pytest.fixture(scope="module")
 def flown(site):
     """What the flow said, which runs there were, and who was killed."""
-    start = [str(BIN / "prefect"), "worker", "start", "--type", "process", "--install-policy", "never", "--limit", "1"]
-    workers = {name: site.start(name, [*start, "--name", name, "--pool", pool]) for name, pool in WORKERS.items()}
-    for pool in set(WORKERS.values()):
-        until_there(site, f"work_pools/{pool}")
-    flow = site.start("flow", words_of(["loupe", "pipeline"]))
+    workers = site.work(WORKERS)
+    flow = site.start("flow", [*LOUPE, "pipeline"])
     lease = until_under_way(site, flow)
     worker = next(name for name, one in workers.items() if lease["pid"] in below(one))
     killed = kill(workers[worker])
@@ -160,12 +95,8 @@ def flown(site):
     return {"said": site.log("flow"), "killed": worker, "lease": lease, "runs": runs(site)}
 
 
-def below(process: psutil.Process) -> set[int]:
+def below(process) -> set[int]:
     return {one.pid for one in process.children(recursive=True)}
-
-
-def until_there(site, path: str) -> None:
-    site.answers("server", f"{site.environment['PREFECT_API_URL']}/{path}")
 
 
 def cell_objects(site, end: str) -> dict[str, dict]:
@@ -222,7 +153,7 @@ def test_a_killed_training_is_taken_up_by_another_worker(site, flown):
 
 
 def test_it_ends_with_the_bytes_of_a_training_that_nobody_disturbed(site, flown):
-    project = site.folder / "project"
+    project = site.project
     (project / "quiet.yaml").write_text(yaml.safe_dump(VALUES | {"artefacts": "quiet"}))
     (project / "quiet/line").mkdir(parents=True)
     for name in ("split", "synthetic"):
@@ -231,11 +162,12 @@ def test_it_ends_with_the_bytes_of_a_training_that_nobody_disturbed(site, flown)
     done = subprocess.run(words, cwd=project, env=site.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "resumes" not in done.stderr
+    assert flown["runs"][f"line/{SLOW}"][-1] == "COMPLETED"
     assert tree_hash(project / f"quiet/line/{SLOW}/model") == tree_hash(project / f"artefacts/line/{SLOW}/model")
 
 
 def test_the_broken_cell_stops_no_other_and_is_told_with_its_log(site, flown):
-    project = site.folder / "project"
+    project = site.project
     assert flown["runs"][f"line/{BROKEN}"] == ["FAILED"]
     assert flown["runs"][f"line/{QUICK}"] == ["COMPLETED"]
     assert f"line/{BROKEN}: " in flown["said"]
