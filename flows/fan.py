@@ -72,7 +72,8 @@ class Fan:
         self.said = time.monotonic()
 
     def run(self, cells: Sequence[Cell]) -> dict[str, str]:
-        waiting = [(one, announce(one, self.store)) for one in cells]
+        sent: dict[Path, str] = {}  # what the detectors of a view share travels once
+        waiting = [(one, announce(one, self.store, sent)) for one in cells]
         while waiting or self.going:
             waiting = [one for one in waiting if not self._heard(one[0].name, self._begin, *one)]
             self._say(waiting)
@@ -92,14 +93,14 @@ class Fan:
             return None
 
     def _begin(self, one: Cell, key: str) -> bool:
-        """Whether the cell needs no more waiting: it is there already, or a pool had room for it."""
+        """Whether the cell needs no more waiting: a pool had room for it, or it is there already."""
+        if (pool := self._room(one.detector)) is None:
+            return False
         if tree := result_of(self.store, key):
             log.info("%s: is in the store already", one.name)
             self._collect(one, tree)
-            return True
-        if (pool := self._room(one.detector)) is None:
-            return False
-        self._start(one, key, pool, int(read_lease(self.store, at(key)).get("attempt", 0)) + 1)
+        else:
+            self._start(one, key, pool, int(read_lease(self.store, at(key)).get("attempt", 0)) + 1)
         return True
 
     def _room(self, detector: str) -> str | None:
@@ -112,7 +113,7 @@ class Fan:
         given = {"store": self.store.address, "key": key, "attempt": attempt, "lapse_seconds": self.lapse}
         given["device"] = self.pools[pool].device
         run: Any = run_deployment(f"cell/{pool}", parameters=given, timeout=0, flow_run_name=one.name)
-        log.info("%s: asked of pool %s, run %s", one.name, pool, run.name)
+        log.info("%s: asked of pool %s, run %s", one.name, pool, run.id)
         self.going.append(Going(one, key, pool, attempt, tries, run))
 
     def _look(self, one: Going) -> bool:
@@ -155,7 +156,7 @@ class Fan:
             return
         self.going.remove(one)
         pool = self._room(one.cell.detector) or one.pool
-        log.warning("%s: run %s in pool %s is given up, as %s", one.cell.name, one.run.name, one.pool, why)
+        log.warning("%s: run %s in pool %s is given up, as %s", one.cell.name, one.run.id, one.pool, why)
         self._start(one.cell, one.key, pool, one.attempt + 1, one.tries + 1)
 
     def _fail(self, one: Going, why: str) -> None:

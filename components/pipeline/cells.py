@@ -74,15 +74,20 @@ def at(key: str) -> str:
     return f"{PREFIX}/cells/{key}"
 
 
-def announce(cell: Cell, store: Store) -> str:
-    """Put the request and what it needs into *store*; returns its key, which is all that a worker has to be told."""
-    key = cell.key()
+def announce(cell: Cell, store: Store, sent: dict[Path, str] | None = None) -> str:
+    """Put the request and what it needs into *store*; returns its key, which is all that a worker has to be told.
+
+    *sent* are the trees of folders that are there already, and is added to.
+    """
+    key, sent = cell.key(), {} if sent is None else sent
+    for path in cell.inputs():
+        sent[path] = sent.get(path) or send(store, path, PREFIX)
     asked = {
         "view": cell.stages.view,
         "detector": cell.detector,
         "data_root": str(cell.stages.data_root),
         "params": yaml.safe_load(cell.file.read_text()),
-        "inputs": {path.name: send(store, path, PREFIX) for path in cell.inputs()},
+        "inputs": {path.name: sent[path] for path in cell.inputs()},
         "program": code_hash(),
         "versions": versions(),
     }

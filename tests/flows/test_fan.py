@@ -89,7 +89,7 @@ def flown(tmp_path, monkeypatch):
 
     def over(script, pools, lapse=2.0):
         server, home = Server(store, script), {}
-        monkeypatch.setattr(fan, "announce", lambda cell, _: f"key-{cell.detector}")
+        monkeypatch.setattr(fan, "announce", lambda cell, *_: f"key-{cell.detector}")
         monkeypatch.setattr(fan, "collect", lambda cell, _, tree: home.update({cell.name: tree}))
         monkeypatch.setattr(fan, "run_deployment", server.start)
         monkeypatch.setattr(fan, "POLL", 200.0)
