@@ -10,6 +10,8 @@ from types import TracebackType
 
 import psutil
 
+from components.core import system
+
 BIN = Path(sys.executable).parent
 
 
@@ -44,7 +46,14 @@ class Site:
         (self.folder / name / "tmp").mkdir(parents=True)
         own = {"PREFECT_HOME": str(self.folder / name), "TMPDIR": str(self.folder / name / "tmp")}
         with (self.folder / f"{name}.log").open("w") as log:
-            process = psutil.Popen(words, cwd=self.project, env=self.environment | own | more, stdout=log, stderr=log)
+            process = psutil.Popen(
+                words,
+                cwd=self.project,
+                env=self.environment | own | more,
+                stdout=log,
+                stderr=log,
+                preexec_fn=system.BEFORE,  # where this process is killed itself, and can end nothing
+            )
         self.started.append(process)
         return process
 
@@ -77,8 +86,8 @@ class Site:
                 time.sleep(0.3)
 
     def log(self, name: str) -> str:
-        """The end of what a process has written."""
-        return (self.folder / f"{name}.log").read_text()[-8000:]
+        """What a process has written."""
+        return (self.folder / f"{name}.log").read_text()
 
     def end(self) -> None:
         """End everything, the last first."""

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed, Running, Scheduled
 
-from components.core.errors import SettingsError, StorageError
+from components.core.errors import SettingsError, StageError, StorageError
 from components.pipeline.cells import at
 from components.pipeline.leases import lease_key
 from components.pipeline.params import Params, Pipeline, Pool
@@ -245,3 +246,60 @@ def test_a_candidate_with_a_failed_member_is_left_out(monkeypatch):
     made, _ = train._candidates(plan, {"v/b": "no memory"})
     assert list(made) == ["a", "c", "a+c"]
     assert asked == ["home a", "home c", "combine a+c"]
+
+
+@pytest.fixture
+def flow(monkeypatch):
+    """The training flow over two views with tasks that only note that they were called; returns what they noted."""
+    asked = []
+
+    def note(what):
+        return lambda stages, *more: asked.append(f"{what} {stages.view} {' '.join(map(str, more[:1]))}".strip())
+
+    def over(pools, failed):
+        pipeline = Pipeline(views=("v", "w"), detectors=("a", "b"), ensembles=(), pools=pools)
+        params = Params({}, {}, pipeline=pipeline)
+        monkeypatch.setattr(train, "asked_for", lambda *_: (params, ["v", "w"], ["a", "b"]))
+        monkeypatch.setattr(train, "Stages", lambda params, view, _: made(params, view))
+        monkeypatch.setattr(train, "fan_out", lambda _, cells: asked.append([c.name for c in cells]) or failed)
+        with disable_run_logger():
+            return train.train.fn()
+
+    def made(params, view):
+        return SimpleNamespace(
+            params=params, view=view, sources=[], folder=Path(view), of=lambda name: Path(view, name)
+        )
+
+    def found(stages, names):
+        return [SimpleNamespace(detector=n, name=n, names=(n,), members=(n,), overrides={}) for n in names]
+
+    monkeypatch.setattr(train, "choose_sizes", found)
+    monkeypatch.setattr(train, "members_file", lambda *_: Path("params.yaml"))
+    monkeypatch.setattr(train, "reference_of", lambda _: "a")
+    monkeypatch.setattr(train, "register", lambda _, stages, names, __: asked.append(f"register {stages.view} {names}"))
+    monkeypatch.setattr(train, "rank", lambda made, out: asked.append(sorted(made)) or out)
+    monkeypatch.setattr(train, "create_table_artifact", lambda rows, key: asked.append((key, rows)))
+    monkeypatch.setattr(train, "evaluate", lambda stages, name: note("evaluate")(stages, name) or Path(name))
+    monkeypatch.setattr(train, "found_made", lambda stages, name: note("home")(stages, name) or Path(name))
+    for name in ("prepare", "fit"):
+        monkeypatch.setattr(train, name, note(name))
+    return asked, over
+
+
+def test_without_pools_a_view_is_done_before_the_next_begins(flow):
+    asked, over = flow
+    over({}, {})
+    each = ["prepare", "fit {} a", "evaluate {} a", "fit {} b", "evaluate {} b", "register {} ['a', 'b']"]
+    first = ["prepare v", *(text.format("v") for text in each[1:])]
+    assert asked == [*first, *(text.replace(" v", " w") for text in first), ["v/a", "v/b", "w/a", "w/b"]]
+
+
+def test_with_pools_all_views_are_trained_at_once_and_a_failure_is_told_at_the_end(flow):
+    asked, over = flow
+    with pytest.raises(StageError, match="1 trainings failed, the others are done: w/b: no memory"):
+        over({"one": Pool()}, {"w/b": "no memory"})
+    assert asked[:3] == ["prepare v", "prepare w", ["v/a", "v/b", "w/a", "w/b"]]
+    assert asked[3:] == [
+        *("home v a", "home v b", "register v ['a', 'b']", "home w a", "register w ['a']", ["v/a", "v/b", "w/a"]),
+        ("failed-cells", [{"cell": "w/b", "reason": "no memory"}]),
+    ]

