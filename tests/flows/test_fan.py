@@ -257,7 +257,7 @@ def flow(monkeypatch):
         return lambda stages, *more: asked.append(f"{what} {stages.view} {' '.join(map(str, more[:1]))}".strip())
 
     def over(pools, failed):
-        pipeline = Pipeline(views=("v", "w"), detectors=("a", "b"), ensembles=(), pools=pools)
+        pipeline = Pipeline(ensembles=(), pools=pools)
         params = Params({}, {}, pipeline=pipeline)
         monkeypatch.setattr(train, "asked_for", lambda *_: (params, ["v", "w"], ["a", "b"]))
         monkeypatch.setattr(train, "Stages", lambda params, view, _: made(params, view))
@@ -270,7 +270,7 @@ def flow(monkeypatch):
             params=params, view=view, sources=[], folder=Path(view), of=lambda name: Path(view, name)
         )
 
-    def found(stages, names):
+    def found(_, names):
         return [SimpleNamespace(detector=n, name=n, names=(n,), members=(n,), overrides={}) for n in names]
 
     monkeypatch.setattr(train, "choose_sizes", found)
