@@ -46,6 +46,7 @@ NAMES = {
         "sizes",
         "bulk",
         "matrix",
+        "pools",
         "repro",
         "torchless",
         "walk",

@@ -1,4 +1,7 @@
-"""One training at a time, by a slot that a killed flow gives back (docs/adr/0020-slots-of-killed-flows.md)."""
+"""One training at a time, by a slot that a killed flow gives back (docs/adr/0020-slots-of-killed-flows.md).
+
+With work pools it is so many for each device instead (docs/adr/0050-several-machines.md).
+"""
 
 import logging
 import threading
@@ -14,8 +17,27 @@ from components.core.artefacts import locked
 
 log = logging.getLogger("loupe")
 LIMIT = "gpu"
+DEVICE_LEASE = 120.0  # the same for one of a device, which another run waits for
 LEASE = 300.0  # seconds until a server takes back the slot of a killed flow; a living one renews it before
 PATIENCE = 60.0  # seconds between two lines that say what is waited for
+
+
+@contextmanager
+def device_slot(device: str | None, lease: float = DEVICE_LEASE) -> Iterator[None]:
+    """Hold one of the slots that the server has for *device*; none is needed where none is named."""
+    if device is None:
+        yield
+        return
+    name = device_limit(device)
+    with ExitStack() as held:
+        with _announced(f"waiting for a free slot of the limit {name}"):
+            held.enter_context(concurrency(name, occupy=1, strict=True, lease_duration=lease))
+        yield
+
+
+def device_limit(device: str) -> str:
+    """What the server calls the limit of *device*."""
+    return f"device-{device}"
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """The training flow: views x detectors through every stage, then leaderboard, registration and champion.
 
-Tasks exchange paths. Retries are only where a disk or network is touched; one training runs at a time (``flows.slot``).
+Tasks exchange paths. Retries are only where a disk or network is touched; one training runs at a time (``flows.slot``),
+or each is a run of its own in a work pool (``flows.fan``).
 """
 
 import logging
 import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,16 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from components.core.artefacts import read_json
+from components.core.errors import StageError
 from components.core.progress import show_logs
+from components.pipeline.cells import Cell
 from components.pipeline.company import Time, company
 from components.pipeline.following import followed
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import DEFAULT, Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import JOINT, Stages
+from flows.fan import fan_out
 from flows.pages import checked, show_page
 from flows.slot import training_slot
 from flows.temporary import ends_with_us
@@ -82,12 +88,26 @@ def evaluate(stages: Stages, detector: str) -> Path | None:
     stages.calibrate(detector)
     stages.export(detector)
     evaluation = stages.evaluate(detector) if stages.can_evaluate() else None
+    show_pages(stages, detector, evaluation)
+    return evaluation
+
+
+@task
+def found_made(stages: Stages, detector: str) -> Path | None:
+    """The evaluation that a run of a pool has left; the page is written here, where the validation of the data is."""
+    evaluation = stages.of(detector) / "evaluation"
+    found = evaluation if evaluation.exists() else None
+    show_pages(stages, detector, found)
+    return found
+
+
+def show_pages(stages: Stages, detector: str, evaluation: Path | None) -> None:
+    """Report and gallery of a run, as artefacts that a browser opens."""
     names = stages.view, detector
     show_page(stages.report(detector), _root(stages), artifact_key("report", *names), f"report of {' '.join(names)}")
     if evaluation:
         gallery = evaluation / "gallery" / "index.html"
         show_page(gallery, _root(stages), artifact_key("gallery", *names), f"gallery of {' '.join(names)}")
-    return evaluation
 
 
 def _root(stages: Stages) -> Path:
@@ -122,17 +142,50 @@ def train(
     a detector's members where it is trained at several sizes (docs/sizes.md).
     """
     params, chosen, names = asked_for(params_file, views, detectors)
+    plans_: Iterable[Plan] = (_planned(Stages(params, view, data_root), names, params_file) for view in chosen)
+    failed: dict[str, str] = {}
+    if params.pipeline.pools:
+        plans_ = list(plans_)
+        failed = fan_out(params, [cell for plan in plans_ for cell in plan.cells()])
     evaluations: dict[str, Path] = {}
-    for view in chosen:
-        stages = Stages(params, view, data_root)
-        for source in stages.sources:
-            bring_data(source)
-            check_data(source)
-        prepare(stages)
-        made, reference = _candidates(stages, names, params_file)
-        evaluations |= {f"{view}/{name}": evaluation for name, evaluation in made.items() if evaluation}
-        get_run_logger().info("%s: %s", view, register(params, stages, list(made), reference))
-    return rank(evaluations, Path(params.artefacts) / "leaderboard")
+    for plan in plans_:
+        made, reference = _candidates(plan, failed)
+        evaluations |= {f"{plan.stages.view}/{name}": found for name, found in made.items() if found}
+        if made:
+            get_run_logger().info("%s: %s", plan.stages.view, register(params, plan.stages, list(made), reference))
+    out = rank(evaluations, Path(params.artefacts) / "leaderboard")
+    if failed:
+        raise StageError(f"{len(failed)} trainings failed, the others are done: {told(failed)}")
+    return out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained on one view; *file* has the settings."""
+
+    stages: Stages
+    found: list[Sized]
+    file: Path
+
+    def cells(self) -> list[Cell]:
+        names = dict.fromkeys(name for sized in self.found for name in sized.members)
+        return [Cell(self.stages, name, self.file) for name in names]
+
+
+def _planned(stages: Stages, names: list[str], params_file: Path) -> Plan:
+    """Data, split and synthetic anomalies of a view, and which detectors at which sizes."""
+    for source in stages.sources:
+        bring_data(source)
+        check_data(source)
+    prepare(stages)
+    found = choose_sizes(stages, names)
+    return Plan(stages, found, members_file(stages, found, params_file, stages.folder / "params.yaml"))
+
+
+def told(failed: dict[str, str]) -> str:
+    """The cells that failed, each with why and where its log is."""
+    create_table_artifact([{"cell": name, "reason": why} for name, why in failed.items()], key="failed-cells")
+    return "; ".join(f"{name}: {why}" for name, why in failed.items())
 
 
 def asked_for(
@@ -148,29 +201,42 @@ def asked_for(
     return params, chosen, list(names)
 
 
-def _candidates(stages: Stages, names: list[str], params_file: Path) -> tuple[dict[str, Path | None], str]:
-    """Each candidate of a view with its evaluation, and which of them is the reference of the choice."""
-    asked = stages.params.pipeline
-    found = choose_sizes(stages, names)
-    file = members_file(stages, found, params_file, stages.folder / "params.yaml")
+def _candidates(plan: Plan, failed: Collection[str]) -> tuple[dict[str, Path | None], str]:
+    """Each candidate of a view with its evaluation, and which of them is the reference of the choice.
+
+    A candidate of which a member *failed* is left out.
+    """
+    stages, asked = plan.stages, plan.stages.params.pipeline
     made: dict[str, Path | None] = {}
     allowed = Time(asked.total_minutes)
-    for sized in found:
+    for sized in plan.found:
+        if any(f"{stages.view}/{name}" in failed for name in sized.members):
+            continue
         if not allowed.room() and made:
             log.warning("%s is left out of %s: no time is left of total_minutes", sized.detector, stages.view)
             continue
         for name in [name for name in sized.names if name not in made]:
-            fit(stages, name, file) if name in sized.members else combine(stages, name)
-            made[name] = evaluate(stages, name)
+            made[name] = _made(plan, sized, name)
         allowed.done()
-    trained = [sized for sized in found if sized.name in made]
+    trained = [sized for sized in plan.found if sized.name in made]
     ensembles = [JOINT.join(members) for members in asked.listed if made.keys() >= set(members)]
-    if asked.grows and (together := company(stages, trained, asked.latency_ms)):
+    if asked.grows and trained and (together := company(stages, trained, asked.latency_ms)):
         ensembles.append(together)
     for name in dict.fromkeys(ensembles):
         combine(stages, name)
         made[name] = evaluate(stages, name)
-    return made, reference_of(found)
+    return made, reference_of(plan.found)
+
+
+def _made(plan: Plan, sized: Sized, name: str) -> Path | None:
+    """The evaluation of a detector, or of the ensemble of its sizes."""
+    if name not in sized.members:
+        combine(plan.stages, name)
+    elif plan.stages.params.pipeline.pools:
+        return found_made(plan.stages, name)
+    else:
+        fit(plan.stages, name, plan.file)
+    return evaluate(plan.stages, name)
 
 
 def run_here(params_file: Path, views: list[str] | None, detectors: list[str] | None) -> str:

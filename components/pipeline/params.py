@@ -59,12 +59,42 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """A work pool of Prefect's server that trainings are sent to (docs/several-machines.md).
+
+    At most *runs* of it go on at a time. Pools that name the same *device* share its *at_once* trainings. *detectors*
+    are those that go there, all where none are named.
+    """
+
+    runs: int | None = None
+    device: str | None = None
+    at_once: int = 1
+    detectors: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for key, value in (("runs", self.runs), ("at_once", self.at_once)):
+            if value is not None and value < 1:
+                raise SettingsError(f"pipeline.pools: {key} is {value}; give 1 or more")
+        for name in self.detectors or ():
+            check_detector(name, "pipeline.pools.detectors")
+        if self.device is not None:
+            check_name(self.device, "pipeline.pools.device")
+
+    def takes(self, detector: str) -> bool:
+        """Whether *detector*, at whatever size, is trained here."""
+        return self.detectors is None or bool({detector, parted(detector)[0]} & set(self.detectors))
+
+
+@dataclass(frozen=True)
 class Pipeline(Selection):
     """What the training flow runs; each of *ensembles* is a candidate made of several of the detectors.
 
     ``all`` among the detectors is the whole catalogue; *ensembles* auto is the one that the evidence asks for
     (docs/ensembles.md). *size* is the input size of those detectors, or sizes whose ensemble is the candidate; the
     budgets are for one picture, for the fit of one detector and for all of them (docs/sizes.md).
+
+    With *pools* each training is a run of a work pool, else all of them are one process after another here. A run of
+    which nothing is heard for *lapse_seconds* is taken up by another worker (docs/several-machines.md).
     """
 
     ensembles: str | tuple[tuple[str, ...], ...] = AUTO
@@ -72,6 +102,8 @@ class Pipeline(Selection):
     latency_ms: float | None = None
     minutes: float | None = None
     total_minutes: float | None = None
+    pools: dict[str, Pool] = field(default_factory=dict)
+    lapse_seconds: float = 60.0
 
     def expanded(self, detectors: Sequence[str] | None = None) -> tuple[str, ...]:
         """The names of *detectors*, by default those of the file."""
@@ -153,6 +185,7 @@ class Params:
         check_budget("pipeline.minutes", self.pipeline.minutes)
         check_budget("pipeline.total_minutes", self.pipeline.total_minutes)
         _check_ensembles(self.pipeline)
+        _check_pools(self.pipeline)
 
     def settings_of(self, detector: str) -> Any:
         """The settings that *detector* would be trained with. Raises SettingsError, also for an alpha without exits."""
@@ -187,6 +220,22 @@ def _check_ensembles(asked: Pipeline) -> None:
             check_known(name, asked.expanded(), "pipeline.ensembles")
         if len(set(members)) < max(2, len(members)):
             raise SettingsError(f"pipeline.ensembles: {list(members)}; name two or more different detectors in each")
+
+
+def _check_pools(asked: Pipeline) -> None:
+    if asked.pools and asked.total_minutes:
+        raise SettingsError(
+            "pipeline.total_minutes: is for trainings one after another, and pools have several at once; leave one out"
+        )
+    slots = {pool.device: pool.at_once for pool in asked.pools.values()}
+    for name, pool in asked.pools.items():
+        if pool.device and pool.at_once != slots[pool.device]:
+            raise SettingsError(
+                f"pipeline.pools.{name}.at_once: is {pool.at_once}, and another pool of device {pool.device} says "
+                f"{slots[pool.device]}; write the same"
+            )
+    if asked.lapse_seconds < 2:
+        raise SettingsError(f"pipeline.lapse_seconds is {asked.lapse_seconds:g}; give 2 or more")
 
 
 def _check_given(params: Params, values: Mapping[str, Any]) -> None:

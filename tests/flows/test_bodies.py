@@ -9,7 +9,7 @@ import pytest
 from prefect.logging import disable_run_logger
 
 from components.core.errors import DataError, MonitorError, SettingsError, StageError
-from components.pipeline.params import Params
+from components.pipeline.params import Params, load_params
 from components.pipeline.sizing import Sized
 from components.pipeline.stages import JOINT
 from components.scorelog import table
@@ -103,12 +103,50 @@ def test_past_days_are_joined_in_every_table_and_today_is_left(tmp_path):
 
 
 def test_a_failed_repro_is_one_sentence(monkeypatch):
-    said = SimpleNamespace(returncode=1, stderr="much\nERROR: locked\n")
+    said = SimpleNamespace(returncode=1, stdout="", stderr="much\nERROR: locked\n")
     monkeypatch.setattr(benchmark.subprocess, "run", lambda *_, **__: said)
     with pytest.raises(StageError, match=r"dvc repro: \['ERROR: locked'\]"):
         benchmark.reproduce.fn()
     said.returncode = 0
     assert benchmark.reproduce.fn() is None
+
+
+@pytest.fixture
+def benchmarked(monkeypatch):
+    """The benchmark over pools, of which DVC says what changed; returns what DVC and the pools were asked."""
+    asked, params = {"dvc": [], "cells": []}, load_params(Path("params.yaml"))
+    status = '{"train@elpv-mono-fastflow": [], "export@elpv-poly-patchcore": [], "manifest@elpv": []}'
+
+    def dvc(*words):
+        asked["dvc"].append(words)
+        return status if words[0] == "status" else ""
+
+    def over(failed):
+        monkeypatch.setattr(benchmark, "fan_out", lambda _, cells: asked["cells"].extend(cells) or failed)
+        benchmark.spread(params, Path("params.yaml"))
+
+    monkeypatch.setattr(benchmark, "dvc", dvc)
+    monkeypatch.setattr(benchmark, "reproduce", lambda *targets: asked["dvc"].append(("repro", *targets)))
+    return asked, over
+
+
+def test_pools_make_what_dvc_calls_changed_and_dvc_is_told(benchmarked):
+    asked, over = benchmarked
+    over({})
+    assert [cell.name for cell in asked["cells"]] == ["elpv-mono/fastflow", "elpv-poly/patchcore"]
+    first, _, (command, force, *targets) = asked["dvc"]
+    assert first == ("repro", "synthesise")
+    assert (command, force) == ("commit", "--force")
+    cells = ("elpv-mono-fastflow", "elpv-poly-patchcore")
+    assert targets == [f"{stage}@{cell}" for cell in cells for stage in ("train", "calibrate", "evaluate", "export")]
+
+
+def test_dvc_is_not_told_of_a_training_that_failed(benchmarked):
+    asked, over = benchmarked
+    with pytest.raises(StageError, match="elpv-mono/fastflow: no memory"):
+        over({"elpv-mono/fastflow": "no memory"})
+    assert not any("fastflow" in word for word in asked["dvc"][-1])
+    assert "train@elpv-poly-patchcore" in asked["dvc"][-1]
 
 
 def test_the_benchmark_report_becomes_an_artefact_and_leaves_the_checkout_alone(monkeypatch, tmp_path):
