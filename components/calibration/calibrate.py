@@ -51,8 +51,7 @@ def through_graph(traced: Path, model: Path, paths: Sequence[Path]) -> tuple[np.
 
     graph = Traced.open(traced, model)
     scored = [
-        (score, map_quantiles(values_inside(heat[None], graph.decoding.roi))[0])
-        for score, heat in graph.score(paths, graph.side)
+        (score, map_quantiles(values_inside(heat[None], graph.decoding.roi))[0]) for score, heat in graph.score(paths)
     ]
     scores, maps = zip(*scored, strict=True)
     return np.array(scores, np.float64), np.stack(maps)

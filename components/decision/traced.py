@@ -28,12 +28,11 @@ GRAPH, FILE = "model.onnx", "graph.json"
 
 @dataclass(frozen=True)
 class Traced:
-    """The graph of the trained model with the hash *model*; *side* is that at which its detector looks."""
+    """The graph of the trained model with the hash *model*, and how it sees pictures."""
 
     session: Any
     model: str
     decoding: Decoding
-    side: int = 256  # a bundle does not say it
 
     @classmethod
     def open(cls, folder: Path, model: Path) -> "Traced":
@@ -50,27 +49,28 @@ class Traced:
     def _stated(cls, folder: Path) -> "Traced":
         known = read_json(folder / FILE)
         rules = build(Decoding, known["decoding"], f"{folder / FILE}: decoding")
-        return cls(session(folder / GRAPH), known["model"], rules, known["side"])
+        return cls(session(folder / GRAPH), known["model"], rules)
 
     @classmethod
     def _shipped(cls, folder: Path) -> "Traced":
         bundle = Bundle.open(folder)
         return cls(bundle.session, bundle.manifest.model, bundle.decoding)
 
-    def score(self, paths: Sequence[Path], side: int) -> Iterator[tuple[float, np.ndarray]]:
-        """Raw score and map (side, side) float32 of each image file, in order, one at a time as they come to the line.
+    def score(self, paths: Sequence[Path], side: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
+        """Raw score and map of each image file, in order, one at a time as they come to the line.
 
-        Outside the region of interest a map holds the lowest value that it has inside.
+        A map, float32, is as large as its picture, or (side, side). Outside the region of interest it holds the lowest
+        value that it has inside.
         """
         run, rules = run_of(self.session), self.decoding
         for path in progress(paths, f"graph: scoring {len(paths)} images"):
             scores, maps, _ = seen(run, [decode(path, rules=rules)], rules)
-            yield float(scores[0]), quiet(squeezed(maps[0, 0], side)[None], rules.roi)[0]
+            yield float(scores[0]), quiet(squeezed(maps[0, 0], side) if side else maps[0, 0], rules.roi)
 
 
-def state(folder: Path, model: str, rules: Decoding, side: int) -> None:
+def state(folder: Path, model: str, rules: Decoding) -> None:
     """Write what is known of the graph in *folder* beside it."""
-    write_json(folder / FILE, {"model": model, "decoding": rules.kept, "side": side})
+    write_json(folder / FILE, {"model": model, "decoding": rules.kept})
 
 
 def stands(folder: Path, model: Path) -> bool:

@@ -31,7 +31,7 @@ def trace(model: Path, split: Path, data: Path, out: Path, settings: ExportSetti
     with recorded(out, "trace", settings, inputs) as scratch:
         seen = axes(detector, split, data, manifest.decoding, settings)
         write_graph(Described(detector, seen).eval(), scratch / GRAPH, settings.opset, texts(identity(manifest)))
-        state(scratch, manifest.model, manifest.decoding, detector.size)
+        state(scratch, manifest.model, manifest.decoding)
     return out
 
 
