@@ -60,6 +60,7 @@ def combine(job: Retraining, ensemble: str) -> Path:
 
 def finish(job: Retraining, detector: str) -> Path:
     stages = job.stages
+    stages.trace(detector)
     stages.calibrate(detector)
     if stages.can_evaluate():
         stages.evaluate(detector)

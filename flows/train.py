@@ -85,6 +85,7 @@ def combine(stages: Stages, ensemble: str) -> Path:
 @task
 def evaluate(stages: Stages, detector: str) -> Path | None:
     """None where the data set has no labelled test images: a plant with good images only is served all the same."""
+    stages.trace(detector)
     stages.calibrate(detector)
     stages.export(detector)
     evaluation = stages.evaluate(detector) if stages.can_evaluate() else None

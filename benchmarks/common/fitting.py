@@ -88,7 +88,8 @@ def exported(name: str) -> dict[str, Any]:
     view, detector, seed = named(name)
     stages = stages_of(view, seed)
     bundle = stages.of(detector) / "bundle"
-    shutil.rmtree(bundle, ignore_errors=True)
+    for folder in (bundle, bundle.with_name("graph")):
+        shutil.rmtree(folder, ignore_errors=True)
     staged("export", name)
     return {**stored(FIT)[name], **graph(bundle, stages)}
 

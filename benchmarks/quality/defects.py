@@ -19,7 +19,8 @@ from components.datasets.loading import read_decoding, rows
 from components.detectors.catalogue import CATALOGUE
 from components.detectors.contract import Detector
 from components.evaluation.metrics import pixel_metrics
-from components.training.model import load_model, score_files, squeezed
+from components.pictures.heat import squeezed
+from components.training.model import load_model, score_files
 
 OUT = RESULTS / "defects.md"
 VIEWS = ("mtd", "screw")  # those whose defects have names

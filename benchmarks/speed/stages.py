@@ -11,7 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-STEPS = ("manifest", "validate", "split", "synthesise", "train", "combine", "calibrate", "export", "evaluate")
+FIRST = ("manifest", "validate", "split", "synthesise")
+STEPS = (*FIRST, "train", "combine", "trace", "calibrate", "calibrate_member", "export", "evaluate")
 ALPHA = 0.2  # few pictures calibrate
 LOADED = (  # what the stages load, counted by itself
     "components.calibration.calibrate",

@@ -1,7 +1,7 @@
 """The calibration component: scores of the calibrate normals -> calibration.json."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,22 @@ RESOLUTION = 1e-4  # of the span of scores; a tenth of what the parity gate lets
 MAP_QUANTILES = (0.5, 0.99, 0.999, 1.0)
 
 
-def calibrate(model: Path, split: Path, data: Path, out: Path, settings: CalibrationSettings) -> Path:
-    """Write calibration.json and scores.parquet. Raises CalibrationError when there are too few normals for alpha."""
+def calibrate(
+    model: Path, split: Path, data: Path, out: Path, settings: CalibrationSettings, traced: Path | None = None
+) -> Path:
+    """Write calibration.json and scores.parquet, from the scores of the graph *traced*, or without one of torch.
 
-    from components.datasets.loading import read_decoding, rows
-    from components.training.model import load_model, map_values, score_files
+    What ships is calibrated through its graph: the table then holds the very scores that the line computes. Raises
+    CalibrationError when there are too few normals for alpha, BundleError where the graph is of another model.
+    """
+    from components.datasets.loading import rows
 
     table = rows(split, "calibrate", "normal")
     require_enough(len(table), settings.alpha, split)
     inputs = {"model": model / "model.safetensors", "split": split / "split.parquet"}
     with recorded(out, "calibrate", settings, inputs) as scratch:
         paths = [data / i for i in table["image_id"]]
-        rules = read_decoding(split)
-        scored = list(score_files(load_model(model), paths, rules=rules))
-        scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
-        maps = np.concatenate([map_quantiles(map_values(m, rules)) for _, m in scored])
+        scores, maps = through_graph(traced, model, paths) if traced else in_torch(model, split, paths)
         result = {
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),
@@ -41,6 +42,30 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
         write_json(scratch / "calibration.json", result)
         table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
     return out
+
+
+def through_graph(traced: Path, model: Path, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores float64 (N,) of image files, and quantiles (N, MAP_QUANTILES) of their maps, by the graph in *traced*."""
+    from components.decision.traced import Traced
+    from components.pictures.framing import values_inside
+
+    graph = Traced.open(traced, model)
+    scored = [
+        (score, map_quantiles(values_inside(heat[None], graph.decoding.roi))[0]) for score, heat in graph.score(paths)
+    ]
+    scores, maps = zip(*scored, strict=True)
+    return np.array(scores, np.float64), np.stack(maps)
+
+
+def in_torch(model: Path, split: Path, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """``through_graph`` for a model that does not ship by itself: of a fold, of an ensemble."""
+    from components.datasets.loading import read_decoding
+    from components.training.model import load_model, map_values, score_files
+
+    rules = read_decoding(split)
+    scored = list(score_files(load_model(model), paths, rules=rules))
+    maps = np.concatenate([map_quantiles(map_values(m, rules)) for _, m in scored])
+    return np.concatenate([s for s, _ in scored]).astype(np.float64), maps
 
 
 def map_quantiles(values: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from components.calibration.calibrate import by_group, group_tables, map_quantiles, require_enough, scale, summary
+from components.calibration.calibrate import by_group, group_tables, in_torch, require_enough, scale, summary
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
@@ -77,15 +77,11 @@ def calibrate_folds(model: Path, folds: Sequence[Fold], data: Path, out: Path, s
 
 
 def _scored(fold: Fold, number: int, data: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    from components.datasets.loading import read_decoding, rows
-    from components.training.model import load_model, map_values, score_files
+    from components.datasets.loading import rows
 
     table = rows(fold.split, "calibrate", "normal")
-    paths = [data / name for name in table["image_id"]]
-    rules = read_decoding(fold.split)
-    scored = list(score_files(load_model(fold.model), paths, rules=rules))
-    maps = np.concatenate([map_quantiles(map_values(m, rules)) for _, m in scored])
-    scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
+    # A graph for a fold would take longer than its few pictures do in torch.
+    scores, maps = in_torch(fold.model, fold.split, [data / name for name in table["image_id"]])
     return table.assign(score=scores, fold=number)[["image_id", "group", "score", "fold"]], maps
 
 

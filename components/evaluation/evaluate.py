@@ -13,6 +13,7 @@ from components.core.shares import share_interval
 from components.datasets.loading import read_decoding, rows
 from components.datasets.videos import clip_of
 from components.decision.calibration import Calibration
+from components.decision.traced import Traced
 from components.evaluation import drawing
 from components.evaluation.clips import frame_figures
 from components.evaluation.extents import add_recall
@@ -27,6 +28,7 @@ from components.evaluation.settings import EvaluationSettings
 from components.evaluation.truths import read_truths
 from components.pictures.decoding import Decoding
 from components.pictures.framing import scaled
+from components.pictures.heat import squeezed
 from components.report.found import lines
 
 log = logging.getLogger("loupe")
@@ -34,10 +36,18 @@ SPLIT = "test"
 
 
 def evaluate(
-    model: Path, calibration: Path, split: Path, data: Path, out: Path, settings: EvaluationSettings, seed: int
+    model: Path,
+    calibration: Path,
+    split: Path,
+    data: Path,
+    out: Path,
+    settings: EvaluationSettings,
+    seed: int,
+    traced: Path | None = None,
 ) -> Path:
     """Write scores.parquet, metrics.json, curves and the gallery of the test split."""
-    return evaluate_rows(rows(split, SPLIT), {"split": SPLIT}, model, calibration, split, data, out, settings, seed)
+    table, said = rows(split, SPLIT), {"split": SPLIT}
+    return evaluate_rows(table, said, model, calibration, split, data, out, settings, seed, traced)
 
 
 def evaluate_rows(
@@ -50,8 +60,13 @@ def evaluate_rows(
     out: Path,
     settings: EvaluationSettings,
     seed: int,
+    traced: Path | None = None,
 ) -> Path:
-    """``evaluate`` of the pictures in *table*; what *said* says of them, their split first, goes to metrics.json."""
+    """``evaluate`` of the pictures in *table*; what *said* says of them, their split first, goes to metrics.json.
+
+    *traced* is the folder of the model's graph (``decision.traced``), a bundle or one that has no operating point yet:
+    what is measured is then what the line computes. Without it torch scores.
+    """
     known, rules = Calibration.read(calibration / "calibration.json"), read_decoding(split)
     inputs = {
         "model": model / "model.safetensors",
@@ -59,7 +74,8 @@ def evaluate_rows(
         "split": split / "split.parquet",
     }
     with recorded(out, "evaluate", settings, inputs, seed) as scratch:
-        scores, maps = _scored(model, [data / i for i in table["image_id"]], settings.map_size, rules)
+        paths = [data / i for i in table["image_id"]]
+        scores, maps = _through(traced, model, paths, settings.map_size, rules)
         result = _score_table(table, scores, known, model)
         result.to_parquet(scratch / "scores.parquet", index=False)
         truths = read_truths(table, data, settings.map_size, rules)
@@ -134,14 +150,22 @@ def _seen(model: Path, settings: EvaluationSettings) -> int:
     return min(size, settings.map_size) if isinstance(size, int) else settings.map_size
 
 
-def _scored(model: Path, paths: list[Path], size: int, rules: Decoding) -> tuple[np.ndarray, np.ndarray]:
-    from components.training.model import load_model, score_files, squeezed
-
+def _through(
+    traced: Path | None, model: Path, paths: list[Path], size: int, rules: Decoding
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores float64 (N,) and maps (N, size, size) of image files."""
     if not paths:
         return np.zeros(0), np.zeros((0, size, size), np.float32)
-    scored = list(score_files(load_model(model), paths, rules=rules))
-    maps = np.stack([squeezed(m, size) for _, batch in scored for m in batch])
-    return np.concatenate([s for s, _ in scored]).astype(np.float64), maps
+    scored = list(Traced.open(traced, model).score(paths, size)) if traced else _in_torch(model, paths, size, rules)
+    scores, maps = zip(*scored, strict=True)
+    return np.array(scores, np.float64), np.stack(maps)
+
+
+def _in_torch(model: Path, paths: list[Path], size: int, rules: Decoding) -> list[tuple[float, np.ndarray]]:
+    from components.training.model import load_model, score_files
+
+    scored = score_files(load_model(model), paths, rules=rules)
+    return [(float(s), squeezed(heat, size)) for part, maps in scored for s, heat in zip(part, maps, strict=True)]
 
 
 def _score_table(table: pd.DataFrame, scores: np.ndarray, known: Calibration, model: Path) -> pd.DataFrame:

@@ -2,38 +2,39 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from components.core.artefacts import file_hash, read_json, recorded, tree_hash, write_json
+from components.core.artefacts import file_hash, recorded, write_json
 from components.core.errors import BundleError, ParityError
 from components.core.signing import sign_where_asked
 from components.datasets.loading import read_decoding, read_split, rows
 from components.decision.bundle import Bundle, Manifest
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits
+from components.decision.traced import GRAPH
 from components.detectors.contract import Detector, Early, Scores, answer
 from components.export.card import model_card
 from components.export.edge import Grouped, calibrating, exit_of, write_exits
-from components.export.embedding import Described, descriptors
+from components.export.embedding import Described
 from components.export.graph import write_graph
 from components.export.parity import Decide, compare
 from components.export.reference import write_reference
 from components.export.settings import ExportSettings
+from components.export.trace import axes, evenly, identity, manifest_of, restated, texts
 from components.pictures.decoding import Decoding
 from components.pictures.kept import decode
 from components.training.model import cut_scores, inputs_of, load_model
 
 log = logging.getLogger("loupe")
-T = TypeVar("T")
 RUNNER = Path(__file__).with_name("runner.py")
 PICTURES = Path(__file__).parents[1] / "pictures"
 ALONE = {  # what the decoder imports of Loupe, and what stands for it in a bundle
@@ -47,14 +48,23 @@ ALONE = {  # what the decoder imports of Loupe, and what stands for it in a bund
 
 
 def export(
-    model: Path, calibration: Path, split: Path, synthetic: Path, data: Path, out: Path, settings: ExportSettings
+    model: Path,
+    calibration: Path,
+    split: Path,
+    synthetic: Path,
+    data: Path,
+    out: Path,
+    settings: ExportSettings,
+    traced: Path | None = None,
 ) -> Path:
     """Write the bundle; the anomalies of *synthetic* bound what an edge graph lets out.
+
+    The graph is the one that ``trace`` wrote to *traced*, where it is given, and else traced here.
 
     Raises ParityError, with parity.json beside *out*, when the graph scores otherwise.
     """
     known, detector = Calibration.read(calibration / "calibration.json"), load_model(model)
-    manifest = _manifest(model, split, detector.rules(read_decoding(split)))
+    manifest = manifest_of(model, split, detector.rules(read_decoding(split)))
     if known.model != manifest.model:
         raise BundleError(f"{calibration}: is of another model than {model}; calibrate again, then export")
     compared = _sample(split, data, synthetic, settings.parity_images)
@@ -66,13 +76,13 @@ def export(
     early = isinstance(detector, Early) and not known.folds
     if early or "synthetic" in set(compared["split"]):
         inputs["synthetic"] = synthetic / "synthetic.parquet"
-    good, normals = list(rows(split, "fit", "normal")["image_id"]), _normals(split, calibration, known)
+    normals = _normals(split, calibration, known)
     if isinstance(detector, Early) and not early:
         log.warning("%s: calibrated by folds, no edge graph: its limits need pictures that it has not seen", out)
     with recorded(out, "export", settings, inputs, seal=sign_where_asked) as scratch:
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
-        seen = descriptors(detector, [data / n for n in _evenly(good, settings.described_images)], manifest.decoding)
-        graphs = Graphs(scratch, detector, seen, known, manifest, compared, settings)
+        described = partial(axes, detector, split, data, manifest.decoding, settings)
+        graphs = Graphs(scratch, detector, described, known, manifest, compared, settings, traced)
         parity = graphs.full(out)
         if early:
             parity["edge"] = graphs.edge(out, *calibrating(split, data, synthetic))
@@ -82,8 +92,7 @@ def export(
         (scratch / "MODEL_CARD.md").write_text(model_card(detector, manifest, known, parity))
         files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
         more = {"rule": known.rule, "decoding": manifest.decoding.kept, "files": files}
-        described = {**_identity(manifest, known), **more}
-        write_json(scratch / "manifest.json", described)
+        write_json(scratch / "manifest.json", {**identity(manifest, known), **more})
     log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
     return out
 
@@ -94,15 +103,23 @@ class Graphs:
 
     folder: Path
     detector: Detector
-    seen: Tensor  # descriptors of fit normals
+    described: Callable[[], Tensor]  # descriptors of fit normals
     known: Calibration
     manifest: Manifest
     compared: pd.DataFrame
     settings: ExportSettings
+    traced: Path | None = None  # where model.onnx lies already, but for its operating point
+
+    @cached_property
+    def seen(self) -> Tensor:
+        return self.described()
 
     def full(self, out: Path) -> dict[str, Any]:
         """model.onnx and its parity. Raises ParityError."""
-        self._write("model.onnx", Described(self.detector, self.seen), {})
+        if self.traced:
+            restated(self.traced / GRAPH, self.folder / "model.onnx", texts(identity(self.manifest, self.known)))
+        else:
+            self._write("model.onnx", Described(self.detector, self.seen), {})
         parity = self._parity("model.onnx", lambda scores, groups: self.known.decide(scores, groups)[1])
         counts = self.compared["split"].value_counts().sort_index()
         parity["sides"] = {str(side): int(n) for side, n in counts.items()}
@@ -117,7 +134,7 @@ class Graphs:
         return {**parity, "leave": stands["leave"]}
 
     def _write(self, name: str, described: Described, more: dict[str, str]) -> None:
-        metadata = {k: str(v) for k, v in _identity(self.manifest, self.known).items()} | more
+        metadata = texts(identity(self.manifest, self.known)) | more
         write_graph(described.eval(), self.folder / name, self.settings.opset, metadata)
 
     def _parity(self, graph: str, decisions: Decide, early: bool = False) -> dict[str, Any]:
@@ -149,31 +166,12 @@ def write_runner(out: Path) -> None:
         (out / name).write_text(text)
 
 
-def _manifest(model: Path, split: Path, rules: Decoding) -> Manifest:
-    table = read_split(split)
-    return Manifest(
-        read_json(model / "settings.json")["detector"],
-        str(table["dataset"].iloc[0]),
-        ",".join(sorted(set(table["group"]))),
-        tree_hash(model / "model.safetensors"),
-        tree_hash(split / "split.parquet"),
-        rules,
-        {},
-    )
-
-
 def _normals(split: Path, calibration: Path, known: Calibration) -> dict[str, float | None]:
     """The pictures that calibrate, with the scores of the folds' models where these do."""
     if not known.folds:
         return dict.fromkeys(map(str, rows(split, "calibrate", "normal")["image_id"]))
     table = pd.read_parquet(calibration / "scores.parquet")
     return {str(name): float(score) for name, score in zip(table["image_id"], table["score"], strict=True)}
-
-
-def _identity(manifest: Manifest, known: Calibration) -> dict[str, Any]:
-    """What a graph and manifest.json say of themselves, in this order."""
-    said = {key: getattr(manifest, key) for key in ("detector", "dataset", "groups", "model", "data")}
-    return {**said, "alpha": known.alpha, "threshold": known.threshold}
 
 
 def _sample(split: Path, data: Path, synthetic: Path, count: int) -> pd.DataFrame:
@@ -191,13 +189,8 @@ def _sample(split: Path, data: Path, synthetic: Path, count: int) -> pd.DataFram
 
 
 def _chosen(table: pd.DataFrame, root: Path, count: int) -> pd.DataFrame:
-    rows = table.iloc[_evenly(list(range(len(table))), count)][["image_id", "group", "split"]]
+    rows = table.iloc[evenly(list(range(len(table))), count)][["image_id", "group", "split"]]
     return rows.assign(path=[root / name for name in rows["image_id"]])
-
-
-def _evenly(names: list[T], count: int) -> list[T]:
-    take = min(count, len(names))
-    return [names[i * len(names) // take] for i in range(take)]
 
 
 def _gate(parity: dict[str, Any], settings: ExportSettings, out: Path, graph: str = "graph") -> dict[str, Any]:

@@ -29,14 +29,20 @@ def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, st
     )
     graph = program.model_proto  # type: ignore[union-attr]
     _strip(graph)
-    for key, value in sorted(metadata.items()):
-        entry = graph.metadata_props.add()
-        entry.key, entry.value = key, value
+    say(graph, metadata)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(path))
 
 
 LIMITS = {"batch": 256, "height": 32768, "width": 32768}
+
+
+def say(graph: onnx.ModelProto, metadata: dict[str, str]) -> None:
+    """Make *metadata* all that *graph* says of itself."""
+    del graph.metadata_props[:]
+    for key, value in sorted(metadata.items()):
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = key, value
 
 
 def _strip(model: onnx.ModelProto) -> None:

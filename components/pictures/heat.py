@@ -16,6 +16,13 @@ GREY = 140  # of the picture below a legend's ramp
 LIMIT = 0.5  # the place on the ramp of the most that a normal image showed
 
 
+def squeezed(heat: np.ndarray, side: int) -> np.ndarray:
+    """A map (H, W) as (side, side) float32, bilinear."""
+    if heat.shape == (side, side):
+        return heat
+    return np.asarray(Image.fromarray(heat).resize((side, side), Image.Resampling.BILINEAR))
+
+
 def overlay(pixels: np.ndarray, heat: np.ndarray, scale: Mapping[str, float], roi: str | None = None) -> bytes:
     """``painted`` as a PNG."""
     stream = io.BytesIO()

@@ -53,7 +53,7 @@ def ensemble_runs(request: EnsembleRequest, out: Path) -> Path:
             stack.enter_context(reading(lock_of(run), str(run)))
         stack.enter_context(keeping())
         _combined(request.runs, stages)
-        for name in ("calibrate", "export"):
+        for name in ("trace", "calibrate", "export"):
             log.info("%s: %s", out, name)
             getattr(stages, name)(ENSEMBLE)
         members = [_member(run, record) for run, record in zip(request.runs, records, strict=True)]

@@ -112,7 +112,9 @@ def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     _said(out, stages.synthesise)
     for name in sized.names:
         _made(stages, sized, name, out)
-        _said(out, stages.calibrate, name)
+        if name == sized.name:
+            _said(out, stages.trace, name)
+        _said(out, stages.calibrate if name == sized.name else stages.calibrate_member, name)
     _said(out, stages.export, sized.name)
     done = present(request, stages, out, sized.name, {"sizes": sized.told})
     remember(request.data, seen, out / "work")
@@ -283,4 +285,5 @@ def _evaluated(request: EvaluateRequest, test: pd.DataFrame, data: Path, out: Pa
         table, said = test, {"split": "test"}
         if table.empty:
             log.warning("%s: has no test images; labelled ones can be given with --labelled DIR", run)
-    return evaluate_rows(table, said, run / "model", run, run, data, out, settings, request.seed)
+    given = table, said, run / "model", run, run, data, out, settings, request.seed
+    return evaluate_rows(*given, traced=run / "bundle" if (run / "bundle").exists() else None)

@@ -2,7 +2,7 @@
 
 artefacts/<data>/{manifest,validation}
 artefacts/<view>/{split,synthetic}                      (a joined view: from the splits of its members)
-artefacts/<view>/<detector>/{model,calibration,evaluation,bundle}
+artefacts/<view>/<detector>/{model,graph,calibration,evaluation,bundle}
 artefacts/<view>/folds, artefacts/<view>/<detector>/folds    (where too few good pictures could be held out)
 """
 
@@ -143,13 +143,34 @@ class Stages:
         split, synthetic = self.folder / "split", self.folder / "synthetic"
         return combine(members, split, synthetic, self.data, self.of(ensemble) / "model", self.params.seed)
 
-    def calibrate(self, detector: str) -> Path:
-        from components.calibration.calibrate import calibrate
+    def trace(self, detector: str) -> Path:
+        """The graph of a trained model: what calibrates and is evaluated goes through it, and it ships."""
+        from components.export.trace import trace
 
+        at = self.of(detector)
+        return trace(at / "model", self.shipped, self.data, at / "graph", self.params.export)
+
+    def traced(self, detector: str) -> Path:
+        """The folder of that graph, which is made where it is not yet of the model as it is now."""
+        from components.decision.traced import stands
+
+        graph = self.of(detector) / "graph"
+        return graph if stands(graph, self.of(detector) / "model") else self.trace(detector)
+
+    def calibrate(self, detector: str) -> Path:
         if folds := self.folds:
             return crossing.calibrate(self, detector, folds)
-        at = self.of(detector)
-        return calibrate(at / "model", self.folder / "split", self.data, at / "calibration", self.params.calibration)
+        return self._calibrated(detector, self.traced(detector))
+
+    def calibrate_member(self, detector: str) -> Path:
+        """What an ensemble takes its scales from; its member ships in no graph of its own, and gets none."""
+        return self._calibrated(detector, None)
+
+    def _calibrated(self, detector: str, traced: Path | None) -> Path:
+        from components.calibration.calibrate import calibrate
+
+        at, settings = self.of(detector), self.params.calibration
+        return calibrate(at / "model", self.folder / "split", self.data, at / "calibration", settings, traced)
 
     def can_evaluate(self) -> bool:
         """Whether the test split has labelled images."""
@@ -169,14 +190,15 @@ class Stages:
             at / "evaluation",
             settings,
             self.params.seed,
+            self.traced(detector),
         )
 
     def export(self, detector: str) -> Path:
         from components.export.export import export
 
         at, settings = self.of(detector), self.params.export
-        synthetic = self.folder / "synthetic"
-        return export(at / "model", at / "calibration", self.shipped, synthetic, self.data, at / "bundle", settings)
+        given = at / "calibration", self.shipped, self.folder / "synthetic", self.data
+        return export(at / "model", *given, at / "bundle", settings, self.traced(detector))
 
     def report(self, detector: str, run: Path | None = None) -> Path:
         """The page of a trained, exported and, where that is possible, evaluated detector; of *run* if it is given."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from components.core.artefacts import read_json, write_json
@@ -18,6 +17,7 @@ from components.detectors.catalogue import create, detector_class
 from components.detectors.contract import Detector, answer, scratch_keys
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.framing import quiet, values_inside
+from components.pictures.heat import squeezed
 from components.pictures.imaging import load_batch, seen_at
 from components.pictures.kept import decode
 from components.pictures.tiles import blended, boxes, placed
@@ -110,13 +110,6 @@ def score_files(
         inputs = inputs_of(detector, paths[start : start + batch_size], rules)
         scores = detector.score(inputs, (detector.size, detector.size))
         yield scores.image.float().cpu().numpy(), quiet(scores.map[:, 0].float().cpu().numpy(), rules.roi)
-
-
-def squeezed(heat: np.ndarray, side: int) -> np.ndarray:
-    """A map (H, W) as (side, side) float32, bilinear."""
-    if heat.shape == (side, side):
-        return heat
-    return np.asarray(Image.fromarray(heat).resize((side, side), Image.Resampling.BILINEAR))
 
 
 def map_values(maps: np.ndarray, rules: Decoding) -> np.ndarray:

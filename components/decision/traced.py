@@ -1,0 +1,80 @@
+"""Image files through an exported graph as the line scores them: what calibrates and is measured is what ships.
+
+A traced graph lies in a folder of its own before its operating point is known (``export.trace``), and in the bundle
+afterwards.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.core.artefacts import read_json, tree_hash, write_json
+from components.core.errors import BundleError
+from components.core.progress import progress
+from components.core.runtime import session
+from components.core.settings import build
+from components.decision.bundle import Bundle, run_of
+from components.decision.seeing import seen
+from components.pictures.decoding import Decoding
+from components.pictures.framing import quiet
+from components.pictures.heat import squeezed
+from components.pictures.kept import decode
+
+GRAPH, FILE = "model.onnx", "graph.json"
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The graph of the trained model with the hash *model*, and how it sees pictures."""
+
+    session: Any
+    model: str
+    decoding: Decoding
+
+    @classmethod
+    def open(cls, folder: Path, model: Path) -> "Traced":
+        """That of a folder that ``export.trace`` wrote, or of a bundle. Raises BundleError where it is not of *model*.
+
+        A bundle is opened only where its files are those that its manifest names.
+        """
+        found = cls._stated(folder) if (folder / FILE).exists() else cls._shipped(folder)
+        if found.model != tree_hash(model / "model.safetensors"):
+            raise BundleError(f"{folder}: its graph is of another model than {model}; export it again")
+        return found
+
+    @classmethod
+    def _stated(cls, folder: Path) -> "Traced":
+        known = read_json(folder / FILE)
+        rules = build(Decoding, known["decoding"], f"{folder / FILE}: decoding")
+        return cls(session(folder / GRAPH), known["model"], rules)
+
+    @classmethod
+    def _shipped(cls, folder: Path) -> "Traced":
+        bundle = Bundle.open(folder)
+        return cls(bundle.session, bundle.manifest.model, bundle.decoding)
+
+    def score(self, paths: Sequence[Path], side: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
+        """Raw score and map of each image file, in order, one at a time as they come to the line.
+
+        A map, float32, is as large as its picture, or (side, side). Outside the region of interest it holds the lowest
+        value that it has inside.
+        """
+        run, rules = run_of(self.session), self.decoding
+        for path in progress(paths, f"graph: scoring {len(paths)} images"):
+            scores, maps, _ = seen(run, [decode(path, rules=rules)], rules)
+            yield float(scores[0]), quiet(squeezed(maps[0, 0], side) if side else maps[0, 0], rules.roi)
+
+
+def state(folder: Path, model: str, rules: Decoding) -> None:
+    """Write what is known of the graph in *folder* beside it."""
+    write_json(folder / FILE, {"model": model, "decoding": rules.kept})
+
+
+def stands(folder: Path, model: Path) -> bool:
+    """Whether *folder* holds the graph of the very weights in *model*."""
+    if not all((folder / name).exists() for name in (GRAPH, FILE)):
+        return False
+    return bool(read_json(folder / FILE)["model"] == tree_hash(model / "model.safetensors"))
