@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "setup 2 of 2: $$(grep -c == requirements.lock) packages at most; on Linux 8 GB on the disk, 5 GB of it torch with CUDA."
 	@echo "              How long that takes is up to the network; pip says below where it is."
 	@$(BIN)/pip install --disable-pip-version-check -c requirements.lock -e \
-		'.[samples,monitor,serve,s3,dask,ui,video,kubernetes,postgres,dev]'
+		'.[samples,monitor,serve,s3,dask,openvino,ui,video,kubernetes,postgres,dev]'
 	@touch $(READY)
 	@echo "setup done: $$(du -sh .venv | cut -f1) in .venv. Next: . $(BIN)/activate, then loupe doctor"
 

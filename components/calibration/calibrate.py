@@ -32,15 +32,15 @@ def calibrate(model: Path, split: Path, data: Path, out: Path, settings: Calibra
         scored = list(score_files(load_model(model), paths, rules=rules))
         scores = np.concatenate([s for s, _ in scored]).astype(np.float64)
         maps = np.concatenate([map_quantiles(map_values(m, rules)) for _, m in scored])
-        result = {
-            "model": tree_hash(model / "model.safetensors"),
-            **summary(scores, settings),
-            "groups": _groups(scores, table["group"].to_numpy(), settings),
-            "map": scale(maps),
-        }
-        write_json(scratch / "calibration.json", result)
+        result = record(scores, maps, table["group"].to_numpy(), settings)
+        write_json(scratch / "calibration.json", {"model": tree_hash(model / "model.safetensors"), **result})
         table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
     return out
+
+
+def record(scores: np.ndarray, maps: np.ndarray, groups: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    """What calibration.json holds beside the model: of scores (N,), map quantiles (N, MAP_QUANTILES), groups (N,)."""
+    return {**summary(scores, settings), "groups": _groups(scores, groups, settings), "map": scale(maps)}
 
 
 def map_quantiles(values: np.ndarray) -> np.ndarray:

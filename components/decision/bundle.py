@@ -10,7 +10,7 @@ import numpy as np
 
 from components.core.artefacts import file_hash, read_json
 from components.core.errors import BundleError, DataError
-from components.core.runtime import session
+from components.core.runtime import OWN, Runs, session
 from components.core.settings import build
 from components.decision.calibration import Calibration
 from components.decision.cascade import Exits, early, edge_decision, full_decision
@@ -47,6 +47,7 @@ class Manifest:
     data: str
     decoding: Decoding
     files: Mapping[str, str]
+    provider: str = "cpu"  # with which its graph was held against the detector
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -61,7 +62,8 @@ class Manifest:
             raise BundleError(f"{path}: says nothing of {error}; export the bundle again") from None
         # Bundles of older versions say nothing of decoding.
         rules = build(Decoding, values.get("decoding", {}), f"{path}: decoding")
-        return cls(**known, decoding=rules, files=values.get("files", {}))
+        provider = values.get("runtime", {}).get("provider", "cpu")
+        return cls(**known, decoding=rules, files=values.get("files", {}), provider=provider)
 
     @property
     def version(self) -> str:
@@ -77,16 +79,17 @@ def run_of(graph: Any) -> Run:
 class Bundle:
     """Session, calibration and identity of one exported detector."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int | None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, threads: int | None, runs: Runs = OWN) -> None:
         self.folder, self.manifest = folder, manifest
         self.calibration = Calibration.read(folder / "calibration.json")
-        self.session = session(folder / "model.onnx", threads)
+        self.provider = runs.of(manifest.provider, folder)
+        self.session = session(folder / "model.onnx", threads, self.provider)
         self.threads = threads
 
     @cached_property
     def narrow(self) -> Any:
         """A session on one thread, for callers that run side by side."""
-        return session(self.folder / "model.onnx", 1)
+        return session(self.folder / "model.onnx", 1, self.provider)
 
     @property
     def decoding(self) -> Decoding:
@@ -99,18 +102,18 @@ class Bundle:
         if not (self.folder / "edge.onnx").exists():
             why = "a calibration by folds" if self.calibration.folds else self.manifest.detector
             raise BundleError(f"{self.folder}: {why} has no edge graph; score without --cascade")
-        opened = session(self.folder / "edge.onnx", self.threads)
+        opened = session(self.folder / "edge.onnx", self.threads, self.provider)
         self._require_one_model(opened, "edge.onnx")
         return opened, Exits.read(self.folder / "cascade.json")
 
     @classmethod
-    def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
-        """Raises BundleError when a file is missing or has other bytes than the manifest says."""
+    def open(cls, folder: Path, threads: int | None = None, runs: Runs = OWN) -> "Bundle":
+        """Raises BundleError when a file is missing or has other bytes than the manifest says, or *runs* refuses."""
         manifest = Manifest.read(folder)
         for name, digest in manifest.files.items():
             if not (folder / name).exists() or file_hash(folder / name) != digest:
                 raise BundleError(f"{folder / name}: missing or changed since export; export the bundle again")
-        opened = cls(folder, manifest, threads)
+        opened = cls(folder, manifest, threads, runs)
         opened._require_one_model(opened.session, "model.onnx")
         return opened
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.core.errors import BundleError
+from components.core.runtime import OWN, Runs
 from components.decision.bundle import Bundle
 from components.scorelog.whose import of_product
 
@@ -34,8 +35,10 @@ class Served:
 class Champion:
     """Holds the served bundle; ``watch`` polls the registry in a thread."""
 
-    def __init__(self, name: str, registry: Registered | None, cache: Path, threads: int | None = None) -> None:
-        self.name, self.registry, self.cache, self.threads = name, registry, cache, threads
+    def __init__(
+        self, name: str, registry: Registered | None, cache: Path, threads: int | None = None, runs: Runs = OWN
+    ) -> None:
+        self.name, self.registry, self.cache, self.threads, self.runs = name, registry, cache, threads, runs
         self._stop = threading.Event()
         self._served = self._open()
         self.reloads = 0
@@ -59,7 +62,7 @@ class Champion:
 
     def _open(self) -> Served:
         if self.registry is None:
-            return Served(_warmed(Path(self.name), self.threads), Path(self.name).resolve().name, None)
+            return Served(_warmed(Path(self.name), self.threads, self.runs), Path(self.name).resolve().name, None)
         version = self.registry.champion(self.name)
         if version is None:
             raise BundleError(f"{self.name}: the registry has no champion of this name; run `loupe models {self.name}`")
@@ -67,7 +70,7 @@ class Champion:
 
     def _fetched(self, version: str) -> Served:
         folder = self.registry.fetch(self.name, version, self.cache / self.name / version)  # type: ignore[union-attr]
-        return Served(_warmed(folder, self.threads), self.name, version)
+        return Served(_warmed(folder, self.threads, self.runs), self.name, version)
 
     def refresh(self) -> bool:
         """Swap to the registry's champion if it has moved; one that cannot be opened leaves the old one serving."""
@@ -126,8 +129,8 @@ class Champion:
         }
 
 
-def _warmed(folder: Path, threads: int | None) -> Bundle:
-    bundle = Bundle.open(folder, threads)
+def _warmed(folder: Path, threads: int | None, runs: Runs) -> Bundle:
+    bundle = Bundle.open(folder, threads, runs)
     for narrow in (False, True):  # the first run of a session allocates; no client waits for it
         bundle.score([bundle.blank], narrow)
     return bundle

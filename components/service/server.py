@@ -29,7 +29,8 @@ def serve(
     except ImportError:
         raise SettingsError("loupe serve needs the extra `serve`: pip install 'loupe[serve]'") from None
     folder = (Path(name) / "manifest.json").exists()
-    champion = Champion(name, None if folder else Registry(registry), Path(settings.spool) / "models", settings.threads)
+    known, kept = None if folder else Registry(registry), Path(settings.spool) / "models"
+    champion = Champion(name, known, kept, settings.threads, settings.runs)
     app = create_app(champion, Recorder(open_store(store), settings, champion.concerns), settings, desk=desk)
     log.info("serving %s on http://%s:%d", champion.identity()["model_version"], settings.host, settings.port)
     # h11 bounds the size of headers, which httptools does not.
