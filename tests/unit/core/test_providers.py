@@ -49,6 +49,23 @@ def test_openvino_answers_as_onnx_runtime_does(graph):
     assert theirs.get_modelmeta().custom_metadata_map == ours.get_modelmeta().custom_metadata_map
 
 
+@pytest.mark.parametrize("shape", [(9, 40), (8, 8), (3, 100), (64, 5)], ids=str)
+def test_openvino_makes_pictures_smaller_as_onnx_runtime_does(shape, tmp_path):
+    """It reads that a Resize is antialiased, and by itself computes it without."""
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    sizes = helper.make_tensor("sizes", TensorProto.INT64, [4], [2, 3, 8, 8])
+    how = {"mode": "linear", "antialias": 1, "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
+    node = helper.make_node("Resize", ["image", "", "", "sizes"], ["map"], **how)
+    put = helper.make_tensor_value_info("image", TensorProto.FLOAT, [2, 3, "height", "width"])
+    out = helper.make_tensor_value_info("map", TensorProto.FLOAT, [2, 3, 8, 8])
+    model = helper.make_model(helper.make_graph([node], "g", [put], [out], [sizes]), ir_version=10)
+    model.opset_import[0].version = 20
+    onnx.save(model, path := tmp_path / "model.onnx")
+    image = np.random.default_rng(0).random((2, 3, *shape), np.float32)
+    ours, theirs = (session(path, 1, provider).run(["map"], {"image": image})[0] for provider in ("cpu", "openvino"))
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
 def test_metadata_are_read_from_the_bytes(graph):
     assert metadata_of(graph.read_bytes()) == {"model": "abc", "threshold": "", "long": "x" * 500}
 
@@ -60,7 +77,7 @@ def test_openvino_that_is_not_installed(graph, monkeypatch):
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_this_build_lacks(graph, provider):
+def test_a_provider_that_this_build_lacks(provider):
     with pytest.raises(SettingsError, match=f"provider {provider}: .* onnxruntime-gpu"):
         require_provider(provider, ["CPUExecutionProvider"])
     require_provider(provider, ["TensorrtExecutionProvider", "CUDAExecutionProvider"])
@@ -87,5 +104,5 @@ def test_what_a_bundle_was_measured_with_is_what_it_runs_with(caplog):
     assert caplog.messages == []
     assert Runs("openvino").of("cpu", HERE) == "openvino"
     assert "was held against its detector with provider cpu, and openvino is asked for" in caplog.text
-    with pytest.raises(BundleError, match="export it with export.provider openvino"):
+    with pytest.raises(BundleError, match=r"export it with export\.provider openvino"):
         Runs("openvino", "refuse").of("cpu", HERE)

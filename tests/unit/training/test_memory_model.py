@@ -58,7 +58,7 @@ def test_every_detector_is_foreseen(name, monkeypatch, tmp_path):
     monkeypatch.setenv("LOUPE_CACHE", str(tmp_path))
     found = measured(name, short(name))
     foreseen = max(found.tensors(phase, PICTURES) for phase in found.fixed if phase not in (CHECK, "made"))
-    real = trained(name, tmp_path)
+    real = trained(name, tmp_path / "checkpoint")
     assert real / WITHIN <= foreseen <= real * WITHIN, f"{foreseen / MIB:.1f} foreseen, {real / MIB:.1f} MiB real"
     monkeypatch.setattr("components.training.memory.sound", None)  # what was measured once is read
     assert measured(name, short(name)) == found
@@ -68,8 +68,8 @@ def test_what_was_measured_for_other_settings_is_no_answer(monkeypatch, tmp_path
     monkeypatch.setenv("LOUPE_CACHE", str(tmp_path))
     asked = []
 
-    def sounded(name, settings, pictures, batch):
-        asked.append((pictures, batch))
+    def sounded(*given):
+        asked.append(given)
         return Sounded({"fit": 100}, {"fit": 8}, {}, {}, Kept(), Kept(), 1, 0)
 
     monkeypatch.setattr("components.training.memory.sound", sounded)
@@ -95,7 +95,8 @@ def test_a_plane_through_three_rounds():
 
 
 def test_a_graph_that_is_still_to_be_made_counts(tmp_path):
-    found = Memory({"fit": 0.0}, {"fit": 0.0}, {"fit": 0.0}, {"fit": 1}, {}, {}, Kept(backbones=["k" * 64]), Kept(), 0, 0)
+    zero, kept = {"fit": 0.0}, Kept(backbones=["k" * 64])
+    found = Memory(zero, zero, zero, {"fit": 1}, {}, {}, kept, Kept(), 0, 0)
     without = found.training(10, 10, tmp_path)
     (tmp_path / f"backbone-{'k' * 16}.onnx").touch()
     assert without - found.training(10, 10, tmp_path) == GRAPH_MIB
