@@ -16,7 +16,7 @@ from components.core.filenames import printable
 from components.core.places import check_file, writing
 from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
-from components.core.runtime import Runs
+from components.core.runtime import Provider, Runs
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
 from components.decision.tables import PROBLEM, require_form, told, write_records
@@ -37,7 +37,7 @@ def score(
     group: str | None = None,
     cascade: bool = False,
     overlays: Path | None = None,
-    provider: str | None = None,
+    provider: Provider | None = None,
 ) -> Path:
     """Write *out* (records.SCORE_COLUMNS) as its suffix says: parquet, CSV or JSON.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -77,15 +78,18 @@ def advice(settings: Any) -> str:
 
 
 def _sentence(found: Need) -> str:
-    what = "its export" if found.export > found.training else f"its phase {found.phase}"
-    return f"{found.detector}: {what} on {found.pictures} pictures needs about {found.most} MiB"
+    return f"{found.detector}: {_widest(found)} on {found.pictures} pictures needs about {found.most} MiB"
+
+
+def _widest(found: Need) -> str:
+    return "its export" if found.export > found.training else f"its phase {found.phase}"
 
 
 def told(stages: Stages, sized: Sized, needs: Sequence[Need], out: str) -> list[str]:
     """Lines of ``loupe fit --dry-run``: pictures, sizes, phases, memory, minutes, place."""
     sides = read_split(stages.folder / "split")
-    counts = sides.groupby("split")["label"].value_counts().sort_index()
-    pictures = ", ".join(f"{side} {n} {label}" for (side, label), n in counts.items())
+    counts = Counter(zip(map(str, sides["split"]), map(str, sides["label"]), strict=True))
+    pictures = ", ".join(f"{side} {n} {label}" for (side, label), n in sorted(counts.items()))
     free = available_memory_mb()
     lines = [f"pictures: {pictures}", f"sizes: {' + '.join(sized.members)} ({sized.why})"]
     for found in needs:
@@ -94,7 +98,7 @@ def told(stages: Stages, sized: Sized, needs: Sequence[Need], out: str) -> list[
         peak = resident_mb() + max(found.training + found.mapped, found.export)
         lines += [
             f"{found.detector}: {lengths}; about {found.minutes:.1f} minutes of training",
-            f"{found.detector}: peak about {peak} MiB, of which {found.most} in {found.phase} on top of what is loaded",
+            f"{found.detector}: peak about {peak} MiB, of which {_widest(found)} takes {found.most}",
         ]
     lines.append(f"available: {free} MiB" if free is not None else "available: this system does not tell")
     return [*lines, f"the run would go to {out}; nothing was trained, nothing was written there"]

@@ -36,7 +36,7 @@ HALF = 2  # bytes of a feature in the store
 MIB = 2**20
 # By benchmarks/speed/memory.py: what operations and the allocator hold beside the tensors, and what export loads.
 FACTOR, TRAINING_MIB, GRAPH_MIB = 2.0, 75.0, 150.0
-EXPORT_MIB, EXPORT_COPIES = 350.0, 8.0
+EXPORT_MIB, EXPORT_COPIES = 100.0, 5.0
 KINDS = 64  # of invented feature vectors
 MADE, CHECK = "made", "check"  # before the first phase; scoring what chooses
 
@@ -290,7 +290,8 @@ def measured(name: str, settings: Any) -> Memory:
     asked = values_hash([name, repr(settings), ROUNDS, code_hash(), versions()])
     kept = cache_folder() / "memory" / f"{asked[:24]}.json"
     if kept.exists():
-        return Memory(**{k: Kept(**v) if k in ("kept", "checked") else v for k, v in read_json(kept).items()})
+        values: dict[str, Any] = read_json(kept)
+        return Memory(**values | {key: Kept(**values[key]) for key in ("kept", "checked")})
     found = fitted([sound(name, settings, *given) for given in ROUNDS])
     with contextlib.suppress(OSError):  # a cache that cannot be written costs these seconds again
         kept.parent.mkdir(parents=True, exist_ok=True)

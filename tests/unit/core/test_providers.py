@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from components.core.errors import BundleError, SettingsError
 from components.core.openvino import metadata_of
 from components.core.runtime import Runs, require_provider, session
+from components.export import runner
 
 HERE = Path("bundle")
 
@@ -106,3 +107,28 @@ def test_what_a_bundle_was_measured_with_is_what_it_runs_with(caplog):
     assert "was held against its detector with provider cpu, and openvino is asked for" in caplog.text
     with pytest.raises(BundleError, match=r"export it with export\.provider openvino"):
         Runs("openvino", "refuse").of("cpu", HERE)
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured", "available", "first", "said"),
+    [
+        (None, "cpu", ["CPUExecutionProvider"], "CPUExecutionProvider", ""),
+        (None, "cuda", ["CUDAExecutionProvider"], "CUDAExecutionProvider", ""),
+        (None, "openvino", ["CPUExecutionProvider"], "CPUExecutionProvider", "was measured with openvino"),
+        ("cuda", "cpu", ["CUDAExecutionProvider"], "CUDAExecutionProvider", "cuda computes"),
+    ],
+)
+def test_what_computes_in_the_runner_of_a_bundle(asked, measured, available, first, said, monkeypatch, capsys):
+    monkeypatch.setattr(runner.onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setenv("LOUPE_PROVIDER", asked) if asked else monkeypatch.delenv("LOUPE_PROVIDER", raising=False)
+    assert runner.providers(measured)[0] == first
+    told = capsys.readouterr().err
+    assert said in told if said else not told
+
+
+@pytest.mark.parametrize("asked", ["cuda", "openvino", "gpu"])
+def test_the_runner_refuses_what_it_cannot_use(asked, monkeypatch):
+    monkeypatch.setattr(runner.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setenv("LOUPE_PROVIDER", asked)
+    with pytest.raises(SystemExit, match=f"LOUPE_PROVIDER {asked}: this ONNX Runtime cannot use it"):
+        runner.providers("cpu")

@@ -52,6 +52,7 @@ def trained(name, folder):
         return living.since()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_detector_is_foreseen(name, monkeypatch, tmp_path):
     """A whole training on twenty pictures in its own batches, from rounds of twelve pictures in twos and fours."""
