@@ -1,7 +1,9 @@
 """Where the time goes: the start of every command, and the stages of one fit, beside another checkout in turns.
 
 Seconds of the processor on one thread, by parts: startup (each command that computes nothing, and the help of each),
-stages (`loupe fit` on a folder in MVTec layout, by stage, with an evaluation where there is test/). With --against
+stages (`loupe fit` on a folder in MVTec layout, by stage, with an evaluation where there is test/), memory (predicted
+and real peak of the training of each of --detectors, at --preset), int8 (what the backbone of each --bundle loses in
+8-bit integers, and how much sooner it answers; OpenVINO beside it). With --against
 another checkout of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told
 with its 95 % bootstrap interval. Writes results/speed.json and speed.md.
 """
@@ -42,6 +44,34 @@ STARTED = (
     "init --help",
     "dashboard --help",
 )
+ROWS = {  # parts that have a row for each detector, and what their table says
+    "memory": {
+        "detector": "detector",
+        "pictures": "pictures",
+        "phase": "most in",
+        "predicted": "predicted MiB",
+        "real": "real MiB",
+    },
+    "int8": {
+        "detector": "detector",
+        "view": "view",
+        "pictures": "pictures",
+        "float_mb": "MB",
+        "int8_mb": "int8 MB",
+        "rank_correlation": "ranks alike",
+        "synthetic_auroc_float": "AUROC",
+        "synthetic_auroc": "int8 AUROC",
+        "times_faster": "int8, times as fast",
+        "openvino_times_faster": "OpenVINO, times as fast",
+        "openvino_map_error": "OpenVINO, map error",
+    },
+}
+PARTS = ("startup", "stages", *ROWS)
+SAID = {
+    "memory": "What a training takes on top of a process in which everything is loaded, before it starts and in truth; "
+    "a process for each. Real over predicted is {low:.2f} to {high:.2f}, {middle:.2f} in the middle.",
+    "int8": "On one thread, the processor's seconds in turns; AUROC of synthetic anomalies against calibrate normals.",
+}
 ABOUT = (
     "Seconds of the processor on one thread, {rounds} on a busy machine. *Before*: commit {before}. "
     "*Ratio*: before / now in the same round, median and 95 % interval over rounds; above 1 is sooner now."
@@ -55,10 +85,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, help="the folder of pictures of the part stages")
     parser.add_argument("--detector", default="patchcore", help="of the part stages")
-    parser.add_argument("parts", nargs="*", default=["startup"], metavar="PART", help="startup (default), stages")
+    parser.add_argument("--detectors", default="patchcore", help="of the part memory, joined by commas")
+    parser.add_argument("--preset", default="tiny", help="of the part memory")
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="of the part int8; may be repeated")
+    parser.add_argument("--pictures", type=int, default=32, help="of the part int8, of each kind at most")
+    parser.add_argument("parts", nargs="*", default=["startup"], metavar="PART", help=", ".join(PARTS))
     asked = parser.parse_args(arguments)
     for part in [] if asked.report else asked.parts:
-        check_known(part, ("startup", "stages"), "loupe bench speed")
+        check_known(part, PARTS, "loupe bench speed")
+        if part in ROWS:
+            add(OUT, {part: {"commit": commit(), "rows": rows(part, words_of(part, asked))}})
+            continue
         measure = startup if part == "startup" else partial(stages, data=pictures(asked.data), detector=asked.detector)
         sides = {"now": Path()} | ({"before": asked.against} if asked.against else {})
         found = in_turns({name: partial(measure, checkout.resolve()) for name, checkout in sides.items()}, asked.rounds)
@@ -66,10 +103,25 @@ def main(arguments: list[str]) -> None:
     OUT.with_suffix(".md").write_text(page(stored(OUT)))
 
 
+def words_of(part: str, asked: Any) -> list[str]:
+    """Arguments of the file that measures *part*."""
+    data = str(pictures(asked.data))
+    if part == "memory":
+        return [data, asked.preset, "train", *asked.detectors.split(",")]
+    return [data, str(asked.pictures), *(str(bundle.resolve()) for bundle in asked.bundle)]
+
+
+def rows(part: str, words: list[str]) -> list[dict[str, Any]]:
+    """What the file of *part* measures in a process of its own."""
+    command, here = [sys.executable, str(HERE / f"{part}.py"), *words], str(HERE.parents[1])
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment(PYTHONPATH=here))
+    return list(json.loads(done.stdout))
+
+
 def pictures(folder: Path | None) -> Path:
     """Raises SettingsError where none is named."""
     if folder is None or not folder.is_dir():
-        raise SettingsError(f"--data {folder}: is no folder; the part stages needs one in MVTec layout")
+        raise SettingsError(f"--data {folder}: is no folder; the part needs one of pictures")
     return folder.resolve()
 
 
@@ -110,8 +162,31 @@ def stages(checkout: Path, data: Path, detector: str) -> Figures:
 
 def page(found: dict[str, Any]) -> str:
     """results/speed.md."""
-    parts = [text for name, entry in found.items() for text in (f"## {name}", told(entry), table(entry["rounds"]))]
+    parts = [text for name, entry in found.items() for text in (f"## {name}", *section(name, entry))]
     return joined("# Where the time goes", *(parts or ["Not measured."]))
+
+
+def section(name: str, entry: dict[str, Any]) -> tuple[str, str]:
+    """What is said of one part, and its table."""
+    if name not in ROWS:
+        return told(entry), table(entry["rounds"])
+    found, heads = entry["rows"], ROWS[name]
+    lines = [[figure(row.get(key)) for key in heads] for row in found]
+    return wrapped(SAID[name].format(**spread(found))), markdown(tuple(heads.values()), lines)
+
+
+def spread(found: list[dict[str, Any]]) -> dict[str, float]:
+    """Of real over predicted: the least, the middle and the most; of rows that have neither, 1."""
+    ratios = [row["real"] / row["predicted"] for row in found if "real" in row] or [1.0]
+    return {"low": min(ratios), "middle": float(np.median(ratios)), "high": max(ratios)}
+
+
+def figure(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3g}"
+    return str(value)
 
 
 def told(entry: dict[str, Any]) -> str:

@@ -16,13 +16,18 @@ class FastBackbone:
     """Callable like the Backbone it wraps, for pixels already at its size; the graph is cached as a file."""
 
     def __init__(self, backbone: Backbone, cache: Path, threads: int | None = None) -> None:
-        path = cache / f"backbone-{backbone.key()[:16]}.onnx"
+        path = graph_of(cache, backbone.key())
         if not path.exists():
             _export(backbone, path)
         self.session = session(path, threads)
 
     def __call__(self, images: Tensor) -> list[np.ndarray]:
         return self.session.run(None, {"image": images.numpy()})
+
+
+def graph_of(cache: Path, key: str) -> Path:
+    """Where the graph of a backbone lies, once it is made."""
+    return cache / f"backbone-{key[:16]}.onnx"
 
 
 def _export(backbone: Backbone, path: Path) -> None:

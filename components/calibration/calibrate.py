@@ -33,15 +33,15 @@ def calibrate(
     with recorded(out, "calibrate", settings, inputs) as scratch:
         paths = [data / i for i in table["image_id"]]
         scores, maps = through_graph(traced, model, paths) if traced else in_torch(model, split, paths)
-        result = {
-            "model": tree_hash(model / "model.safetensors"),
-            **summary(scores, settings),
-            "groups": _groups(scores, table["group"].to_numpy(), settings),
-            "map": scale(maps),
-        }
-        write_json(scratch / "calibration.json", result)
+        result = record(scores, maps, table["group"].to_numpy(), settings)
+        write_json(scratch / "calibration.json", {"model": tree_hash(model / "model.safetensors"), **result})
         table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
     return out
+
+
+def record(scores: np.ndarray, maps: np.ndarray, groups: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:
+    """What calibration.json holds beside the model: of scores (N,), map quantiles (N, MAP_QUANTILES), groups (N,)."""
+    return {**summary(scores, settings), "groups": _groups(scores, groups, settings), "map": scale(maps)}
 
 
 def through_graph(traced: Path, model: Path, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,8 @@ from components.cli.shared import (
 )
 from components.core.checks import check_budget
 from components.core.errors import SettingsError
+from components.core.runtime import Provider
+from components.core.settings import convert
 from components.detectors.catalogue import CATALOGUE, require
 
 data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
@@ -139,10 +141,14 @@ def fit(
         typer.Option(help="The most that the fit may take, estimated: sizes are left out, or epochs are cut."),
     ] = None,
     params: Annotated[Path | None, typer.Option(help="A file like params.yaml; what is given here goes first.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how much memory it takes; train nothing.")
+    ] = False,
 ) -> None:
     """Train on a folder, calibrate and export; killed half way, the same command resumes."""
     require(detector)  # a slip is told before pandas is loaded
     from components.pipeline.fit import FitRequest, fit_folder
+    from components.pipeline.fit import dry_run as foreseen
     from components.pipeline.sections import sections_of
 
     sections, methods = sections_of(params, data.resolve().name, detector) if params else ({}, {})
@@ -151,7 +157,11 @@ def fit(
     overrides = _put_all(sections, setting or [], of_data)
     chosen, budget = tuple(group) if group else None, (latency_ms, minutes)
     known = (adapter, chosen, preset, seed, alpha, overrides, checkpoint_every, sections, methods, size, *budget)
-    _ended(fit_folder(FitRequest(detector, data.resolve(), *known), out), data)
+    request = FitRequest(detector, data.resolve(), *known)
+    if dry_run:
+        say("\n".join(foreseen(request, out)))
+        return
+    _ended(fit_folder(request, out), data)
 
 
 def _ended(run: Path, data: Path) -> None:
@@ -241,6 +251,10 @@ def score(
     group: Annotated[str | None, typer.Option(help="What they show, if the model knows several groups.")] = None,
     cascade: Annotated[bool, typer.Option("--cascade", help="Let the edge graph answer where it is certain.")] = False,
     manifest: Annotated[str | None, typer.Option(help="Instead of images: shards that `loupe shards` wrote.")] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(help="What computes: cpu, openvino, cuda, tensorrt; default as measured."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Of --manifest: processes; default one for each core.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Of --manifest: a Dask scheduler, tcp://host:8786.")] = None,
 ) -> None:
@@ -253,11 +267,12 @@ def score(
     from components.service.bulk import bulk, wanted
 
     check_budget("--workers", workers)
-    others = {"--overlays": overlays, "--maps": maps, "--cascade": cascade}
+    known = convert(provider, Provider | None, "--provider")
+    others = {"--overlays": overlays, "--maps": maps, "--cascade": cascade, "--provider": known}
     if wanted(images, manifest, others, {"--workers": workers, "--scheduler": scheduler}):
         say(f"{bulk(str(manifest), bundle, out, group, workers, scheduler)}; tables in {out}")
         return
-    say(f"scores in {score_images(bundle, images or [], Path(out), maps, group, cascade, overlays)}")
+    say(f"scores in {score_images(bundle, images or [], Path(out), maps, group, cascade, overlays, known)}")
 
 
 @app.command(epilog="Example: loupe shards s3://plant/2026 --out s3://plant/shards")

@@ -1,13 +1,43 @@
-"""ONNX Runtime sessions and the allocator, set up in one place."""
+"""Sessions over ONNX graphs and the allocator, set up in one place: which provider computes, on how many threads."""
 
+import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from components.core.errors import BundleError
+from components.core.errors import BundleError, SettingsError
 from components.core.system import libc
 
+log = logging.getLogger("loupe")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
+# What ONNX Runtime calls them; of each the ones behind it, for what it cannot compute itself.
+STATED = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+CHAINS = {"cpu": ["cpu"], "cuda": ["cuda", "cpu"], "tensorrt": ["tensorrt", "cuda", "cpu"]}
+WANTED = {
+    "cuda": "put onnxruntime-gpu in place of onnxruntime, with CUDA and cuDNN",
+    "tensorrt": "put onnxruntime-gpu in place of onnxruntime, with CUDA, cuDNN and TensorRT",
+}
+
+
+class Runs(NamedTuple):
+    """Which provider is asked for, None: the one that a bundle was measured with; and what follows if it is another."""
+
+    provider: Provider | None = None
+    unmeasured: Literal["warn", "refuse"] = "warn"
+
+    def of(self, measured: str, where: Path) -> str:
+        """The provider that the bundle *where* runs with. Raises BundleError where another is refused."""
+        if self.provider in (None, measured):
+            return measured
+        said = f"{where}: was held against its detector with provider {measured}, and {self.provider} is asked for"
+        if self.unmeasured == "refuse":
+            raise BundleError(f"{said}; export it with export.provider {self.provider}")
+        log.warning("%s: scores may differ in the last digits", said)
+        return str(self.provider)
+
+
+OWN = Runs()
 
 
 def cores() -> int:
@@ -15,8 +45,15 @@ def cores() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def session(model: bytes | Path, threads: int | None = None) -> Any:
-    """A CPU session that does not spin while idle, so that a busy neighbour costs nothing. Raises BundleError."""
+def session(model: bytes | Path, threads: int | None = None, provider: str = "cpu") -> Any:
+    """What runs a graph; it does not spin while idle, so that a busy neighbour costs nothing.
+
+    Raises SettingsError where *provider* is not to be had here, BundleError for what is no graph.
+    """
+    if provider == "openvino":
+        from components.core.openvino import opened
+
+        return opened(model, threads or cores())
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -24,12 +61,23 @@ def session(model: bytes | Path, threads: int | None = None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model
+    require_provider(provider, onnxruntime.get_available_providers())
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        made = onnxruntime.InferenceSession(source, options, providers=[STATED[name] for name in CHAINS[provider]])
     except Exception as error:  # classes of the library below, one for each thing that a graph can lack
         said = " ".join(str(error).split())[:200]
         name = model if isinstance(model, Path) else "a graph"
         raise BundleError(f"{name}: is no graph that ONNX Runtime can run ({said}); make it again") from error
+    require_provider(provider, made.get_providers())  # a library that is missing is left out without a word
+    return made
+
+
+def require_provider(provider: str, available: list[str]) -> None:
+    """Raises SettingsError for a provider that is none, or that *available* lacks (ONNX Runtime's names)."""
+    if provider not in STATED:
+        raise SettingsError(f"provider {provider!r}: is none; choose one of {', '.join([*STATED, 'openvino'])}")
+    if STATED[provider] not in available:
+        raise SettingsError(f"provider {provider}: this ONNX Runtime cannot use it here; {WANTED[provider]}, or cpu")
 
 
 def keep_freed_memory() -> None:

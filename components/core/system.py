@@ -207,6 +207,60 @@ def peak_memory_mb() -> int:
     return int(found.PeakWorkingSetSize) // 2**20
 
 
+def resident_mb() -> int:
+    """The resident set of this process now, in MiB; the largest so far where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_memory_mb()
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20
+
+
+def available_memory_mb(root: Path = Path("/")) -> int | None:
+    """MiB that a process may still take, by the machine and by every control group around it; None where not Linux.
+
+    What the kernel only keeps for speed counts as free. *root* holds proc and sys/fs/cgroup.
+    """
+    try:
+        told = (root / "proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    free = [int(line.split()[1]) // 1024 for line in told if line.startswith("MemAvailable")]
+    free += [left for folder in _groups(root) if (left := _left_in(folder)) is not None]
+    return min(free, default=None)
+
+
+def _groups(root: Path) -> list[Path]:
+    """The folders of the control groups that this process is in, outwards, of either version."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for _, kinds, path in (line.split(":", 2) for line in lines):
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        base = root / "sys/fs/cgroup" / ("memory" if kinds else "")
+        own = base / path.lstrip("/")
+        found += [folder for folder in (own, *own.parents) if folder.is_relative_to(base)]
+    return found
+
+
+def _left_in(folder: Path) -> int | None:
+    """MiB left in one control group; None where it has no limit."""
+    for limit, used, reclaimable in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            most, taken = (int((folder / name).read_text()) for name in (limit, used))
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # not this version, or `max`
+            continue
+        return (most - taken + int(stat.get(reclaimable, 0))) // 2**20
+    return None
+
+
 def end_tree(process: "subprocess.Popen[str]") -> None:
     """Kill a process that began a session of its own, and those that it has started."""
     if WINDOWS:

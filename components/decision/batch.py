@@ -16,6 +16,7 @@ from components.core.filenames import printable
 from components.core.places import check_file, writing
 from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
+from components.core.runtime import Provider, Runs
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
 from components.decision.tables import PROBLEM, REGIONS, require_form, told, write_records
@@ -37,6 +38,7 @@ def score(
     group: str | None = None,
     cascade: bool = False,
     overlays: Path | None = None,
+    provider: Provider | None = None,
 ) -> Path:
     """Write *out* (records.SCORE_COLUMNS) as its suffix says: parquet, CSV or JSON.
 
@@ -44,12 +46,13 @@ def score(
     drawn over it, on the scale of normal pictures. *images* are files, patterns such as ``today/*.png``, and folders
     that are searched. *group* says what they show, where a model knows several
     products; without it the overall table decides. With *cascade* the edge graph answers alone where it is certain, and
-    the column ``graph`` says which one answered.
+    the column ``graph`` says which one answered. *provider* computes in place
+    of the one that the bundle was measured with.
 
     A file that cannot be scored has a row of its own with the reason in the column ``problem``, and the others are
     scored all the same. Raises PartlyScoredError after the table is written, DataError when no file could be scored.
     """
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, runs=Runs(provider))
     opened.require_group(group)
     if cascade:
         _ = opened.edge  # a bundle without one is told of before the work

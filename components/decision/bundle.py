@@ -11,7 +11,7 @@ import numpy as np
 
 from components.core.artefacts import file_hash, read_json
 from components.core.errors import BundleError, DataError, SettingsError
-from components.core.runtime import session
+from components.core.runtime import OWN, Runs, session
 from components.core.settings import convert
 from components.core.signing import verify
 from components.decision.calibration import Calibration
@@ -51,6 +51,7 @@ class Manifest:
     data: str
     decoding: Decoding
     files: Mapping[str, str]
+    provider: str = "cpu"  # with which its graph was held against the detector
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -73,7 +74,8 @@ class Manifest:
         files = convert(values.get("files", {}), dict[str, str], f"{path}: files")
         if outside := [name for name in files if not NAME.fullmatch(name)]:
             raise BundleError(f"{path}: names the file {outside[0]!r}, which is none in the bundle; export it again")
-        return cls(**known, decoding=rules, files=files)
+        provider = convert(values.get("runtime", {}), dict[str, Any], f"{path}: runtime").get("provider", "cpu")
+        return cls(**known, decoding=rules, files=files, provider=provider)
 
     @property
     def version(self) -> str:
@@ -98,16 +100,17 @@ def run_of(graph: Any) -> Run:
 class Bundle:
     """Session, calibration and identity of one exported detector."""
 
-    def __init__(self, folder: Path, manifest: Manifest, threads: int | None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, threads: int | None, runs: Runs = OWN) -> None:
         self.folder, self.manifest = folder, manifest
         self.calibration = Calibration.read(folder / "calibration.json")
-        self.session = session(folder / "model.onnx", threads)
+        self.provider = runs.of(manifest.provider, folder)
+        self.session = session(folder / "model.onnx", threads, self.provider)
         self.threads = threads
 
     @cached_property
     def narrow(self) -> Any:
         """A session on one thread, for callers that run side by side."""
-        return session(self.folder / "model.onnx", 1)
+        return session(self.folder / "model.onnx", 1, self.provider)
 
     @property
     def decoding(self) -> Decoding:
@@ -120,19 +123,19 @@ class Bundle:
         if not (self.folder / "edge.onnx").exists():
             why = "a calibration by folds" if self.calibration.folds else self.manifest.detector
             raise BundleError(f"{self.folder}: {why} has no edge graph; score without --cascade")
-        opened = session(self.folder / "edge.onnx", self.threads)
+        opened = session(self.folder / "edge.onnx", self.threads, self.provider)
         self._require_one_model(opened, "edge.onnx")
         return opened, Exits.read(self.folder / "cascade.json")
 
     @classmethod
-    def open(cls, folder: Path, threads: int | None = None) -> "Bundle":
-        """Raises BundleError when a file is missing or has other bytes than the manifest says.
+    def open(cls, folder: Path, threads: int | None = None, runs: Runs = OWN) -> "Bundle":
+        """Raises BundleError when a file is missing or has other bytes than the manifest says, or *runs* refuses.
 
         Where the environment names trusted keys (``core.signing``), also unless one of them signed the whole folder.
         """
         verify(folder)
         manifest = whole(folder)
-        opened = cls(folder, manifest, threads)
+        opened = cls(folder, manifest, threads, runs)
         opened._require_one_model(opened.session, "model.onnx")
         if missing := {*OUTPUTS} - {output.name for output in opened.session.get_outputs()}:
             what = f"{folder / 'model.onnx'}: an older Loupe made it, without {', '.join(sorted(missing))}"

@@ -42,11 +42,11 @@ def calibrating(split: Path, data: Path, synthetic: Path) -> tuple[Grouped, Grou
 
 
 def write_exits(
-    out: Path, known: Calibration, settings: CascadeSettings, normals: Grouped, made: Grouped
+    out: Path, known: Calibration, settings: CascadeSettings, normals: Grouped, made: Grouped, provider: str = "cpu"
 ) -> dict[str, Any]:
     """Write cascade.json beside the two graphs in *out*, by whose own scores it is; returns what it holds."""
-    edge = [_scores(out / "edge.onnx", given, "edge graph") for given in (normals, made)]
-    full = _scores(out / "model.onnx", made, "full graph")
+    edge = [_scores(out / "edge.onnx", given, "edge graph", provider) for given in (normals, made)]
+    full = _scores(out / "model.onnx", made, "full graph", provider)
     kept = evidence(Scored(edge[0], normals.groups), Scored(edge[1], made.groups), full, settings)
     stands = moved_exits({"evidence": kept}, known)
     write_json(out / "cascade.json", stands)
@@ -63,7 +63,7 @@ def exit_of(exits: Exits, scores: np.ndarray, groups: list[str]) -> list[str | N
     return [early(exits.exit_of(group), float(score)) for score, group in zip(scores, groups, strict=True)]
 
 
-def _scores(graph: Path, given: Grouped, what: str) -> np.ndarray:
-    run, paths = run_of(session(graph)), progress(given.paths, f"{what} for its way out")
+def _scores(graph: Path, given: Grouped, what: str, provider: str) -> np.ndarray:
+    run, paths = run_of(session(graph, provider=provider)), progress(given.paths, f"{what} for its way out")
     found = [seen(run, [decode(path, rules=given.rules)], given.rules)[0] for path in paths]
     return np.concatenate(found).astype(np.float64)

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from components.calibration.calibrate import map_quantiles, record
+from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import file_hash, recorded, write_json
 from components.core.errors import BundleError, ParityError
 from components.core.signing import sign_where_asked
@@ -26,13 +28,15 @@ from components.export.card import model_card
 from components.export.edge import Grouped, calibrating, exit_of, write_exits
 from components.export.embedding import Described
 from components.export.graph import write_graph
+from components.export.int8 import Material, compared, quantise, refused
 from components.export.parity import Decide, compare
 from components.export.reference import write_reference
+from components.export.repoint import restate
 from components.export.settings import ExportSettings
 from components.export.trace import axes, evenly, identity, manifest_of, restated, texts
 from components.pictures.decoding import Decoding
 from components.pictures.kept import decode
-from components.training.model import cut_scores, inputs_of, load_model
+from components.training.model import cut_scores, inputs_of, load_model, map_values
 
 log = logging.getLogger("loupe")
 RUNNER = Path(__file__).with_name("runner.py")
@@ -64,17 +68,17 @@ def export(
     Raises ParityError, with parity.json beside *out*, when the graph scores otherwise.
     """
     known, detector = Calibration.read(calibration / "calibration.json"), load_model(model)
-    manifest = manifest_of(model, split, detector.rules(read_decoding(split)))
+    manifest = manifest_of(model, split, detector.rules(read_decoding(split)), settings.provider)
     if known.model != manifest.model:
         raise BundleError(f"{calibration}: is of another model than {model}; calibrate again, then export")
-    compared = _sample(split, data, synthetic, settings.parity_images)
+    held = _sample(split, data, synthetic, settings.parity_images)
     inputs = {
         "model": model / "model.safetensors",
         "calibration": calibration / "calibration.json",
         "split": split / "split.parquet",
     }
     early = isinstance(detector, Early) and not known.folds
-    if early or "synthetic" in set(compared["split"]):
+    if early or "synthetic" in set(held["split"]):
         inputs["synthetic"] = synthetic / "synthetic.parquet"
     normals = _normals(split, calibration, known)
     if isinstance(detector, Early) and not early:
@@ -82,16 +86,23 @@ def export(
     with recorded(out, "export", settings, inputs, seal=sign_where_asked) as scratch:
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
         described = partial(axes, detector, split, data, manifest.decoding, settings)
-        graphs = Graphs(scratch, detector, described, known, manifest, compared, settings, traced)
-        parity = graphs.full(out)
+        graphs = Graphs(scratch, detector, described, known, manifest, held, settings, traced)
+        parity, tolerance, runtime = graphs.full(out), settings.tolerance, {}
+        if settings.int8.wanted:
+            learned = evenly(list(rows(split, "fit", "normal")["image_id"]), settings.int8.pictures)
+            given = _material(split, data, synthetic, learned, manifest.decoding)
+            known, parity, runtime["int8"] = graphs.smaller(parity, given, rows(split, "calibrate", "normal"))
+            graphs = replace(graphs, known=known)
+            tolerance = settings.int8.tolerance if runtime["int8"]["taken"] else tolerance
         if early:
             parity["edge"] = graphs.edge(out, *calibrating(split, data, synthetic))
-        write_json(scratch / "parity.json", {**parity, "tolerance": settings.tolerance})
+        write_json(scratch / "parity.json", {**parity, "tolerance": tolerance})
+        runtime |= {key: parity[key] for key in ("provider", "score_error", "map_error")}
         write_runner(scratch)
         write_reference(Bundle(scratch, manifest, None), data, normals, scratch / "reference.parquet")
-        (scratch / "MODEL_CARD.md").write_text(model_card(detector, manifest, known, parity))
+        (scratch / "MODEL_CARD.md").write_text(model_card(detector, manifest, known, parity, runtime))
         files = {p.name: file_hash(p) for p in sorted(scratch.iterdir())}
-        more = {"rule": known.rule, "decoding": manifest.decoding.kept, "files": files}
+        more = {"rule": known.rule, "decoding": manifest.decoding.kept, "runtime": runtime, "files": files}
         write_json(scratch / "manifest.json", {**identity(manifest, known), **more})
     log.info("%s: score error %.1e, map error %.1e", out, parity["score_error"], parity["map_error"])
     return out
@@ -125,10 +136,36 @@ class Graphs:
         parity["sides"] = {str(side): int(n) for side, n in counts.items()}
         return _gate(parity, self.settings, out)
 
+    def smaller(
+        self, parity: dict[str, Any], given: Material, normals: pd.DataFrame
+    ) -> tuple[Calibration, dict[str, Any], dict[str, Any]]:
+        """model.onnx in 8-bit integers where it passes, calibrated through itself: the table, its parity, and what was
+        measured, with the reason where it is not taken."""
+        graph, other = self.folder / "model.onnx", self.folder / "int8.onnx"
+        if self.known.folds:
+            return self.known, parity, _float_stays("calibrated by folds: no picture is held out to judge by")
+        if not quantise(graph, other, given):
+            return self.known, parity, _float_stays("there is no frozen network in it")
+        found, good = compared(graph, other, given)
+        maps = np.concatenate([map_quantiles(map_values(heat[:, 0], given.rules)) for heat in good.maps])
+        asked = CalibrationSettings(self.known.alpha, self.known.confidence)
+        values = {"model": self.known.model, **record(good.scores, maps, normals["group"].to_numpy(), asked)}
+        new = Calibration.of(values)
+        measured = self._parity("int8.onnx", lambda scores, groups: new.decide(scores, groups)[1])
+        found |= {key: measured[key] for key in ("score_error", "map_error", "decision_agreement")}
+        if why := refused(found, self.settings.int8):
+            other.unlink()
+            return self.known, parity, _float_stays(why) | found
+        other.replace(graph)
+        restate(graph, new)
+        write_json(self.folder / "calibration.json", values)
+        log.info("int8: %.2f times as fast", found["times_faster"])
+        return new, {**measured, "sides": parity["sides"]}, {"taken": True, **found}
+
     def edge(self, out: Path, normals: Grouped, made: Grouped) -> dict[str, Any]:
         """edge.onnx, cascade.json and the parity of the early answer. Raises ParityError."""
         self._write("edge.onnx", Described(self.detector, self.seen, early=True), {"graph": "edge"})
-        stands = write_exits(self.folder, self.known, self.settings.cascade, normals, made)
+        stands = write_exits(self.folder, self.known, self.settings.cascade, normals, made, self.settings.provider)
         ways = partial(exit_of, Exits.of(stands))
         parity = _gate(self._parity("edge.onnx", ways, early=True), self.settings, out, "edge graph")
         return {**parity, "leave": stands["leave"]}
@@ -141,7 +178,19 @@ class Graphs:
         names, groups, paths = (list(self.compared[column]) for column in ("image_id", "group", "path"))
         tolerance, rules = self.settings.tolerance, self.manifest.decoding
         scorer = partial(from_files, self.detector, rules, early)
-        return compare(scorer, self.folder / graph, paths, names, decisions, groups, tolerance, rules)
+        provider = self.settings.provider
+        return compare(scorer, self.folder / graph, paths, names, decisions, groups, tolerance, rules, provider)
+
+
+def _float_stays(why: str) -> dict[str, Any]:
+    log.warning("int8: not taken, %s", why)
+    return {"taken": False, "why": why}
+
+
+def _material(split: Path, data: Path, synthetic: Path, learned: list[str], rules: Decoding) -> Material:
+    """Image files of the fit side, of the calibrate normals and of the anomalies on them."""
+    normals, made = calibrating(split, data, synthetic)
+    return Material([data / name for name in learned], normals.paths, made.paths, rules)
 
 
 @torch.inference_mode()

@@ -39,14 +39,16 @@ def compare(
     groups: list[str],
     tolerance: float,
     rules: Decoding = DEFAULT,
+    provider: str = "cpu",
 ) -> dict[str, Any]:
     """Scores, maps and decisions of both, each from the files' bytes in its own way; differences relative to the span.
 
     *scorer* is the detector, or its early answer, on files as calibration reads them, with maps at a given size; the
     graph gets what the line decodes, without torch. *decisions* tells what scores and the groups of their images come
     to. Decisions agree too where a score lies so near to the threshold that *tolerance* of the span decides.
+    *provider* computes the graph.
     """
-    opened = session(graph)
+    opened = session(graph, provider=provider)
     batch = [0, _alike(paths, rules)]
     pairs = [_both(scorer, opened, [path], rules) for path in progress(paths, "parity")]
     pairs.append(_both(scorer, opened, [paths[i] for i in batch], rules))
@@ -60,7 +62,7 @@ def compare(
     return {
         "images": len(paths),
         "span": spans,
-        "provider": "CPUExecutionProvider",
+        "provider": provider,
         "score_error": float(errors.max()),
         "map_error": max(pair.apart for pair in pairs) / spans["map"],
         "decision_agreement": float(np.mean(agree)),

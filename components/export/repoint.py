@@ -40,7 +40,7 @@ def repoint(bundle: Path, values: dict[str, Any]) -> None:
     card = moved_card((bundle / "MODEL_CARD.md").read_text(), known, parity)
     _replace(bundle / "MODEL_CARD.md", lambda path: path.write_text(card))
     for graph in sorted(bundle.glob("*.onnx")):
-        _restate(graph, known)
+        restate(graph, known)
     manifest = read_json(bundle / "manifest.json")
     files = {name: file_hash(bundle / name) for name in manifest["files"]}
     point = {"alpha": known.alpha, "threshold": known.threshold, "rule": known.rule}
@@ -73,7 +73,7 @@ def _reference(path: Path, known: Calibration) -> list[dict[str, Any]]:
     return [{**record, "decision": one.decision, "threshold": one.threshold} for record, one in told]
 
 
-def _restate(graph: Path, known: Calibration) -> None:
+def restate(graph: Path, known: Calibration) -> None:
     """The threshold that the graph's own metadata name."""
     model = onnx.load(graph)
     for entry in model.metadata_props:

@@ -1,7 +1,9 @@
 """Score images with this bundle: `python runner.py IMAGE...` prints one JSON line per image.
 
-Needs onnxruntime, numpy and Pillow. Refuses to run when a file differs from manifest.json. A file that cannot be scored
-is named on standard error, and the others are scored; the exit status is then 3, or 1 when none could be.
+Needs onnxruntime, numpy and Pillow. LOUPE_PROVIDER is cpu, cuda or tensorrt; without it what the bundle was measured
+with computes, where this ONNX Runtime has it, else the processor. Refuses to run when a file differs from
+manifest.json. A file that cannot be scored is named on standard error, and the others are scored; the exit status is
+then 3, or 1 when none could be.
 
 It checks no signature: it is a file of the bundle itself, and whoever changed the bundle could have changed it. Where
 LOUPE_VERIFY_KEYS asks for signed bundles it refuses; `loupe verify` and `loupe score` check them.
@@ -18,6 +20,22 @@ import numpy as np
 import onnxruntime
 
 HERE = Path(__file__).resolve().parent
+CHAINS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+def providers(measured: str) -> list[str]:
+    """ONNX Runtime's names of what computes; said where it is not what the bundle was *measured* with."""
+    asked, known = os.environ.get("LOUPE_PROVIDER"), onnxruntime.get_available_providers()
+    if asked and (asked not in CHAINS or CHAINS[asked][0] not in known):
+        sys.exit(f"LOUPE_PROVIDER {asked}: this ONNX Runtime cannot use it; leave it out, or give cpu")
+    wanted = asked or (measured if CHAINS.get(measured, [""])[0] in known else "cpu")
+    if wanted != measured:
+        sys.stderr.write(f"{wanted} computes, the bundle was measured with {measured}: last digits may differ\n")
+    return CHAINS[wanted]
 
 
 def load_bundle() -> tuple[dict, dict, onnxruntime.InferenceSession]:
@@ -28,7 +46,8 @@ def load_bundle() -> tuple[dict, dict, onnxruntime.InferenceSession]:
             sys.exit(f"{HERE / name}: changed since export; take the bundle anew")
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    graph = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    chosen = providers(manifest.get("runtime", {}).get("provider", "cpu"))
+    graph = onnxruntime.InferenceSession(str(HERE / "model.onnx"), options, providers=chosen)
     return manifest, json.loads((HERE / "calibration.json").read_text()), graph
 
 

@@ -48,7 +48,7 @@ def restated(source: Path, target: Path, said: dict[str, str]) -> None:
     onnx.save(graph, str(target))
 
 
-def manifest_of(model: Path, split: Path, rules: Decoding) -> Manifest:
+def manifest_of(model: Path, split: Path, rules: Decoding, provider: str = "cpu") -> Manifest:
     """What the bundle of *model* says of itself, without its files."""
     table = read_split(split)
     return Manifest(
@@ -59,6 +59,7 @@ def manifest_of(model: Path, split: Path, rules: Decoding) -> Manifest:
         tree_hash(split / "split.parquet"),
         rules,
         {},
+        provider,
     )
 
 

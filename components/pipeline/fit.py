@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ from components.pictures.masks import Masks, MaskTurn
 from components.pictures.roi import region_text
 from components.pipeline.crossing import standing
 from components.pipeline.finished import finished, listing, remember
+from components.pipeline.foresight import need, require_room
+from components.pipeline.foresight import told as foreseen
 from components.pipeline.params import Params, View
 from components.pipeline.sections import built
 from components.pipeline.sizing import Asked, Sized, agree, plan, require_clips, with_overrides
@@ -69,6 +72,27 @@ class FitRequest:
 
 def fit_folder(request: FitRequest, out: Path) -> Path:
     """Validate, split, synthesise, train, calibrate and export; *out* then holds model, calibration.json, bundle."""
+    request = _sound(request)
+    stages = stages_of(request, out / "work")
+    if finished(out, asked(request), request.data):
+        return out
+    _require_method(request, stages, out)
+    with locked(lock_of(out), wait=False, what=str(out)), keeping():
+        return _fitted(request, stages, out)
+
+
+def dry_run(request: FitRequest, out: Path) -> list[str]:
+    """What ``fit_folder`` would do, line by line; the pictures are read and split, nothing is trained or written."""
+    request = _sound(request)
+    with tempfile.TemporaryDirectory() as folder, keeping():
+        stages = stages_of(request, Path(folder))
+        _require_method(request, stages, out)
+        stages, sized = _planned(request, stages, out)
+        return foreseen(stages, sized, [need(stages, name) for name in sized.members], str(out))
+
+
+def _sound(request: FitRequest) -> FitRequest:
+    """*request* without a slip in what is read without torch. Raises DataError, SettingsError."""
     if not request.data.is_dir():
         raise DataError(f"{request.data}: is not a folder; give the data set's folder with --data")
     request = drawn(request)
@@ -78,15 +102,15 @@ def fit_folder(request: FitRequest, out: Path) -> Path:
     agree(request.detector, request.overrides, request.size)
     check_budget("--latency-ms", request.latency_ms)
     check_budget("--minutes", request.minutes)
-    stages = stages_of(request, out / "work")
-    if finished(out, asked(request), request.data):
-        return out
+    return request
+
+
+def _require_method(request: FitRequest, stages: Stages, out: Path) -> None:
+    """Raises SettingsError, PlaceError for what only the method or the place tells."""
     for name in _typed(request):
         stages.params.settings_of(name)
     require_clips(stages, request.detector)
     check_folder(out, request.data, begun, "a run of `loupe fit`")
-    with locked(lock_of(out), wait=False, what=str(out)), keeping():
-        return _fitted(request, stages, out)
 
 
 def drawn(request: FitRequest) -> FitRequest:
@@ -105,10 +129,8 @@ def begun(out: Path) -> bool:
 def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     """All stages in order, under the lock of *out*."""
     seen = listing(request.data)
-    for step in (stages.manifest, stages.validate, stages.split):
-        _said(out, step)
-    sized = plan(stages, request.detector, Asked(request.size, request.latency_ms, request.minutes))
-    stages = with_overrides(stages, [sized])
+    stages, sized = _planned(request, stages, out)
+    require_room(stages, sized.members)
     _said(out, stages.synthesise)
     for name in sized.names:
         _made(stages, sized, name, out)
@@ -119,6 +141,14 @@ def _fitted(request: FitRequest, stages: Stages, out: Path) -> Path:
     done = present(request, stages, out, sized.name, {"sizes": sized.told})
     remember(request.data, seen, out / "work")
     return done
+
+
+def _planned(request: FitRequest, stages: Stages, out: Path) -> tuple[Stages, Sized]:
+    """The pictures split, and how the detector is trained on them."""
+    for step in (stages.manifest, stages.validate, stages.split):
+        _said(out, step)
+    sized = plan(stages, request.detector, Asked(request.size, request.latency_ms, request.minutes))
+    return with_overrides(stages, [sized]), sized
 
 
 def _made(stages: Stages, sized: Sized, name: str, out: Path) -> None:

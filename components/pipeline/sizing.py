@@ -231,6 +231,11 @@ def _by_pictures(stages: Stages, detector: str, table: pd.DataFrame) -> tuple[tu
     return sizes, said
 
 
+def squares_of(stages: Stages) -> int:
+    """In how many squares the typical picture is seen."""
+    return _squares(stages, _good(stages))[0]
+
+
 def _squares(stages: Stages, table: pd.DataFrame) -> tuple[int, int]:
     """How many squares the typical picture is seen in, and the shorter side of one of them in its pixels."""
     height, width = (int(table[side].median()) for side in ("height", "width"))

@@ -120,8 +120,10 @@ class Stages:
         return crossing.shipped(self) if self.folds else self.folder / "split"
 
     def train(self, detector: str) -> Path:
+        from components.pipeline.foresight import require_room
         from components.training.train import train
 
+        require_room(self, [detector])
         if folds := self.folds:
             return crossing.train(self, detector, folds)
         split, synthetic, out = self.folder / "split", self.folder / "synthetic", self.of(detector) / "model"

@@ -30,7 +30,11 @@ def watched(params: "Params", name: str, place: str, source: str | None, once: b
 
     check_budget("--fps", fps)
     folder = Path(name)
-    bundle = Bundle.open(folder, params.service.threads) if folder.is_dir() else open_champion(params, name)
+    bundle = (
+        Bundle.open(folder, params.service.threads, params.service.runs)
+        if folder.is_dir()
+        else open_champion(params, name)
+    )
     stream = stream_of(place, bundle.decoding, fps, once)
     recorder = Recorder(open_store(params.store), params.service)
     recorder.shipper.start()

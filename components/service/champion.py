@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.core.errors import BundleError
+from components.core.runtime import OWN, Runs
 from components.decision.bundle import Bundle
 from components.scorelog.whose import of_product
 
@@ -36,8 +37,10 @@ class Served:
 class Champion:
     """Holds the served bundle; ``watch`` polls the registry in a thread."""
 
-    def __init__(self, name: str, registry: Registered | None, cache: Path, threads: int | None = None) -> None:
-        self.name, self.registry, self.cache, self.threads = name, registry, cache, threads
+    def __init__(
+        self, name: str, registry: Registered | None, cache: Path, threads: int | None = None, runs: Runs = OWN
+    ) -> None:
+        self.name, self.registry, self.cache, self.threads, self.runs = name, registry, cache, threads, runs
         self._stop = threading.Event()
         self._served = self._open()
         self.reloads = 0
@@ -61,7 +64,7 @@ class Champion:
 
     def _open(self) -> Served:
         if self.registry is None:
-            return Served(warmed(Path(self.name), self.threads), Path(self.name).resolve().name, None)
+            return Served(warmed(Path(self.name), self.threads, self.runs), Path(self.name).resolve().name, None)
         version = self.registry.champion(self.name)
         if version is None:
             raise BundleError(f"{self.name}: the registry has no champion of this name; run `loupe models {self.name}`")
@@ -69,7 +72,7 @@ class Champion:
 
     def _fetched(self, version: str) -> Served:
         folder = self.registry.fetch(self.name, version, self.cache / self.name / version)  # type: ignore[union-attr]
-        return Served(warmed(folder, self.threads), self.name, version)
+        return Served(warmed(folder, self.threads, self.runs), self.name, version)
 
     def refresh(self) -> bool:
         """Swap to the registry's champion if it has moved; one that cannot be opened leaves the old one serving."""
@@ -128,9 +131,9 @@ class Champion:
         }
 
 
-def warmed(folder: Path, threads: int | None) -> Bundle:
+def warmed(folder: Path, threads: int | None, runs: Runs = OWN) -> Bundle:
     """The bundle in *folder*, opened and run once."""
-    bundle = Bundle.open(folder, threads)
+    bundle = Bundle.open(folder, threads, runs)
     for narrow in (False, True):  # the first run of a session allocates; no client waits for it
         bundle.score([bundle.blank], narrow)
     return bundle

@@ -31,7 +31,8 @@ def serve(
         raise SettingsError("loupe serve needs the extra `serve`: pip install 'loupe[serve]'") from None
     tls = tls_options(settings)
     folder = (Path(name) / "manifest.json").exists()
-    champion = Champion(name, None if folder else Registry(registry), Path(settings.spool) / "models", settings.threads)
+    known, kept = None if folder else Registry(registry), Path(settings.spool) / "models"
+    champion = Champion(name, known, kept, settings.threads, settings.runs)
     app = create_app(champion, Recorder(open_store(store), settings, champion.concerns), settings, desk=desk)
     log.info(
         "serving %s on %s://%s:%d",

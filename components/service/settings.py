@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from components.core.checks import check_port
 from components.core.errors import SettingsError
+from components.core.runtime import Provider, Runs
 from components.service.line.settings import LineSettings
 from components.service.trace import check_pattern
 
@@ -24,6 +26,8 @@ class ServiceSettings:
     wait_ms: float = 0.0  # how long the first image of a batch waits for company; 0: it takes what waits already
     queue: int = 64  # images waiting; beyond it the answer is 503 with Retry-After
     threads: int | None = None  # of ONNX Runtime; all cores unless named
+    provider: Provider | None = None  # what computes; None: what the bundle was held against its detector with
+    unmeasured: Literal["warn", "refuse"] = "warn"  # where the bundle was measured with another provider
     reload_seconds: float = 2.0  # how often the registry is asked for its champion
     ship_seconds: float = 2.0
     drain_seconds: float = 10.0  # how long a shutdown waits for requests and the object store
@@ -41,6 +45,10 @@ class ServiceSettings:
     shifts: tuple[str, ...] = ("06:00", "14:00", "22:00")  # when shifts begin, for the overview
     time_zone: str = ""  # of the shifts, such as Europe/Berlin; "": that of this machine
     line: LineSettings = LineSettings()  # what a plant hears: docs/line.md
+
+    @property
+    def runs(self) -> Runs:
+        return Runs(self.provider, self.unmeasured)
 
     def __post_init__(self) -> None:
         check_port(self.port, "service.port")

@@ -31,6 +31,8 @@ class TrainSettings:
     stage_seconds: float = 7200.0  # a stage of a flow that takes longer is killed
     # The most that one training by gradients may take: its epochs are cut to what fits, measured by a few steps.
     minutes: float | None = None
+    # What happens where a training is predicted to need more memory than there is (docs/training.md).
+    memory: Literal["refuse", "warn"] = "refuse"
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

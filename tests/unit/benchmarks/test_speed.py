@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.speed import speed, stages
+from benchmarks.speed import int8, memory, speed, stages
 from benchmarks.speed.turns import in_turns, ratio, spent
+from components.export.edge import Grouped
 
 
 def test_who_begins_changes_with_every_round():
@@ -47,3 +48,28 @@ def test_the_table_has_a_ratio_where_there_is_something_to_compare(before):
     assert ("| a | 1.00 | 2.00 | 2.00 |" if before else "| a | 1.00 | - | - |") in shown
     assert shown.count("| b | 0.00 |") == 1
     assert speed.compared([2.0] * 3, [1.0] * 3) == "2.00 (2.00 to 2.00)"
+
+
+def test_rows_have_tables_of_their_own():
+    rows = [{"detector": "padim", "pictures": 33, "phase": "fit", "predicted": 100, "real": 150}]
+    shown = speed.page({"memory": {"rows": rows}})
+    assert "| padim | 33 | fit | 100 | 150 |" in shown
+    assert "Real over predicted is 1.50 to 1.50" in shown
+    assert "| fastflow | - |" in speed.page({"int8": {"rows": [{"detector": "fastflow"}]}})
+
+
+def test_what_a_call_takes_at_its_peak_is_counted_alone():
+    """What an earlier call took does not count, nor what the process had before."""
+    large = memory.alone(lambda: memory.peak(lambda: bytearray(200 * 2**20)))
+    assert 190 < large < 260
+    assert memory.alone(lambda: (bytearray(200 * 2**20), memory.peak(lambda: bytearray(20 * 2**20)))[1]) < 60
+
+
+def test_the_bundle_of_a_run_and_of_a_view(tmp_path, monkeypatch):
+    asked = []
+    given = Grouped([], None)
+    monkeypatch.setattr(int8.edge, "calibrating", lambda split, *_: asked.append(split) or (given, given))
+    int8.material(tmp_path / "view/patchcore/bundle", tmp_path, 3)
+    (tmp_path / "run/work/run").mkdir(parents=True)
+    int8.material(tmp_path / "run/bundle", tmp_path, 3)
+    assert asked == [tmp_path / "view/split", tmp_path / "run/work/run/split"]

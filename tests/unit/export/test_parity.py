@@ -13,7 +13,7 @@ from PIL import Image
 from components.calibration.calibrate import summary
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import file_hash, read_json, write_json
-from components.core.errors import BundleError, ParityError
+from components.core.errors import BundleError, ParityError, SettingsError
 from components.decision.bundle import Bundle
 from components.decision.conformal import Table, span
 from components.detectors.contract import Scores
@@ -130,6 +130,18 @@ def test_the_gate_begins_with_the_file(graph, scorer, passes, tmp_path):
     parity = compare(scorer, graph(1), paths, named, lambda s, _: ["normal"] * len(s), [""] * 3, 1e-3)
     assert (parity["map_error"] <= 1e-3) is passes
     assert parity["score_error"] <= 1e-1
+
+
+def test_the_gate_runs_with_the_provider_asked_for(graph, tmp_path):
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    path = tmp_path / "0.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
+    given = [path], [path.name], lambda s, _: ["normal"] * len(s), [""], 1e-3
+    parity = compare(answer, graph(1), *given, provider="openvino")
+    assert parity["provider"] == "openvino"
+    assert parity["map_error"] <= 1e-3
+    with pytest.raises(SettingsError, match="provider 'gpu': is none"):
+        compare(answer, graph(1), *given, provider="gpu")
 
 
 def test_the_floor_binds_for_flat_products_only():
