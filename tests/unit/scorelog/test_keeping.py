@@ -167,6 +167,15 @@ def test_where_not_all_records_can_be_read_nothing_goes(store, monkeypatch):
     assert list(store.keys()) == before
 
 
+def test_what_a_challenger_said_goes_with_the_pictures_it_said_it_of(store):
+    named(store, 1, 2, "a" * 64)
+    table.write(store, table.SHADOW, "w2", [record(1, 2, sha256="a" * 64)])
+    table.write(store, table.SHADOW, "w19", [record(4, 19, sha256="b" * 64)])
+    assert keeping.tidy(store, AT, ScoreLogSettings(keep_days=10)) == (0, 2)
+    assert ids(table.newest_first(store, table.SHADOW, "line")) == ["19000004"]
+    assert list(store.keys("images/")) == []
+
+
 @pytest.mark.parametrize("given", [{"keep_days": 0}, {"rows": 0}])
 def test_a_policy_that_keeps_nothing_is_refused(given):
     with pytest.raises(SettingsError, match="scorelog"):
