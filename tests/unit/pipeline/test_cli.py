@@ -40,6 +40,7 @@ COMMANDS = [
     ["monitor"],
     ["dashboard"],
     ["retrain"],
+    ["labels"],
     ["models"],
     ["register"],
     ["promote"],

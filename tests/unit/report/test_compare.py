@@ -71,10 +71,11 @@ def test_pictures_on_which_they_differ_most_come_first_with_each_run_s_heat(runs
     blocks = section(runs, "Pictures", product).blocks
     tables = [pd.read_parquet(run / "evaluation/scores.parquet").set_index("image_id") for run in runs]
     apart = (tables[0]["p_value"] - tables[1]["p_value"]).abs()
-    assert apart[blocks[1].text.strip("*")] == apart.max()
-    assert [figure.caption.partition(":")[0] for figure in blocks[2].items] == ["one", "two"]
+    assert [figure.name for figure in blocks[1].items] == ["scale"]  # of all heat maps, once
+    assert apart[blocks[2].text.strip("*")] == apart.max()
+    assert [figure.caption.partition(":")[0] for figure in blocks[3].items] == ["one", "two"]
     listed = section(runs, "Pictures").blocks[0].rows
-    assert listed[0][0] == blocks[1].text.strip("*")
+    assert listed[0][0] == blocks[2].text.strip("*")
 
 
 def test_runs_without_an_evaluation_say_what_would_show_pictures(runs, patchcore, tmp_path):

@@ -178,6 +178,15 @@ def test_decisions_on_parts_are_joined_and_go_with_the_others(store):
     assert {r["record_id"][:2] for r in table.newest_first(store, table.PARTS, "top+side")} == {"20"}
 
 
+def test_what_a_challenger_said_goes_with_the_pictures_it_said_it_of(store):
+    named(store, 1, 2, "a" * 64)
+    table.write(store, table.SHADOW, "w2", [record(1, 2, sha256="a" * 64)])
+    table.write(store, table.SHADOW, "w19", [record(4, 19, sha256="b" * 64)])
+    assert keeping.tidy(store, AT, ScoreLogSettings(keep_days=10)) == (0, 2)
+    assert ids(table.newest_first(store, table.SHADOW, "line")) == ["19000004"]
+    assert list(store.keys("images/")) == []
+
+
 @pytest.mark.parametrize("given", [{"keep_days": 0}, {"rows": 0}])
 def test_a_policy_that_keeps_nothing_is_refused(given):
     with pytest.raises(SettingsError, match="scorelog"):
