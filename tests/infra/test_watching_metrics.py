@@ -9,6 +9,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from components.core.errors import RequestError
+from components.service.line.outputs import Standing
 from components.service.measures import Measures
 from components.service.settings import ServiceSettings
 from tests.infra.reading import INFRA, call
@@ -33,6 +34,7 @@ def exported():
         batcher=SimpleNamespace(waiting=0, batches=0),
         recorder=SimpleNamespace(shipper=shipper),
         champion=SimpleNamespace(reloads=0),
+        line=SimpleNamespace(outputs=SimpleNamespace(standing=lambda: [Standing("mes", 0, 0, 0, 0, False)], dropped=0)),
     )
     found = {}
     for family in text_string_to_metric_families(measures.render(service).decode()):
