@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ STARTING = 600.0  # seconds that a worker may take from taking a run to its firs
 POLL = 15.0  # looks in the time without a beat after which a run counts as dead
 PATIENCE = 60.0  # seconds between two lines that say what waits
 ENTRY = f"{flow_of_a_cell.__module__}.{flow_of_a_cell.fn.__name__}"
+PREFACE = re.compile(r"^Flow run encountered an exception: (\w+: )?")  # of what Prefect says of a failed run
 STEP = "prefect.deployments.steps.set_working_directory"
 
 
@@ -161,7 +163,7 @@ class Fan:
 
     def _fail(self, one: Going, why: str) -> None:
         self.going.remove(one)
-        said = why.strip().splitlines()[-1].strip()
+        said = PREFACE.sub("", why.strip().splitlines()[-1].strip())
         self.failed[one.cell.name] = f"{said} (log: {self.store.address}/{at(one.key)}/{one.run.id}.log)"
         log.error("%s: failed in pool %s: %s", one.cell.name, one.pool, said)
 

@@ -61,7 +61,7 @@ def well(server, run):
 
 
 def badly(_, __):
-    return Failed(message="Traceback\n  no memory")
+    return Failed(message="Flow run encountered an exception: StageError: no memory")
 
 
 def crashed(_, __):
