@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from components.backbones.extractor import Backbone
@@ -102,7 +102,9 @@ class Noise:
         return self.count
 
     def take(self, indices: Sequence[int]) -> Any:
-        drawn = [self._drawn(len(indices), shape) for shape in self.shapes]
+        with _disable_current_modes():  # what inventing takes is no part of what is counted
+            made = [self._drawn(len(indices), shape) for shape in self.shapes]
+        drawn = [one.clone() for one in made]
         return drawn[0] if self.alone else drawn
 
     def _drawn(self, rows: int, shape: tuple[int, ...]) -> Tensor:

@@ -119,3 +119,9 @@ def test_a_fit_is_refused_before_anything_is_learned(product, tmp_path, monkeypa
         fit_folder(FitRequest("patchcore", product, preset="tiny", alpha=0.2), tmp_path / "run")
     assert "synthesise" not in caplog.text
     assert not (tmp_path / "run" / "work" / "run" / "synthetic").exists()
+
+
+def test_every_training_of_the_pipeline_asks(stages, monkeypatch):
+    given(monkeypatch, 10)
+    with pytest.raises(SettingsError, match=r"padim: its phase statistics .* where 10 are available"):
+        stages().train("padim")
