@@ -68,7 +68,7 @@ def actor() -> Actor:
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's number without a name
-        user = f"user {os.getuid()}" if hasattr(os, "getuid") else "unknown"
+        user = f"user {number}" if (number := system.user_number()) is not None else "unknown"
     lent = os.environ.get("SUDO_USER")
     return Actor(f"{user} (sudo by {lent})" if lent else user, socket.gethostname())
 

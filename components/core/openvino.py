@@ -17,7 +17,7 @@ CONFIG = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
 class Session:
-    """``run`` and ``get_modelmeta`` as ONNX Runtime has them; several threads may run it at once."""
+    """``run``, ``get_outputs`` and ``get_modelmeta`` as ONNX Runtime has them; several threads may run it at once."""
 
     def __init__(self, compiled: Any, metadata: Mapping[str, str]) -> None:
         self.compiled, self.metadata = compiled, dict(metadata)
@@ -28,6 +28,10 @@ class Session:
         request.infer(dict(feeds))
         names = outputs or [port.get_any_name() for port in self.compiled.outputs]
         return [np.array(request.get_tensor(name).data) for name in names]
+
+    def get_outputs(self) -> list[SimpleNamespace]:
+        """The graph's outputs by name."""
+        return [SimpleNamespace(name=port.get_any_name()) for port in self.compiled.outputs]
 
     def get_modelmeta(self) -> SimpleNamespace:
         """What the graph says of itself."""

@@ -63,14 +63,16 @@ class Calibration:
         """The record of a file calibration.json. Raises CalibrationError where that says too little."""
         try:
             return cls.of(read_json(path))
-        except KeyError as error:
-            raise CalibrationError(f"{path}: says nothing of {error}; calibrate again") from None
+        except CalibrationError as error:
+            raise CalibrationError(f"{path}: {error}") from error
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Calibration":
         """The record of what calibration.json holds. Raises CalibrationError where nothing can be decided by it."""
         try:
             return cls._of(values)
+        except KeyError as error:
+            raise CalibrationError(f"says nothing of {error}; calibrate again") from error
         except MALFORMED as error:
             what = f"calibration.json is none ({type(error).__name__}: {str(error)[:200]}); calibrate again"
             raise CalibrationError(what) from error

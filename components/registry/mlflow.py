@@ -20,7 +20,7 @@ from components.core.errors import BundleError, RegistryError
 from components.core.places import writing
 from components.core.secret import public
 from components.core.settings import build
-from components.core.signing import SIGN, TRUST, sign_where_asked, verify
+from components.core.signing import TRUST, signed, verify
 from components.core.system import flush_below
 from components.registry.curves import MARK, Point
 from components.registry.locations import HOME, below, folder_of, is_local
@@ -119,7 +119,7 @@ class Registry:
             run = self.client.get_run(self.begin(name, tags))
             self.draw(run.info.run_id, drawn)
         self._note(run.info.run_id, tags, params, metrics)
-        with _signed(bundle) as ours:
+        with signed(bundle) as ours:
             source = self._kept(run.info, ours)
         self.end(run.info.run_id)
         flush_below(self.folder)  # a version whose files a power cut could still take must not be known to anybody
@@ -327,18 +327,6 @@ class Registry:
                 f"{version.name}: the files of version {version.version} are not in {at}; copy the registry's folder "
                 "as a whole, or register the model again"
             )
-
-
-@contextmanager
-def _signed(bundle: Path) -> Iterator[Path]:
-    """*bundle*, or a copy that is signed by the key that the environment names."""
-    if not os.environ.get(SIGN) or not (bundle / "manifest.json").exists():
-        yield bundle
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = shutil.copytree(bundle, Path(scratch) / "bundle")
-        sign_where_asked(copy)
-        yield copy
 
 
 def _about(tags: Mapping[str, str], metrics: Mapping[str, float]) -> str:
