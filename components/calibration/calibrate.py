@@ -47,12 +47,9 @@ def calibrate(
 def through_graph(traced: Path, model: Path, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Scores float64 (N,) of image files, and quantiles (N, MAP_QUANTILES) of their maps, by the graph in *traced*."""
     from components.decision.traced import Traced
-    from components.pictures.framing import values_inside
 
     graph = Traced.open(traced, model)
-    scored = [
-        (score, map_quantiles(values_inside(heat[None], graph.decoding.roi))[0]) for score, heat in graph.score(paths)
-    ]
+    scored = [(score, map_quantiles(graph.values(heat))[0]) for score, heat in graph.score(paths)]
     scores, maps = zip(*scored, strict=True)
     return np.array(scores, np.float64), np.stack(maps)
 

@@ -19,7 +19,7 @@ from components.core.settings import build
 from components.decision.bundle import Bundle, run_of
 from components.decision.seeing import seen
 from components.pictures.decoding import Decoding
-from components.pictures.framing import quiet
+from components.pictures.framing import quiet, values_inside
 from components.pictures.heat import squeezed
 from components.pictures.kept import decode
 
@@ -66,6 +66,10 @@ class Traced:
         for path in progress(paths, f"graph: scoring {len(paths)} images"):
             scores, maps, _ = seen(run, [decode(path, rules=rules)], rules)
             yield float(scores[0]), quiet(squeezed(maps[0, 0], side) if side else maps[0, 0], rules.roi)
+
+    def values(self, heat: np.ndarray) -> np.ndarray:
+        """(1, k): what a map (H, W) holds inside the region of interest."""
+        return values_inside(heat[None], self.decoding.roi)
 
 
 def state(folder: Path, model: str, rules: Decoding) -> None:
