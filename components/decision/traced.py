@@ -68,7 +68,7 @@ class Traced:
             yield float(scores[0]), quiet(squeezed(maps[0, 0], side) if side else maps[0, 0], rules.roi)
 
     def values(self, heat: np.ndarray) -> np.ndarray:
-        """The values (1, N) of a map inside the region of interest."""
+        """(1, k): what a map (H, W) holds inside the region of interest."""
         return values_inside(heat[None], self.decoding.roi)
 
 
