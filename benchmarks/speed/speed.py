@@ -47,6 +47,7 @@ STARTED = (
 ROWS = {  # parts that have a row for each detector, and what their table says
     "memory": {
         "detector": "detector",
+        "preset": "preset",
         "pictures": "pictures",
         "phase": "most in",
         "predicted": "predicted MiB",
