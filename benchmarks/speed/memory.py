@@ -78,6 +78,7 @@ def told(stages: Any, name: str, export: bool) -> dict[str, Any]:
     sys.stderr.write(f"{name}: {found}, real {real} {more}\n")
     return {
         "detector": name,
+        "preset": stages.params.train.preset,
         "pictures": found.pictures,
         "phase": found.phase,
         "predicted": found.training + found.mapped,

@@ -35,7 +35,7 @@ ROUNDS = ((6, 2), (12, 2), (12, 4))  # pictures and batch of each sounding
 HALF = 2  # bytes of a feature in the store
 MIB = 2**20
 # By benchmarks/speed/memory.py: what operations and the allocator hold beside the tensors, and what export loads.
-FACTOR, TRAINING_MIB, GRAPH_MIB = 2.0, 75.0, 150.0
+FACTOR, TRAINING_MIB, GRAPH_MIB = 1.3, 100.0, 150.0
 EXPORT_MIB, EXPORT_COPIES = 100.0, 5.0
 KINDS = 64  # of invented feature vectors
 MADE, CHECK = "made", "check"  # before the first phase; scoring what chooses
