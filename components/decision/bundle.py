@@ -66,6 +66,8 @@ class Manifest:
             known = {key: convert(values[key], str, f"{path}: {key}") for key in IDENTITY}
         except KeyError as error:
             raise BundleError(f"{path}: says nothing of {error}; export the bundle again") from None
+        if not known["model"]:
+            raise BundleError(f"{path}: says nothing of its model; export the bundle again")
         # Bundles of older versions say nothing of decoding.
         try:
             rules = convert(values.get("decoding", {}), Decoding, f"{path}: decoding")
