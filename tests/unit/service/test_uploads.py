@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from components.core.errors import DataError, RequestError
 from components.service.documents import REFUSALS, error
+from components.service.line.outputs import Standing
 from components.service.measures import Measures
 from components.service.settings import ServiceSettings
 from components.service.uploads import HEADER_BYTES, BoundedHeaders, Upload, checked_name, checked_source, read_uploads
@@ -128,6 +129,7 @@ def test_what_was_scored_and_refused_is_counted_and_gauges_are_read_when_asked()
         batcher=SimpleNamespace(waiting=3, batches=2),
         recorder=SimpleNamespace(shipper=shipper),
         champion=SimpleNamespace(reloads=1),
+        line=SimpleNamespace(outputs=SimpleNamespace(standing=lambda: [Standing("mes", 7, 5, 2, 1, True)], dropped=3)),
     )
     text = counted.render(service).decode()
     for line in (
@@ -139,6 +141,11 @@ def test_what_was_scored_and_refused_is_counted_and_gauges_are_read_when_asked()
         "loupe_waiting 3.0",
         "loupe_store_failing 1.0",
         "loupe_reloads 1.0",
+        'loupe_output_queued{output="mes"} 7.0',
+        'loupe_output_sent{output="mes"} 5.0',
+        'loupe_output_failed{output="mes"} 2.0',
+        'loupe_output_refused{output="mes"} 1.0',
+        "loupe_output_dropped 3.0",
     ):
         assert line in text
     shipper.failing = False
