@@ -6,7 +6,7 @@ RUN python -m venv /opt/loupe
 ENV PATH=/opt/loupe/bin:$PATH
 WORKDIR /src
 COPY requirements.lock pyproject.toml infra/docker/wanted.py ./
-RUN python wanted.py pyproject.toml train tables samples monitor s3 dask ui video kubernetes postgres > wanted.txt
+RUN python wanted.py pyproject.toml train tables samples monitor s3 dask openvino ui video kubernetes postgres > wanted.txt
 
 # The wheels of torch's own index hold no CUDA: 200 MB in place of 3 GB.
 FROM empty AS torch-cpu

@@ -31,7 +31,7 @@ def test_every_section_and_key_stands_there_with_its_comment():
     for field in fields(Params):
         assert f"{field.name}" in page
     for field in fields(ServiceSettings):
-        assert f"- `service.{field.name}`: " in page
+        assert f"- `service.{field.name}`: " in page or f"\n## service.{field.name}\n" in page
     assert "- `service.body_seconds`: number, default `10.0`. a slower upload is refused" in page  # behind the key
     assert "- `train.store`: text or null, default `auto`. The user's cache folder" in page  # in the lines above it
     assert "- `train.moves`: list of text or `auto` or `none`, default `auto`." in page

@@ -129,6 +129,7 @@ def test_what_was_scored_and_refused_is_counted_and_gauges_are_read_when_asked()
         batcher=SimpleNamespace(waiting=3, batches=2),
         recorder=SimpleNamespace(shipper=shipper),
         champion=SimpleNamespace(reloads=1),
+        shadow=SimpleNamespace(dropped=6),
         line=SimpleNamespace(outputs=SimpleNamespace(standing=lambda: [Standing("mes", 7, 5, 2, 1, True)], dropped=3)),
     )
     text = counted.render(service).decode()
@@ -146,6 +147,7 @@ def test_what_was_scored_and_refused_is_counted_and_gauges_are_read_when_asked()
         'loupe_output_failed{output="mes"} 2.0',
         'loupe_output_refused{output="mes"} 1.0',
         "loupe_output_dropped 3.0",
+        "loupe_shadow_dropped 6.0",
     ):
         assert line in text
     shipper.failing = False
