@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.common.results import RESULTS, stored
 from benchmarks.common.tables import sections
 from benchmarks.common.views import ALL, VIEWS, named
-from benchmarks.quality.table import marks
+from benchmarks.quality.table import apart, marks
 from benchmarks.report.ranks import Ranking, ranking
 from components.detectors.catalogue import CATALOGUE, detector_class
 
@@ -42,7 +42,7 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path = RESULTS) -> "Results":
-        names = ("fit", "floor", "mechanisms", "labelled", "average", "pose")
+        names = ("fit", "choice", "floor", "mechanisms", "labelled", "average", "pose")
         found = {name: stored(folder / f"{name}.json") for name in names}
         path = folder / "defects.md"
         return cls(found, path.read_text() if path.exists() else "")
@@ -93,12 +93,20 @@ class Results:
 
     def marks(self, view: str, name: str) -> str:
         """Those of the tables of results/fit.md."""
-        return marks(view, name, self.entry(view, name))
+        return marks(view, name, self.entry(view, name)) + "A" * self.apart(view, name)
+
+    def apart(self, view: str, name: str) -> bool:
+        """Whether the figure tells of how the good test pictures were taken, too: mark A."""
+        return apart(self.entry(view, name), self.files.get("choice", {}).get(f"{view}/{name}"))
 
     def ranked(self, view: str) -> list[str]:
         """The methods of a view, best first."""
         own = self.auroc.get(view, {})
         return sorted(own, key=lambda name: (-own[name], name))
+
+    def fair(self, view: str) -> list[str]:
+        """The methods of a view, best first, whose figure tells of defects alone."""
+        return [name for name in self.ranked(view) if not self.apart(view, name)]
 
     def cost(self, name: str) -> Cost:
         own = [found[name] for found in self.entries.values() if name in found]

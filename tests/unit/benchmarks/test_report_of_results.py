@@ -108,6 +108,16 @@ def test_candidates_reach_into_the_interval_of_the_best_on_every_view():
     assert situations.candidates(found, ("mtd", "bottle")) == []
 
 
+def test_a_figure_that_tells_of_light_too_recommends_nothing():
+    scores = {"commit": "a" * 40, "scores": {"normal": "5 6 7 8"}, "tested": {"normal": "1 2 3"}}
+    fit = {"screw/pmb_ae": entry(0.97), "screw/patchcore": entry(0.92)}
+    found = results(fit, choice={"screw/pmb_ae": scores})
+    assert found.ranked("screw")[0] == "pmb_ae"
+    assert found.marks("screw", "pmb_ae") == "A"
+    assert situations.candidates(found, ("screw",)) == ["patchcore"]
+    assert "0.910 to 0.930" in situations.pose(found).evidence
+
+
 def test_the_fastest_candidate_is_named_where_it_is_another():
     found = results({"screw/patchcore": entry(0.90, ratio=5), "screw/pni": entry(0.895, ratio=3)})
     advice = situations.pose(found)
