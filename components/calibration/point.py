@@ -11,6 +11,7 @@ from scipy.stats import beta
 from components.calibration.calibrate import group_tables, summary
 from components.calibration.settings import CalibrationSettings
 from components.core.errors import CalibrationError, SettingsError
+from components.decision.calibration import MALFORMED
 from components.decision.conformal import Table, beyond, needed, p_values, smallest
 
 log = logging.getLogger("loupe")
@@ -20,6 +21,14 @@ LARGEST = 0.5  # alpha beyond which no choice by cost goes: more than half of th
 
 def moved(values: Mapping[str, Any], alpha: float) -> dict[str, Any]:
     """What calibration.json holds, *values*, at another *alpha*. Raises SettingsError, CalibrationError."""
+    try:
+        return _moved(values, alpha)
+    except MALFORMED as error:
+        what = f"calibration.json is none ({type(error).__name__}: {str(error)[:200]}); calibrate again"
+        raise CalibrationError(what) from error
+
+
+def _moved(values: Mapping[str, Any], alpha: float) -> dict[str, Any]:
     settings = CalibrationSettings(alpha, values["confidence"])
     scores = np.asarray(values["scores"], np.float64)
     if len(scores) < needed(alpha):

@@ -1,10 +1,16 @@
 """Every error a user can cause: each message says what is wrong, where, and what to do."""
 
+LONGEST = 4_000  # characters of a message; a name that somebody else has given may be as long as a file
+
 
 class LoupeError(Exception):
     """Base class; the command line prints its message as one sentence and exits with *status*."""
 
     status = 1
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return said if len(said) <= LONGEST else f"{said[:LONGEST]} ..."
 
 
 class SettingsError(LoupeError):

@@ -61,7 +61,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         return {_key(k, kind): convert(v, get_args(hint)[1], f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return build(hint, value, where)  # type: ignore[arg-type]
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) < 2**1000:  # a larger one is no float
         return float(value)
     if hint is Any or type(value) is hint or (origin is dict and type(value) is dict):
         return value
