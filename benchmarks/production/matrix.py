@@ -27,7 +27,8 @@ from components.detectors.catalogue import CATALOGUE, detector_class, parted
 
 PARAMS = Path("params.yaml")
 LOGS = Path("runs/matrix")
-BEGINS, FAILED, SKIPPED = "Running stage '", "failed to reproduce '", "WARNING: Stage '"
+BEGINS, PASSED, SKIPPED = "Running stage '", "Stage '", "WARNING: Stage '"
+FAILED = "failed to reproduce '"
 HEAD = ("cell", "state", "seconds", "log")
 
 
@@ -189,6 +190,8 @@ def staged(lines: Iterable[str]) -> Iterator[tuple[str, str, float]]:
         if line.startswith(BEGINS):
             stage, started = line.removeprefix(BEGINS).partition("'")[0], time.monotonic()
             log_of(stage).unlink(missing_ok=True)
+        elif line.startswith(PASSED):  # of another stage, behind the end of this one
+            stage, started = "", time.monotonic()
         yield stage, line, time.monotonic() - started
 
 

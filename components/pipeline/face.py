@@ -161,7 +161,8 @@ def score(
 ) -> "pd.DataFrame":
     """The table of ``loupe score``, a row a picture: raw score (higher is more anomalous), p-value, decision.
 
-    What cannot be scored has its reason in the column ``problem``. *maps* is a folder for raw heat maps, ``.npy``.
+    ``regions`` holds where defects are, as JSON; what cannot be scored has its reason in ``problem``. *maps* is a folder
+    for raw heat maps, ``.npy``.
 
     >>> score("runs/tiles", ["new/000.png", tiles[0]])[["image_id", "decision"]].shape
     (2, 2)
@@ -170,13 +171,13 @@ def score(
 
     from components.core.records import SCORE_COLUMNS
     from components.decision.batch import row
-    from components.decision.tables import PROBLEM
+    from components.decision.tables import PROBLEM, REGIONS
 
     opened = (model if isinstance(model, Model) else load(model)).bundle
     opened.require_group(group)
     kept = Path(maps) if maps else None
     rows = [row(opened, read, name, "python", kept, group) for name, read in sources(pictures)]
-    return pd.DataFrame(rows, columns=[*SCORE_COLUMNS, PROBLEM])
+    return pd.DataFrame(rows, columns=[*SCORE_COLUMNS, REGIONS, PROBLEM])
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ def exported():
         batcher=SimpleNamespace(waiting=0, batches=0),
         recorder=SimpleNamespace(shipper=shipper),
         champion=SimpleNamespace(reloads=0),
+        shadow=None,
         line=SimpleNamespace(outputs=SimpleNamespace(standing=lambda: [Standing("mes", 0, 0, 0, 0, False)], dropped=0)),
     )
     found = {}

@@ -278,13 +278,11 @@ def test_bodies_of_requests(body, kind, name, cuts):
     statuses: list[int] = []
     with bounded():
         try:
-            uploads = asyncio.run(
-                read_uploads(Request(scope, receive), ServiceSettings(max_upload_mb=0.001, max_files=2))
-            )
+            told = asyncio.run(read_uploads(Request(scope, receive), ServiceSettings(max_upload_mb=0.001, max_files=2)))
         except RequestError as error:
             statuses.append(error.status)
             raise
-        assert all("/" not in one.name and one.content for one in uploads)
+        assert all("/" not in one.name and one.content for one in told.uploads)
     assert all(400 <= status < 500 for status in statuses)
 
 

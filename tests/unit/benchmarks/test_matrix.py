@@ -15,6 +15,7 @@ Running stage 'train@a-alps':
 loupe: a/alps: no | pictures
 WARNING: failed to run: python -m components.pipeline.stages train a alps, exited with 1
 WARNING: Stage 'calibrate@a-alps' will be skipped due to this failure
+Stage 'export@a-sap2' didn't change, skipping
 
 Running stage 'train@a-padim':
 > python -m components.pipeline.stages train a padim

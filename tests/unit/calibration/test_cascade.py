@@ -272,7 +272,7 @@ def test_who_answers_follows_the_edge_score_and_the_record_says_who(run, images,
     low, high = np.quantile(list(values.values()), [0.3, 0.8])
     edited = with_exits(run, tmp_path / "bundle", low=float(low), high=float(high), share=0.2)
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO, "loupe"):
-        patch.setattr(Bundle, "open", lambda _: edited)
+        patch.setattr(Bundle, "open", lambda *_, **__: edited)
         found = pd.read_parquet(score(tmp_path / "bundle", images, tmp_path / "t.parquet", cascade=True))
     normal, anomalous = (sum(v <= low for v in values.values()), sum(v > high for v in values.values()))
     assert normal

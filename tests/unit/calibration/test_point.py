@@ -114,9 +114,9 @@ def test_the_bundle_is_byte_for_byte_what_export_would_have_written(run, product
     from components.export.settings import ExportSettings
 
     work = run / "work/run"
-    calibration = calibrate(work / "patchcore/model", work / "split", product, run / "c", CalibrationSettings(0.3))
-    split, synthetic = work / "split", work / "synthetic"
-    fresh = export(work / "patchcore/model", calibration, split, synthetic, product, run / "fresh", ExportSettings())
+    model, graph, split = work / "patchcore/model", work / "patchcore/graph", work / "split"
+    calibration = calibrate(model, split, product, run / "c", CalibrationSettings(0.3), graph)
+    fresh = export(model, calibration, split, work / "synthetic", product, run / "fresh", ExportSettings(), graph)
     done = loupe("calibrate", run, "--alpha", 0.3)
     assert done.exit_code == 0, done.exception
     for path in sorted(fresh.iterdir()):

@@ -211,7 +211,7 @@ NAMES = {"Linie=1 100%41 Süd": True, "Presse Süd": False, "产线-2": False, "
 def test_a_source_of_any_name_is_judged_and_its_verdicts_are_found(log, judge, source, shown, monkeypatch):
     if not shown:  # to write the report and fill the dashboard takes longer than all the rest; once will do
         monkeypatch.setattr(Comparison, "show", lambda *_: None)
-        monkeypatch.setattr(Comparison, "save", lambda _, path: make_file(path))
+        monkeypatch.setattr(Comparison, "save", lambda _, path, *__: make_file(path))
     store, write = log
     write(20, shift=60.0, source=source)
     judge()

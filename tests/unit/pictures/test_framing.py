@@ -78,7 +78,7 @@ WRONG = {
     "far.json": ([[0, 0], [1, 1], [7, 0]], r"point 3 of polygon 1 is \[7, 0\], outside 0 to 1; pixels need a size"),
     "beyond.json": ({"size": [9, 9], "polygon": box(0, 0, 10, 9)}, "outside the 9 x 9 pixels of size"),
     "odd.json": ([[0, 0], [1, "a"], [1, 1]], r"point 2 of polygon 1 is \[1, 'a'\]"),
-    "key.json": ({"points": []}, "knows no points"),
+    "key.json": ({"points": []}, "knows no 'points'"),
     "both.json": ({"polygon": [], "polygons": []}, "both of polygon and polygons"),
     "size.json": ({"size": [0, 4], "polygon": box(0, 0, 1, 1)}, r"size is \[0, 4\]"),
     "whole.json": (box(0, 0, 1, 1), "marks the whole picture"),

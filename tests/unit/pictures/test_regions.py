@@ -46,7 +46,11 @@ def test_regions_are_those_of_another_labelling(seed, height, width, share):
     scale = {"0.99": -1.0, "1.0": float(np.quantile(heat, share))}
     expected = by_scipy(heat, scale["1.0"])
     if expected:
-        assert regions(heat, scale, 1000) == expected
+        found = regions(heat, scale, 1000)
+        centroids = [[np.array(one.pop("centroid")) for one in each] for each in (found, expected)]
+        assert found == expected
+        for one, other in zip(*centroids, strict=True):
+            assert np.abs(one - other).max() < 0.0101, "rounding may fall to either side"
 
 
 def test_a_snake_is_one_region():
