@@ -161,8 +161,8 @@ def score(
 ) -> "pd.DataFrame":
     """The table of ``loupe score``, a row a picture: raw score (higher is more anomalous), p-value, decision.
 
-    ``regions`` holds where defects are, as JSON; what cannot be scored has its reason in ``problem``. *maps* is a folder
-    for raw heat maps, ``.npy``.
+    ``regions`` holds where defects are, as JSON; what cannot be scored has its reason in ``problem``. *maps* is a
+    folder for raw heat maps, ``.npy``.
 
     >>> score("runs/tiles", ["new/000.png", tiles[0]])[["image_id", "decision"]].shape
     (2, 2)
