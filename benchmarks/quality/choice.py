@@ -110,13 +110,18 @@ def left_out(views: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], float
     return found
 
 
+def joint(taken: tuple[str, ...]) -> str:
+    """Names of an ensemble; of a large one, which is all there are, their number."""
+    return " + ".join(taken) if len(taken) < 5 else f"all {len(taken)}"
+
+
 def page(found: Mapping[str, Any]) -> str:
     views = views_of(found)
     lines = {name: {v: regret(entries, rule) for v, entries in views.items()} for name, rule in RULES.items()}
     lines["the same, certainty of the other views"] = left_out(views)
     head = ("rule", *views, "mean", "worst")
     rows = [[name, *(f"{r:.3f}" for _, r in of.values()), *_mean_worst(of)] for name, of in lines.items()]
-    chosen = [[name, *(" + ".join(taken) for taken, _ in of.values())] for name, of in lines.items()]
+    chosen = [[name, *(joint(taken) for taken, _ in of.values())] for name, of in lines.items()]
     commits = sorted({str(e["commit"])[:7] + str(e["commit"])[40:] for e in found.values()})
     about = wrapped(
         f"Seed 0, preset cpu, {len(found)} trainings at {', '.join(commits)}. Detectors by view: "

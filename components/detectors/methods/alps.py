@@ -106,6 +106,7 @@ class ALPS(PixelDetector):
             batch_size=8,
             learning_rate=2e-3,
             distorter_rate=1e-3,
+            brightness=True,
             blur=2.0,
             positions=True,
             top=1e-3,
