@@ -67,8 +67,8 @@ def actor() -> Actor:
         return known
     try:
         user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # a container's number without a name
-        user = f"user {number}" if (number := system.user_number()) is not None else "unknown"
+    except (KeyError, OSError, ImportError):  # a container's number has no name
+        user = "a user without a name"
     lent = os.environ.get("SUDO_USER")
     return Actor(f"{user} (sudo by {lent})" if lent else user, socket.gethostname())
 

@@ -151,11 +151,6 @@ def reserve(handle: int, size: int) -> bool:
     return True
 
 
-def user_number() -> int | None:
-    """The number of this process's user, where the system has numbers."""
-    return os.getuid() if hasattr(os, "getuid") else None
-
-
 def lives(pid: int) -> bool:
     """Whether a process of this number runs, other than this one."""
     if pid == os.getpid():

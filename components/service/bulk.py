@@ -30,7 +30,6 @@ from components.decision.batch import row
 from components.decision.bundle import Bundle
 from components.decision.tables import PROBLEM, write_records
 from components.pictures.listing import named_as_picture
-from components.scorelog.table import whole
 from components.service.cluster import spread
 from components.storage import Store, open_store
 
@@ -271,6 +270,8 @@ def _table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> bytes:
 def _read(table: bytes, columns: list[str]) -> list[dict[str, Any]]:
     """Raises DataError where it is no table with these columns."""
     import pyarrow.parquet as pq
+
+    from components.scorelog.table import whole  # pyarrow, which scoring alone does without
 
     with whole("a table of shards"):
         found = pq.read_table(io.BytesIO(table), columns=columns)

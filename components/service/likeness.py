@@ -47,7 +47,7 @@ class Likeness:
         found = self.history.page(wanted, None, min(limit, MOST))
         known = self._embeddings(found.records)
         told = [r for r in found.records if r["record_id"] in known]
-        order, kinds = chained(np.array([known[r["record_id"]] for r in told], float).reshape(len(told), -1))
+        order, kinds = chained(np.array([known[r["record_id"]] for r in told], float))
         chain = [{**told[at], "kind": kind} for at, kind in zip(order, kinds, strict=True)]
         rest = [{**r, "kind": None} for r in found.records if r["record_id"] not in known]
         return [*chain, *rest], found.complete

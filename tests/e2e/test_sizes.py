@@ -37,7 +37,8 @@ def test_the_run_looks_like_any(sized, patchcore):
     assert {path.name for path in patchcore.iterdir()} <= {path.name for path in sized.iterdir()}
     record = read_json(sized / "run.json")
     assert record["request"]["detector"] == "patchcore"
-    assert record["sizes"] == {"detectors": ["patchcore@48", "patchcore@64"], "why": "as asked for"}
+    asked = {"detectors": ["patchcore@48", "patchcore@64"], "why": "as asked for", "smallest_defect": 6.0}
+    assert record["sizes"] == asked
     assert read_json(patchcore / "run.json")["sizes"]["detectors"] == ["patchcore"]
     assert Calibration.read(sized / "calibration.json").model == tree_hash(sized / "model/model.safetensors")
     assert read_json(sized / "bundle/parity.json")["decision_agreement"] == 1.0

@@ -170,7 +170,7 @@ def test_every_part_of_the_stack_answers(stack):
         with urllib.request.urlopen(f"http://127.0.0.1:{stack.ports[name]}{path}", timeout=10) as answer:
             assert answer.status == 200
     names = set(stack.read())
-    assert names == {"s3", "prefect", "worker", "mlflow", "service"}
+    assert names == {"s3", "prefect", "worker", "mlflow", "pages", "service"}
 
 
 def test_mlflow_starts_no_processes_for_jobs(stack):

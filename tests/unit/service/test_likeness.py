@@ -63,3 +63,8 @@ def test_a_chain_of_none_and_of_equals():
     assert chained(np.zeros((0, 3))) == ([], [])
     order, _ = chained(np.ones((3, 2)))
     assert sorted(order) == [0, 1, 2]
+
+
+def test_a_time_without_records_has_none(line):
+    mixed(line)
+    assert shown(line, "since=2020-01-01&until=2020-01-02") == []
