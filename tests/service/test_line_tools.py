@@ -48,7 +48,9 @@ class Broker:
 
     def __init__(self, root):
         self.port, self.root, self.heard = free_port(), root, []
-        (root / "mosquitto.conf").write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n")
+        # What comes before the client is back waits for it: the broker keeps its session over a restart.
+        kept = f"persistence true\npersistence_location {root}/\nuser root\n"
+        (root / "mosquitto.conf").write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\n{kept}")
         self.start()
 
     def start(self):
@@ -58,7 +60,7 @@ class Broker:
             [MOSQUITTO, "-c", str(self.root / "mosquitto.conf")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         listening(self.port, self.process)
-        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="watcher", clean_session=False)
         self.client.on_connect = lambda client, *_: client.subscribe("plant/#", qos=1)
         ready = threading.Event()
         self.client.on_subscribe = lambda *_: ready.set()
