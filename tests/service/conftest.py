@@ -86,9 +86,12 @@ class Server:
                 time.sleep(0.1)
         raise AssertionError((self.root / "service.log").read_text())
 
+    def connection(self, timeout):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
     def request(self, method, path, body=None, headers=None, timeout=20):
         """Status, parsed or raw body, headers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = self.connection(timeout)
         try:
             connection.request(method, path, body, headers or {})
             answer = connection.getresponse()

@@ -3,7 +3,6 @@
 import http.client
 import inspect
 import ipaddress
-import json
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -108,16 +107,8 @@ class Secure(Server):
 
     context: ssl.SSLContext
 
-    def request(self, method, path, body=None, headers=None, timeout=20):
-        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.context)
-        try:
-            connection.request(method, path, body, headers or {})
-            answer = connection.getresponse()
-            content = answer.read()
-        finally:
-            connection.close()
-        kind = answer.headers.get("Content-Type", "")
-        return answer.status, json.loads(content) if kind == "application/json" else content, answer.headers
+    def connection(self, timeout):
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.context)
 
 
 def test_the_service_speaks_tls_alone_and_lets_in_who_has_a_certificate(bundle, tmp_path):
