@@ -94,23 +94,17 @@ def evaluate_rows(
         about = {**metrics, **said, **more, "split_hash": tree_hash(split / "split.parquet")}
         write_json(scratch / "metrics.json", about)
         drawing.curves(scratch, counted, curve, model / "history.json", known.threshold)
-        drawing.gallery(
-            scratch / "gallery",
-            data,
-            table,
-            counted,
-            maps,
-            truths.masks,
-            known.scale,
-            settings.gallery,
-            rules,
-            said["split"],
-            lines(metrics["overall"]["sizes"]),
-        )
-    log.info("%s: image AUROC %s", out, metrics["overall"]["image"].get("auroc", "not available"))
-    for line in lines(metrics["overall"]["sizes"]):
-        log.info("%s: defects of %s pixels: %s pictures called anomalous, %s regions shown", out, line[0], *line[1:4:2])
+        found = lines(metrics["overall"]["sizes"])
+        shown = (data, table, counted, maps, truths.masks, known.scale, settings.gallery, rules, said["split"], found)
+        drawing.gallery(scratch / "gallery", *shown)
+    _say(out, metrics["overall"]["image"].get("auroc", "not available"), found)
     return out
+
+
+def _say(out: Path, auroc: float | str, sizes: list[tuple[str, ...]]) -> None:
+    log.info("%s: image AUROC %s", out, auroc)
+    for line in sizes:
+        log.info("%s: defects of %s pixels: %s pictures called anomalous, %s regions shown", out, line[0], *line[1:4:2])
 
 
 def _frames(counted: pd.DataFrame, rules: Decoding, rounds: int, seed: int) -> dict[str, Any]:
