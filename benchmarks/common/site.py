@@ -1,6 +1,7 @@
 """Machines of a plant as processes on loopback: a Prefect server and workers, each with a home of its own."""
 
 import os
+import random
 import socket
 import sys
 import time
@@ -15,11 +16,19 @@ from components.core import system
 BIN = Path(sys.executable).parent
 
 
+PORTS = range(20000, 32000)  # below what the system lends to connections: one that it lends may be taken meanwhile
+
+
 def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody listens at now."""
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class Site:

@@ -8,7 +8,6 @@ of its own. The service answers 8 keep-alive clients on loopback, who share the 
 import argparse
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ import numpy as np
 import psutil
 
 from benchmarks.common.runner import asking, command, options, tell, told
+from benchmarks.common.site import free_port
 from components.core.artefacts import write_json
 
 CLIENTS = 8
@@ -171,13 +171,6 @@ def one_round(asked: argparse.Namespace, port: int, bodies: list[bytes]) -> dict
     found = {"bare": alone, "service": served, "ratio": served / max(alone.values())}
     sys.stderr.write(f"{found}\n")
     return found
-
-
-def free_port() -> int:
-    """So that an older service that still listens is not measured by mistake."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def watch(service: psutil.Process, port: int, bodies: list[bytes], requests: int) -> list[int]:

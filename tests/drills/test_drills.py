@@ -20,6 +20,7 @@ import torch
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 import components
+from benchmarks.common.site import free_port
 from components.core.artefacts import locked
 from components.core.errors import DataError, PlaceError, RegistryError, StorageError
 from components.core.records import LOG_COLUMNS
@@ -38,7 +39,6 @@ from components.storage import LocalStore, open_store
 from components.training.checkpoint import Checkpoint
 from flows.temporary import ends_with_us
 from tests.conftest import CUT_OFF, DETACHED
-from tests.service.conftest import free_port
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 ROOT = str(Path(components.__file__).parents[1])

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.common.site import free_port
 from components.datasets.manifest import make_manifest
 from components.datasets.settings import DataSettings, ValidationSettings
 from components.datasets.validation.validate import validate
@@ -21,7 +22,7 @@ from components.registry.curves import points
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 from tests.browser import Alone, browser, needed  # noqa: F401  (browser is a fixture)
-from tests.service.conftest import free_port, listening
+from tests.service.conftest import listening
 
 pytestmark = [needed, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.common.site import free_port
 from benchmarks.production import walk
 from benchmarks.production.walk import BACKGROUND, NOT_RUN, PAGE
 from tests.conftest import tile
@@ -42,12 +43,6 @@ def desk(tmp_path):
     (tmp_path / "bin/loupe").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m components.cli "$@"\n')
     (tmp_path / "bin/loupe").chmod(0o755)
     return tmp_path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def typed(commands: str, port: int) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+from benchmarks.common.site import free_port
 from components.core.artefacts import locked
 from flows import slot
-from tests.service.conftest import free_port
 
 BIN = Path(sys.executable).parent
 SHORTEST = 60  # seconds, of a lease that a server accepts

@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from benchmarks.common.site import free_port
 from tests.infra.reading import tool
-from tests.service.conftest import free_port
 
 # Debian keeps the server's programs off the path; the newest first.
 PLACES = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)

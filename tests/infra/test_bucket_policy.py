@@ -7,10 +7,11 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from benchmarks.common.site import free_port
 from infra.s3.bucket import make, policy_for
 from tests.infra.roles import POLICY, ROLES, Role, check_roles, statements
 from tests.s3 import moto
-from tests.service.conftest import free_port, listening
+from tests.service.conftest import listening
 
 # moto asks for an action named after the request; with AWS it is that of s3:ListBucket.
 OF_MOTO = {"s3:ListBucket": ["s3:ListBucket", "s3:HeadBucket", "s3:ListObjects", "s3:ListObjectsV2"]}

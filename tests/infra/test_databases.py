@@ -10,12 +10,12 @@ import urllib.request
 import pytest
 import yaml
 
+from benchmarks.common.site import free_port
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 from infra.compose.keys import drawn
 from tests.infra.postgres import Postgres
 from tests.infra.reading import BIN, PROJECT, compose
-from tests.service.conftest import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -16,17 +16,12 @@ import psutil
 import pytest
 from PIL import Image
 
+from benchmarks.common.site import free_port
 from tests.conftest import tile
 from tests.s3 import keys, moto
 
 BIN = Path(sys.executable).parent
 ENDED = (0, -signal.SIGTERM)  # uvicorn raises the signal again when it is done
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def listening(port: int, process: subprocess.Popen) -> None:

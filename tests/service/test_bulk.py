@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from benchmarks.common.site import free_port
 from components.core.errors import DataError, PartlyScoredError, PlaceError, SettingsError, StageError, StorageError
 from components.decision.batch import score
 from components.service import bulk as bulking
@@ -31,7 +32,7 @@ from components.service.bulk import (
 from components.service.cluster import spread
 from components.storage import open_store
 from tests.conftest import tile
-from tests.service.conftest import free_port, png
+from tests.service.conftest import png
 
 IMAGES = 12
 

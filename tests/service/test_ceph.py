@@ -2,13 +2,13 @@
 
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 import uuid
 
 import pytest
 
+from benchmarks.common.site import free_port
 from components.core.errors import StorageError
 from components.scorelog import table
 from components.storage import open_store
@@ -16,7 +16,7 @@ from infra.s3.bucket import make, policy_for
 from tests import s3
 from tests.infra.reading import tool
 from tests.infra.roles import POLICY, ROLES, Role, check_roles
-from tests.service.conftest import free_port, png
+from tests.service.conftest import listening, png
 from tests.service.test_scoring import until
 
 TOOLS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
@@ -48,6 +48,8 @@ mon_data = {root}/mon
 [osd.0]
 osd_data = {root}/osd
 osd_objectstore = memstore
+osd_class_update_on_start = false
+osd_crush_update_on_start = false
 memstore_device_bytes = 1073741824
 [client.rgw]
 rgw_frontends = beast endpoint=127.0.0.1:{gateway}
@@ -56,7 +58,11 @@ rgw_data = {root}/rgw
 
 
 class Cluster:
-    """One monitor, one memory store, one gateway; everything below *root*."""
+    """One monitor, one memory store, one gateway; everything below *root*.
+
+    The store's place is written by a command of ours: the store that writes it itself may ask before it has heard
+    which cluster this is, is refused, and waits for ever. One start in five did.
+    """
 
     def __init__(self, root):
         self.root, self.config, self.gateway, self.started = root, root / "ceph.conf", free_port(), []
@@ -67,12 +73,22 @@ class Cluster:
         self.config.write_text(text)
 
     def call(self, *command):
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done.stdout + done.stderr
+        try:
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=180)
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"{late}\n{self.said()}") from late
+        ended = f"{' '.join(done.args)} ended with {done.returncode}"
+        assert done.returncode == 0, f"{ended}: {done.stdout[-1500:]}{done.stderr[-1500:]}\n{self.said()}"
+
+    def said(self):
+        """The end of what the servers wrote: which of them did not answer, and why."""
+        logs = sorted([*self.root.glob("*.log"), *self.root.glob("*.out")])
+        return "\n".join(f"{log.name}: ...{log.read_text(errors='replace')[-1500:]}" for log in logs)
 
     def begin(self, *command):
         log = (self.root / f"{command[0]}.out").open("w")
-        self.started.append(subprocess.Popen([*map(str, command)], stdout=log, stderr=log))
+        self.started.append(process := subprocess.Popen([*map(str, command)], stdout=log, stderr=log))
+        return process
 
     def up(self):
         keys, plan = self.root / "keyring", self.root / "monmap"
@@ -95,13 +111,15 @@ class Cluster:
         )
         self.call("monmaptool", "--create", "--fsid", self.fsid, "--addv", "a", f"[v1:127.0.0.1:{self.monitor}]", plan)
         self.call("ceph-mon", "--mkfs", "-i", "a", "-c", self.config, "--monmap", plan, "--keyring", keys)
-        self.begin("ceph-mon", "-i", "a", "-c", self.config, "-f")
-        time.sleep(2)
-        self.call("ceph-osd", "-i", "0", "-c", self.config, "--mkfs", "--osd-uuid", uuid.uuid4())
+        monitor = self.begin("ceph-mon", "-i", "a", "-c", self.config, "-f")
+        new = ("--mkfs", "--no-mon-config", "--osd-uuid", uuid.uuid4())  # who asks the monitor may wait for ever
+        self.call("ceph-osd", "-i", "0", "-c", self.config, *new)
+        listening(self.monitor, monitor)
         self.call("ceph", "-c", self.config, "osd", "new", (self.root / "osd" / "fsid").read_text().strip(), "0")
+        self.call("ceph", "-c", self.config, "osd", "crush", "add", "osd.0", "1", "root=default", "host=here")
         self.begin("ceph-osd", "-i", "0", "-c", self.config, "-f")
         self.begin("radosgw", "-n", "client.rgw", "-c", self.config, "-f")
-        until(self.answers, 300)  # it took longer than 90 s beside other tests
+        until(self.answers, 240)  # it took longer than 90 s beside other tests
         self.add_user("plant", "PLANT", "SECRET")
 
     def add_user(self, name, key, secret):
@@ -127,16 +145,26 @@ class Cluster:
                 process.wait()
 
 
+def running(new, tries=2):
+    """A cluster that is up; a second one where the first did not come: one start in sixty, for no reason of ours."""
+    cluster = new()
+    try:
+        cluster.up()
+    except BaseException as error:
+        cluster.down()
+        if tries > 1 and isinstance(error, AssertionError):
+            return running(new, tries - 1)
+        raise
+    return cluster
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     for name in TOOLS:
         tool(name)
-    cluster = Cluster(tmp_path_factory.mktemp("ceph"))
-    try:
-        cluster.up()
-        yield cluster
-    finally:
-        cluster.down()
+    cluster = running(lambda: Cluster(tmp_path_factory.mktemp("ceph")))
+    yield cluster
+    cluster.down()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from benchmarks.common.site import free_port
 from components.core.errors import CalibrationError
 from components.scorelog import table
 from components.service.line import sender as module
@@ -22,7 +23,7 @@ from components.service.line.opcua import NAMESPACE
 from components.service.line.settings import LineSettings, OutputSettings, PartSettings, RecipeSettings
 from components.service.line.sinks import OutOfReachError, RefusedError, sink_of
 from components.service.line.webhook import SIGNATURE, STAMP, signed
-from tests.service.conftest import free_port, listening, png, scratched
+from tests.service.conftest import listening, png, scratched
 from tests.service_pages import Line
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin")
