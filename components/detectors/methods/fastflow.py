@@ -6,10 +6,11 @@ image score as the maximum of the map (all as in the public re-implementations),
 Memory after fit: the weights of the flows, e.g. 3.5 million for tf_efficientnet_lite0 taps 2-4.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import cos, pi
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from components.backbones.extractor import BackboneSettings
 from components.detectors.contract import FeatureDetector, MethodInfo, Optimise, Phase, Scores, TrainingData
 from components.detectors.parts.blocks import upsample
+from components.detectors.parts.winograd import convolved
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,84 @@ class Coupling(nn.Module):
         self.register_buffer("permutation", torch.randperm(channels))  # saved: the weights mean nothing without it
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.step(x)[0]
+        return self._moved(x)[0]
 
     def step(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The transformed maps and log|det J| per image (B,)."""
-        kept, changed = x.split([self.kept, self.changed], 1)
+        y, log_scale, gain = self._moved(x)
+        log_det = log_scale.sum((1, 2, 3)) + x.shape[2] * x.shape[3] * gain.log().sum()
+        return y, log_det
+
+    def parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What a step keeps of its maps, and what it changes."""
+        return x.split([self.kept, self.changed], 1)
+
+    def _moved(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The transformed maps, log scale (B, C // 2, h, w) and gain (1, C, 1, 1); no log|det J|, which scoring and its
+        graph have no use for."""
+        kept, changed = self.parts(x)
         log_scale, shift = (0.1 * self.subnet(kept)).split([self.changed, self.changed], 1)
         log_scale = self.clamp * torch.tanh(log_scale)
         gain = 0.1 * F.softplus(self.scale, beta=0.5)
         y = torch.cat([kept, changed * log_scale.exp() + shift], 1) * gain + self.offset
-        log_det = log_scale.sum((1, 2, 3)) + x.shape[2] * x.shape[3] * gain.log().sum()
-        return y[:, self.permutation], log_det
+        return y[:, self.permutation], log_scale, gain
+
+    def learnt(self, kept: Tensor, changed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``step`` says of the two parts of its maps, which lie with their channels last: the parts that the next
+        step keeps and changes, and log|det J| per image (B,). Equal but for rounding, and sooner: see ``Affine``."""
+        first, _, last = self.subnet
+        hidden = convolved(kept, first.weight, first.bias).relu()
+        said = convolved(hidden, 0.1 * last.weight, 0.1 * last.bias)
+        gain = 0.1 * F.softplus(self.scale, beta=0.5)
+        *parts, grown = Affine.apply(kept, changed, said, gain.flatten(), self.offset.flatten(), self)
+        return *parts, grown + kept.shape[2] * kept.shape[3] * gain.log().sum()
+
+
+class Affine(torch.autograd.Function):
+    """The pointwise half of a coupling on maps in channels-last order, with the gradient written out.
+
+    From the two parts of the maps (B, kept, h, w) and (B, changed, h, w), what the subnet says (B, 2 * changed, h, w),
+    gain (C,) and offset (C,): the parts for a next coupling, and the sum of the log scale per image (B,). Autograd
+    alone passes twice as often over the maps, and adds up value by value what comes back through the permutation.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, kept: Tensor, changed: Tensor, said: Tensor, gain: Tensor, offset: Tensor, step: Coupling
+    ) -> tuple[Tensor, ...]:
+        rows, moves = _rows(changed), _rows(said)
+        bent = moves[:, : step.changed].tanh()
+        stretch = (step.clamp * bent).exp_()
+        before = torch.cat([_rows(kept), torch.addcmul(moves[:, step.changed :], rows, stretch)], 1)
+        y = torch.addcmul(offset, before, gain)
+        ctx.save_for_backward(rows, bent, stretch, before, gain, step.permutation)
+        ctx.clamp, ctx.shape = step.clamp, kept.shape
+        parts = (_maps(y.index_select(1, chosen), kept.shape) for chosen in step.permutation.split([step.kept, step.changed]))
+        return *parts, step.clamp * bent.view(len(kept), -1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, bent, stretch, before, gain, permutation = ctx.saved_tensors
+        kept = before.shape[1] - rows.shape[1]
+        back = torch.cat([_rows(grads[0]), _rows(grads[1])], 1).index_select(1, permutation.argsort())
+        for_gain, for_offset = torch.linalg.vecdot(back, before, dim=0), back.sum(0)
+        back.mul_(gain)
+        changed = back[:, kept:] * stretch
+        each = (ctx.clamp * grads[2]).repeat_interleave(len(rows) // len(grads[2]))[:, None]
+        bow = torch.ops.aten.tanh_backward(torch.addcmul(each, changed, rows, value=ctx.clamp), bent)
+        moves = torch.cat([bow, back[:, kept:]], 1)
+        parts = (_maps(part, ctx.shape) for part in (back[:, :kept], changed, moves))
+        return *parts, for_gain, for_offset, None
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B * h * w, C), without a copy where channels come last in memory."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _maps(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """(B * h * w, C) -> (B, C, h, w), channels last in memory; *shape* is (B, any, h, w)."""
+    return rows.unflatten(0, (shape[0], *shape[2:])).permute(0, 3, 1, 2)
 
 
 class Flow(nn.Module):
@@ -105,10 +174,21 @@ class Flow(nn.Module):
     def likelihood(self, x: Tensor) -> Tensor:
         """0.5 * |z|^2 - log|det J|, (B,); the constant of the Gaussian is left out."""
         x, total = self.norm(x), torch.zeros(len(x), device=x.device)
+        if x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+            return self._learnt(x)
         for step in self.steps:
             x, log_det = step.step(x)  # type: ignore[operator]
             total = total + log_det
         return 0.5 * x.square().sum((1, 2, 3)) - total
+
+    def _learnt(self, x: Tensor) -> Tensor:
+        first: Any = self.steps[0]
+        x, total = x.contiguous(memory_format=torch.channels_last), torch.zeros(len(x))
+        parts: Sequence[Tensor] = [part.contiguous(memory_format=torch.channels_last) for part in first.parts(x)]
+        for step in self.steps:
+            *parts, log_det = step.learnt(*parts)  # type: ignore[operator]
+            total = total + log_det
+        return 0.5 * sum(part.square().sum((1, 2, 3)) for part in parts) - total
 
 
 class FastFlow(FeatureDetector):
