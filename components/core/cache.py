@@ -12,6 +12,7 @@ from components.core.system import lives, remove_held, take
 
 VARIABLE = "LOUPE_CACHE"
 AUTO = "auto"  # train.store: the features lie in the cache folder
+MOVES_KEPT = "moves-"  # what files beside the features begin with that hold measured moves (training.pose)
 SCRATCH = re.compile(r".+\.(?P<pid>\d+)\.(part|old)")
 
 
@@ -49,17 +50,22 @@ def size_of(path: Path) -> int:
 
 
 def clear(folder: Path) -> None:
-    """Remove the features and graphs of a store; what a running training has mapped stays readable to it.
+    """Remove the features, graphs and measured moves of a store.
 
-    What another process is writing stays, and so does what is no part of a store.
+    What a running training has mapped stays readable to it. What another process is writing stays, and so does what is
+    no part of a store.
     """
     for path in _listed(folder):
         if (path / "manifest.json").exists() or (path.is_dir() and _left_over(path)):
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name.startswith("backbone-") and (path.suffix == ".onnx" or _left_over(path)):
+        elif _is_graph(path) or (path.name.startswith(MOVES_KEPT) and path.suffix == ".json"):
             path.unlink(missing_ok=True)
         elif path.suffix == ".lock":
             _remove_free(path)
+
+
+def _is_graph(path: Path) -> bool:
+    return path.name.startswith("backbone-") and (path.suffix == ".onnx" or _left_over(path))
 
 
 def _listed(folder: Path) -> list[Path]:

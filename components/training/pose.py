@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from components.backbones.features import FeatureStore, ImageSource
+from components.core.artefacts import code_hash, read_json, values_hash, versions, write_json
+from components.core.cache import MOVES_KEPT
 from components.core.errors import SettingsError
 from components.detectors.contract import Detector
 from components.pictures.decoding import DEFAULT
@@ -57,10 +59,27 @@ def taken(fit: ImageSource, calibrate: ImageSource, store: FeatureStore, setting
         return _record(_named(settings.moves, within), len(fit))
     if settings.moves == "none" or not within or len(calibrate) < FEWEST:
         return _record((), len(fit))
-    found = measured(fit, calibrate, store, settings.preset, within)
+    found = _once(fit, calibrate, store, settings.preset, within)
     record = _record([name for name, scores in found.items() if passes(scores)], len(fit))
     told = {name: {score: asdict(pose) for score, pose in scores.items()} for name, scores in found.items()}
     return {**record, "pictures": len(calibrate), "measured": told}
+
+
+def _once(
+    fit: ImageSource, calibrate: ImageSource, store: FeatureStore, preset: str, within: Sequence[str]
+) -> Measured:
+    """What is ``measured``; kept beside the features, as every detector that learns from these pictures asks for it."""
+    if store.root is None:
+        return measured(fit, calibrate, store, preset, within)
+    asked = [fit.key, calibrate.key, preset, list(within), torch.cuda.is_available(), code_hash(), versions()]
+    kept = store.root / f"{MOVES_KEPT}{values_hash(asked)[:24]}.json"
+    if kept.exists():
+        known = read_json(kept)
+        return {name: {side: Pose(**known[name][side]) for side in SIDES} for name in within}
+    found = measured(fit, calibrate, store, preset, within)
+    if not store.usage.unusable:
+        write_json(kept, {name: {side: asdict(pose) for side, pose in poses.items()} for name, poses in found.items()})
+    return found
 
 
 def agreed(records: Sequence[dict[str, Any]], count: int) -> dict[str, Any]:

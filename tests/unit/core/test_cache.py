@@ -121,6 +121,7 @@ def test_clearing_takes_features_and_leaves_what_is_in_use_or_foreign(tmp_path):
     mapped = kept.features(Backbone(), Images())
     before = mapped.take([0, 5])[0].clone()
     (tmp_path / "backbone-abc.onnx").write_text("graph")
+    (tmp_path / "moves-abc.json").write_text("{}")
     (tmp_path / "mine.txt").write_text("keep")
     running = tmp_path / f".entry.{os.getppid()}.part"
     dead = subprocess.Popen([sys.executable, "-c", ""])

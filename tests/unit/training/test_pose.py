@@ -145,3 +145,17 @@ def test_the_probe_knows_what_it_has_seen_and_is_small(tmp_path):
     own, other = (pose.distances(probe, StoredImages(kind, store))[0] for kind in kinds)
     assert own.max() < other.min()
     assert len(probe.coreset.bank) <= BANK
+
+
+def test_moves_are_measured_once_for_all_detectors_that_learn_from_the_same_pictures(tmp_path, monkeypatch):
+    asked, plain = [], pose.measured
+    monkeypatch.setattr(pose, "measured", lambda *args: asked.append(args) or plain(*args))
+    normal, held = product("mirrored only", 60, 0), product("mirrored only", 40, 1)
+    first = taken(normal, held, TorchStore(tmp_path), TINY)
+    assert taken(normal, held, TorchStore(tmp_path), TINY) == first
+    assert len(asked) == 1
+    monkeypatch.setattr(pose, "code_hash", lambda: "another version")
+    assert taken(normal, held, TorchStore(tmp_path), TINY) == first
+    other = taken(normal, product("mirrored only", 40, 2), TorchStore(tmp_path), TINY)
+    assert len(asked) == 3
+    assert other["measured"] != first["measured"]

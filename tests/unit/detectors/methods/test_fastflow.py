@@ -8,11 +8,13 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.core.artefacts import file_hash
 from components.core.errors import BundleError
 from components.detectors.methods.fastflow import BACKBONES, Coupling, FastFlow, FastFlowSettings, Flow
+from components.detectors.parts.winograd import WIDE
 from components.training.model import load_model, save_model
 
 RESNET18 = BackboneSettings("resnet18", (1, 2, 3), 256)
@@ -94,6 +96,59 @@ def test_likelihood_is_half_the_square_less_the_log_determinants():
         flat, log_det = step.step(flat)
         total += log_det
     torch.testing.assert_close(flow.likelihood(x), 0.5 * flow(x).square().sum((1, 2, 3)) - total)
+
+
+def drawn_flow(channels, settings):
+    torch.manual_seed(0)
+    flow = Flow(channels, 4, settings)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return flow
+
+
+@pytest.mark.parametrize("channels", [5, 8, 2 * WIDE])
+def test_the_shorter_way_of_a_processor_says_and_learns_the_same(channels):
+    flow = drawn_flow(channels, FastFlowSettings(steps=3)).double()
+    x = torch.randn(3, channels, 4, 4, dtype=torch.double, requires_grad=True)
+    said = []
+    for way in (flow._stepped, flow._learnt):
+        maps, total = way(x)
+        likelihood = torch.cat([part.square().flatten(1) for part in maps], 1).sum(1) - total * torch.arange(1.0, 4.0)
+        said.append([torch.cat(list(maps), 1), total, *torch.autograd.grad(likelihood.sum(), [x, *flow.parameters()])])
+    for ours, literal in zip(said[1], said[0], strict=True):
+        torch.testing.assert_close(ours, literal)
+
+
+def test_a_processor_goes_the_shorter_way_and_mixed_precision_the_literal_one(monkeypatch):
+    flow, x = drawn_flow(8, FastFlowSettings(steps=2)), torch.randn(2, 8, 4, 4)
+    ways, likelihood = [], flow.likelihood(x)
+    for name in ("_stepped", "_learnt"):
+        way = getattr(flow, name)
+        monkeypatch.setattr(flow, name, lambda x, name=name, way=way: ways.append(name) or way(x))
+    torch.testing.assert_close(flow.likelihood(x), likelihood)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(flow.likelihood(x), likelihood, rtol=0.05, atol=1.0)
+    assert ways == ["_learnt", "_stepped"]
+
+
+def test_scoring_computes_no_log_determinant():
+    flow, counted = Flow(8, 4, FastFlowSettings(steps=2)), []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            counted.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Counting():
+        flow(torch.randn(1, 8, 4, 4))
+    assert sum("tanh" in name for name in counted) == 2
+    assert not [name for name in counted if name.startswith(("aten.log.", "aten.sum."))]
+
+
+def test_weights_have_the_names_that_older_models_and_checkpoints_hold():
+    names = {"scale", "offset", "permutation", *(f"subnet.{n}.{part}" for n in (0, 2) for part in ("weight", "bias"))}
+    assert set(Coupling(8, 3, 1.0, 2.0).state_dict()) == names
 
 
 def test_log_determinant_of_the_whole_flow_behind_the_norm_is_exact():
