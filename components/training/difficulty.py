@@ -15,6 +15,7 @@ import torch
 from components.backbones.features import FeatureStore
 from components.core.cache import features_folder
 from components.core.progress import progress
+from components.core.runtime import keep_freed_memory
 from components.datasets.loading import read_decoding
 from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
@@ -117,6 +118,7 @@ def level_of(probe: Probe, kind: str, settings: SynthesisSettings, seed: int) ->
 
 def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
     """The probe on the fit normals of a split."""
+    keep_freed_memory()
     rules, store = read_decoding(split), FeatureStore(features_folder(train.store), train.store_limit_gb)
     images = {side: file_images(data, normal_rows(split, side), rules) for side in ("fit", "calibrate")}
     detector = probe_of(StoredImages(images["fit"], store), train.preset)

@@ -32,10 +32,11 @@ def save_model(detector: Detector, out: Path) -> None:
 
 
 def load_model(folder: Path) -> Detector:
-    """The detector that ``save_model`` wrote, in eval mode on the CPU.
+    """The detector that ``save_model`` wrote, in eval mode on the CPU; what it frees while it scores is kept.
 
     Raises BundleError where the weights are of another version of the detector.
     """
+    keep_freed_memory()
     saved = read_json(folder / "settings.json")
     kind = detector_class(saved["detector"])
     settings: Any = build(kind.settings_type, saved["settings"], str(folder / "settings.json"))

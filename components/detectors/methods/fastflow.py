@@ -98,9 +98,9 @@ class Coupling(nn.Module):
     def learnt(self, kept: Tensor, changed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What ``step`` says of the two parts of its maps, with their channels last in memory: the parts for the next
         step, and log|det J| per image (B,). Equal but for rounding, in three quarters of the time (docs/adr/0055)."""
-        first, _, last = self.subnet
-        hidden = convolved(kept, first.weight, first.bias).relu()
-        said = convolved(hidden, 0.1 * last.weight, 0.1 * last.bias)
+        subnet: Any = self.subnet
+        hidden = convolved(kept, subnet[0].weight, subnet[0].bias).relu()
+        said = convolved(hidden, 0.1 * subnet[2].weight, 0.1 * subnet[2].bias)
         gain = 0.1 * F.softplus(self.scale, beta=0.5)
         *parts, grown = Affine.apply(kept, changed, said, gain.flatten(), self.offset.flatten(), self)
         return *parts, grown + kept.shape[2] * kept.shape[3] * gain.log().sum()

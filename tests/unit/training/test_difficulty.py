@@ -79,6 +79,17 @@ def test_levels_are_written_and_kept_to(made):
     assert any(WANTED[0] <= level["probe_auroc"] <= WANTED[1] for level in levels.values())
 
 
+def test_freed_memory_is_kept_before_the_probe_looks(made, monkeypatch):
+    """The flow begins with it, in a process in which nothing has asked for that: its backbone took twice the time."""
+    _, root, train = made
+    asked = []
+    monkeypatch.setattr(difficulty, "keep_freed_memory", lambda: asked.append("kept"))
+    monkeypatch.setattr(difficulty, "probe_of", lambda *_: asked.append("probe") or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        difficulty.fitted(root / "split", root, train)
+    assert asked == ["kept", "probe"]
+
+
 def test_the_level_says_what_the_probe_sees(made):
     """Drawn anew at the level, the anomalies are as hard as was written; at a tenth of it they are harder."""
     out, root, train = made
