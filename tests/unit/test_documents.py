@@ -115,9 +115,9 @@ def test_files_stay_below_four_hundred_lines():
         assert len(file.read_text().splitlines()) <= 400, file
 
 
-def test_every_trouble_names_a_test_that_is_there():
-    text = Path("docs/reliability.md").read_text()
-    named = re.findall(r"([\w/]+\.py)::(\w+)", text)
+@pytest.mark.parametrize("page", ["reliability", "promises"])
+def test_every_trouble_and_promise_names_a_test_that_is_there(page):
+    named = re.findall(r"([\w/]+\.py)::(\w+)", Path(f"docs/{page}.md").read_text())
     assert len(named) > 50
     unit = {path.name: path for path in Path("tests/unit").rglob("test_*.py")}
     for file, name in named:
