@@ -182,7 +182,7 @@ class FMRNet(PixelDetector):
             select=False,
         )
         # Once before phase 2 too: its epochs are chosen by the fused map, whose parts must be of one scale.
-        yield OnePass("scale", clean, self._add, self._standardise)
+        yield OnePass("scale", clean, self._add, self._standardise, sums=True)
         pool = data.anomalies(s.strategies, self.size)
         table = Together(pool.pixels(self.size), pool.clean(self.size), pool.masks(self.size))
         yield Optimise(
@@ -194,7 +194,7 @@ class FMRNet(PixelDetector):
             s.restore_epochs,
             s.batch_size,
         )
-        yield OnePass("standardise", clean, self._add, self._standardise)
+        yield OnePass("standardise", clean, self._add, self._standardise, sums=True)
         yield from self.positions.phases(clean, self._fused)
 
     def restoring(self) -> list[nn.Parameter]:
