@@ -53,7 +53,7 @@ class SharedStore(FeatureStore):
         self, compute: stored.Extract, images: ImageSource, backbone: Backbone, rows: list[int]
     ) -> list[stored.Extracted]:
         """What all processes make of *rows*, each of its part; asked for by the first, once its graph is made."""
-        own = self.ranks.part(self.ranks.first(rows))
+        own = self.ranks.share(self.ranks.first(rows))
         found = compute(images.pixels(own, backbone.settings.size)) if own else []
         return [(part, values) for part, values in self.ranks.all((own, found)) if part]
 
@@ -61,5 +61,5 @@ class SharedStore(FeatureStore):
         compute: stored.Extract | None = None
         while (rows := self.ranks.first(END)) is not END:
             compute = compute or stored.extractor(backbone, Path(str(self.root)))
-            own = self.ranks.part(rows)
+            own = self.ranks.share(rows)
             self.ranks.all((own, compute(images.pixels(own, backbone.settings.size)) if own else []))

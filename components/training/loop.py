@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from components.core.progress import CURVES, progress
 from components.detectors.contract import Detector, OnePass, Optimise, Phase, Player, Table, TrainingData, pictures_of
-from components.detectors.parts.together import join_norms, sharing
+from components.detectors.parts.together import sharing
 from components.training.checkpoint import Checkpoint, learned, optimiser_tensors, part, prefixed, restore_optimiser
 from components.training.grown import Grown
 from components.training.ranks import ALONE, Ranks, sums_of
@@ -59,8 +59,6 @@ class Loop:
         self.detector, self.select, self.checkpoint = detector, select, checkpoint
         self.seed, self.every, self.fabric, self.grown, self.checks = seed, every, fabric, grown, checks
         self.ranks = ranks
-        if ranks.count > 1:
-            join_norms(detector)
         self.history: list[dict[str, Any]] = []
         self.spent = {"drawing": 0.0, "steps": 0.0, "choosing": 0.0}  # seconds of this process
         self.saved_at = time.monotonic()
@@ -235,7 +233,7 @@ class Loop:
             if step < self.position["step"]:
                 continue
             done = (epoch * len(batches) + step) / (phase.epochs * len(batches))
-            torch.manual_seed(self._number(phase, epoch, step) + self._chance(batches[step]))
+            torch.manual_seed(self._number(phase, epoch, step))
             losses = self._step(phase, optimisers, average, batches[step], done)
             totals = [total + loss for total, loss in zip(totals, losses, strict=True)]
             self.position.update(epoch=epoch, step=step + 1)
@@ -249,15 +247,15 @@ class Loop:
     def _step(
         self, phase: Optimise, optimisers: list[Any], average: list[Tensor], rows: list[int], done: float
     ) -> list[float]:
-        started, shared = time.perf_counter(), self.ranks.divides(len(rows))
-        own = self.ranks.part(rows) if shared else rows
+        started, part = time.perf_counter(), self.ranks.part(len(rows))
+        own = rows[part.start : part.end] if part else rows
         batch = self.fabric.to_device(phase.table.take(own))
         drawn = time.perf_counter()
         losses = []
         for player, optimiser in zip(phase.players, optimisers, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * phase.schedule(done)
-            with _others_frozen(player, phase.players), sharing(shared):
+            with _others_frozen(player, phase.players), sharing(part):
                 share = len(own) / len(rows)
                 moves = [self._move(player, optimiser, batch, share) for _ in range(player.steps)]
             losses.append(moves[-1])
@@ -267,10 +265,6 @@ class Loop:
         self.spent["drawing"] += drawn - started
         self.spent["steps"] += time.perf_counter() - drawn
         return values
-
-    def _chance(self, rows: list[int]) -> int:
-        """What tells the random numbers of one process from another's: theirs are other rows of the batch."""
-        return self.ranks.rank if self.ranks.divides(len(rows)) else 0
 
     def _move(self, player: Player, optimiser: Any, batch: Any, share: float = 1.0) -> Tensor:
         """One step of one player on its *share* of a batch; its loss of all of it."""

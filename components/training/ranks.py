@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from components.detectors.contract import scratch_keys
+from components.detectors.parts.together import Part
 from components.training.checkpoint import learned
 
 T = TypeVar("T")
@@ -44,12 +45,17 @@ class Ranks:
         torch.distributed.all_gather_object(found, value)
         return found
 
-    def divides(self, rows: int) -> bool:
-        """Whether a batch of *rows* is shared; one with too few is taken whole by each process, in the same way."""
-        return rows >= self.count > 1
+    def part(self, rows: int) -> Part | None:
+        """Which of the *rows* of a batch are this process's: as many as of any other, or one more or less.
 
-    def part(self, rows: Sequence[int]) -> Sequence[int]:
-        """The rows of a shared batch that are this process's: consecutive, and as many as of any other or one more."""
+        None where it takes all of them: it is alone, or there are too few, which each process takes in the same way.
+        """
+        if not rows >= self.count > 1:
+            return None
+        return Part(rows * self.rank // self.count, rows * (self.rank + 1) // self.count, rows)
+
+    def share(self, rows: Sequence[int]) -> Sequence[int]:
+        """This process's of *rows*, of which there may be too few for all."""
         start, end = (len(rows) * number // self.count for number in (self.rank, self.rank + 1))
         return rows[start:end]
 

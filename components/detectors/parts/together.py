@@ -1,29 +1,44 @@
-"""What processes that share a batch know of it together: sums over all of its rows, and what the first of them drew.
+"""A batch that several processes share: what a loss computes of its own rows, as one process would of all of them.
 
-A process that has its batch to itself, which is the usual case, exchanges nothing: all here is then the identity.
+Within ``sharing`` batch normalisation takes its statistics over all rows (``nn.SyncBatchNorm`` does that on GPUs
+alone). What a loss draws by row, it draws for all rows and keeps its own, so that every process goes on with the random
+numbers of one. Outside, and of a process that has its batch to itself, nothing is exchanged and all is as it was.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-_shared = False  # whether the batch at hand is one part of several
+
+class Part(NamedTuple):
+    """Rows *start* to *end* of the *rows* of a batch."""
+
+    start: int
+    end: int
+    rows: int
+
+
+_part: Part | None = None  # of the batch at hand, where it is shared
 
 
 @contextmanager
-def sharing(shared: bool) -> Iterator[None]:
-    """Within the block the batch is a part: other processes hold the other rows, and take the same steps."""
-    global _shared  # the layers of a detector have no other way to learn of it
-    before, _shared = _shared, shared
-    try:
+def sharing(part: Part | None) -> Iterator[None]:
+    """Within the block the batch is *part* of one; other processes take the same steps with the other rows."""
+    global _part  # the layers of a detector have no other way to learn of it
+    if part is None:
         yield
+        return
+    before, _part = _part, part
+    try:
+        with _Parted(part):
+            yield
     finally:
-        _shared = before
+        _part = before
 
 
 class _Summed(torch.autograd.Function):
@@ -44,50 +59,77 @@ class _Summed(torch.autograd.Function):
 
 def summed(value: Tensor) -> Tensor:
     """*value* added over the parts of the batch; a gradient goes through it."""
-    return _Summed.apply(value) if _shared else value  # type: ignore[no-untyped-call, no-any-return]
+    return value if _part is None else _Summed.apply(value)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def firsts(value: Tensor) -> Tensor:
-    """*value* as the process with the first rows has it: what was drawn by chance is the same for all."""
-    if _shared:
+    """*value* as the process with the first rows has it: of rows that were drawn, each has others at hand."""
+    if _part is not None:
         value = value.contiguous()
         torch.distributed.broadcast(value, 0)
     return value
 
 
-def join_norms(module: nn.Module) -> None:
-    """Let every batch normalisation of *module* take its statistics over all rows of a batch that is shared.
+class _Parted(TorchFunctionMode):
+    """Takes the place of what looks at all rows of a batch, or draws for them."""
 
-    ``nn.SyncBatchNorm`` does that too, but on GPUs alone.
-    """
-    for part in module.modules():
-        if isinstance(part, _BatchNorm):
-            part.forward = MethodType(_joined, part)  # type: ignore[method-assign]
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        self.part = part
+
+    def __torch_function__(self, function: Any, types: Any, given: Sequence[Any] = (), named: Any = None) -> Any:
+        named = named or {}
+        if function in (torch.rand, torch.randn):
+            sizes = given[0] if given and not isinstance(given[0], int) else given
+            return self._own(sizes, lambda wanted: function(wanted, **named))
+        if function in (torch.rand_like, torch.randn_like):
+            return self._own(given[0].shape, lambda wanted: function(given[0].new_empty(wanted), **named))
+        if function is torch.randint and len(given) > 1:
+            return self._own(given[-1], lambda wanted: function(*given[:-1], wanted, **named))
+        if function is F.dropout:
+            return self._dropped(*given, **named)
+        if function is F.batch_norm:
+            return _normalised(*given, **named)
+        return function(*given, **named)
+
+    def _own(self, sizes: Sequence[int], draw: Any) -> Tensor:
+        """What *draw* makes of all rows, cut to those of this part; of a size that is no multiple of them, all."""
+        own = self.part.end - self.part.start
+        if not sizes or sizes[0] % own:
+            return draw(tuple(sizes))  # type: ignore[no-any-return]
+        each = sizes[0] // own
+        made: Tensor = draw((each * self.part.rows, *sizes[1:]))
+        return made[each * self.part.start : each * self.part.end]
+
+    def _dropped(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0:
+            return F.dropout(x, p, training, inplace)
+        kept = self._own(x.shape, lambda wanted: x.new_empty(wanted).bernoulli_(1 - p))
+        return x * kept / (1 - p)
 
 
-def _joined(norm: _BatchNorm, x: Tensor) -> Tensor:
-    if not (_shared and norm.training):
-        return type(norm).forward(norm, x)  # type: ignore[no-any-return]
+def _normalised(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``F.batch_norm`` over the parts of all processes."""
+    if not training:
+        return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     around, shape = [d for d in range(x.dim()) if d != 1], (1, -1, *[1] * (x.dim() - 2))
     count = float(summed(torch.tensor(x.numel() / x.shape[1], dtype=torch.float64, device=x.device)))
     exact = x.float()
     mean = summed(exact.sum(around)) / count
     variance = summed((exact - mean.view(shape)).square().sum(around)) / count  # not from squares: they would cancel
-    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
-        _follow(norm, mean.detach(), variance.detach() * count / max(1.0, count - 1))
-    scaled = (exact - mean.view(shape)) * (variance + norm.eps).rsqrt().view(shape)
-    if norm.affine:
-        scaled = scaled * norm.weight.view(shape) + norm.bias.view(shape)
-    return scaled.to(x.dtype)
-
-
-@torch.no_grad()
-def _follow(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """The running statistics, as torch moves them."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked.add_(1)
-    share = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
-    norm.running_var.lerp_(variance.to(norm.running_var.dtype), share)
+    for kept, found in ((running_mean, mean), (running_var, variance * count / max(1.0, count - 1))):
+        if kept is not None:
+            kept.lerp_(found.detach().to(kept.dtype), momentum)
+    scaled = (exact - mean.view(shape)) * (variance + eps).rsqrt().view(shape)
+    if weight is not None:
+        scaled = scaled * weight.view(shape)
+    return (scaled if bias is None else scaled + bias.view(shape)).to(x.dtype)
