@@ -29,6 +29,7 @@ from components.core.settings import build, plain
 from components.training.settings import TrainSettings
 
 log = logging.getLogger("loupe")
+MODULE = __name__  # what a process runs
 PAUSE = 0.05  # seconds between two looks at the processes
 GRACE = 0.5  # seconds in which who failed first comes to light: the others lose their connection to it
 
@@ -95,7 +96,7 @@ def _started(count: int, folder: Path) -> Iterator[list["subprocess.Popen[bytes]
             with (folder / f"{rank}.said").open("wb") as said:
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", __name__, str(folder), str(rank)],
+                        [sys.executable, "-m", MODULE, str(folder), str(rank)],
                         env=_environment(count),
                         start_new_session=True,
                         preexec_fn=system.BEFORE,
@@ -107,8 +108,9 @@ def _started(count: int, folder: Path) -> Iterator[list["subprocess.Popen[bytes]
         yield processes
     finally:
         for process in processes:
-            system.end_tree(process)  # type: ignore[arg-type]
-            process.wait()
+            if process.poll() is None:
+                system.end_tree(process)  # type: ignore[arg-type]
+                process.wait()
             if process.stdin:
                 process.stdin.close()
 

@@ -107,8 +107,8 @@ def _trained(
     keep_freed_memory()
     fabric = _fabric(settings, place)
     ranks = Ranks(fabric.global_rank, fabric.world_size, fabric.device)
-    store = SharedStore(features_folder(settings.store), settings.store_limit_gb, ranks=ranks)
-    spent = {"pose": 0.0}
+    kept, spent = (features_folder(settings.store), settings.store_limit_gb), {"pose": 0.0}
+    store = SharedStore(*kept, ranks=ranks) if place else FeatureStore(*kept)
     normal = file_images(data, normal_rows(split, "fit"), rules)
     require_clips(name, rules, split)
     moves = ranks.first(_moves(name, normal, split, data, store, settings, folds, spent))

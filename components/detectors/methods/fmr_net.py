@@ -31,6 +31,7 @@ from components.detectors.parts.convolutions import Decoder, convolution
 from components.detectors.parts.light import relit
 from components.detectors.parts.memory import Memory, as_maps, as_queries, entropy
 from components.detectors.parts.similarity import gradient_difference, structural_difference
+from components.detectors.parts.together import averaged
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ def contrast(cosine: Tensor, temperature: float) -> Tensor:
 
 def imbalance(cosine: Tensor, temperature: float) -> Tensor:
     """How far the use of the slots over a batch is from even: 0 (even) to log(slots) (one slot serves all)."""
-    used = (cosine / temperature).softmax(1).mean(0)
+    used = averaged((cosine / temperature).softmax(1).mean(0))
     return math.log(len(used)) - entropy(used)
 
 

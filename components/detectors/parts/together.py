@@ -62,6 +62,11 @@ def summed(value: Tensor) -> Tensor:
     return value if _part is None else _Summed.apply(value)  # type: ignore[no-untyped-call, no-any-return]
 
 
+def averaged(value: Tensor) -> Tensor:
+    """*value*, a mean over the rows of this part, as the mean over all rows; a gradient goes through it."""
+    return value if _part is None else summed(value * ((_part.end - _part.start) / _part.rows))
+
+
 def firsts(value: Tensor) -> Tensor:
     """*value* as the process with the first rows has it: of rows that were drawn, each has others at hand."""
     if _part is not None:
@@ -83,7 +88,7 @@ class _Parted(TorchFunctionMode):
             sizes = given[0] if given and not isinstance(given[0], int) else given
             return self._own(sizes, lambda wanted: function(wanted, **named))
         if function in (torch.rand_like, torch.randn_like):
-            return self._own(given[0].shape, lambda wanted: function(given[0].new_empty(wanted), **named))
+            return self._own(given[0].shape, lambda wanted: function(_laid_out(given[0], wanted), **named))
         if function is torch.randint and len(given) > 1:
             return self._own(given[-1], lambda wanted: function(*given[:-1], wanted, **named))
         if function is F.dropout:
@@ -104,8 +109,14 @@ class _Parted(TorchFunctionMode):
     def _dropped(self, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         if not training or p == 0:
             return F.dropout(x, p, training, inplace)
-        kept = self._own(x.shape, lambda wanted: x.new_empty(wanted).bernoulli_(1 - p))
+        kept = self._own(x.shape, lambda wanted: _laid_out(x, wanted).bernoulli_(1 - p))
         return x * kept / (1 - p)
+
+
+def _laid_out(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """An empty tensor of *sizes* that lies in memory as *x* does: random numbers fill it in that order."""
+    order = sorted(range(x.dim()), key=x.stride, reverse=True)
+    return x.new_empty([sizes[d] for d in order]).permute([order.index(d) for d in range(x.dim())])
 
 
 def _normalised(
@@ -123,7 +134,7 @@ def _normalised(
         return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     around, shape = [d for d in range(x.dim()) if d != 1], (1, -1, *[1] * (x.dim() - 2))
     count = float(summed(torch.tensor(x.numel() / x.shape[1], dtype=torch.float64, device=x.device)))
-    exact = x.float()
+    exact = x.to(torch.promote_types(x.dtype, torch.float32))
     mean = summed(exact.sum(around)) / count
     variance = summed((exact - mean.view(shape)).square().sum(around)) / count  # not from squares: they would cancel
     for kept, found in ((running_mean, mean), (running_var, variance * count / max(1.0, count - 1))):
