@@ -14,6 +14,6 @@ if __name__ == "__main__":
         time.sleep(600)  # as one that waits for the other
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    kind, said = how.split(": ")
+    kind, said = how.split(": ", 1)
     (folder / f"{rank}.failed.json").write_text(json.dumps({"kind": kind, "said": said}))
     sys.exit(1)
