@@ -90,7 +90,8 @@ class _Parted(TorchFunctionMode):
         if function in (torch.rand_like, torch.randn_like):
             return self._own(given[0].shape, lambda wanted: function(_laid_out(given[0], wanted), **named))
         if function is torch.randint and len(given) > 1:
-            return self._own(given[-1], lambda wanted: function(*given[:-1], wanted, **named))
+            *between, sizes = given
+            return self._own(sizes, lambda wanted: torch.randint(*between, wanted, **named))
         if function is F.dropout:
             return self._dropped(*given, **named)
         if function is F.batch_norm:
