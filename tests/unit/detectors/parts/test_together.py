@@ -48,7 +48,8 @@ def test_parts_draw_what_the_whole_batch_draws():
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_the_shared_normalisation_is_that_of_torch(group, affine):
+@pytest.mark.usefixtures("group")
+def test_the_shared_normalisation_is_that_of_torch(affine):
     torch.manual_seed(0)
     rows = torch.randn(6, 4, 5, 5, dtype=torch.float64) * 3 + 40
     left = rows.clone().requires_grad_(), nn.BatchNorm2d(4, affine=affine).double()
@@ -65,7 +66,8 @@ def test_the_shared_normalisation_is_that_of_torch(group, affine):
         torch.testing.assert_close(right[1](rows), left[1].eval()(rows))
 
 
-def test_sums_are_weighed_by_rows_and_nothing_is_asked_for_outside(group):
+@pytest.mark.usefixtures("group")
+def test_sums_are_weighed_by_rows_and_nothing_is_asked_for_outside():
     value = torch.tensor([6.0], requires_grad=True)
     assert (summed(value), averaged(value), firsts(value)) == (value, value, value)
     with sharing(Part(0, 2, 6)):
