@@ -43,6 +43,7 @@ NAMES = {
         "volume",
         "features",
         "accelerator",
+        "devices",
         "sizes",
         "bulk",
         "matrix",

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +33,7 @@ BATCH = 16
 BLOCK = 2**20  # bytes
 TRIES = 5
 Extract = Callable[[Tensor], Sequence[np.ndarray]]
+Extracted = tuple[Sequence[int], Sequence[np.ndarray]]
 
 
 class ImageSource(Protocol):
@@ -165,7 +166,7 @@ class FeatureStore:
             arrays = {i: _reserved(folders[i] / "tap.npy", _shape(backbone, i, len(images))) for i in folders}
             _copy(arrays, found)
             if rest:
-                _fill(arrays, backbone, images, rest, extractor(backbone, root))
+                self._fill(arrays, backbone, images, rest)
             for array in arrays.values():
                 array.flush()
             self.usage.copied, self.usage.computed = self.usage.copied + len(found), self.usage.computed + len(rest)
@@ -175,6 +176,22 @@ class FeatureStore:
                 about = {"sha256": file_hash(folder / "tap.npy"), "seconds": seconds}
                 write_json(folder / "manifest.json", {**about, "tap": taps[i], "pictures": pictures})
         self.usage.seconds_spent += time.perf_counter() - started
+
+    def _fill(
+        self, arrays: dict[int, np.memmap], backbone: Backbone, images: ImageSource, numbers: Sequence[int]
+    ) -> None:
+        label, count = f"features of {len(numbers)} images", -(-len(numbers) // BATCH)
+        for rows, found in progress(self.extract(backbone, images, numbers), label, count):
+            for i, array in arrays.items():
+                array[rows] = found[i]
+
+    def extract(self, backbone: Backbone, images: ImageSource, rows: Sequence[int]) -> Iterator[Extracted]:
+        """*rows* of *images* and their features, one array (B, C, h, w) per tap, batch by batch."""
+        assert self.root is not None
+        compute = extractor(backbone, self.root)
+        for start in range(0, len(rows), BATCH):
+            part = rows[start : start + BATCH]
+            yield part, compute(images.pixels(part, backbone.settings.size))
 
     def _evict(self, wanted: set[str]) -> None:
         assert self.root is not None
@@ -225,16 +242,6 @@ def _copy(arrays: dict[int, np.memmap], found: dict[int, Place]) -> None:
 
 def _shape(backbone: Backbone, tap: int, count: int) -> tuple[int, ...]:
     return (count, backbone.channels[tap], backbone.grids[tap], backbone.grids[tap])
-
-
-def _fill(
-    arrays: dict[int, np.memmap], backbone: Backbone, images: ImageSource, numbers: list[int], extract: Extract
-) -> None:
-    for start in progress(range(0, len(numbers), BATCH), f"features of {len(numbers)} images"):
-        rows = numbers[start : start + BATCH]
-        found = extract(images.pixels(rows, backbone.settings.size))
-        for i, array in arrays.items():
-            array[rows] = found[i]
 
 
 def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap:

@@ -19,10 +19,12 @@ def check_seed(seed: int) -> None:
         raise SettingsError(f"seed is {seed}; give a whole number from 0 to {LARGEST_SEED}")
 
 
-def check_training(precision: str, checkpoint_every: float, store_limit_gb: float) -> None:
+def check_training(precision: str, checkpoint_every: float, store_limit_gb: float, devices: int = 1) -> None:
     """Raises SettingsError for what would stop a training only once it runs."""
     if precision not in PRECISIONS:
         raise SettingsError(f"train.precision is {precision}; choose one of {', '.join(PRECISIONS)}")
+    if devices < 1:
+        raise SettingsError(f"train.devices is {devices}; give a whole number, 1 or more")
     if not checkpoint_every > 0:
         raise SettingsError(f"train.checkpoint_every is {checkpoint_every:g}; give seconds above 0")
     if not store_limit_gb >= 0:

@@ -9,6 +9,7 @@ from components.core.errors import BundleError, SettingsError
 from components.core.system import libc
 
 log = logging.getLogger("loupe")
+SHARE = "LOUPE_CORES"  # how many cores this process is to take of the machine's
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 Provider = Literal["cpu", "openvino", "cuda", "tensorrt"]
 # What ONNX Runtime calls them; of each the ones behind it, for what it cannot compute itself.
@@ -41,8 +42,8 @@ OWN = Runs()
 
 
 def cores() -> int:
-    """How many threads a session gets unless told otherwise."""
-    return min(8, os.cpu_count() or 1)
+    """How many threads a session gets unless told otherwise; one of several processes of a training, its share."""
+    return min(8, int(os.environ.get(SHARE) or os.cpu_count() or 1))
 
 
 def session(model: bytes | Path, threads: int | None = None, provider: str = "cpu") -> Any:

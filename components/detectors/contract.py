@@ -143,7 +143,9 @@ class OnePass:
     *update* gets each batch; *finish* is called once behind the last. An *optional* phase is undone if it lowers the
     AUROC on synthetic anomalies. *grows* says that row i of *table* is fit picture i and that the state behind any
     number of rows is a matter of these alone: a first phase that grows goes on where an earlier fit of the first
-    pictures ended (docs/adr/0030).
+    pictures ended (docs/adr/0030). *sums* says that *update* does nothing but add to what ``scratch`` registered, each
+    batch by itself: several processes then take a share of the batches each, and the sums are added. Of a phase that
+    says nothing, every process takes all batches in order (docs/adr/0054).
     """
 
     name: str
@@ -153,6 +155,7 @@ class OnePass:
     batch_size: int = 16
     optional: bool = False
     grows: bool = False
+    sums: bool = False
 
 
 @dataclass(frozen=True)

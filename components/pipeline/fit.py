@@ -107,8 +107,11 @@ def _sound(request: FitRequest) -> FitRequest:
 
 def _require_method(request: FitRequest, stages: Stages, out: Path) -> None:
     """Raises SettingsError, PlaceError for what only the method or the place tells."""
+    from components.training.several import require_devices
+
     for name in _typed(request):
         stages.params.settings_of(name)
+        require_devices(name, stages.params.train)
     require_clips(stages, request.detector)
     check_folder(out, request.data, begun, "a run of `loupe fit`")
 

@@ -48,11 +48,17 @@ def need(stages: Stages, name: str) -> Need:
         name,
         pictures,
         found.widest(pictures),
-        round(found.training(pictures, checked, features_folder(stages.params.train.store))),
+        round(_each(stages, found.training(pictures, checked, features_folder(stages.params.train.store)))),
         round(found.mapped(pictures, checked)),
         round(found.export()),
         found.minutes(pictures),
     )
+
+
+def _each(stages: Stages, training: float) -> float:
+    """Of *training* MiB in each process, what all of them take that train one detector together."""
+    devices = stages.params.train.devices
+    return training if devices == 1 else devices * (training + resident_mb())
 
 
 def require_room(stages: Stages, names: Sequence[str]) -> None:

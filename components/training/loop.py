@@ -2,7 +2,7 @@
 
 Randomness is a function of (seed, phase, epoch, step), never of what ran before, so a resumed run draws the same
 batches and the same noise as an unbroken one. So is the mode: a detector is in eval mode, and what an Optimise phase
-moves is in training mode while it steps.
+moves is in training mode while it steps. Several processes (``ranks``) run it side by side (docs/adr/0054).
 """
 
 import copy
@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from components.core.progress import CURVES, progress
 from components.detectors.contract import Detector, OnePass, Optimise, Phase, Player, Table, TrainingData, pictures_of
+from components.detectors.parts.together import sharing
 from components.training.checkpoint import Checkpoint, learned, optimiser_tensors, part, prefixed, restore_optimiser
 from components.training.grown import Grown
+from components.training.ranks import ALONE, Ranks, sums_of
 
 log, curves = logging.getLogger("loupe"), logging.getLogger(CURVES)
 Select = Callable[[Detector], float]
@@ -52,9 +54,11 @@ class Loop:
         fabric: Fabric,
         grown: Grown | None = None,
         checks: Checks = USUAL,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.detector, self.select, self.checkpoint = detector, select, checkpoint
         self.seed, self.every, self.fabric, self.grown, self.checks = seed, every, fabric, grown, checks
+        self.ranks = ranks
         self.history: list[dict[str, Any]] = []
         self.spent = {"drawing": 0.0, "steps": 0.0, "choosing": 0.0}  # seconds of this process
         self.saved_at = time.monotonic()
@@ -71,6 +75,7 @@ class Loop:
                 continue
             log.info("%s: phase %s on %d images", self.detector.name, phase.name, len(phase.table))
             self._fit(phase) if isinstance(phase, OnePass) else self._optimise(phase)
+            self.ranks.align(self.detector)
             self.best, self.tensors = None, {}
             self.position = {"phase": number + 1, "epoch": 0, "step": 0}
             self._save()
@@ -79,6 +84,7 @@ class Loop:
 
     def _resume(self) -> None:
         found = self.checkpoint.load() or (self.grown and self.grown.load())
+        self.ranks.first(None)  # nobody writes before all have read
         if not found or not self._fits(*found):
             return
         self.tensors, position = found
@@ -104,6 +110,9 @@ class Loop:
         return fits
 
     def _save(self, extra: dict[str, Tensor] | None = None) -> None:
+        self.saved_at = time.monotonic()
+        if not self.ranks.writes:
+            return
         tensors = prefixed("model.", learned(self.detector)) | (extra or {})
         if self.best:
             tensors |= prefixed("best.", self.best[1])
@@ -112,26 +121,36 @@ class Loop:
         self.saved_at = time.monotonic()
 
     def _due(self) -> bool:
-        return time.monotonic() - self.saved_at >= self.every
+        return self.ranks.first(time.monotonic() - self.saved_at >= self.every)
 
     def _fit(self, phase: OnePass) -> None:
         if phase.optional and not self.best:
             self.best = (self._chosen(), _copied(self.detector))
-        starts = range(0, len(phase.table), phase.batch_size)
         with torch.inference_mode():
-            for start in progress(starts, f"{self.detector.name}: {phase.name}"):
-                if start < self.position["step"]:
-                    continue
-                rows = range(start, min(start + phase.batch_size, len(phase.table)))
-                torch.manual_seed(self._number(phase, 0, start))
-                phase.update(self.fabric.to_device(phase.table.take(rows)))
-                self.position["step"] = start + phase.batch_size
-                self._grow(phase)
-                if self._due():
-                    self._save()
+            self._pass(phase)
             torch.manual_seed(self._number(phase, 0, len(phase.table)))
             phase.finish()
         self._note({"phase": phase.name, "epoch": 0, **self._kept(phase)})
+
+    def _pass(self, phase: OnePass) -> None:
+        """All batches in order. Of a phase of sums each process takes every so many, and the sums are added."""
+        shared, step = phase.sums and self.ranks.count > 1, phase.batch_size
+        starts = range(self.position["step"], len(phase.table), step)
+        before = _copies(sums_of(self.detector)) if shared else {}
+        turns = self.ranks.count if shared else 1
+        for turn in progress(range(0, len(starts), turns), f"{self.detector.name}: {phase.name}"):
+            own = starts[turn : turn + turns][self.ranks.rank :][:1] if shared else starts[turn : turn + 1]
+            for start in own:
+                torch.manual_seed(self._number(phase, 0, start))
+                rows = range(start, min(start + step, len(phase.table)))
+                phase.update(self.fabric.to_device(phase.table.take(rows)))
+            self.position["step"] = starts[turn : turn + turns][-1] + step
+            self._grow(phase)
+            if self._due():
+                before = self.ranks.added(self.detector, before) if shared else before
+                self._save()
+        if shared:
+            self.ranks.added(self.detector, before)
 
     def _note(self, record: dict[str, Any]) -> None:
         self.history.append(record)
@@ -145,9 +164,9 @@ class Loop:
     def _grow(self, phase: OnePass) -> None:
         """Keep the state behind the last whole batch: a fit of more pictures has the same batches up to there."""
         step, rows = self.position["step"], len(phase.table)
-        last = step <= rows < step + phase.batch_size
-        if self.grown and phase.grows and last and self.position["phase"] == 0 and rows == len(self.grown.pictures):
-            self.grown.save(prefixed("model.", learned(self.detector)), step)
+        last, grown = step <= rows < step + phase.batch_size, self.grown if self.ranks.writes else None
+        if grown and phase.grows and last and self.position["phase"] == 0 and rows == len(grown.pictures):
+            grown.save(prefixed("model.", learned(self.detector)), step)
 
     def _kept(self, phase: OnePass) -> dict[str, Any]:
         """Of an optional phase: undo it where the model was better before; what it then is worth, and before."""
@@ -228,15 +247,17 @@ class Loop:
     def _step(
         self, phase: Optimise, optimisers: list[Any], average: list[Tensor], rows: list[int], done: float
     ) -> list[float]:
-        started = time.perf_counter()
-        batch = self.fabric.to_device(phase.table.take(rows))
+        started, part = time.perf_counter(), self.ranks.part(len(rows))
+        own = rows[part.start : part.end] if part else rows
+        batch = self.fabric.to_device(phase.table.take(own))
         drawn = time.perf_counter()
         losses = []
         for player, optimiser in zip(phase.players, optimisers, strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * phase.schedule(done)
-            with _others_frozen(player, phase.players):
-                moves = [self._move(player, optimiser, batch) for _ in range(player.steps)]
+            with _others_frozen(player, phase.players), sharing(part):
+                share = len(own) / len(rows)
+                moves = [self._move(player, optimiser, batch, share) for _ in range(player.steps)]
             losses.append(moves[-1])
         for mean, weight in zip(average, phase.parameters, strict=False):
             mean.lerp_(weight.detach(), 1 - phase.average)
@@ -245,12 +266,16 @@ class Loop:
         self.spent["steps"] += time.perf_counter() - drawn
         return values
 
-    def _move(self, player: Player, optimiser: Any, batch: Any) -> Tensor:
-        """One step of one player; its loss."""
+    def _move(self, player: Player, optimiser: Any, batch: Any, share: float = 1.0) -> Tensor:
+        """One step of one player on its *share* of a batch; its loss of all of it."""
         with self.fabric.autocast():
             loss = player.loss(batch)
         optimiser.zero_grad()
-        self.fabric.backward(loss)
+        if share < 1:
+            self.fabric.backward(loss * share)
+            loss = self.ranks.together(player.parameters, loss * share)
+        else:
+            self.fabric.backward(loss)
         if player.clip:
             torch.nn.utils.clip_grad_norm_(player.parameters, player.clip)
         optimiser.step()
@@ -264,6 +289,7 @@ class Loop:
         if phase.select and _checked(epoch, phase.epochs, self.checks.most):
             live = [p.detach().clone() for p in phase.parameters]
             _assign(phase.parameters, average)
+            self.ranks.align(self.detector)
             record["synthetic_auroc"] = score = self._chosen()
             if self.best is None or score >= self.best[0]:
                 self.best = (score, _copied(self.detector))
@@ -275,7 +301,7 @@ class Loop:
 
     def _chosen(self) -> float:
         started = time.perf_counter()
-        score = self.select(self.detector)
+        score = self.ranks.first(self.select(self.detector))
         self.spent["choosing"] += time.perf_counter() - started
         return score
 
@@ -297,7 +323,11 @@ def drawn_order(table: Table, generator: torch.Generator) -> list[int]:
 
 
 def _copied(detector: Detector) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in learned(detector).items()}
+    return _copies(learned(detector))
+
+
+def _copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in tensors.items()}
 
 
 def _checked(epoch: int, epochs: int, checks: int) -> bool:

@@ -19,6 +19,7 @@ from components.detectors.contract import Detector, OnePass, Optimise
 from components.detectors.presets import counts, lengthened
 from components.training.checkpoint import Checkpoint
 from components.training.loop import Checks, Loop, Select, drawn_order, learning
+from components.training.ranks import ALONE, Ranks
 
 log = logging.getLogger("loupe")
 STEPS = 8  # of each phase; the later half is timed
@@ -28,8 +29,16 @@ SHARE = 0.9  # of the minutes; the rest is for calibration and export
 class Rehearsal(Loop):
     """Runs what is closed form, and of what is optimised the first steps; ``moving`` and ``fixed`` are seconds."""
 
-    def __init__(self, detector: Detector, select: Select, folder: Path, fabric: Fabric, checks: Checks) -> None:
-        super().__init__(detector, select, Checkpoint(folder, ""), 0, float("inf"), fabric, checks=checks)
+    def __init__(
+        self,
+        detector: Detector,
+        select: Select,
+        folder: Path,
+        fabric: Fabric,
+        checks: Checks,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        super().__init__(detector, select, Checkpoint(folder, ""), 0, float("inf"), fabric, checks=checks, ranks=ranks)
         self.moving = self.fixed = 0.0  # of all steps, which fewer epochs would cut; of all else
 
     def _fit(self, phase: OnePass) -> None:
@@ -61,16 +70,19 @@ def times_in(minutes: float, moving: float, fixed: float) -> float:
     return min(1.0, max(0.0, 60 * SHARE * minutes - fixed) / moving) if moving else 1.0
 
 
-def within(minutes: float, settings: Any, rehearse: Callable[[], Rehearsal], kept: Path, asked: str) -> Any:
+def within(
+    minutes: float, settings: Any, rehearse: Callable[[], Rehearsal], kept: Path, asked: str, ranks: Ranks = ALONE
+) -> Any:
     """*settings* with the epochs that *minutes* have room for; what was measured once for *asked* is read in *kept*."""
     if not counts(settings):
         return settings
-    known = read_json(kept) if kept.exists() else {}
+    known = ranks.first(read_json(kept) if kept.exists() else {})
     if known.get("asked") != asked:
         played = rehearse()
-        known = {"asked": asked, "moving": played.moving, "fixed": played.fixed}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, known)
+        known = ranks.first({"asked": asked, "moving": played.moving, "fixed": played.fixed})
+        if ranks.writes:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, known)
     times = times_in(minutes, known["moving"], known["fixed"])
     found = lengthened(settings, times) if times < 1 else settings
     log.info(

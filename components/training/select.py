@@ -14,6 +14,7 @@ from components.core.records import phase_of
 from components.detectors.contract import Detector, Table
 from components.training.data import CheckImages, by_picture
 from components.training.model import save_model
+from components.training.ranks import ALONE, Ranks
 
 BATCH = 16
 LARGE = 1e300
@@ -22,8 +23,8 @@ LARGE = 1e300
 class SyntheticAUROC:
     """Image AUROC of synthetic anomalies against calibrate normals; what the detector needs of them is read once."""
 
-    def __init__(self, check: CheckImages) -> None:
-        self.check = check
+    def __init__(self, check: CheckImages, ranks: Ranks = ALONE) -> None:
+        self.check, self.ranks = check, ranks
         self.table: Table | None = None
 
     def __call__(self, detector: Detector) -> float:
@@ -32,7 +33,7 @@ class SyntheticAUROC:
     def scores(self, detector: Detector) -> np.ndarray:
         """float64 (N,): of the calibrate normals and the anomalies."""
         self.table = self.table or detector.inputs(self.check.data)
-        return by_picture(self.check.data.images, scores_of(detector, self.table))
+        return by_picture(self.check.data.images, scores_of(detector, self.table, self.ranks))
 
 
 def auroc(anomalous: np.ndarray, scores: np.ndarray) -> float:
@@ -50,9 +51,11 @@ def finite(scores: np.ndarray) -> np.ndarray:
     return np.nan_to_num(scores.astype(np.float64), nan=LARGE, posinf=LARGE, neginf=-LARGE)
 
 
-def scores_of(detector: Detector, table: Table) -> np.ndarray:
-    """float64 (N,): the image scores of every row of *table*."""
-    return torch.cat(list(_scores(detector, table))).double().numpy()
+def scores_of(detector: Detector, table: Table, ranks: Ranks = ALONE) -> np.ndarray:
+    """float64 (N,): the image scores of every row of *table*, of which each process scores its share of batches."""
+    starts = range(0, len(table), BATCH)
+    found = ranks.all(list(_scores(detector, table, starts[ranks.rank :: ranks.count])))
+    return torch.cat([found[i % ranks.count][i // ranks.count] for i in range(len(starts))]).double().numpy()
 
 
 class FoldsAUROC:
@@ -77,13 +80,14 @@ class KeptChecks:
     What a fold's few normals would choose by themselves would suit them, and they calibrate.
     """
 
-    def __init__(self, select: Callable[[Detector], float], folder: Path) -> None:
-        self.select, self.folder = select, folder
+    def __init__(self, select: Callable[[Detector], float], folder: Path, writes: bool = True) -> None:
+        self.select, self.folder, self.writes = select, folder, writes
         self.loop: Any = None
 
     def __call__(self, detector: Detector) -> float:
-        with atomic_dir(self.folder / str(_judged(self.loop.history))) as scratch:
-            save_model(detector, scratch)
+        if self.writes:
+            with atomic_dir(self.folder / str(_judged(self.loop.history))) as scratch:
+                save_model(detector, scratch)
         return self.select(detector)
 
 
@@ -117,9 +121,9 @@ def _check(records: Sequence[Mapping[str, Any]]) -> list[tuple[float | None, flo
 
 
 @torch.inference_mode()
-def _scores(detector: Detector, table: Table) -> Iterator[Tensor]:
+def _scores(detector: Detector, table: Table, starts: Sequence[int]) -> Iterator[Tensor]:
     device = next(detector.parameters()).device
-    for start in range(0, len(table), BATCH):
+    for start in starts:
         inputs = moved(table.take(range(start, min(start + BATCH, len(table)))), device)
         yield detector.score(inputs, (detector.size, detector.size)).image.cpu()
 

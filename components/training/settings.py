@@ -28,6 +28,8 @@ class TrainSettings:
     # Turned and mirrored good pictures as extra rows (docs/pose.md): by those moves that are measured to be as normal,
     # by none, or by some named ones, unmeasured.
     moves: tuple[str, ...] | Literal["auto", "none"] = "auto"
+    # How many GPUs, or processes where there is none, one training is divided among (docs/gpu.md).
+    devices: int = 1
     stage_seconds: float = 7200.0  # a stage of a flow that takes longer is killed
     # The most that one training by gradients may take: its epochs are cut to what fits, measured by a few steps.
     minutes: float | None = None
@@ -36,7 +38,7 @@ class TrainSettings:
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_training(self.precision, self.checkpoint_every, self.store_limit_gb)
+        check_training(self.precision, self.checkpoint_every, self.store_limit_gb, self.devices)
         check_budget("train.minutes", self.minutes)
         for name in self.detectors:
             check_detector(name, "train.detectors")

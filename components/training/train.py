@@ -2,15 +2,19 @@
 
 import dataclasses
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 
 from components.backbones.features import FeatureStore, ImageSource
 from components.core.artefacts import (
@@ -36,13 +40,16 @@ from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.evidence import with_nuisances, write_evidence
+from components.training.filling import SharedStore
 from components.training.grown import Grown
 from components.training.loop import UNTIL_FLAT, USUAL, Checks, Loop
 from components.training.model import save_model
 from components.training.pose import FILE, PICTURES, agreed, learned, taken
+from components.training.ranks import Ranks
 from components.training.rehearsal import Rehearsal, within
 from components.training.select import FoldsAUROC, KeptChecks, SyntheticAUROC
 from components.training.settings import TrainSettings
+from components.training.several import Place, joined, require_devices, train_in
 
 log = logging.getLogger("loupe")
 
@@ -57,6 +64,7 @@ def train(
     seed: int,
     folds: Sequence[Path] = (),
     checks: Path | None = None,
+    place: Place | None = None,
 ) -> Path:
     """Train detector *name*; writes model.safetensors, settings.json, history.json and pose.json to *out*.
 
@@ -65,40 +73,77 @@ def train(
 
     An earlier attempt that was killed is resumed from the checkpoint beside *out* when everything else is the same. A
     closed form goes on from the state beside *out* where the pictures of an earlier fit come first again.
+
+    With ``settings.devices`` above 1 it runs as so many processes, of which *place* is this one; this call waits for
+    them and raises what one of them fails with. Raises SettingsError for more devices than there are or than can share.
     """
+    require_devices(name, settings)
+    given: dict[str, Any] = {"name": name, "split": split, "synthetic": synthetic, "data": data, "out": out}
+    given |= {"seed": seed, "folds": list(folds), "checks": checks}
+    if place:
+        with joined(place, settings.stage_seconds):
+            _trained(**given, settings=settings, place=place)
+    elif settings.devices > 1:
+        train_in(settings.devices, given, settings)
+    else:
+        _trained(**given, settings=settings, place=None)
+    return out
+
+
+def _trained(
+    name: str,
+    split: Path,
+    synthetic: Path,
+    data: Path,
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+    folds: Sequence[Path],
+    checks: Path | None,
+    place: Place | None,
+) -> None:
+    """What ``train`` does, in this process as one of several or alone."""
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
     keep_freed_memory()
-    store, spent = FeatureStore(features_folder(settings.store), settings.store_limit_gb), {"pose": 0.0}
+    fabric = _fabric(settings, place)
+    ranks = Ranks(fabric.global_rank, fabric.world_size, fabric.device)
+    kept, spent = (features_folder(settings.store), settings.store_limit_gb), {"pose": 0.0}
+    store = SharedStore(*kept, ranks=ranks) if place else FeatureStore(*kept)
     normal = file_images(data, normal_rows(split, "fit"), rules)
     require_clips(name, rules, split)
-    moves = _moves(name, normal, split, data, store, settings, folds, spent)
-    own, told = (None, pd.DataFrame()) if folds else _own_checks(split, synthetic, data, store)
+    moves = ranks.first(_moves(name, normal, split, data, store, settings, folds, spent))
+    own, told = (None, pd.DataFrame()) if folds else _own_checks(split, synthetic, data, store, ranks)
     known, (defects, masks) = learned(normal, moves), _labelled(data, split)
     images = FitImages(known, store, seed, spent=spent, anomalous=defects, masks=masks)
     what = [seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
     what += [tree_hash(fold / "history.json") for fold in folds]
     what += [moves["moves"], moves["turns"]] if moves["moves"] else []
     what += rules.identity if rules.identity != [None] else []
-    method = _in_time(name, settings, own, images, out, what)
+    method = _in_time(name, settings, own, images, out, what, fabric)
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", values_hash([name, plain(method), *what]))
     torch.manual_seed(seed)  # behind what was measured, which makes a detector too
     detector = create(name, method)
-    with recorded(out, "train", {"detector": name, "settings": method}, inputs, seed) as scratch:
+    record = recorded(out, "train", {"detector": name, "settings": method}, inputs, seed)
+    with record if ranks.writes else nullcontext() as scratch:
         select: SyntheticAUROC | FoldsAUROC | KeptChecks
         select = own or FoldsAUROC([read_json(fold / "history.json") for fold in folds])
         if checks:
-            select = KeptChecks(select, checks)
-        fabric, often = _fabric(settings, detector), _checks(settings) if select is own else USUAL
+            select = KeptChecks(select, checks, ranks.writes)
+        fabric.to_device(detector)
+        often = _checks(settings) if select is own else USUAL
         grown = _grown(out, [name, plain(method), seed, settings.precision, str(fabric.device)], known, rules)
-        loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, fabric, grown, often)
+        loop = Loop(detector, select, checkpoint, seed, settings.checkpoint_every, fabric, grown, often, ranks)
         if not isinstance(select, SyntheticAUROC):
             select.loop = loop
         loop.run(images)
+        scores = own.scores(detector) if own else None
+        if scratch is None:  # not the process that writes
+            return
         save_model(detector, scratch)
         write_json(scratch / FILE, moves)
         write_json(scratch / "history.json", loop.history)
-        if own:
-            checked = with_nuisances(detector, told.assign(score=own.scores(detector)), data, rules, seed)
+        if scores is not None:
+            checked = with_nuisances(detector, told.assign(score=scores), data, rules, seed)
         else:  # what the folds were checked with, each by the model that had not seen it
             checked = pd.concat([pd.read_parquet(fold / "check.parquet") for fold in folds], ignore_index=True)
         write_evidence(checked, scratch)
@@ -106,7 +151,6 @@ def train(
         write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage), "spent": spent})
     checkpoint.discard()
     log.info("%s: trained, in %s", name, out)
-    return out
 
 
 def _grown(out: Path, asked: list[Any], images: ImageSource, rules: Decoding) -> Grown:
@@ -121,33 +165,48 @@ def _checks(settings: TrainSettings) -> Checks:
 
 
 def _in_time(
-    name: str, settings: TrainSettings, own: SyntheticAUROC | None, images: FitImages, out: Path, what: list[Any]
+    name: str,
+    settings: TrainSettings,
+    own: SyntheticAUROC | None,
+    images: FitImages,
+    out: Path,
+    what: list[Any],
+    fabric: Fabric,
 ) -> Any:
     """The settings of detector *name*, with no more epochs than ``train.minutes`` have room for."""
     method = settings.method(name)
     if settings.minutes is None or own is None:
         return method
-    check = own.check
+    check, ranks = own.check, own.ranks
 
     def rehearse() -> Rehearsal:
         torch.manual_seed(0)
         detector = create(name, method)
+        fabric.to_device(detector)
         with tempfile.TemporaryDirectory() as folder:
-            played = Rehearsal(
-                detector, SyntheticAUROC(check), Path(folder), _fabric(settings, detector), _checks(settings)
-            )
+            select = SyntheticAUROC(check, ranks)
+            played = Rehearsal(detector, select, Path(folder), fabric, _checks(settings), ranks)
             played.run(images)
         return played
 
     asked = values_hash([name, plain(method), settings.minutes, settings.precision, *what])
-    return within(settings.minutes, method, rehearse, out.parent / f".{out.name}.minutes.json", asked)
+    return within(settings.minutes, method, rehearse, out.parent / f".{out.name}.minutes.json", asked, ranks)
 
 
-def _fabric(settings: TrainSettings, detector: torch.nn.Module):  # type: ignore[no-untyped-def]
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(accelerator="auto", devices=1, precision=settings.precision)  # type: ignore[arg-type]
-    fabric.to_device(detector)
+def _fabric(settings: TrainSettings, place: Place | None) -> Fabric:
+    """On the one device of this machine, or as the process of *place* on its own."""
+    if place is None:
+        return Fabric(accelerator="auto", devices=1, precision=settings.precision)  # type: ignore[arg-type]
+    os.environ |= {"LOCAL_RANK": str(place.rank), "NODE_RANK": "0"}  # by which Fabric knows that it is started already
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    fabric = Fabric(
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
+        devices=place.of,
+        strategy="ddp",
+        precision=settings.precision,  # type: ignore[arg-type]
+        plugins=[LightningEnvironment()],
+    )
+    fabric.launch()
     return fabric
 
 
@@ -227,7 +286,9 @@ def anomalous(told: pd.DataFrame) -> np.ndarray:
     return (told["kind"] != NORMAL).to_numpy()
 
 
-def _own_checks(split: Path, synthetic: Path, data: Path, store: FeatureStore) -> tuple[SyntheticAUROC, pd.DataFrame]:
+def _own_checks(
+    split: Path, synthetic: Path, data: Path, store: FeatureStore, ranks: Ranks
+) -> tuple[SyntheticAUROC, pd.DataFrame]:
     """What chooses where calibrate normals are held out, and what is told of its pictures."""
     checked, told = check_images(split, synthetic, data)
-    return SyntheticAUROC(CheckImages(StoredImages(checked, store), anomalous(told))), told
+    return SyntheticAUROC(CheckImages(StoredImages(checked, store), anomalous(told)), ranks), told

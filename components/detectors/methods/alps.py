@@ -181,7 +181,7 @@ class ALPS(PixelDetector):
             told=self._told,
         )
         if self.distorter is not None:
-            yield OnePass("ratio", table, self._add, self._finish)
+            yield OnePass("ratio", table, self._add, self._finish, sums=True)
         yield from self.positions.phases(table, self._own)
 
     def perturbation(self, images: Tensor, latent: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ class CMAAE(PixelDetector):
             select=chosen,
         )
         clean = data.pixels(self.size)
-        yield OnePass("standardise", clean, lambda images: self.fuse.add(self.residuals(images)), self.fuse.finish)
+        yield OnePass("standardise", clean, self._add, self.fuse.finish, sums=True)
         yield from self.positions.phases(clean, lambda images: self.fuse(self.residuals(images)))
 
     def loss(self, pairs: Pairs) -> Tensor:
@@ -236,6 +236,9 @@ class CMAAE(PixelDetector):
         images, clean, masks = pairs
         left = torch.rand(len(images), 1, 1, 1, device=images.device) < self.settings.clean_share
         return torch.where(left, clean, images), clean, torch.where(left, 0.0, masks)
+
+    def _add(self, images: Tensor) -> None:
+        self.fuse.add(self.residuals(images))
 
     def residuals(self, images: Tensor) -> Tensor:
         """Squared distance of unit-length features of the images and of their repairs: (B, scales, size, size)."""

@@ -31,6 +31,7 @@ from components.detectors.parts.convolutions import Decoder, convolution
 from components.detectors.parts.light import relit
 from components.detectors.parts.memory import Memory, as_maps, as_queries, entropy
 from components.detectors.parts.similarity import gradient_difference, structural_difference
+from components.detectors.parts.together import averaged
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ class FMRNet(PixelDetector):
             select=False,
         )
         # Once before phase 2 too: its epochs are chosen by the fused map, whose parts must be of one scale.
-        yield OnePass("scale", clean, self._add, self._standardise)
+        yield OnePass("scale", clean, self._add, self._standardise, sums=True)
         pool = data.anomalies(s.strategies, self.size)
         table = Together(pool.pixels(self.size), pool.clean(self.size), pool.masks(self.size))
         yield Optimise(
@@ -194,7 +195,7 @@ class FMRNet(PixelDetector):
             s.restore_epochs,
             s.batch_size,
         )
-        yield OnePass("standardise", clean, self._add, self._standardise)
+        yield OnePass("standardise", clean, self._add, self._standardise, sums=True)
         yield from self.positions.phases(clean, self._fused)
 
     def restoring(self) -> list[nn.Parameter]:
@@ -300,7 +301,7 @@ def contrast(cosine: Tensor, temperature: float) -> Tensor:
 
 def imbalance(cosine: Tensor, temperature: float) -> Tensor:
     """How far the use of the slots over a batch is from even: 0 (even) to log(slots) (one slot serves all)."""
-    used = (cosine / temperature).softmax(1).mean(0)
+    used = averaged((cosine / temperature).softmax(1).mean(0))
     return math.log(len(used)) - entropy(used)
 
 

@@ -160,7 +160,7 @@ class MSFI(BackboneDetector):
             epochs=epochs_of(table, s.epochs, s.draws),
             batch_size=s.batch_size,
         )
-        yield OnePass("standardise", table, self._add, self._standardise)
+        yield OnePass("standardise", table, self._add, self._standardise, sums=True)
         if s.search_epochs:
             pool = data.anomalies(s.strategies, self.size)
             normals = (table,) if s.search == "images" else ()

@@ -84,7 +84,7 @@ class PaDiM(FeatureDetector):
         self.blur = GaussianBlur(settings.blur)
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
-        yield OnePass("statistics", data.features(self.backbone), self._add, self._whole_picture)
+        yield OnePass("statistics", data.features(self.backbone), self._add, self._whole_picture, sums=True)
         if (kind := self.settings.gaussian) != "picture":  # from the sums that are there: no second pass over images
             places = Places(self.side**2)
             yield OnePass("positions", places, self._each_position, lambda: None, BLOCK, optional=kind == "auto")

@@ -187,8 +187,8 @@ class PAEDID(PixelDetector):
             yield OnePass(
                 "codes", table, lambda images: self.bank.offer(self._rows(self.encoder(images))), self._find_centre
             )
-            yield OnePass("distances", table, self._add_gaps, self._finish_gaps)
-        yield OnePass("noise", table, self._add_residuals, self._finish_residuals)
+            yield OnePass("distances", table, self._add_gaps, self._finish_gaps, sums=True)
+        yield OnePass("noise", table, self._add_residuals, self._finish_residuals, sums=True)
         if s.positions:  # found in the pass before, and taken here, so that it can be undone
             yield OnePass(POSITIONS, table, lambda _: None, self._take_positions, optional=True)
 

@@ -231,7 +231,7 @@ class PMBAE(PixelDetector):
             schedule=_falling,
             select=not s.standardise,  # the standardised map, which would choose, is there only behind its phase
         )
-        yield OnePass("error level", table, self._add_level, self.estimate.finish)
+        yield OnePass("error level", table, self._add_level, self.estimate.finish, sums=True)
         yield from self.positions.phases(table, self.errors)
 
     def rebuild(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:

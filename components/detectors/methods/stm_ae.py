@@ -286,7 +286,7 @@ class STMAE(ClipDetector):
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, clips = self.settings, data.clips(self.size, self.frames)
         if s.base == "background":
-            yield OnePass("background", clips, self.base.add, self.base.finish)
+            yield OnePass("background", clips, self.base.add, self.base.finish, sums=True)
         yield Optimise(
             "prediction",
             spread(clips, s.most),

@@ -103,7 +103,7 @@ class Positions(Standardise):
         It is optional: undone, the positions are left as they are (docs/adr/0016).
         """
         if self.active:
-            yield OnePass(POSITIONS, table, lambda batch: self.add(maps(batch)), self.finish, optional=True)
+            yield OnePass(POSITIONS, table, lambda batch: self.add(maps(batch)), self.finish, optional=True, sums=True)
 
 
 def _by_position(maps: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from components.core.artefacts import file_hash
 from components.core.errors import DataError
 from components.detectors.parts.blocks import squared_distances
 from components.detectors.parts.memory import as_maps, as_queries
+from components.detectors.parts.together import firsts, summed
 
 TIE = 3e-3  # at a third of it the map of real tiles came near the limit of the parity gate
 
@@ -72,7 +73,7 @@ class Quantiser(nn.Module):
         Of a new codebook that is every word: it starts within the features, whatever their scale.
         """
         rows, idle = as_queries(maps)[0], self.counts < least
-        drawn = rows[torch.randint(len(rows), (len(self.words),), device=rows.device)].to(self.words.dtype)
+        drawn = firsts(rows[torch.randint(len(rows), (len(self.words),), device=rows.device)].to(self.words.dtype))
         self.counts.masked_fill_(idle, 1)
         for kept in (self.words, self.sums):
             kept.copy_(torch.where(idle[:, None], drawn, kept))
@@ -83,8 +84,8 @@ class Quantiser(nn.Module):
         rows = as_queries(maps)[0].to(self.words.dtype)
         chosen = F.one_hot(codes.flatten(), len(self.words)).to(rows.dtype)
         with torch.autocast(maps.device.type, enabled=False):  # running means in bfloat16 would stand still
-            self.counts.lerp_(chosen.sum(0), 1 - self.decay)
-            self.sums.lerp_(chosen.T @ rows, 1 - self.decay)
+            self.counts.lerp_(summed(chosen.sum(0)), 1 - self.decay)
+            self.sums.lerp_(summed(chosen.T @ rows), 1 - self.decay)
         total = self.counts.sum()
         smooth = (self.counts + 1e-5) / (total + len(self.words) * 1e-5) * total  # Laplace: no division by zero
         self.words.copy_(self.sums / smooth[:, None])

@@ -100,7 +100,8 @@ class Rebuilder(FeatureDetector):
         """The phase that standardised channels need, if they are."""
         if self.settings.standardise:
             grid, standardise = self.settings.grid, self.standardise
-            yield OnePass("channels", table, lambda f: standardise.add(together(f, grid)), standardise.finish)
+            add = lambda f: standardise.add(together(f, grid))  # noqa: E731
+            yield OnePass("channels", table, add, standardise.finish, sums=True)
 
     def target(self, features: list[Tensor]) -> Tensor:
         """What is rebuilt, (B, C, grid, grid)."""

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.common import project
-from benchmarks.production import bulk, demo_drift, power_cut
+from benchmarks.production import bulk, demo_drift, devices, power_cut
 from components.core.artefacts import read_json
 from components.core.settings import plain
 from components.monitoring.monitor import SENT, VERDICTS
@@ -285,3 +285,10 @@ def test_bulk_files_are_all_different_and_rates_are_of_whole_commands(tmp_path):
     row = {"workers": "2, killed half way", "seconds": 100.0, "scored": 5000}
     page = bulk.page({"images": 5000, "side": 128, "shards": 20, "commit": "abc", "rows": [row]})
     assert "| 2, killed half way | 100 | 50 | 5000 | 23.1 |" in page
+
+
+def test_a_row_says_what_each_number_of_processes_gave():
+    entry = {"processes": [1, 2], "auroc": [0.9, 0.91], "apart": 1e-3, "cpu_seconds": [10.0, 25.0], "hardware": "CPU"}
+    text = devices.page({"elpv-mono/msfi/tiny": entry})
+    assert "| elpv-mono | msfi | tiny | CPU | 1 | 0.9000 | - | 10.0 | 1.00 |" in text
+    assert "| elpv-mono | msfi | tiny | CPU | 2 | 0.9100 | 1.0e-03 | 25.0 | 2.50 |" in text
