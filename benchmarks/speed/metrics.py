@@ -37,7 +37,7 @@ def drawn(pictures: int, side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
 
 def ours(masks: np.ndarray, maps: np.ndarray) -> Figures:
     """What an evaluation computes."""
-    labels, scores = masks.any((1, 2)), maps.max((1, 2))
+    labels, scores = np.asarray(masks.any((1, 2))), maps.max((1, 2))
     pixel = pixel_metrics(masks, maps, LIMIT)
     ends = bootstrap(labels, scores, RESAMPLES, 0)
     drawn = {f"{name}_{end}": value for name, pair in ends.items() for end, value in enumerate(pair)}
@@ -47,7 +47,7 @@ def ours(masks: np.ndarray, maps: np.ndarray) -> Figures:
 
 def literal(masks: np.ndarray, maps: np.ndarray) -> Figures:
     """The same by a call of scikit-learn for each figure; the interval draws what ours draws."""
-    labels, scores = masks.any((1, 2)), maps.max((1, 2))
+    labels, scores = np.asarray(masks.any((1, 2))), maps.max((1, 2))
     truth, values = masks.ravel(), maps.ravel()
     image = {f"image_{name}": value for name, value in three(labels, scores).items()}
     return image | three(truth, values) | {"aupro": aupro(masks, values)} | interval(labels, scores)
@@ -97,8 +97,8 @@ def row(pictures: int, side: int, rounds: int) -> dict[str, Any]:
     figures: dict[str, Figures] = {}
     for number in range(rounds):
         for call in (ours, literal) if number % 2 else (literal, ours):
-            seconds, figures[call.__name__] = timed(call, *given)
-            spent[call.__name__].append(seconds)
+            took, figures[call.__name__] = timed(call, *given)
+            spent[call.__name__].append(took)
     faster, low, high = ratio(spent["literal"], spent["ours"])
     apart = max(abs(figures["ours"][name] - value) for name, value in figures["literal"].items())
     seconds = {f"{name}_s": float(np.median(found)) for name, found in spent.items()}
