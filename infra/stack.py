@@ -52,6 +52,7 @@ class Stack:
             "PREFECT_API_URL": address.format(self.ports["prefect"]) + "/api",
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_V2_ENABLED": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "LOUPE_PAGES": address.format(self.ports["pages"]),
         }

@@ -67,7 +67,7 @@ def taken(server: Server, out: Path) -> None:
         for width, height in WIDTHS.items():
             context = browser.new_context(viewport={"width": width, "height": height}, locale="en-GB")
             page = context.new_page()
-            context.route(lambda url: not url.startswith((own, "blob:", "data:")), lambda route: route.abort())
+            context.route(lambda url: not url.startswith((own, "file:", "blob:", "data:")), lambda route: route.abort())
             for (name, path), ready in zip(PAGES.items(), READY, strict=True):
                 page.goto(own + path)
                 page.wait_for_selector(ready)
@@ -81,6 +81,9 @@ def taken(server: Server, out: Path) -> None:
                 page.keyboard.press(key)
             page.wait_for_timeout(500)
             (out / f"drawing-{width}.png").write_bytes(small(page.screenshot()))
+            page.goto((server.root / "run" / "report.html").as_uri())
+            page.wait_for_timeout(500)
+            (out / f"report-{width}.png").write_bytes(small(page.screenshot()))
             context.close()
         browser.close()
 

@@ -73,7 +73,7 @@ class Training:
 
 
 def key(detector: str, view: str, overrides: Overrides, seed: int) -> str:
-    return f"{view}/{detector}/{label(overrides)}@{seed}"
+    return f"{view}/{detector}/{label(STUDIES[detector].beside(overrides))}@{seed}"
 
 
 def main(arguments: list[str]) -> None:
@@ -106,14 +106,14 @@ def planned(names: Iterable[str]) -> list[Training]:
 
 
 def trainings(name: str, view: str) -> Iterator[Training]:
-    """The full method for every seed, with all that can be scored from it; the other variants, main claims thrice."""
-    mechanisms = STUDIES[name].mechanisms
+    """The full method for every seed, with all that can be scored from it; the others, main and blind ones thrice."""
+    mechanisms = STUDIES[name].asked(view)
     free: dict[str, tuple[Overrides, str | None]] = {label({}): ({}, None)}
     free |= {label(o): (o, m.behind) for m in mechanisms if m.behind for o in m.sides() if o}
     for seed in SEEDS:
         yield Training(name, view, seed, (), tuple(free.values()))
-        asked = [m for m in mechanisms if not m.behind and (m.main or not seed)]
-        own = {label(overrides): overrides for m in asked for overrides in m.sides()}
+        asked = [m for m in mechanisms if not m.behind and (m.main or view in m.blind or not seed)]
+        own = {label(o): o for m in asked for side in m.sides() for o in (STUDIES[name].beside(side),)}
         for what, overrides in own.items():
             if what not in free:
                 yield Training(name, view, seed, tuple(overrides.items()), ((overrides, None),))
@@ -185,12 +185,12 @@ def keep(
 
 
 def write() -> None:
-    """Compare what there is, and write the JSON and the table."""
+    """Compare what there is, and write the JSON and the table; a row whose scores lie elsewhere stays as it was."""
     studies = stored(RESULTS / "mechanisms.json").get("studies", {})
     for name in studied():
-        found = [
-            row for view in STUDIES[name].views for m in STUDIES[name].mechanisms if (row := compared(name, view, m))
-        ]
+        before = {(row["what"], row["view"]): row for row in studies.get(name, {}).get("rows", [])}
+        pairs = [(m, view) for view in STUDIES[name].views for m in STUDIES[name].asked(view)]
+        found = [row for m, view in pairs if (row := compared(name, view, m) or before.get((m.what, view)))]
         if found:
             studies[name] = {"schedules": {v: STUDIES[name].on(v) for v in STUDIES[name].views}, "rows": found}
     add(RESULTS / "mechanisms.json", {"studies": studies})

@@ -3,7 +3,8 @@
 A cell is a detector on a view. Stages that are up to date are left alone, so a killed run goes on where it was and a
 second one does nothing. Each stage's output goes to runs/matrix/STAGE.log. The last words are a table: what each cell
 took, and which failed, where and why. Exit status 1 if any did. --views and --detectors spell the matrix out in
-params.yaml first (``benchmark``), with the rest of that file and its comments as they are.
+params.yaml first (``benchmark``), with the rest of that file and its comments as they are. --seeds runs the matrix once
+for each seed, that of params.yaml last, and tells the image AUROC of each cell over the seeds.
 """
 
 import os
@@ -20,6 +21,7 @@ import yaml
 
 from benchmarks.common.runner import options
 from benchmarks.common.tables import markdown
+from benchmarks.production.seeds import keep, over, seeds_of, table
 from components.core.checks import check_known
 from components.core.errors import LoupeError, SettingsError
 from components.datasets.adapters import adapter
@@ -36,16 +38,40 @@ def main(arguments: list[str]) -> None:
     parser = options("matrix", __doc__)
     parser.add_argument("--views", metavar="A,B", help="views of params.yaml; those of the matrix unless given")
     parser.add_argument("--detectors", metavar="A,B", help="names of `loupe detectors`, or all")
+    parser.add_argument("--seeds", metavar="0,1,2", help="a run for each; that of params.yaml unless given")
     parser.add_argument("--write", action="store_true", help="write params.yaml and run nothing")
     asked = parser.parse_args(arguments)
     if asked.views or asked.detectors:
         written(asked.views, asked.detectors)
     if asked.write:
         return
+    failed = of_seeds(seeds_of(asked.seeds)) if asked.seeds else once().failed
+    if failed:
+        raise LoupeError(f"{len(failed)} stages failed, as said above; mend what they say and run this again")
+
+
+def once() -> "Ran":
+    """One run of the matrix, and its table."""
     ran = repro(cells())
     sys.stdout.write(ran.table())
-    if ran.code:
-        raise LoupeError(f"{len(ran.failed)} stages failed, as said above; mend what they say and run this again")
+    if ran.code and not ran.failed:
+        raise LoupeError(f"dvc repro ended with status {ran.code} before a stage began; it says why above")
+    return ran
+
+
+def of_seeds(seeds: list[int]) -> list[str]:
+    """A run for each seed and a table over all; the stages that failed."""
+    failed: list[str] = []
+
+    def whole() -> list[str]:
+        ran = once()
+        failed.extend(ran.failed)
+        return ran.whole()
+
+    found = over(seeds, PARAMS, whole)
+    sys.stdout.write(f"{table(found, seeds)}\n")
+    keep(found, LOGS / "seeds.json")
+    return failed
 
 
 def written(views: str | None, detectors: str | None) -> None:
@@ -140,6 +166,11 @@ class Ran:
         before = [name for name in self.failed if name.partition("@")[2] not in self.cells]
         lines = [*(self._line(name, [name]) for name in before), *(self._line(c, self._of(c)) for c in self.cells)]
         return f"{markdown(HEAD, lines)}\n{sum(self.seconds.values()):.0f} s in all\n"
+
+    def whole(self) -> list[str]:
+        """The cells of which no stage failed or waits."""
+        broken = {name.partition("@")[2] for name in (*self.failed, *self.skipped)}
+        return [cell for cell in self.cells if cell not in broken]
 
     def _of(self, cell: str) -> list[str]:
         known = {*self.seconds, *self.failed, *self.skipped}

@@ -3,7 +3,8 @@
 Seconds of the processor on one thread, by parts: startup (each command that computes nothing, and the help of each),
 stages (`loupe fit` on a folder in MVTec layout, by stage, with an evaluation where there is test/), memory (predicted
 and real peak of the training of each of --detectors, at --preset), int8 (what the backbone of each --bundle loses in
-8-bit integers, and how much sooner it answers; OpenVINO beside it). With --against
+8-bit integers, and how much sooner it answers; OpenVINO beside it), latency (the graph of each --bundle beside its bare
+backbone), metrics (all figures of an evaluation beside scikit-learn's). With --against
 another checkout of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told
 with its 95 % bootstrap interval. Writes results/speed.json and speed.md.
 """
@@ -53,6 +54,24 @@ ROWS = {  # parts that have a row for each detector, and what their table says
         "predicted": "predicted MiB",
         "real": "real MiB",
     },
+    "latency": {
+        "detector": "detector",
+        "pixels": "picture",
+        "ms_1": "ms a picture",
+        "times_1": "times the backbone",
+        "ms_16": "ms in batches of 16",
+        "times_16": "times the backbone there",
+    },
+    "metrics": {
+        "pictures": "maps",
+        "side": "side",
+        "ours_s": "s",
+        "literal_s": "scikit-learn s",
+        "times_faster": "faster",
+        "low": "from",
+        "high": "to",
+        "apart": "apart",
+    },
     "int8": {
         "detector": "detector",
         "view": "view",
@@ -71,6 +90,10 @@ PARTS = ("startup", "stages", *ROWS)
 SAID = {
     "memory": "What a training takes on top of a process in which everything is loaded, before it starts and in truth; "
     "a process for each. Real over predicted is {low:.2f} to {high:.2f}, {middle:.2f} in the middle.",
+    "latency": "The graph that ships and the part of it that is the frozen network, in ONNX Runtime on one thread, in "
+    "turns; medians of {rounds} rounds, seconds of the processor.",
+    "metrics": "Image and pixel AUROC, AP and F1-max, AUPRO and the interval of 1,000 resamples, on drawn maps; "
+    "*faster*: than a call of scikit-learn for each figure, {rounds} rounds in turns; *apart*: the largest difference.",
     "int8": "On one thread, the processor's seconds in turns; AUROC of synthetic anomalies against "
     "calibrate normals. *Faster*: times as fast as the float graph in ONNX Runtime; *its error*: of the span of a map.",
 }
@@ -89,14 +112,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--detector", default="patchcore", help="of the part stages")
     parser.add_argument("--detectors", default="patchcore", help="of the part memory, joined by commas")
     parser.add_argument("--preset", default="tiny", help="of the part memory")
-    parser.add_argument("--bundle", type=Path, action="append", default=[], help="of the part int8; may be repeated")
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="of int8 and latency; may be repeated")
     parser.add_argument("--pictures", type=int, default=32, help="of the part int8, of each kind at most")
     parser.add_argument("parts", nargs="*", default=["startup"], metavar="PART", help=", ".join(PARTS))
     asked = parser.parse_args(arguments)
     for part in [] if asked.report else asked.parts:
         check_known(part, PARTS, "loupe bench speed")
         if part in ROWS:
-            add(OUT, {part: {"commit": commit(), "rows": rows(part, words_of(part, asked))}})
+            found = {"commit": commit(), "asked": asked.rounds, "rows": rows(part, words_of(part, asked))}
+            add(OUT, {part: found})
             continue
         measure = startup if part == "startup" else partial(stages, data=pictures(asked.data), detector=asked.detector)
         sides = {"now": Path()} | ({"before": asked.against} if asked.against else {})
@@ -107,10 +131,14 @@ def main(arguments: list[str]) -> None:
 
 def words_of(part: str, asked: Any) -> list[str]:
     """Arguments of the file that measures *part*."""
-    data = str(pictures(asked.data))
+    if part == "metrics":
+        return ["583", "256", str(asked.rounds)]
+    data, bundles = str(pictures(asked.data)), [str(bundle.resolve()) for bundle in asked.bundle]
+    if part == "latency":
+        return [data, str(asked.rounds), *bundles]
     if part == "memory":
         return [data, asked.preset, "train", *asked.detectors.split(",")]
-    return [data, str(asked.pictures), *(str(bundle.resolve()) for bundle in asked.bundle)]
+    return [data, str(asked.pictures), *bundles]
 
 
 def rows(part: str, words: list[str]) -> list[dict[str, Any]]:
@@ -174,7 +202,8 @@ def section(name: str, entry: dict[str, Any]) -> tuple[str, str]:
         return told(entry), table(entry["rounds"])
     found, heads = entry["rows"], ROWS[name]
     lines = [[figure(row.get(key)) for key in heads] for row in found]
-    return wrapped(SAID[name].format(**spread(found))), markdown(tuple(heads.values()), lines)
+    said = SAID[name].format(**spread(found), rounds=entry.get("asked"))
+    return wrapped(said), markdown(tuple(heads.values()), lines)
 
 
 def spread(found: list[dict[str, Any]]) -> dict[str, float]:

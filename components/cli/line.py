@@ -207,3 +207,20 @@ def labels(
 
     for line in export_labels(load_params(params).store, form, out, model):
         say(line)
+
+
+@app.command(epilog="Example: loupe parts good-parts.json --since 2026-11-02")
+def parts(
+    out: Annotated[Path, typer.Argument(help="The JSON file for service.line.part.calibration.")],
+    since: Annotated[str, typer.Option(help="The first day that counts, such as 2026-11-02; default: all.")] = "",
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Write p-values of good parts from the score log: alpha then holds for parts exactly, not by a bound."""
+    from components.core.checks import check_day
+    from components.pipeline.params import load_params
+    from components.pipeline.parts import write_parts
+
+    known = load_params(params)
+    check_day(since, "--since")
+    for line in write_parts(known.store, known.service.line.part.views, out, since):
+        say(line)

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Collection
+from datetime import date
 
 from components.core.errors import SettingsError
 
@@ -40,6 +41,14 @@ def check_port(port: int, where: str) -> None:
     """Raises SettingsError for a number that is none of a TCP port; 0 takes a free one."""
     if not 0 <= port <= LARGEST_PORT:
         raise SettingsError(f"{where} is {port}; give a number from 0 to {LARGEST_PORT}")
+
+
+def check_day(day: str, where: str) -> None:
+    """Raises SettingsError for what is no day; an empty text stands for all days."""
+    try:
+        date.fromisoformat(day or "2026-01-01")
+    except ValueError:
+        raise SettingsError(f"{where}: {day} is no day; write one such as 2026-11-02") from None
 
 
 def check_name(name: str, where: str, taken: Collection[str] = ()) -> None:

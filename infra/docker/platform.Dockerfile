@@ -37,6 +37,7 @@ CMD ["mlflow", "server", "--host", "0.0.0.0", "--port", "5001", "--workers", "1"
 FROM ready AS prefect
 COPY --from=build-prefect /opt/loupe /opt/loupe
 ENV PREFECT_HOME=/var/lib/loupe/prefect PREFECT_SERVER_ANALYTICS_ENABLED=false PREFECT_SERVER_METRICS_ENABLED=true \
+    PREFECT_SERVER_UI_V2_ENABLED=false \
     PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE=prefect.server.concurrency.lease_storage.filesystem
 EXPOSE 4200
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \

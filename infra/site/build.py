@@ -21,8 +21,9 @@ FOUND = ("*.md", "docs/**/*.md", "benchmarks/**/*.md")
 TUTORIALS = ("tutorial",)
 REFERENCE = ("reference/*", "glossary", "methods/*", "report/README", "data")
 EXPLANATION = (
-    "architecture", "drift", "ensembles", "pose", "sizes", "synthesis", "tiles", "training", "reliability", "adr/*",
-)  # fmt: skip
+    *("architecture", "drift", "ensembles", "pose", "sizes", "synthesis", "tiles", "training"),
+    *("reliability", "promises", "adr/*"),
+)
 ABOUT = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 LINK = re.compile(r"(\]\()([^)#\s]+)(#[^)]*)?(\))")
 FENCE = re.compile(r"^```(\w+) .*$", re.MULTILINE)

@@ -105,7 +105,8 @@ def started(tmp_path):
         port = free_port()
         words = [str(word).replace("PORT", str(port)) for word in command]
         with (tmp_path / "log").open("w") as log:
-            environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | more
+            told = {name: value.replace("PORT", str(port)) for name, value in more.items()}
+            environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | told
             running.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True))
         listening(port, running[-1])
         return f"http://127.0.0.1:{port}"
@@ -128,6 +129,41 @@ def test_evidentlys_dashboard_has_one_line_for_distance_and_limit(watched, start
     drawn = [one for answer in answers for one in answer["series"]]
     assert len(drawn) >= 2 * len(PANELS)
     assert all(len([v for v in one["values"] if v is not None]) == 3 for one in drawn)  # no line is torn
+    seen.context.close()
+
+
+PREFECT_PAGES = ("runs", "flows", "deployments", "work-pools", "artifacts", "artifacts/key/validation", "settings")
+FLOW = """
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+@flow(name="checked")
+def checked():
+    create_table_artifact([{"check": "size", "said": "as expected"}], key="validation")
+
+checked()
+"""
+
+
+def test_prefects_pages_show_runs_and_artefacts_and_ask_nobody(tmp_path, started, browser):  # noqa: F811
+    lines = (ROOT / "components" / "environment.env").read_text().splitlines()
+    ours = dict(line.split("=", 1) for line in lines if line.startswith("PREFECT_"))
+    ours |= {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}
+    command = [BIN / "prefect", "server", "start", "--host", "127.0.0.1", "--port", "PORT"]
+    address = started(command, **ours, PREFECT_API_URL="http://127.0.0.1:PORT/api")
+    environment = os.environ | ours | {"PREFECT_API_URL": f"{address}/api"}
+    subprocess.run([sys.executable, "-c", FLOW], env=environment, check=True, capture_output=True)
+    seen = Alone(browser, address, address)
+    said = {}
+    for name in PREFECT_PAGES:
+        seen.page.goto(f"{address}/{name}")
+        seen.page.wait_for_load_state("networkidle")
+        said[name] = seen.page.inner_text("body")
+    assert "checked" in said["flows"]
+    assert "validation" in said["artifacts"]
+    assert "Created validation" in said["artifacts/key/validation"]
+    assert seen.asked == []
+    assert seen.said == []
     seen.context.close()
 
 

@@ -211,3 +211,10 @@ def test_units_start_programs_that_are_installed():
 def test_a_missing_tool_skips_a_test_by_the_word_that_fails_it_in_ci():
     with pytest.raises(pytest.skip.Exception, match=r"^needs no-such-program"):
         tool("no-such-program")
+
+
+def test_who_starts_prefects_server_has_the_pages_that_ask_nobody():
+    files = [path for path in INFRA.rglob("*") if path.suffix in {".py", ".yaml", ".service", ".Dockerfile"}]
+    asked = [path for path in files if "PREFECT_SERVER_ANALYTICS_ENABLED" in path.read_text()]
+    assert len(asked) >= 4
+    assert [path.name for path in asked if "PREFECT_SERVER_UI_V2_ENABLED" not in path.read_text()] == []

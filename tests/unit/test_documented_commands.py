@@ -28,6 +28,7 @@ NOT_RUN = {  # command and option: the test that stands for it, or why it is not
     ("fit", "--tiles"): "tests/e2e/test_square_by_square.py fits by the setting data.tiles, which it is",
     ("labels", ""): "tests/unit/pipeline/test_labelling.py writes every form by the same function",
     ("labels", "--model"): "the same",
+    ("parts", "--since"): "tests/unit/pipeline/test_parts_of_log.py writes the file by the same function",
     ("pipeline", "--detectors"): "minutes; tests/flows/test_both_ways.py gives them to the flow",
     ("pipeline", "--views"): "the same",
     ("score", "--group"): "tests/unit/pipeline/test_joined_views.py scores by group in the same function",

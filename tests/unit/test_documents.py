@@ -1,7 +1,9 @@
 """The documents and YAML files are facts: every one is loaded, every command in them exists."""
 
+import itertools
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -115,9 +117,9 @@ def test_files_stay_below_four_hundred_lines():
         assert len(file.read_text().splitlines()) <= 400, file
 
 
-def test_every_trouble_names_a_test_that_is_there():
-    text = Path("docs/reliability.md").read_text()
-    named = re.findall(r"([\w/]+\.py)::(\w+)", text)
+@pytest.mark.parametrize("page", ["reliability", "promises"])
+def test_every_trouble_and_promise_names_a_test_that_is_there(page):
+    named = re.findall(r"([\w/]+\.py)::(\w+)", Path(f"docs/{page}.md").read_text())
     assert len(named) > 50
     unit = {path.name: path for path in Path("tests/unit").rglob("test_*.py")}
     for file, name in named:
@@ -133,3 +135,12 @@ def test_no_line_of_a_document_is_longer_than_a_screen():
         if len(line) > 120
     ]
     assert long == []
+
+
+def test_the_changelog_has_a_line_a_change_and_tells_none_twice():
+    lines = Path("CHANGELOG.md").read_text().splitlines()
+    bullets = [line for line in lines if line.startswith("- ")]
+    after = [there for line, there in itertools.pairwise(lines) if line.startswith("- ")]
+    assert len(bullets) > 100
+    assert [line for line in after if line and not line.startswith(("- ", "#"))] == []  # a bullet goes on in no line
+    assert [line for line, times in Counter(bullets).items() if times > 1] == []

@@ -1,11 +1,12 @@
 """``loupe bench matrix`` without DVC: the matrix spelled out in params.yaml, and what is made of DVC's words."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from benchmarks.production import matrix
+from benchmarks.production import matrix, seeds
 from components.core.errors import LoupeError, SettingsError
 from components.pipeline.params import load_params
 
@@ -98,3 +99,44 @@ def test_what_failed_ends_the_command(file, monkeypatch):  # noqa: ARG001
     monkeypatch.setattr(matrix, "repro", lambda names: matrix.Ran(names, code=1, failed=["train@elpv-mono-fastflow"]))
     with pytest.raises(LoupeError, match="1 stages failed"):
         matrix.main([])
+
+
+def test_a_command_that_ends_before_a_stage_is_told(file, monkeypatch):  # noqa: ARG001
+    monkeypatch.setattr(matrix, "repro", lambda names: matrix.Ran(names, code=255))
+    with pytest.raises(LoupeError, match="status 255 before a stage began"):
+        matrix.main([])
+
+
+def test_each_seed_is_a_run_and_that_of_the_file_the_last(file, monkeypatch, tmp_path, capsys):
+    """A cell that breaks at one seed has no figure there, although that of the seed before lies in its place."""
+    monkeypatch.setattr(seeds, "ARTEFACTS", tmp_path)
+    before, ran = file.read_text(), []
+
+    def repro(names):
+        seed = yaml.safe_load(file.read_text())["seed"]
+        ran.append(seed)
+        for number, detector in enumerate(("fastflow", "patchcore")):
+            if (seed, detector) != (1, "fastflow"):
+                place = tmp_path / "elpv-mono" / detector / "evaluation"
+                place.mkdir(parents=True, exist_ok=True)
+                figure = {"overall": {"image": {"auroc": 0.9 + number / 20 + seed / 100}}}
+                (place / "metrics.json").write_text(json.dumps(figure))
+        failed = ["train@elpv-mono-fastflow"] if seed == 1 else []
+        return matrix.Ran(names, code=len(failed), failed=failed)
+
+    monkeypatch.setattr(matrix, "repro", repro)
+    matrix.main(["--views", "elpv-mono", "--detectors", "fastflow,patchcore", "--write"])
+    with pytest.raises(LoupeError, match="1 stages failed"):
+        matrix.main(["--seeds", "0,2,1"])
+    assert ran == [1, 2, 0]
+    said = capsys.readouterr().out
+    assert "| elpv-mono-fastflow | 0.910 (0.900 to 0.920) | 0.900 | - | 0.920 |" in said
+    assert "| elpv-mono-patchcore | 0.960 (0.950 to 0.970) | 0.950 | 0.960 | 0.970 |" in said
+    assert json.loads((tmp_path / "seeds.json").read_text())["elpv-mono-fastflow"] == {"0": 0.9, "2": 0.92}
+    assert yaml.safe_load(file.read_text())["seed"] == yaml.safe_load(before)["seed"] == 0
+
+
+@pytest.mark.parametrize("text", ["0,one", "-1", ""])
+def test_what_is_no_seed_is_told_before_the_first_run(text, file):  # noqa: ARG001
+    with pytest.raises(SettingsError, match="seed"):
+        seeds.seeds_of(text)

@@ -85,17 +85,33 @@ def test_mechanism_table_says_what_does_not_help(monkeypatch, tmp_path):
     assert "## uniad" in (tmp_path / "mechanisms.md").read_text()
 
 
+def test_a_row_whose_scores_lie_elsewhere_stays(monkeypatch, tmp_path):
+    scored(monkeypatch, tmp_path, {"full@0": 0.9, "jitter=0.0@0": 0.9, "window=0@0": 0.7})
+    mechanisms.write()
+    before = json.loads((tmp_path / "mechanisms.json").read_text())["studies"]["uniad"]["rows"]
+    mechanisms.file("screw/uniad/window=0@0", "npy").unlink()
+    mechanisms.write()
+    assert json.loads((tmp_path / "mechanisms.json").read_text())["studies"]["uniad"]["rows"] == before
+
+
+def test_a_blind_view_is_of_its_mechanisms_alone():
+    asked = {t.name for t in mechanisms.trainings("prn", "bottle") if t.seed == 0}
+    assert asked == {"bottle/prn/full@0", "bottle/prn/strategies=heterologous,homologous,shade@0"}
+
+
 @pytest.mark.parametrize("name", STUDIED)
 def test_variants_build_and_differ(name):
     for view in STUDIES[name].views:
         all_of = list(mechanisms.trainings(name, view))
         known = {k: plain(t.settings(o)) for t in all_of for k, o in t.variants()}
         assert len(known) == sum(len(t.scored) for t in all_of)
-        for mechanism in STUDIES[name].mechanisms:
+        for mechanism in STUDIES[name].asked(view):
             on, off = (mechanisms.key(name, view, side, 0) for side in mechanism.sides())
             assert known[on] != known[off], f"{name}: {mechanism.what} is not on"
-            seeds = [s for s in mechanisms.SEEDS if mechanisms.key(name, view, mechanism.sides()[1], s) in known]
-            assert seeds == ([0, 1, 2] if mechanism.main or mechanism.behind else [0])
+            sides = mechanism.sides()
+            seeds = [s for s in mechanisms.SEEDS if all(mechanisms.key(name, view, o, s) in known for o in sides)]
+            thrice = mechanism.main or mechanism.behind or view in mechanism.blind
+            assert seeds == ([0, 1, 2] if thrice else [0])
         assert any(mechanism.main for mechanism in STUDIES[name].mechanisms)
 
 

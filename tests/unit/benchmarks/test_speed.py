@@ -2,11 +2,15 @@
 
 import logging
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.speed import int8, memory, speed, stages
+from benchmarks.speed import int8, latency, memory, metrics, speed, stages
 from benchmarks.speed.turns import in_turns, ratio, spent
 from components.export.edge import Grouped
 
@@ -73,3 +77,34 @@ def test_the_bundle_of_a_run_and_of_a_view(tmp_path, monkeypatch):
     (tmp_path / "run/work/run").mkdir(parents=True)
     int8.material(tmp_path / "run/bundle", tmp_path, 3)
     assert asked == [tmp_path / "view/split", tmp_path / "run/work/run/split"]
+
+
+def test_metrics_are_those_of_scikit_learn():
+    row = metrics.row(9, 64, 1)
+    assert row["apart"] < 1e-4
+    masks, maps = metrics.drawn(9, 64)
+    assert 0.5 < metrics.ours(masks, maps)["aupro"] < 1  # the figures that agree are of maps that see something
+
+
+def net(*nodes: str, frozen: str) -> onnx.ModelProto:
+    """A graph of chained multiplications, of which those in *frozen* have a weight of a frozen network."""
+    names = ["image", *(f"v{n}" for n in nodes)]
+    weight = {f"v{n}": f"{'detector.backbone.' if n in frozen else ''}w{n}" for n in nodes}
+    made = [helper.make_node("Mul", [before, weight[name]], [name]) for before, name in pairwise(names)]
+    weights = [numpy_helper.from_array(np.ones((1,), np.float32), node.input[1]) for node in made]
+    kind = helper.make_tensor_value_info
+    shape = [kind(names[0], TensorProto.FLOAT, ["batch", 4])], [kind(names[-1], TensorProto.FLOAT, ["batch", 4])]
+    return helper.make_model(helper.make_graph(made, "net", *shape, weights))
+
+
+def test_the_bare_backbone_ends_where_the_frozen_network_does(tmp_path):
+    onnx.save(net("1", "2", "3", frozen="12"), tmp_path / "all.onnx")
+    assert latency.cut(tmp_path / "all.onnx", tmp_path / "bare.onnx")
+    assert [node.output[0] for node in onnx.load(tmp_path / "bare.onnx").graph.node] == ["v1", "v2"]
+    onnx.save(net("1", frozen=""), tmp_path / "own.onnx")
+    assert not latency.cut(tmp_path / "own.onnx", tmp_path / "none.onnx")
+
+
+def test_latency_without_a_frozen_network_has_no_ratio():
+    assert latency.figures([[0.2, 0.4, 0.3]], 2) == {"ms_2": 150.0}
+    assert latency.figures([[0.4], [0.2]], 1) == {"ms_1": 400.0, "times_1": 2.0, "low_1": 2.0, "high_1": 2.0}

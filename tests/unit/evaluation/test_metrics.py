@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from components.evaluation.metrics import binarised, fixed_f1, image_metrics, limited_area, pixel_metrics
+from components.evaluation.metrics import binarised, bootstrap, fixed_f1, image_metrics, limited_area, pixel_metrics
 
 
 def literal_aupro(masks, maps, limit):
@@ -105,3 +105,16 @@ def test_pixels_outside_the_region_are_in_no_figure():
     defect[:, 10:20, 10:20] = True
     spots[defect], spots[:, 40:50, 70:80] = 9, 9  # one spot as large outside
     assert fixed_f1(defect, spots, np.arange(90) < 60) > 1.3 * fixed_f1(defect, spots)
+
+
+def test_intervals_draw_the_average_precision_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    labels = rng.random(80) < 0.3
+    scores = np.round(rng.normal(size=80) + labels, 1)  # many ties
+    found, drawn = bootstrap(labels, scores, 40, 5), np.random.default_rng(5)
+    good, bad = scores[~labels], scores[labels]
+    truth = np.r_[np.zeros(len(good), bool), np.ones(len(bad), bool)]
+    values = [np.r_[drawn.choice(good, len(good)), drawn.choice(bad, len(bad))] for _ in range(40)]
+    for name, figure in (("auroc", roc_auc_score), ("ap", average_precision_score)):
+        each = [figure(truth, value) for value in values]
+        assert found[name] == pytest.approx(list(np.quantile(each, [0.025, 0.975])), abs=1e-12)
