@@ -16,7 +16,7 @@ import torch
 from components.backbones.features import FeatureStore, ImageSource
 from components.core.artefacts import code_hash, read_json, values_hash, versions, write_json
 from components.core.cache import MOVES_KEPT
-from components.core.errors import SettingsError
+from components.core.errors import DataError, SettingsError
 from components.detectors.contract import Detector
 from components.pictures.decoding import DEFAULT
 from components.training.data import StoredImages
@@ -73,13 +73,21 @@ def _once(
         return measured(fit, calibrate, store, preset, within)
     asked = [fit.key, calibrate.key, preset, list(within), torch.cuda.is_available(), code_hash(), versions()]
     kept = store.root / f"{MOVES_KEPT}{values_hash(asked)[:24]}.json"
-    if kept.exists():
-        known = read_json(kept)
-        return {name: {side: Pose(**known[name][side]) for side in SIDES} for name in within}
+    if known := _read(kept, within):
+        return known
     found = measured(fit, calibrate, store, preset, within)
     if not store.usage.unusable:
         write_json(kept, {name: {side: asdict(pose) for side, pose in poses.items()} for name, poses in found.items()})
     return found
+
+
+def _read(kept: Path, within: Sequence[str]) -> Measured | None:
+    """What an earlier training measured; None where nothing whole is there."""
+    try:
+        known = read_json(kept)
+        return {name: {side: Pose(**known[name][side]) for side in SIDES} for name in within}
+    except (OSError, DataError, KeyError, TypeError):
+        return None
 
 
 def agreed(records: Sequence[dict[str, Any]], count: int) -> dict[str, Any]:

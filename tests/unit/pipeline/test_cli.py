@@ -35,6 +35,7 @@ COMMANDS = [
     ["calibrate"],
     ["init"],
     ["compare"],
+    ["parts"],
     ["pipeline"],
     ["serve"],
     ["monitor"],

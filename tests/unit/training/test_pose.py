@@ -154,8 +154,13 @@ def test_moves_are_measured_once_for_all_detectors_that_learn_from_the_same_pict
     first = taken(normal, held, TorchStore(tmp_path), TINY)
     assert taken(normal, held, TorchStore(tmp_path), TINY) == first
     assert len(asked) == 1
+    (kept,) = tmp_path.glob("moves-*.json")
+    kept.write_text(kept.read_text()[:40])  # damaged: measured again, and whole afterwards
+    assert taken(normal, held, TorchStore(tmp_path), TINY) == first
+    assert taken(normal, held, TorchStore(tmp_path), TINY) == first
+    assert len(asked) == 2
     monkeypatch.setattr(pose, "code_hash", lambda: "another version")
     assert taken(normal, held, TorchStore(tmp_path), TINY) == first
     other = taken(normal, product("mirrored only", 40, 2), TorchStore(tmp_path), TINY)
-    assert len(asked) == 3
+    assert len(asked) == 4
     assert other["measured"] != first["measured"]
