@@ -8,6 +8,7 @@ they need not be closed: that two moves are taken says nothing of the one that t
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
