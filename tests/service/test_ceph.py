@@ -43,6 +43,8 @@ run_dir = {root}
 crash_dir = {root}
 keyring = {root}/keyring
 mon_initial_members = a
+mon_data_avail_warn = 0
+mon_data_avail_crit = 0
 [mon.a]
 mon_data = {root}/mon
 [osd.0]
