@@ -1,6 +1,9 @@
 """What tests of detectors learn from: tables that are their names, tables of pixels, and one plain training."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -11,9 +14,12 @@ from components.backbones.features import FeatureStore
 from components.decision.conformal import decide_one
 from components.pictures.decoding import Decoding, decode
 from components.pictures.roi import written
+from components.synthesis.settings import SynthesisSettings
+from components.synthesis.synthesise import synthesise
 from components.training.checkpoint import Checkpoint
 from components.training.loop import Loop
 from components.training.model import score_files
+from tests.conftest import tile
 
 
 def in_torch(backbone, _):
@@ -29,6 +35,19 @@ class TorchStore(FeatureStore):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(features, "extractor", in_torch)
             super()._compute(*asked)
+
+
+def parted_tiles(root: Path, fit: int, calibrate: int) -> Path:
+    """*root* with so many tiles of each side, their split, and a scar on each calibrate normal."""
+    names = [f"{number:02d}.png" for number in range(fit + calibrate)]
+    for number, name in enumerate(names):
+        Image.fromarray(tile(number)).save(root / name)
+    sides = ["fit"] * fit + ["calibrate"] * calibrate
+    table = pd.DataFrame({"image_id": names, "sha256": names, "split": sides, "label": "normal", "group": "g"})
+    (root / "split").mkdir()
+    table.to_parquet(root / "split/split.parquet")
+    synthesise(root / "split", root, root / "synthetic", SynthesisSettings(strategies=("scar",)), 0)
+    return root
 
 
 def decisions(table, scores) -> list[str]:

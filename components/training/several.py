@@ -42,6 +42,19 @@ class Place(NamedTuple):
     folder: Path
 
 
+class Asked(NamedTuple):
+    """What ``train`` is asked for, but for its settings."""
+
+    name: str
+    split: Path
+    synthetic: Path
+    data: Path
+    out: Path
+    seed: int
+    folds: Sequence[Path] = ()
+    checks: Path | None = None
+
+
 def require_devices(name: str, settings: TrainSettings) -> None:
     """Raises SettingsError where *settings* want more GPUs than there are, or more than a batch has pictures."""
     count, there = settings.devices, torch.cuda.device_count()
@@ -61,24 +74,24 @@ def smallest_batch(method: Any) -> int | None:
     return min(found) if isinstance(found, tuple) else found
 
 
-def train_in(count: int, asked: dict[str, Any], settings: TrainSettings) -> None:
-    """Run ``train(**asked, settings=settings)`` in *count* processes.
+def train_in(count: int, asked: Asked, settings: TrainSettings) -> None:
+    """Run ``train`` of what is *asked* in *count* processes.
 
     Raises whatever error of Loupe a process ends with, StageError for any other end.
     """
-    log.info("%s: trains in %d processes", asked["name"], count)
+    log.info("%s: trains in %d processes", asked.name, count)
     with tempfile.TemporaryDirectory(prefix="loupe-") as folder:
         followed = logging.getLogger(CURVES).handlers
         files = [handler.baseFilename for handler in followed if isinstance(handler, logging.FileHandler)]
         told = {"level": log.getEffectiveLevel(), "curves": files[:1], "count": count}
         write_json(Path(folder) / "asked.json", {"asked": _written(asked), "settings": plain(settings), **told})
         with _started(count, Path(folder)) as processes:
-            _wait(processes, Path(folder), asked["name"])
+            _wait(processes, Path(folder), asked.name)
 
 
-def _written(asked: dict[str, Any]) -> dict[str, Any]:
+def _written(asked: Asked) -> dict[str, Any]:
     """Paths as texts, absolute ones."""
-    return {key: _text(value) for key, value in asked.items()}
+    return {key: _text(value) for key, value in asked._asdict().items()}
 
 
 def _text(value: Any) -> Any:

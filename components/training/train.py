@@ -34,6 +34,7 @@ from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
 from components.detectors.catalogue import create, detector_class
+from components.detectors.contract import Detector
 from components.detectors.presets import LONG
 from components.pictures.decoding import Decoding
 from components.pictures.masks import Mask
@@ -49,7 +50,7 @@ from components.training.ranks import Ranks
 from components.training.rehearsal import Rehearsal, within
 from components.training.select import FoldsAUROC, KeptChecks, SyntheticAUROC
 from components.training.settings import TrainSettings
-from components.training.several import Place, joined, require_devices, train_in
+from components.training.several import Asked, Place, joined, require_devices, train_in
 
 log = logging.getLogger("loupe")
 
@@ -78,31 +79,20 @@ def train(
     them and raises what one of them fails with. Raises SettingsError for more devices than there are or than can share.
     """
     require_devices(name, settings)
-    given: dict[str, Any] = {"name": name, "split": split, "synthetic": synthetic, "data": data, "out": out}
-    given |= {"seed": seed, "folds": list(folds), "checks": checks}
+    asked = Asked(name, split, synthetic, data, out, seed, folds, checks)
     if place:
         with joined(place, settings.stage_seconds):
-            _trained(**given, settings=settings, place=place)
+            _trained(asked, settings, place)
     elif settings.devices > 1:
-        train_in(settings.devices, given, settings)
+        train_in(settings.devices, asked, settings)
     else:
-        _trained(**given, settings=settings, place=None)
+        _trained(asked, settings, None)
     return out
 
 
-def _trained(
-    name: str,
-    split: Path,
-    synthetic: Path,
-    data: Path,
-    out: Path,
-    settings: TrainSettings,
-    seed: int,
-    folds: Sequence[Path],
-    checks: Path | None,
-    place: Place | None,
-) -> None:
+def _trained(asked: Asked, settings: TrainSettings, place: Place | None) -> None:
     """What ``train`` does, in this process as one of several or alone."""
+    name, split, synthetic, data, out, seed, folds, checks = asked
     inputs, rules = {"split": split, "synthetic": synthetic}, read_decoding(split)
     keep_freed_memory()
     fabric = _fabric(settings, place)
@@ -115,10 +105,7 @@ def _trained(
     own, told = (None, pd.DataFrame()) if folds else _own_checks(split, synthetic, data, store, ranks)
     known, (defects, masks) = learned(normal, moves), _labelled(data, split)
     images = FitImages(known, store, seed, spent=spent, anomalous=defects, masks=masks)
-    what = [seed, tree_hash(split / "split.parquet"), tree_hash(synthetic)]
-    what += [tree_hash(fold / "history.json") for fold in folds]
-    what += [moves["moves"], moves["turns"]] if moves["moves"] else []
-    what += rules.identity if rules.identity != [None] else []
+    what = _identity(asked, moves, rules)
     method = _in_time(name, settings, own, images, out, what, fabric)
     checkpoint = Checkpoint(out.parent / f".{out.name}.checkpoint", values_hash([name, plain(method), *what]))
     torch.manual_seed(seed)  # behind what was measured, which makes a detector too
@@ -139,18 +126,36 @@ def _trained(
         scores = own.scores(detector) if own else None
         if scratch is None:  # not the process that writes
             return
-        save_model(detector, scratch)
-        write_json(scratch / FILE, moves)
-        write_json(scratch / "history.json", loop.history)
-        if scores is not None:
-            checked = with_nuisances(detector, told.assign(score=scores), data, rules, seed)
-        else:  # what the folds were checked with, each by the model that had not seen it
-            checked = pd.concat([pd.read_parquet(fold / "check.parquet") for fold in folds], ignore_index=True)
-        write_evidence(checked, scratch)
+        _write(scratch, loop, moves, _evidence(asked, detector, told, scores, rules))
         spent = {**loop.spent, **images.spent}
         write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage), "spent": spent})
     checkpoint.discard()
     log.info("%s: trained, in %s", name, out)
+
+
+def _identity(asked: Asked, moves: dict[str, Any], rules: Decoding) -> list[Any]:
+    """What a checkpoint must have been made of, beside the detector's settings."""
+    what = [asked.seed, tree_hash(asked.split / "split.parquet"), tree_hash(asked.synthetic)]
+    what += [tree_hash(fold / "history.json") for fold in asked.folds]
+    what += [moves["moves"], moves["turns"]] if moves["moves"] else []
+    return what + (rules.identity if rules.identity != [None] else [])
+
+
+def _evidence(
+    asked: Asked, detector: Detector, told: pd.DataFrame, scores: np.ndarray | None, rules: Decoding
+) -> pd.DataFrame:
+    """Every picture that the detector was checked with, and its score."""
+    if scores is not None:
+        return with_nuisances(detector, told.assign(score=scores), asked.data, rules, asked.seed)
+    # what the folds were checked with, each by the model that had not seen it
+    return pd.concat([pd.read_parquet(fold / "check.parquet") for fold in asked.folds], ignore_index=True)
+
+
+def _write(scratch: Path, loop: Loop, moves: dict[str, Any], checked: pd.DataFrame) -> None:
+    save_model(loop.detector, scratch)
+    write_json(scratch / FILE, moves)
+    write_json(scratch / "history.json", loop.history)
+    write_evidence(checked, scratch)
 
 
 def _grown(out: Path, asked: list[Any], images: ImageSource, rules: Decoding) -> Grown:

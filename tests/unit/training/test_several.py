@@ -19,14 +19,13 @@ from safetensors.torch import load_file
 from components.core.artefacts import read_json
 from components.core.errors import DataError, SettingsError, StageError
 from components.detectors.catalogue import CATALOGUE, detector_class
-from components.synthesis.settings import SynthesisSettings
-from components.synthesis.synthesise import synthesise
 from components.training import several
 from components.training.ranks import ALONE, Ranks
 from components.training.settings import TrainSettings
 from components.training.train import train
 from tests import pair
 from tests.conftest import tile
+from tests.given import parted_tiles
 
 # A flow; a bank; batch normalisation, two gradient phases and sums of two kinds.
 WHOLE = ("fastflow", "patchcore", "msfi")
@@ -89,16 +88,7 @@ def test_rows_are_shared_evenly_and_too_few_are_taken_by_all():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Twelve pictures to fit and four to calibrate, with an anomaly on each of these."""
-    root = tmp_path_factory.mktemp("rows")
-    names = [f"{number:02d}.png" for number in range(16)]
-    for number, name in enumerate(names):
-        Image.fromarray(tile(number)).save(root / name)
-    sides = ["fit"] * 12 + ["calibrate"] * 4
-    table = pd.DataFrame({"image_id": names, "sha256": names, "split": sides, "label": "normal", "group": "g"})
-    (root / "split").mkdir()
-    table.to_parquet(root / "split/split.parquet")
-    synthesise(root / "split", root, root / "synthetic", SynthesisSettings(strategies=("scar",)), 0)
-    return root
+    return parted_tiles(tmp_path_factory.mktemp("rows"), 12, 4)
 
 
 def fitted(data, out, devices):
@@ -151,7 +141,7 @@ def test_what_the_first_to_fail_says_is_what_the_training_says(how, kind, said, 
     monkeypatch.setattr(several, "MODULE", "tests.failing")
     started = time.monotonic()
     with pytest.raises(kind, match=said):
-        several.train_in(2, {"name": how, "folds": (), "out": tmp_path}, TrainSettings())
+        several.train_in(2, several.Asked(how, *[tmp_path] * 4, 0), TrainSettings())
     assert time.monotonic() - started < 60
 
 

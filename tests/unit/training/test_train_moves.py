@@ -4,36 +4,22 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from components.core.artefacts import read_json
-from components.synthesis.settings import SynthesisSettings
-from components.synthesis.synthesise import synthesise
 from components.training import train as room
 from components.training.pose import Pose
 from components.training.settings import MOVES, TrainSettings
 from components.training.train import train
-from tests.conftest import tile
-from tests.given import TorchStore
+from tests.given import TorchStore, parted_tiles
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Eight pictures to fit and ten to calibrate, with an anomaly on each of these."""
-    root = tmp_path_factory.mktemp("moves")
-    names = [f"{number:02d}.png" for number in range(18)]
-    for number, name in enumerate(names):
-        Image.fromarray(tile(number)).save(root / name)
-    sides = ["fit"] * 8 + ["calibrate"] * 10
-    table = pd.DataFrame({"image_id": names, "sha256": names, "split": sides, "label": "normal", "group": "g"})
-    (root / "split").mkdir()
-    table.to_parquet(root / "split/split.parquet")
-    synthesise(root / "split", root, root / "synthetic", SynthesisSettings(strategies=("scar",)), 0)
-    return root
+    return parted_tiles(tmp_path_factory.mktemp("moves"), 8, 10)
 
 
 @pytest.fixture
