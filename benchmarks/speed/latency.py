@@ -8,8 +8,8 @@ weights and resizing. One thread, seconds of the processor, batches of 1 and 16 
 import json
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import onnx.utils
 
-from benchmarks.speed.turns import ratio
+from benchmarks.speed.turns import clocked, in_turns, ratio
 from components.core.runtime import session
 from components.decision.bundle import Manifest
 from components.decision.seeing import tensor
@@ -48,21 +48,13 @@ def behind(nodes: list[Any], number: int) -> Iterator[int]:
             yield other
 
 
-def spent(opened: Any, images: np.ndarray) -> float:
-    started = time.process_time()
-    opened.run(None, {"image": images})
-    return time.process_time() - started
-
-
-def in_turns(sides: list[Any], images: np.ndarray, rounds: int) -> list[list[float]]:
-    """Seconds of each session for each round; each runs once before."""
-    for side in sides:
-        side.run(None, {"image": images})
-    found: list[list[float]] = [[] for _ in sides]
-    for number in range(rounds):
-        for side in range(len(sides)) if number % 2 else reversed(range(len(sides))):
-            found[side].append(spent(sides[side], images))
-    return found
+def timed(opened: Sequence[Any], images: np.ndarray, rounds: int) -> list[list[float]]:
+    """Seconds of each session in each round; each runs once before."""
+    runs = [partial(side.run, None, {"image": images}) for side in opened]
+    for run in runs:
+        run()
+    found = in_turns({str(number): clocked(run) for number, run in enumerate(runs)}, rounds)
+    return [[figure["s"] for figure in side] for side in found.values()]
 
 
 def row(bundle: Path, picture: Path, rounds: int) -> dict[str, Any]:
@@ -74,7 +66,7 @@ def row(bundle: Path, picture: Path, rounds: int) -> dict[str, Any]:
         bare = Path(folder) / "bare.onnx"
         sides = [session(graph, 1), *([session(bare, 1)] if cut(graph, bare) else [])]
         for batch in BATCHES:
-            times = in_turns(sides, np.stack([tensor(pixels)] * batch), rounds)
+            times = timed(sides, np.stack([tensor(pixels)] * batch), rounds)
             found |= figures(times, batch)
     return found
 

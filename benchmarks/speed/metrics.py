@@ -7,8 +7,8 @@ definitions literally: AUPRO is the area below scikit-learn's ROC with each anom
 
 import json
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,10 @@ from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as label_regions
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from benchmarks.speed.turns import ratio
+from benchmarks.speed.turns import Figures, clocked, in_turns, ratio
 from components.evaluation.metrics import EIGHT, bootstrap, image_metrics, pixel_metrics
 
 LIMIT, RESAMPLES = 0.3, 1000
-Figures = dict[str, float]
 
 
 def drawn(pictures: int, side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -84,21 +83,16 @@ def interval(labels: np.ndarray, scores: np.ndarray) -> Figures:
     return {f"{name}_{end}": float(value) for name, pair in ends.items() for end, value in enumerate(pair)}
 
 
-def timed(call: Callable[..., Figures], *given: np.ndarray) -> tuple[float, Figures]:
-    started = time.process_time()
-    found = call(*given)
-    return time.process_time() - started, found
-
-
 def row(pictures: int, side: int, rounds: int) -> dict[str, Any]:
     """Seconds of both sides in turns, and how far their figures lie apart."""
     given = drawn(pictures, side)
-    spent: dict[str, list[float]] = {"ours": [], "literal": []}
     figures: dict[str, Figures] = {}
-    for number in range(rounds):
-        for call in (ours, literal) if number % 2 else (literal, ours):
-            took, figures[call.__name__] = timed(call, *given)
-            spent[call.__name__].append(took)
+
+    def compute(call: Callable[..., Figures]) -> None:
+        figures[call.__name__] = call(*given)
+
+    turns = in_turns({call.__name__: clocked(partial(compute, call)) for call in (ours, literal)}, rounds)
+    spent = {name: [figure["s"] for figure in found] for name, found in turns.items()}
     faster, low, high = ratio(spent["literal"], spent["ours"])
     apart = max(abs(figures["ours"][name] - value) for name, value in figures["literal"].items())
     seconds = {f"{name}_s": float(np.median(found)) for name, found in spent.items()}

@@ -6,6 +6,7 @@ changes with every round.
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -49,3 +50,14 @@ def ratio(before: Sequence[float], now: Sequence[float]) -> tuple[float, float, 
     drawn = np.random.default_rng(0).integers(len(each), size=(RESAMPLES, len(each)))
     low, high = np.quantile(np.median(each[drawn], axis=1), [0.025, 0.975])
     return float(np.median(each)), float(low), float(high)
+
+
+def clocked(call: Callable[[], object]) -> Callable[[], Figures]:
+    """*call* as a side of ``in_turns``: seconds of this process, as ``s``."""
+
+    def side() -> Figures:
+        started = time.process_time()
+        call()
+        return {"s": time.process_time() - started}
+
+    return side

@@ -19,14 +19,13 @@ from components.core.artefacts import atomic_dir
 from components.core.errors import DataError, SettingsError, StorageError
 from components.core.places import check_folder
 from components.core.progress import progress
-from components.scorelog.labels import read_labels, records_of
+from components.scorelog.labels import DEFECT, read_labels, records_of
 from components.scorelog.shapes import Shape, box_of, drawn_mask, outline_of, read_shapes
 from components.scorelog.shipper import image_key
 from components.scorelog.whose import NAME
 from components.storage import Store, open_store
 
 log = logging.getLogger("loupe")
-DEFECT = "defect"
 MARK = "loupe-labels.txt"  # in a folder that this command wrote, which it may replace
 SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 

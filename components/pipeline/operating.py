@@ -27,7 +27,7 @@ from components.pipeline.fit import rewrite_report
 from components.pipeline.params import load_params
 from components.registry.mlflow import Registry
 from components.scorelog import table
-from components.scorelog.labels import read_labels, records_of
+from components.scorelog.labels import DEFECT, read_labels, records_of
 from components.scorelog.shipper import image_key
 from components.scorelog.whose import of_product
 from components.storage import Store, open_store
@@ -214,7 +214,7 @@ def reviewed(request: PointRequest, bundle: Path) -> Defects:
     if request.store is None:
         raise SettingsError("name the store of the score log with --params, or give --labelled")
     store, opened = open_store(request.store), Bundle.open(bundle)
-    labels = {k: v for k, v in read_labels(store).items() if v["label"] == "defect"}
+    labels = {k: v for k, v in read_labels(store).items() if v["label"] == DEFECT}
     found: dict[str, tuple[float, str | None]] = {}
     for record in records_of(store, labels):
         if _concerns(record, opened, request.name) and record["sha256"] not in found:

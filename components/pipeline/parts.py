@@ -9,11 +9,9 @@ from components.core.errors import DataError, SettingsError
 from components.core.places import check_file
 from components.decision.conformal import smallest
 from components.scorelog import table
-from components.scorelog.labels import read_labels
+from components.scorelog.labels import DEFECT, read_labels
 from components.scorelog.table import Record
 from components.storage import open_store
-
-DEFECT = "defect"
 
 
 def write_parts(address: str, views: Sequence[str], out: Path, since: str = "") -> list[str]:

@@ -8,7 +8,8 @@ from components.scorelog import table
 from components.scorelog.table import Record
 from components.storage import Store
 
-GIVEN = ("defect", "false_alarm", "withdrawn")
+DEFECT = "defect"
+GIVEN = (DEFECT, "false_alarm", "withdrawn")
 
 
 def read_labels(store: Store, pending: Sequence[Record] = (), since: str = "") -> dict[str, Record]:
