@@ -110,14 +110,12 @@ class Loop:
         return fits
 
     def _save(self, extra: dict[str, Tensor] | None = None) -> None:
-        self.saved_at = time.monotonic()
-        if not self.ranks.writes:
-            return
-        tensors = prefixed("model.", learned(self.detector)) | (extra or {})
-        if self.best:
-            tensors |= prefixed("best.", self.best[1])
-        score = self.best[0] if self.best else None
-        self.checkpoint.save(tensors, {**self.position, "history": self.history, "best": score})
+        if self.ranks.writes:
+            tensors = prefixed("model.", learned(self.detector)) | (extra or {})
+            if self.best:
+                tensors |= prefixed("best.", self.best[1])
+            score = self.best[0] if self.best else None
+            self.checkpoint.save(tensors, {**self.position, "history": self.history, "best": score})
         self.saved_at = time.monotonic()
 
     def _due(self) -> bool:
