@@ -4,7 +4,7 @@ Seconds of the processor on one thread, by parts: startup (each command that com
 stages (`loupe fit` on a folder in MVTec layout, by stage, with an evaluation where there is test/), memory (predicted
 and real peak of the training of each of --detectors, at --preset), int8 (what the backbone of each --bundle loses in
 8-bit integers, and how much sooner it answers; OpenVINO beside it), latency (the graph of each --bundle beside its bare
-backbone), metrics (all figures of an evaluation beside scikit-learn's). With --against
+backbone), metrics (all figures of an evaluation beside scikit-learn's), steps (FastFlow's by both ways). With --against
 another checkout of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told
 with its 95 % bootstrap interval. Writes results/speed.json and speed.md.
 """
@@ -72,6 +72,15 @@ ROWS = {  # parts that have a row for each detector, and what their table says
         "high": "to",
         "apart": "apart",
     },
+    "steps": {
+        "maps": "features",
+        "plain_s": "by the definition s",
+        "short_s": "the short way s",
+        "times_faster": "faster",
+        "low": "from",
+        "high": "to",
+        "apart": "gradients apart",
+    },
     "int8": {
         "detector": "detector",
         "view": "view",
@@ -94,6 +103,8 @@ SAID = {
     "turns; medians of {rounds} rounds, seconds of the processor.",
     "metrics": "Image and pixel AUROC, AP and F1-max, AUPRO and the interval of 1,000 resamples, on drawn maps; "
     "*faster*: than a call of scikit-learn for each figure, {rounds} rounds in turns; *apart*: the largest difference.",
+    "steps": "FastFlow's likelihood and its gradient for a batch, one row a tap, preset as asked for, one thread, in "
+    "turns; {rounds} rounds. *Apart*: the norm of the difference over that of the gradient.",
     "int8": "On one thread, the processor's seconds in turns; AUROC of synthetic anomalies against "
     "calibrate normals. *Faster*: times as fast as the float graph in ONNX Runtime; *its error*: of the span of a map.",
 }
@@ -111,7 +122,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--data", type=Path, help="the folder of pictures of the part stages")
     parser.add_argument("--detector", default="patchcore", help="of the part stages")
     parser.add_argument("--detectors", default="patchcore", help="of the part memory, joined by commas")
-    parser.add_argument("--preset", default="tiny", help="of the part memory")
+    parser.add_argument("--preset", default="tiny", help="of the parts memory and steps")
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="of int8 and latency; may be repeated")
     parser.add_argument("--pictures", type=int, default=32, help="of the part int8, of each kind at most")
     parser.add_argument("parts", nargs="*", default=["startup"], metavar="PART", help=", ".join(PARTS))
@@ -133,6 +144,8 @@ def words_of(part: str, asked: Any) -> list[str]:
     """Arguments of the file that measures *part*."""
     if part == "metrics":
         return ["583", "256", str(asked.rounds)]
+    if part == "steps":
+        return [asked.preset, str(asked.rounds)]
     data, bundles = str(pictures(asked.data)), [str(bundle.resolve()) for bundle in asked.bundle]
     if part == "latency":
         return [data, str(asked.rounds), *bundles]

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.speed import int8, latency, memory, metrics, speed, stages
+from benchmarks.speed import int8, latency, memory, metrics, speed, stages, steps
 from benchmarks.speed.turns import in_turns, ratio, spent
 from components.export.edge import Grouped
 
@@ -108,3 +108,9 @@ def test_the_bare_backbone_ends_where_the_frozen_network_does(tmp_path):
 def test_latency_without_a_frozen_network_has_no_ratio():
     assert latency.figures([[0.2, 0.4, 0.3]], 2) == {"ms_2": 150.0}
     assert latency.figures([[0.4], [0.2]], 1) == {"ms_1": 400.0, "times_1": 2.0, "low_1": 2.0, "high_1": 2.0}
+
+
+def test_both_ways_of_a_step_have_one_gradient():
+    found = steps.rows("tiny", 1)
+    assert [row["maps"] for row in found] == ["4 x 40 x 8 x 8", "4 x 112 x 4 x 4"]
+    assert max(row["apart"] for row in found) < 1e-4
