@@ -1,6 +1,8 @@
 """The backbone of a graph in 8-bit integers, where that is faster and as accurate (docs/adr/0052).
 
-Statically quantised: weights signed and per channel, activations unsigned, ranges from good pictures of the fit side.
+Statically quantised: unsigned, weights per channel, ranges from good pictures of the fit side. With signed weights a
+processor without VNNI (AVX2 alone) adds two products in 16 bits, which overflow: scores would be others there, and a
+bundle is made on one machine and run on another.
 What scores (banks, flows, distances) stays float: in integers it is slower and ranks pictures otherwise.
 """
 
@@ -98,7 +100,7 @@ def quantise(graph: Path, out: Path, given: Material) -> int:
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            weight_type=QuantType.QUInt8,
             nodes_to_quantize=names,
         )
         _restated(graph, out)
