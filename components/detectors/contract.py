@@ -217,6 +217,22 @@ def scratch_keys(module: nn.Module) -> set[str]:
     return {f"{at}.{name}".lstrip(".") for at, part in module.named_modules() for name in getattr(part, "_scratch", ())}
 
 
+class Counting(nn.Module, ABC):
+    """A part whose computation goes by counts in its state, such as how many rows of a bank are filled.
+
+    Run, it reads them anew each time; a graph is traced with what ``read`` last read.
+    """
+
+    def counted(self) -> None:
+        """Call ``read`` unless a graph is being traced, where state has no values."""
+        if not torch.compiler.is_exporting():
+            self.read()
+
+    @abstractmethod
+    def read(self) -> None:
+        """Take the counts out of the state."""
+
+
 class Detector(nn.Module, ABC):
     """Base of all detectors; see docs/adding-a-detector.md."""
 

@@ -12,7 +12,9 @@ from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from components.detectors.contract import Counting
 from components.export.embedding import Described
+from components.export.operators import TRANSLATIONS
 
 
 def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, str]) -> None:
@@ -23,6 +25,9 @@ def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, st
     }
     frames = [model.detector.frames] if model.detector.frames > 1 else []
     at = 2 + len(frames)  # of the height
+    for part in model.modules():
+        if isinstance(part, Counting):
+            part.read()
     with norms_folded(model):
         program = torch.onnx.export(
             model,
@@ -34,6 +39,7 @@ def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, st
             dynamic_shapes=({0: sizes["batch"], at: sizes["height"], at + 1: sizes["width"]},),
             input_names=["image"],
             output_names=["score", "map", "embedding"],
+            custom_translation_table=TRANSLATIONS,
         )
     graph = program.model_proto  # type: ignore[union-attr]
     _strip(graph)

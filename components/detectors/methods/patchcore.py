@@ -17,6 +17,7 @@ from components.backbones.extractor import BackboneSettings
 from components.detectors.contract import FeatureDetector, MethodInfo, OnePass, Phase, Scores, TrainingData
 from components.detectors.parts.blocks import GaussianBlur, distance, nearest, squared_distances, upsample
 from components.detectors.parts.coreset import Coreset
+from components.detectors.parts.lists import AGAIN, Lists
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class PatchCoreSettings:
     reweighting: int = 9
     growth: float = 1.08  # factor on the radius when the bank is full; smaller keeps the bank fuller and fits slower
     blur: float = 4.0  # sigma in input pixels (paper, section 3.3)
+    list_rows: int = 0  # rows of a list of an inverted file over the bank, in the mean; 0: all rows are visited
+    probes: int = 6  # lists that are visited; of 4, 6 and 8 the fewest that leave 98 % of patches as they are
 
 
 class PatchCore(FeatureDetector):
@@ -39,7 +42,7 @@ class PatchCore(FeatureDetector):
     averages_sizes = True
     presets = {
         "paper": PatchCoreSettings(BackboneSettings("wide_resnet50_2", (2, 3), 224), bank_size=100_000),
-        "cpu": PatchCoreSettings(),
+        "cpu": PatchCoreSettings(list_rows=192),
         "tiny": PatchCoreSettings(BackboneSettings(taps=(2, 3), size=64), bank_size=128, blur=1.0),
     }
     info = MethodInfo(
@@ -59,6 +62,8 @@ class PatchCore(FeatureDetector):
         depth = max(1, settings.reweighting)
         self.blur = GaussianBlur(settings.blur)
         self.coreset = Coreset(settings.bank_size, sum(self.backbone.channels), settings.growth)
+        asked = settings.list_rows, settings.probes
+        self.lists = Lists(settings.bank_size, sum(self.backbone.channels), *asked) if settings.list_rows else None
         self.register_buffer("neighbours", torch.zeros((settings.bank_size, depth), dtype=torch.int64))
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
@@ -72,19 +77,30 @@ class PatchCore(FeatureDetector):
 
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
         embedded = self.embed(features)
-        b, c, h, w = embedded.shape
-        rows = embedded.permute(0, 2, 3, 1).reshape(-1, c)
-        distances = distance(rows, self.coreset.bank).reshape(b, h * w)
+        b, _, h, w = embedded.shape
+        rows = embedded.flatten(2).transpose(1, 2)
+        distances = self._distances(rows)
         own = self.blur(upsample(distances.reshape(b, 1, h, w), (self.size, self.size)))  # sigma is of this size
-        return Scores(self._image_score(rows.reshape(b, h * w, c), distances), upsample(own, size))
+        return Scores(self._image_score(rows, distances), upsample(own, size))
+
+    def _distances(self, rows: Tensor) -> Tensor:
+        """Of each patch (B, N, C) to the bank: (B, N); by lists, and the farthest of a picture in the whole bank."""
+        bank = self.coreset.searched()
+        flat = rows.flatten(0, 1)
+        if self.lists is None:
+            return distance(flat, bank).view(rows.shape[:2])
+        found = self.lists.distance(flat, bank).view(rows.shape[:2])
+        at = found.topk(min(AGAIN, rows.shape[1]), dim=1).indices
+        farthest = rows.gather(1, at[..., None].expand(-1, -1, rows.shape[2]))
+        return found.scatter(1, at, distance(farthest.flatten(0, 1), bank).view(at.shape))
 
     def _image_score(self, rows: Tensor, distances: Tensor) -> Tensor:
         worst, at = distances.max(1)
         if self.settings.reweighting < 2:
             return worst
         patch = rows.gather(1, at[:, None, None].expand(-1, 1, rows.shape[2]))  # (B, 1, C)
-        index = nearest(patch[:, 0], self.coreset.bank)[1]  # of one patch: ArgMin over all costs a lot
-        around = self.coreset.bank[self.neighbours[index]]  # (B, b, C)
+        index = nearest(patch[:, 0], self.coreset.searched())[1]  # of one patch: ArgMin over all costs a lot
+        around = self.coreset.searched()[self.neighbours[index]]  # (B, b, C)
         spread = (patch - around).square().sum(2).sqrt()
         # Eq. 7: 1 - exp(s*) / sum exp(distances to the neighbours), in the form that cannot overflow.
         return worst * (1 - 1 / torch.exp(spread - worst[:, None]).sum(1).clamp_min(1.0))
@@ -102,3 +118,12 @@ class PatchCore(FeatureDetector):
             found = block.topk(depth, dim=1, largest=False).indices
             self.neighbours[start : start + len(found), :depth] = found
             self.neighbours[start : start + len(found), depth:] = found[:, :1]
+        if self.lists:
+            self.lists.build(known)
+
+    def grow(self) -> None:
+        bank = self.coreset.bank
+        bank.copy_(torch.rand(bank.shape, generator=torch.Generator().manual_seed(0)))
+        self.coreset.count.fill_(len(bank))
+        if self.lists:
+            self.lists.build(bank)

@@ -335,9 +335,10 @@ class PNI(BackboneDetector):
         tau = likely.amax(0).clamp_max(0.5 / self._alike)
         hidden = torch.where(likely >= tau, 0.0, EMPTY)
         # One pass over (entries, positions): what a class hides is copied in whole rows, and the product adds to it.
-        bank = self.coreset.bank
+        bank = self.coreset.searched()
         entries = torch.cat([-2 * bank, bank.square().sum(1, keepdim=True)], 1)
-        least = torch.addmm(hidden[self.representative_of], entries, F.pad(rows, (0, 1), value=1.0).T).amin(0)
+        out = hidden[self.representative_of[: len(bank)]]
+        least = torch.addmm(out, entries, F.pad(rows, (0, 1), value=1.0).T).amin(0)
         return (least + rows.square().sum(1)).clamp_min(0).sqrt().view(b, 1, h, w)
 
     @property

@@ -155,13 +155,13 @@ def anomaly_head(inputs: int, outputs: int = 1) -> nn.Conv2d:
 
 def squared_distances(queries: Tensor, bank: Tensor) -> Tensor:
     """(N, D), (M, D) -> (N, M); the matmul form, because cdist does not export."""
-    return (_partial(queries, bank) + queries.square().sum(1, keepdim=True)).clamp_min(0)  # rounding: just below zero
+    return (products(queries, bank) + queries.square().sum(1, keepdim=True)).clamp_min(0)  # rounding: just below zero
 
 
 def nearest(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
     """Distance to and index of the nearest row of *bank* (M, D) for each query (N, D): (N,), (N,)."""
     # What is constant per query is added behind the minimum: one pass over the (N, M) block in place of three.
-    least, index = _partial(queries, bank).min(1)
+    least, index = products(queries, bank).min(1)
     return (least + queries.square().sum(1)).clamp_min(0).sqrt(), index
 
 
@@ -170,9 +170,9 @@ def distance(queries: Tensor, bank: Tensor) -> Tensor:
 
     The bank is searched in blocks whose distances stay in the processor's cache: never an (N, M) block.
     """
-    least = reduce(torch.minimum, (_partial(queries, rows).amin(1) for rows in bank.split(SEARCHED)))
+    least = reduce(torch.minimum, (products(queries, rows).amin(1) for rows in bank.split(SEARCHED)))
     return (least + queries.square().sum(1)).clamp_min(0).sqrt()
 
 
-def _partial(queries: Tensor, bank: Tensor) -> Tensor:
+def products(queries: Tensor, bank: Tensor) -> Tensor:
     return torch.addmm(bank.square().sum(1), queries, bank.T, alpha=-2)

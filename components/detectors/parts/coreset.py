@@ -5,15 +5,16 @@ full the radius grows and the bank is thinned.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from components.detectors.contract import Counting
 from components.detectors.parts.blocks import distance, squared_distances
 
 CHUNK = 1024  # rows compared at once: small enough for the block of distances to stay in cache
-FAR = 1e4  # rows that hold nothing stay far away from every feature, so that the graph needs no slicing
+FAR = 1e4  # rows that hold nothing stay far away from every feature
 
 
-class Coreset(nn.Module):
+class Coreset(Counting):
     """At most *size* rows (N, C); ``count`` of them are filled."""
 
     bank: Tensor
@@ -22,14 +23,23 @@ class Coreset(nn.Module):
 
     def __init__(self, size: int, channels: int, growth: float) -> None:
         super().__init__()
-        self.size, self.growth = size, growth
+        self.size, self.growth, self.filled = size, growth, size
         self.register_buffer("bank", torch.full((size, channels), FAR))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("radius", torch.zeros(()))
 
+    def read(self) -> None:
+        self.filled = int(self.count)
+
     def known(self) -> Tensor:
         """The filled rows."""
-        return self.bank[: int(self.count)]
+        self.counted()
+        return self.bank[: self.filled]
+
+    def searched(self) -> Tensor:
+        """The rows that a query is compared with: the filled ones, or all while there are none."""
+        known = self.known()
+        return known if len(known) else self.bank
 
     def offer(self, rows: Tensor) -> None:
         """Add the rows (N, C) that are farther than the radius from the bank."""

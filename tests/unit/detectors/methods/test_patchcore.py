@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from components.backbones.extractor import BackboneSettings
+from components.core.artefacts import read_json, write_json
 from components.detectors.methods.patchcore import PatchCore, PatchCoreSettings
+from components.detectors.parts.blocks import distance
+from components.training.model import load_model, save_model
 from tests.given import passed
 
 SMALL = BackboneSettings(taps=(2, 3), size=64)
@@ -126,3 +129,42 @@ def test_the_blur_is_of_the_working_size_whatever_size_the_image_has(detector):
     own = detector.score(features, (64, 64)).map
     large = detector.score(features, (256, 256)).map
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(large, 4), own, rtol=0.05, atol=0.02 * float(own.max()))
+
+
+@pytest.fixture
+def listed(rows):
+    """Of a bank of 64 rows, one list of some four is visited."""
+    made = PatchCore(PatchCoreSettings(SMALL, bank_size=64, blur=1.0, list_rows=4, probes=1), pretrained=False)
+    made.coreset.offer(rows)
+    passed(made, "coreset")
+    return made
+
+
+def test_what_lists_miss_among_the_farthest_patches_is_found_in_the_whole_bank(listed, monkeypatch):
+    def missing(queries, bank):
+        found = distance(queries, bank)
+        found[7::64] += 100  # one patch of each picture, whose nearest row is in a list that is not visited
+        return found
+
+    features = [torch.randn(2, c, g, g) for c, g in zip(listed.backbone.channels, listed.backbone.grids, strict=True)]
+    monkeypatch.setattr(listed.lists, "distance", missing)
+    found, listed.lists = listed.score(features, (64, 64)), None
+    torch.testing.assert_close(found, listed.score(features, (64, 64)))
+
+
+def test_a_model_from_before_the_lists_opens(detector, rows, tmp_path):
+    detector.coreset.offer(rows)
+    save_model(detector, tmp_path)
+    saved = read_json(tmp_path / "settings.json")
+    for name in ("list_rows", "probes"):
+        del saved["settings"][name]
+    write_json(tmp_path / "settings.json", saved)
+    assert torch.equal(load_model(tmp_path).coreset.bank, detector.coreset.bank)
+
+
+def test_what_passes_cost_is_measured_by_lists(listed):
+    untrained = PatchCore(listed.settings, pretrained=False)
+    untrained.grow()
+    untrained.lists.read()
+    assert int(untrained.coreset.count) == 64
+    assert len(untrained.lists.ends) > 8

@@ -31,13 +31,13 @@ def test_a_cover_in_blocks_is_that_of_one_pass(rows):
 
 def test_no_more_than_a_chunk_of_rows_is_compared_at_once(rows, monkeypatch):
     """A bank of 100,000 rows would be compared with itself in 40 GB else."""
-    shapes, search = [], blocks._partial
+    shapes, search = [], blocks.products
 
     def watched(queries, bank):
         shapes.append((len(queries), len(bank)))
         return search(queries, bank)
 
-    monkeypatch.setattr(blocks, "_partial", watched)
+    monkeypatch.setattr(blocks, "products", watched)
     bank = Coreset(2 * CHUNK, 5, 1.08)
     bank.offer(rows)
     assert CHUNK < int(bank.count) <= 2 * CHUNK
