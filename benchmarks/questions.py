@@ -33,7 +33,7 @@ NAMES = {
         "video",
         "oneclass",
     ),
-    "mechanisms": ("mechanisms", "cascade", "quantiser", "thresholds"),
+    "mechanisms": ("mechanisms", "cascade", "quantiser", "thresholds", "lists"),
     "production": (
         "monitor",
         "replay",

@@ -16,7 +16,7 @@ BANK = 1000  # patches that the probe keeps
 @torch.inference_mode()
 def probe_of(normals: StoredImages, preset: str) -> Detector:
     """The probe that has seen *normals*; as small as the preset tiny where that is what is trained."""
-    settings = settings_for("patchcore", "tiny" if preset == "tiny" else "cpu", {"bank_size": BANK})
+    settings = settings_for("patchcore", "tiny" if preset == "tiny" else "cpu", {"bank_size": BANK, "lists": 0})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = create("patchcore", settings).eval().to(device)
     for phase in detector.phases(FitImages(normals.images, normals.store)):

@@ -30,7 +30,7 @@ class PatchCoreSettings:
     reweighting: int = 9
     growth: float = 1.08  # factor on the radius when the bank is full; smaller keeps the bank fuller and fits slower
     blur: float = 4.0  # sigma in input pixels (paper, section 3.3)
-    list_rows: int = 0  # rows of a list of an inverted file over the bank, in the mean; 0: all rows are visited
+    lists: int = 0  # of an inverted file over the bank; 0: all rows are visited
     probes: int = 6  # lists that are visited; of 4, 6 and 8 the fewest that leave 98 % of patches as they are
 
 
@@ -42,7 +42,7 @@ class PatchCore(FeatureDetector):
     averages_sizes = True
     presets = {
         "paper": PatchCoreSettings(BackboneSettings("wide_resnet50_2", (2, 3), 224), bank_size=100_000),
-        "cpu": PatchCoreSettings(list_rows=192),
+        "cpu": PatchCoreSettings(lists=32),
         "tiny": PatchCoreSettings(BackboneSettings(taps=(2, 3), size=64), bank_size=128, blur=1.0),
     }
     info = MethodInfo(
@@ -62,8 +62,8 @@ class PatchCore(FeatureDetector):
         depth = max(1, settings.reweighting)
         self.blur = GaussianBlur(settings.blur)
         self.coreset = Coreset(settings.bank_size, sum(self.backbone.channels), settings.growth)
-        asked = settings.list_rows, settings.probes
-        self.lists = Lists(settings.bank_size, sum(self.backbone.channels), *asked) if settings.list_rows else None
+        asked = settings.lists, settings.probes
+        self.lists = Lists(settings.bank_size, sum(self.backbone.channels), *asked) if settings.lists else None
         self.register_buffer("neighbours", torch.zeros((settings.bank_size, depth), dtype=torch.int64))
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:

@@ -12,33 +12,32 @@ from components.detectors.parts.blocks import distance, nearest, products
 
 ROUNDS = 8  # of k-means
 AGAIN = 16  # positions of a map whose distances are found anew in the whole bank
+FEW = 16  # rows a list, in the mean: with fewer the whole bank is visited as soon
 
 
 class Lists(Counting):
-    """At most size // *rows* lists of a bank (size, channels), *probes* of which a query visits; few rows have none.
+    """At most *most* lists of a bank (size, channels), *probes* of which a query visits; few rows have none.
 
-    State: ``centres`` (L, channels), ``order`` (size,) the bank's rows list by list, ``lengths`` (L,).
+    State: ``centres`` (most, channels), ``order`` (size,) the bank's rows list by list, ``lengths`` (most,).
     """
 
     centres: Tensor
     order: Tensor
     lengths: Tensor
 
-    def __init__(self, size: int, channels: int, rows: int, probes: int) -> None:
+    def __init__(self, size: int, channels: int, most: int, probes: int) -> None:
         super().__init__()
-        self.rows, self.probes = rows, probes
+        self.probes = probes
         self.ends: list[int] = []  # of the lists within ``order``
-        most = size // rows
         self.register_buffer("centres", torch.zeros(most, channels))
         self.register_buffer("order", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("lengths", torch.zeros(most, dtype=torch.int64))
 
     def build(self, known: Tensor) -> None:
         """Group the rows *known* (N, channels) of the bank."""
-        count = len(known) // self.rows
         self.lengths.zero_()
-        if count > 2 * self.probes:
-            centres, of = _k_means(known, count)
+        if len(known) >= FEW * len(self.lengths):
+            centres, of = _k_means(known, len(self.lengths))
             self.centres[: len(centres)] = centres
             self.order[: len(of)] = of.argsort(stable=True)
             self.lengths[: len(centres)] = of.bincount(minlength=len(centres))
