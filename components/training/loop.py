@@ -275,7 +275,8 @@ class Loop:
         else:
             self.fabric.backward(loss)
         if player.clip:
-            torch.nn.utils.clip_grad_norm_(player.parameters, player.clip)
+            # What a scaler of 16-mixed has scaled is unscaled first; where it is infinite, the step is skipped.
+            self.fabric.clip_gradients(self.detector, optimiser, max_norm=player.clip, error_if_nonfinite=False)
         optimiser.step()
         return loss.detach()
 

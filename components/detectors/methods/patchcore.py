@@ -1,7 +1,7 @@
 """PatchCore: nearest neighbours in a coreset of normal patch features (Roth et al., CVPR 2022); the reference baseline.
 
 Differs from the paper: the coreset is built while streaming, under an absolute cap (``coreset.py``), so memory and time
-are known before training.
+are known before training. Preset ``cpu`` searches it by lists (``lists.py``).
 Memory after fit: bank_size x channels float32, e.g. 10,000 x 152 x 4 B = 6 MB; while fitting, one block of
 chunk x bank_size distances more.
 """

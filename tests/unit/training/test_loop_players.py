@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from torch import nn
 
 from components.detectors.contract import OnePass, Optimise, Player
@@ -63,8 +64,9 @@ class Game(nn.Module):
         self.seen.append((who, open_now, self.one.weight.item(), self.other.weight.item()))
 
 
-def loop(game, folder, every=1e9, select=lambda _: 0.5):
-    return Loop(game, select, Checkpoint(folder, "x"), 0, every, Fabric(accelerator="cpu", devices=1))
+def loop(game, folder, every=1e9, select=lambda _: 0.5, plugins=None):
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=plugins)
+    return Loop(game, select, Checkpoint(folder, "x"), 0, every, fabric)
 
 
 def played(folder, **given):
@@ -187,6 +189,22 @@ def test_schedule_and_clip_hold_for_a_rival(tmp_path):
     loop(game, tmp_path / "b").run(None)
     others = [other for *_, other in game.seen]
     assert max(abs(a - b) for a, b in pairwise(others)) <= 1.001e-3
+
+
+def test_gradients_are_clipped_at_their_own_scale(tmp_path):
+    """With 16-mixed the loss is scaled before its gradient: clipped so, next to nothing would be left."""
+    moved, scaler = {}, torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for name, plugins in (("plain", []), ("scaled", [MixedPrecision("16-mixed", "cpu", scaler)])):
+        torch.manual_seed(0)
+        game = Game(rivals=False, clip=1e-3, select=False)
+        phase = next(iter(game.phases(None)))
+        fixed = {"optimiser": partial(torch.optim.SGD, lr=1.0), "epochs": 1}
+        game.phases = lambda _, fixed=fixed, phase=phase: [Optimise(**{**phase.__dict__, **fixed})]
+        before = game.one.weight.item()
+        loop(game, tmp_path / name, plugins=plugins).run(None)
+        moved[name] = game.one.weight.item() - before
+    assert abs(moved["plain"]) > 1e-4
+    assert moved["scaled"] == pytest.approx(moved["plain"], rel=0.2)
 
 
 class KilledError(Exception):
