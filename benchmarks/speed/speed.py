@@ -4,9 +4,10 @@ Seconds of the processor on one thread, by parts: startup (each command that com
 stages (`loupe fit` on a folder in MVTec layout, by stage, with an evaluation where there is test/), memory (predicted
 and real peak of the training of each of --detectors, at --preset), int8 (what the backbone of each --bundle loses in
 8-bit integers, and how much sooner it answers; OpenVINO beside it), latency (the graph of each --bundle beside its bare
-backbone), metrics (all figures of an evaluation beside scikit-learn's), steps (FastFlow's by both ways). With --against
-another checkout of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told
-with its 95 % bootstrap interval. Writes results/speed.json and speed.md.
+backbone), metrics (all figures of an evaluation beside scikit-learn's), steps (FastFlow's by both ways), scaling (a fit
+of --detector and a scoring with 1 to 8 times --pictures, and at 256 to 1,024 pixels). With --against another checkout
+of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told with its 95 %
+bootstrap interval. Writes results/speed.json and speed.md.
 """
 
 import json
@@ -22,6 +23,7 @@ import numpy as np
 from benchmarks.common.results import RESULTS, add, commit, stored
 from benchmarks.common.runner import options
 from benchmarks.common.tables import joined, markdown, wrapped
+from benchmarks.speed import scaling
 from benchmarks.speed.turns import Figures, environment, in_turns, ratio, spent
 from components.core.checks import check_known
 from components.core.errors import SettingsError
@@ -81,6 +83,14 @@ ROWS = {  # parts that have a row for each detector, and what their table says
         "high": "to",
         "apart": "gradients apart",
     },
+    "scaling": {
+        "pictures": "pictures",
+        "side": "side",
+        "fit_s": "fit s",
+        "fit_mb": "fit MiB",
+        "score_s": "scoring s",
+        "score_mb": "scoring MiB",
+    },
     "int8": {
         "detector": "detector",
         "view": "view",
@@ -105,6 +115,9 @@ SAID = {
     "*faster*: than a call of scikit-learn for each figure, {rounds} rounds in turns; *apart*: the largest difference.",
     "steps": "FastFlow's likelihood and its gradient for a batch, one row a tap, preset as asked for, one thread, in "
     "turns; {rounds} rounds. *Apart*: the norm of the difference over that of the gradient.",
+    "scaling": "`loupe fit` and `loupe score` of the pictures that it learned from, each a process on one thread with "
+    "an empty cache, seconds of the processor and peak memory. *Exponent*: the power of the pictures, or of the side, "
+    "with which a figure grows; 2 of the side is in proportion to the pixels.",
     "int8": "On one thread, the processor's seconds in turns; AUROC of synthetic anomalies against "
     "calibrate normals. *Faster*: times as fast as the float graph in ONNX Runtime; *its error*: of the span of a map.",
 }
@@ -120,11 +133,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--against", type=Path, help="another checkout of Loupe, measured in the same rounds")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, help="the folder of pictures of the part stages")
-    parser.add_argument("--detector", default="patchcore", help="of the part stages")
+    parser.add_argument("--detector", default="patchcore", help="of the parts stages and scaling")
     parser.add_argument("--detectors", default="patchcore", help="of the part memory, joined by commas")
     parser.add_argument("--preset", default="tiny", help="of the parts memory and steps")
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="of int8 and latency; may be repeated")
-    parser.add_argument("--pictures", type=int, default=32, help="of the part int8, of each kind at most")
+    parser.add_argument(
+        "--pictures", type=int, default=32, help="of int8, of each kind at most; of scaling, the fewest"
+    )
     parser.add_argument("parts", nargs="*", default=["startup"], metavar="PART", help=", ".join(PARTS))
     asked = parser.parse_args(arguments)
     for part in [] if asked.report else asked.parts:
@@ -149,6 +164,9 @@ def words_of(part: str, asked: Any) -> list[str]:
     data, bundles = str(pictures(asked.data)), [str(bundle.resolve()) for bundle in asked.bundle]
     if part == "latency":
         return [data, str(asked.rounds), *bundles]
+    if part == "scaling":
+        scaling.good(Path(data), max(scaling.runs(asked.pictures)).pictures)  # said before hours of work
+        return [data, asked.detector, str(asked.pictures)]
     if part == "memory":
         return [data, asked.preset, "train", *asked.detectors.split(",")]
     return [data, str(asked.pictures), *bundles]

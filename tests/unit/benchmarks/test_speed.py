@@ -1,6 +1,7 @@
 """The benchmark of speed: turns, ratios, and seconds by the stage that the log tells of."""
 
 import logging
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -10,8 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.speed import int8, latency, memory, metrics, speed, stages, steps
+from benchmarks.speed import int8, latency, memory, metrics, scaling, speed, stages, steps
 from benchmarks.speed.turns import in_turns, ratio, spent
+from components.core.errors import SettingsError
 from components.export.edge import Grouped
 
 
@@ -114,3 +116,33 @@ def test_both_ways_of_a_step_have_one_gradient():
     found = steps.rows("tiny", 1)
     assert [row["maps"] for row in found] == ["4 x 40 x 8 x 8", "4 x 112 x 4 x 4"]
     assert max(row["apart"] for row in found) < 1e-4
+
+
+def test_what_grows_is_told_with_its_exponents():
+    """Time in proportion to the pictures and to the pixels, memory that stays."""
+    rows = [
+        run._asdict()
+        | {"fit_s": 2.0 * run.pictures * run.side**2, "fit_mb": 500.0, "score_s": float(run.side), "score_mb": 9.0}
+        for run in scaling.runs(30)
+    ]
+    assert [row["pictures"] for row in rows] == [30, 60, 120, 240, 30, 30, 30, 30]
+    *_, by_pictures, by_side = scaling.told(rows)
+    assert [by_pictures[key] for key in scaling.KEYS] == pytest.approx([1, 0, 0, 0], abs=1e-9)
+    assert [by_side[key] for key in scaling.KEYS] == pytest.approx([2, 0, 1, 0], abs=1e-9)
+    shown = speed.page({"scaling": {"rows": [*rows, by_pictures, by_side]}})
+    assert "| exponent |" in shown
+
+
+def test_too_few_pictures_to_grow_are_told(tmp_path):
+    (tmp_path / "train" / "good").mkdir(parents=True)
+    (tmp_path / "train" / "good" / "0.png").touch()
+    with pytest.raises(SettingsError, match="1 pictures, and 8 are needed"):
+        scaling.good(tmp_path, 8)
+
+
+def test_a_command_that_fails_ends_the_measurement(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError):
+        scaling.spent([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
+    seconds, peak = scaling.spent([sys.executable, "-c", "sum(range(3_000_000))"], tmp_path)
+    assert seconds > 0
+    assert 1 < peak < 1000
