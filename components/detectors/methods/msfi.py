@@ -246,4 +246,4 @@ class MSFI(BackboneDetector):
         """The weighted sum of the blocks' maps, blurred: (B, 1, size, size)."""
         size = (self.size, self.size)
         maps = self.standardised(inputs).items()
-        return self.blur(torch.stack([self.weights[i] * upsample(d, size) for i, d in maps]).sum(0))  # type: ignore[no-any-return]
+        return torch.stack([self.weights[i] * self.blur(d, size) for i, d in maps]).sum(0)

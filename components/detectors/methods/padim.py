@@ -107,7 +107,7 @@ class PaDiM(FeatureDetector):
         return found.T.reshape(-1, 1, self.side, self.side)
 
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:
-        maps = self.blur(upsample(self.distances(features), (self.size, self.size)))
+        maps = self.blur(self.distances(features), (self.size, self.size))
         return Scores(maps.flatten(1).amax(1), upsample(maps, size))
 
     def _placed(self, maps: Tensor) -> Tensor:

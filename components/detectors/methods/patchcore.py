@@ -80,7 +80,7 @@ class PatchCore(FeatureDetector):
         b, _, h, w = embedded.shape
         rows = embedded.flatten(2).transpose(1, 2)
         distances = self._distances(rows)
-        own = self.blur(upsample(distances.reshape(b, 1, h, w), (self.size, self.size)))  # sigma is of this size
+        own = self.blur(distances.reshape(b, 1, h, w), (self.size, self.size))  # sigma is of this size
         return Scores(self._image_score(rows, distances), upsample(own, size))
 
     def _distances(self, rows: Tensor) -> Tensor:

@@ -352,7 +352,7 @@ class PNI(BackboneDetector):
         self.scale.copy_(torch.maximum(self.scale, self._coarse(features, (self.size, self.size)).max()))
 
     def _coarse(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
-        return self.blur(upsample(self.distance(features), size))  # type: ignore[no-any-return]
+        return self.blur(self.distance(features), size)  # type: ignore[no-any-return]
 
     def refine_loss(self, batch: tuple[tuple[list[Tensor], Tensor], Tensor]) -> Tensor:
         """Squared error of the refined map against the mask, and of its two gradients (weights 1/2, 1/4, 1/4)."""

@@ -198,7 +198,7 @@ class SIVT(Rebuilder):
         distance = (target - found).square().mean(1, keepdim=True)
         direction = 1 - F.cosine_similarity(target, found, dim=1)[:, None]
         size = (self.size, self.size)
-        blurred = [self.blur(upsample(m, size, corners=True)) for m in (distance, direction)]
+        blurred = [self.blur(m, size, corners=True) for m in (distance, direction)]
         return blurred[0] * blurred[1]
 
     def score(self, features: list[Tensor], size: tuple[int, int]) -> Scores:

@@ -113,3 +113,16 @@ def test_the_blur_is_a_gaussian_both_ways():
     line = line / line.sum()
     torch.testing.assert_close(GaussianBlur(1.5)(dot)[0, 0], torch.outer(line, line))
     torch.testing.assert_close(GaussianBlur(0.0)(dot), dot)  # no number before, as of any map
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("sigma", [0.0, 1.5, 4.0])
+def test_a_map_is_enlarged_and_then_blurred(sigma, corners):
+    """By definition: bilinear, then both ways a convolution whose edges are replicated."""
+    maps, radius = torch.rand(2, 1, 5, 7), int(4 * sigma + 0.5)
+    up = F.interpolate(maps, (20, 33), mode="bilinear", align_corners=corners)
+    line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / max(sigma, 1e-9)) ** 2)
+    line = line / line.sum()
+    padded = F.pad(up, (radius,) * 4, mode="replicate")
+    expected = F.conv2d(padded, torch.outer(line, line)[None, None])
+    torch.testing.assert_close(GaussianBlur(sigma)(maps, (20, 33), corners), expected)
