@@ -60,16 +60,21 @@ def spent(words: Sequence[str], cache: Path) -> tuple[float, float]:
 def measured(run: Run, detector: str, paths: list[Path]) -> dict[str, Any]:
     """A row: seconds and MiB of the fit and of the scoring."""
     with tempfile.TemporaryDirectory() as folder:
-        here, loupe = Path(folder), [sys.executable, "-m", "components.cli"]
+        here = Path(folder)
         kept = here / "data" / "train" / "good"
         kept.mkdir(parents=True)
         for path in paths[: run.pictures]:
             shutil.copy(path, kept)
-        words = [*loupe, "fit", detector, "--data", str(here / "data"), "--out", str(here / "run")]
-        fit = spent([*words, "--size", str(run.side), "--alpha", ALPHA], here / "cache")
-        words = [*loupe, "score", "--model", str(here / "run" / "bundle"), "--out", str(here / "s.csv"), str(kept)]
-        score = spent(words, here / "cache")
+        loupe = [sys.executable, "-m", "components.cli"]
+        fit, score = (spent([*loupe, *words], here / "cache") for words in commands(run, detector, here))
     return run._asdict() | dict(zip(KEYS, (*fit, *score), strict=True))
+
+
+def commands(run: Run, detector: str, here: Path) -> tuple[list[str], list[str]]:
+    """What is asked of `loupe`: to fit the pictures in *here*, and to score them."""
+    fit = ["fit", detector, "--data", str(here / "data"), "--out", str(here / "run")]
+    score = ["score", str(here / "run" / "bundle"), str(here / "data"), "--out", str(here / "scores.csv")]
+    return [*fit, "--size", str(run.side), "--alpha", ALPHA], score
 
 
 def exponents(rows: Sequence[dict[str, Any]], by: str) -> dict[str, float]:

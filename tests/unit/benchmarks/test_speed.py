@@ -5,14 +5,17 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from typer.main import get_command
 
 from benchmarks.speed import int8, latency, memory, metrics, scaling, speed, stages, steps
 from benchmarks.speed.turns import in_turns, ratio, spent
+from components.cli import app
 from components.core.errors import SettingsError
 from components.export.edge import Grouped
 
@@ -138,6 +141,15 @@ def test_too_few_pictures_to_grow_are_told(tmp_path):
     (tmp_path / "train" / "good" / "0.png").touch()
     with pytest.raises(SettingsError, match="1 pictures, and 8 are needed"):
         scaling.good(tmp_path, 8)
+
+
+def test_what_is_measured_are_commands_as_they_are_typed(tmp_path):
+    (tmp_path / "data").mkdir()
+    known: Any = get_command(app)
+    for name, *words in scaling.commands(scaling.Run(30, 512), "padim", tmp_path):
+        given = known.commands[name].make_context(name, words).params
+        assert Path(given["out"]).parent == tmp_path
+        assert given.get("size") in (None, "512")
 
 
 def test_a_command_that_fails_ends_the_measurement(tmp_path):
