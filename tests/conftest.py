@@ -1,5 +1,6 @@
 """Shared pictures and the environment of all tests."""
 
+import gc
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from PIL import Image
 
 import components  # the environment switches, before anything else is imported
 from components.core.artefacts import locked, tree_hash
+from components.core.system import collect_rarely
 from tests.s3 import keys
 
 # Sums in another order, multiplied by training, move golden numbers; and two test processes share the cores.
@@ -72,6 +74,31 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker("slow")
     long = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: long.get(os.path.relpath(item.path, TESTS), len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector looks for rubbish among half a million objects of it no more."""
+    gc.collect()
+    gc.freeze()
+    collect_rarely()
+
+
+APART = ("tests/contract/test_detectors.py",)  # what is parametrised alike is trained once and goes to one worker
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With ``--dist loadfile`` a file goes to one worker, but one of APART for each detector by itself."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            return f"{file}[{test.partition('[')[2]}" if file in APART else file
+
+    return Scheduling(config, log)
 
 
 # Set where all tools are installed: a test that is skipped because one is missing fails there.
