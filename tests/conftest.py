@@ -1,5 +1,7 @@
 """Shared pictures and the environment of all tests."""
 
+import contextlib
+import functools
 import gc
 import logging
 import os
@@ -32,28 +34,40 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the cache: wh
 
 
 TESTS = Path(__file__).parent
-LONG = (  # in this order; test_slot ends its server, which Prefect goes on asking for the slot: it comes second
+LONG = (  # in this order; test_slot ends its server, which Prefect goes on asking for the slot: behind test_both_ways
     "loop/test_loop.py",
+    "flows/test_pools.py",
     "contract/test_detectors.py",
-    "contract/test_mutants.py",
-    "service/test_nothing_lost.py",
     "flows/test_both_ways.py",
     "flows/test_slot.py",
-    "unit/detectors/test_new_detector.py",
-    "e2e/test_killed_fit.py",
-    "e2e/test_tutorial.py",
-    "e2e/test_like_windows.py",
+    "contract/test_mutants.py",
+    "service/test_nothing_lost.py",
     "e2e/test_fit.py",
-    "unit/benchmarks/test_mechanisms.py",
+    "e2e/test_sizes.py",
+    "e2e/test_tool_pages.py",
+    "unit/detectors/test_new_detector.py",
+    "e2e/test_tutorial.py",
+    "e2e/test_video_run.py",
+    "infra/test_databases.py",
+    "e2e/test_wheel.py",
+    "e2e/test_like_windows.py",
+    "e2e/test_killed_fit.py",
     "e2e/test_examples.py",
+    "e2e/test_ensemble.py",
+    "e2e/test_region.py",
     "unit/calibration/test_cascade.py",
     "unit/monitoring/test_monitoring.py",
     "unit/pipeline/test_joined_views.py",
-    "unit/calibration/test_folds.py",
     "unit/export/test_parity.py",
-    "unit/detectors/parts/test_positions.py",
+    "unit/backbones/test_backbones.py",
+    "service/test_review_page.py",
+    "drills/test_drills.py",
+    "unit/calibration/test_folds.py",
+    "service/test_bulk.py",
+    "e2e/test_square_by_square.py",
+    "service/test_bad_input.py",
+    "unit/benchmarks/test_mechanisms.py",
     "unit/retraining/test_candidates.py",
-    "e2e/test_ensemble.py",
     "e2e/test_torchless.py",
 )
 
@@ -116,6 +130,21 @@ def judged(report):
     if os.environ.get(EVERY_TOOL) and (said.startswith("Skipped: needs ") or "could not import" in said):
         report.outcome, report.longrepr = "failed", f"{said}; install it, as .ci/run does"
     return report
+
+
+def pytest_runtest_setup(item) -> None:
+    if item.get_closest_marker("slow"):
+        _operators_read_once()
+
+
+@functools.cache
+def _operators_read_once() -> None:
+    """For each graph torch's exporter parses its five hundred operators anew, up to a tenth of its time; here once."""
+    with contextlib.suppress(ImportError, AttributeError):  # another torch has it elsewhere, and is only slower
+        from torch.onnx._internal.exporter._registration import onnxscript_apis
+
+        lazy = type(onnxscript_apis).__getattr__  # a module that is imported when it is asked for something
+        onnxscript_apis.get_torchlib_ops = functools.cache(lambda: lazy(onnxscript_apis, "get_torchlib_ops")())
 
 
 @pytest.fixture(autouse=True)
