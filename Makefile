@@ -6,6 +6,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 FAST := tests/unit --ignore=tests/unit/benchmarks --ignore=tests/unit/detectors/methods
 
+# Some machines forbid Python to keep what it has compiled: each of the hundreds of processes of tests would do it again.
+test quick golden mutants: export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help setup pipeline test quick check golden mutants bench docs stack stack-down demo-drift clean
 
 help:  ## this list

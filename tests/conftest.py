@@ -1,5 +1,8 @@
 """Shared pictures and the environment of all tests."""
 
+import contextlib
+import functools
+import gc
 import logging
 import os
 import shutil
@@ -16,6 +19,7 @@ from PIL import Image
 
 import components  # the environment switches, before anything else is imported
 from components.core.artefacts import locked, tree_hash
+from components.core.system import collect_rarely
 from tests.s3 import keys
 
 # Sums in another order, multiplied by training, move golden numbers; and two test processes share the cores.
@@ -30,28 +34,43 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers inherit the cache: wh
 
 
 TESTS = Path(__file__).parent
-LONG = (  # in this order; test_slot ends its server, which Prefect goes on asking for the slot: it comes second
+LONG = (  # in this order; test_slot ends its server, which Prefect goes on asking for the slot: behind test_both_ways
     "loop/test_loop.py",
+    "flows/test_pools.py",
     "contract/test_detectors.py",
-    "contract/test_mutants.py",
-    "service/test_nothing_lost.py",
     "flows/test_both_ways.py",
     "flows/test_slot.py",
-    "unit/detectors/test_new_detector.py",
-    "e2e/test_killed_fit.py",
-    "e2e/test_tutorial.py",
-    "e2e/test_like_windows.py",
+    "contract/test_mutants.py",
+    "unit/training/test_several.py",
+    "service/test_nothing_lost.py",
     "e2e/test_fit.py",
-    "unit/benchmarks/test_mechanisms.py",
+    "e2e/test_sizes.py",
+    "e2e/test_tool_pages.py",
+    "unit/detectors/test_new_detector.py",
+    "unit/test_fuzz.py",
+    "unit/training/test_memory_model.py",
+    "e2e/test_tutorial.py",
+    "e2e/test_video_run.py",
+    "infra/test_databases.py",
+    "e2e/test_wheel.py",
+    "e2e/test_like_windows.py",
+    "e2e/test_killed_fit.py",
     "e2e/test_examples.py",
+    "e2e/test_ensemble.py",
+    "e2e/test_region.py",
     "unit/calibration/test_cascade.py",
     "unit/monitoring/test_monitoring.py",
     "unit/pipeline/test_joined_views.py",
-    "unit/calibration/test_folds.py",
     "unit/export/test_parity.py",
-    "unit/detectors/parts/test_positions.py",
+    "unit/backbones/test_backbones.py",
+    "service/test_review_page.py",
+    "drills/test_drills.py",
+    "unit/calibration/test_folds.py",
+    "service/test_bulk.py",
+    "e2e/test_square_by_square.py",
+    "service/test_bad_input.py",
+    "unit/benchmarks/test_mechanisms.py",
     "unit/retraining/test_candidates.py",
-    "e2e/test_ensemble.py",
     "e2e/test_torchless.py",
 )
 
@@ -74,6 +93,31 @@ def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda item: long.get(os.path.relpath(item.path, TESTS), len(LONG)))
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collector looks for rubbish among half a million objects of it no more."""
+    gc.collect()
+    gc.freeze()
+    collect_rarely()
+
+
+APART = ("tests/contract/test_detectors.py",)  # what is parametrised alike is trained once and goes to one worker
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With ``--dist loadfile`` a file goes to one worker, but one of APART for each detector by itself."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            return f"{file}[{test.partition('[')[2]}" if file in APART else file
+
+    return Scheduling(config, log)
+
+
 # Set where all tools are installed: a test that is skipped because one is missing fails there.
 EVERY_TOOL = "LOUPE_TEST_EVERY_TOOL"
 
@@ -89,6 +133,21 @@ def judged(report):
     if os.environ.get(EVERY_TOOL) and (said.startswith("Skipped: needs ") or "could not import" in said):
         report.outcome, report.longrepr = "failed", f"{said}; install it, as .ci/run does"
     return report
+
+
+def pytest_runtest_setup(item) -> None:
+    if item.get_closest_marker("slow"):
+        _operators_read_once()
+
+
+@functools.cache
+def _operators_read_once() -> None:
+    """For each graph torch's exporter parses its five hundred operators anew, up to a tenth of its time; here once."""
+    with contextlib.suppress(ImportError, AttributeError):  # another torch has it elsewhere, and is only slower
+        from torch.onnx._internal.exporter._registration import onnxscript_apis
+
+        lazy = type(onnxscript_apis).__getattr__  # a module that is imported when it is asked for something
+        onnxscript_apis.get_torchlib_ops = functools.cache(lambda: lazy(onnxscript_apis, "get_torchlib_ops")())
 
 
 @pytest.fixture(autouse=True)

@@ -240,4 +240,5 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     system.in_utf8("components.pipeline.stages")
+    system.collect_rarely()
     main(sys.argv[1:])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -101,17 +102,22 @@ def below(process) -> set[int]:
 
 def cell_objects(site, end: str) -> dict[str, dict]:
     """By detector, the objects of cells that are called so."""
-    found = {}
+    found, store = {}, opened(site)
+    keys = set(store.keys("fan/cells/"))
+    for key in sorted(key for key in keys if key.endswith("/asked.json") and key.replace("asked.json", end) in keys):
+        detector = json.loads(store.get(key))["detector"]
+        found[detector] = json.loads(store.get(key.replace("asked.json", end)))
+    return found
+
+
+@cache
+def opened(site):
+    """The store of the site: it is asked every moment, and a client for each time would take a core of its own."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in site.environment.items():
             if name.startswith("AWS_"):
                 patch.setenv(name, value)
-        store = open_store(STORE)
-        for key in list(store.keys("fan/cells/")):
-            if key.endswith("/asked.json") and store.exists(key.replace("asked.json", end)):
-                detector = json.loads(store.get(key))["detector"]
-                found[detector] = json.loads(store.get(key.replace("asked.json", end)))
-    return found
+        return open_store(STORE)
 
 
 def until_under_way(site, flow) -> dict:

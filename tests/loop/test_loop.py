@@ -1,5 +1,6 @@
 """The whole loop on the real servers: pictures arrive, drift is noticed, its event retrains, the gate decides."""
 
+import functools
 import io
 import json
 import os
@@ -79,7 +80,7 @@ def until(found, limit=480.0):  # a busy machine retrains slowly
     while time.monotonic() < end:
         if result := found():
             return result
-        time.sleep(0.5)
+        time.sleep(1)
     raise AssertionError("not in time")
 
 
@@ -115,7 +116,13 @@ def stack(project):
 
 
 def decision(source):
-    return next((d for d in outcomes(open_store(os.environ["LOUPE_STORE"]), "product") if d.source == source), None)
+    return next((d for d in outcomes(opened(os.environ["LOUPE_STORE"]), "product") if d.source == source), None)
+
+
+@functools.cache
+def opened(address):
+    """The store that is looked into again and again: a client costs more than what it asks."""
+    return open_store(address)
 
 
 def ask(stack, path):

@@ -4,6 +4,7 @@ Windows is played by ``tests/windows/sitecustomize.py``; what is tested with it 
 """
 
 import ast
+import gc
 import os
 import re
 import subprocess
@@ -331,3 +332,14 @@ def test_names_that_windows_refuses_are_written_in_other_signs(monkeypatch, tmp_
     assert store.folders("scores/") == ["source=line:1"]
     assert store.get("scores/source=line:1/con/a.parquet") == b"1"
     assert not windows.REFUSED.search(next(tmp_path.glob("scores/*")).name)
+
+
+def test_rubbish_is_looked_for_rarely_and_still_found():
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    try:
+        system.collect_rarely()
+        assert gc.isenabled()
+        assert 700 < gc.get_threshold()[0] <= 100_000
+    finally:
+        gc.set_threshold(*before)
