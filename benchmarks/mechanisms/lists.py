@@ -134,7 +134,7 @@ def page(found: dict[str, Any]) -> str:
             shown = (row["auroc"], row["pixel_ap"], row["pixel_aupro"])
             second.append([view, visited, *("-" if value is None else f"{value:.4f}" for value in shown)])
     commits = ", ".join(sorted({str(entry["commit"])[:8] for entry in found.values()}))
-    about = wrapped((__doc__ or "").split("Written to")[0].strip().replace("\n", " "))
+    about = wrapped(" ".join((__doc__ or "").split("Written to")[0].split()))
     return joined(
         "# PatchCore's bank by lists",
         about,

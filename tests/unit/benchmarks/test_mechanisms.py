@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.common.short import label, paired, trained
-from benchmarks.mechanisms import mechanisms
+from benchmarks.mechanisms import lists, mechanisms
 from benchmarks.mechanisms.studies import STUDIES, Mechanism, studied
 from benchmarks.quality import methods
 from components.core.settings import plain
@@ -155,3 +155,20 @@ def tiny(name: str, overrides: dict) -> dict:
     switches = {k for m in STUDIES[name].mechanisms for k in m.off}
     known = {k: v for k, v in STUDIES[name].schedule.items() if k in switches and not k.endswith("epochs")}
     return {**known, **overrides}
+
+
+def test_what_lists_change_is_told_by_patch_and_by_picture():
+    exact = [torch.tensor([1.0, 2.0, 4.0, 3.0]), torch.tensor([5.0, 1.0, 1.0, 1.0])]
+    found = [torch.tensor([1.0, 3.0, 4.0, 3.0]), torch.tensor([6.0, 1.0, 1.0, 1.0])]
+    told = lists.apart(exact, found)
+    assert told["same"] == pytest.approx(6 / 8)
+    assert told["image_change"] == pytest.approx(0.2)
+    assert lists.apart(exact, exact) == {"same": 1.0, "image_change": 0.0}
+
+
+def test_the_page_of_lists_holds_each_number_of_them():
+    row = {"rows": 60, "auroc": 0.9, "pixel_ap": None, "pixel_aupro": None, "same": 1.0, "image_change": 0.0}
+    rows = [row | {"probes": 0, "lists": 0, "ms": 20.0}, row | {"probes": 6, "lists": 32, "ms": 10.0}]
+    shown = lists.page({"screw": {"rows": rows, "commit": "abc"}})
+    assert "| screw | 60 | 32 | 6 | 1.0000 | 0.0e+00 | 10.0 | 2.00 |" in shown
+    assert "| screw | all | 0.9000 | - | - |" in shown
