@@ -50,19 +50,19 @@ def measured(view: str) -> list[dict[str, Any]]:
     """A row for the whole bank and for each number of visited lists."""
     prepare(view)
     at = stages_of(view).of(DETECTOR)
-    for stage in ("train", "calibrate"):
-        shutil.rmtree(at / {"train": "model", "calibrate": "calibration"}[stage], ignore_errors=True)
+    for stage, made in (("train", "model"), ("calibrate", "calibration")):
+        shutil.rmtree(at / made, ignore_errors=True)
         staged(stage, f"{view}/{DETECTOR}")
     found = {probes: variant(at / "model", probes) for probes in (0, *PROBES)}
     given = pictures(view, found[0])
-    exact = [patches(found[0], one) for one in given]
+    exact = [patches(found[0], features) for features in given]
     times = in_turns({str(k): clocked(partial(patches, one, given[0])) for k, one in found.items()}, ROUNDS)
     return [
         {
             "probes": probes,
             "rows": int(one.coreset.count),
             "lists": len(one.lists.ends) if one.lists else 0,
-            **apart(exact, [patches(one, given_one) for given_one in given]),
+            **apart(exact, [patches(one, features) for features in given]),
             "ms": 1000 * float(np.median([figure["s"] for figure in times[str(probes)]])),
             **tested(view, one, at, probes),
         }
@@ -94,7 +94,7 @@ def pictures(view: str, detector: PatchCore) -> list[Any]:
 @torch.inference_mode()
 def patches(detector: PatchCore, features: Any) -> Tensor:
     """Distances of the patches of one picture, (N,)."""
-    return detector._distances(detector.embed(features).flatten(2).transpose(1, 2))[0]
+    return detector.distances(detector.embed(features).flatten(2).transpose(1, 2))[0]
 
 
 def apart(exact: Iterable[Tensor], found: Iterable[Tensor]) -> dict[str, float]:

@@ -79,12 +79,12 @@ class PatchCore(FeatureDetector):
         embedded = self.embed(features)
         b, _, h, w = embedded.shape
         rows = embedded.flatten(2).transpose(1, 2)
-        distances = self._distances(rows)
+        distances = self.distances(rows)
         own = self.blur(distances.reshape(b, 1, h, w), (self.size, self.size))  # sigma is of this size
         return Scores(self._image_score(rows, distances), upsample(own, size))
 
-    def _distances(self, rows: Tensor) -> Tensor:
-        """Of each patch (B, N, C) to the bank: (B, N); by lists, and the farthest of a picture in the whole bank."""
+    def distances(self, rows: Tensor) -> Tensor:
+        """Of each patch (B, N, C) to the bank: (B, N); by lists, but of the farthest of a picture in the whole bank."""
         bank = self.coreset.searched()
         flat = rows.flatten(0, 1)
         if self.lists is None:
