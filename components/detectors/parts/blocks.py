@@ -20,8 +20,8 @@ POSITIONS = "standardised positions"  # name of the phase that takes a map posit
 class GaussianBlur(nn.Module):
     """Separable Gaussian over maps (B, 1, h, w), truncated at four sigma, edges replicated; enlarged before to *size*.
 
-    Two products with matrices that hold both steps: as convolutions of a single channel they cost a graph ten times as
-    much. Sigma is in pixels of *size*; 0 leaves maps as they are.
+    Two products with matrices that hold both steps: a convolution of one channel costs ONNX Runtime as much as of
+    eight. Sigma is in pixels of *size*; 0 leaves maps as they are.
     """
 
     def __init__(self, sigma: float) -> None:
