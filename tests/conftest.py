@@ -142,7 +142,7 @@ def pytest_runtest_setup(item) -> None:
 
 @functools.cache
 def _operators_read_once() -> None:
-    """For each graph torch's exporter parses its five hundred operators anew, up to a tenth of its time; here once."""
+    """For each graph torch's exporter parses its five hundred operators anew; here once."""
     with contextlib.suppress(ImportError, AttributeError):  # another torch has it elsewhere, and is only slower
         from torch.onnx._internal.exporter._registration import onnxscript_apis
 

@@ -329,5 +329,5 @@ def in_utf8(module: str) -> None:
 
 def collect_rarely() -> None:
     """Let Python look for rubbish less often in this process: what torch and the exporter make by the hundred thousand
-    is none, and to look through it again and again took a tenth of a short training."""
+    is none, and to look through it again and again takes time of a short training."""
     gc.set_threshold(10_000, 20, 20)
