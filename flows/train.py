@@ -1,7 +1,7 @@
 """The training flow: views x detectors through every stage, then leaderboard, registration and champion.
 
 Tasks exchange paths. Retries are only where a disk or network is touched; one training runs at a time (``flows.slot``),
-or each is a run of its own in a work pool (``flows.fan``).
+beside what comes behind the one before (``flows.ahead``), or each is a run of its own in a work pool (``flows.fan``).
 """
 
 import logging
@@ -24,6 +24,7 @@ from components.pipeline.isolated import run_stage
 from components.pipeline.params import DEFAULT, Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
 from components.pipeline.stages import JOINT, Stages
+from flows.ahead import Ahead
 from flows.fan import fan_out
 from flows.pages import checked, show_page
 from flows.slot import training_slot
@@ -210,15 +211,14 @@ def _candidates(plan: Plan, failed: Collection[str]) -> tuple[dict[str, Path | N
     stages, asked = plan.stages, plan.stages.params.pipeline
     made: dict[str, Path | None] = {}
     allowed = Time(asked.total_minutes)
-    for sized in plan.found:
-        if any(f"{stages.view}/{name}" in failed for name in sized.members):
-            continue
-        if not allowed.room() and made:
-            log.warning("%s is left out of %s: no time is left of total_minutes", sized.detector, stages.view)
-            continue
-        for name in [name for name in sized.names if name not in made]:
-            made[name] = _made(plan, sized, name)
-        allowed.done()
+    with _trainings(plan, failed, allowed) as trainings:
+        for sized in _whole(plan, failed):
+            if not allowed.room(sized.detector):
+                log.warning("%s is left out of %s: no time is left of total_minutes", sized.detector, stages.view)
+                continue
+            for name in [name for name in sized.names if name not in made]:
+                made[name] = _made(plan, sized, name, trainings)
+            allowed.done(sized.detector)
     trained = [sized for sized in plan.found if sized.name in made]
     ensembles = [JOINT.join(members) for members in asked.listed if made.keys() >= set(members)]
     if asked.grows and trained and (together := company(stages, trained, asked.latency_ms)):
@@ -229,14 +229,27 @@ def _candidates(plan: Plan, failed: Collection[str]) -> tuple[dict[str, Path | N
     return made, reference_of(plan.found)
 
 
-def _made(plan: Plan, sized: Sized, name: str) -> Path | None:
+def _whole(plan: Plan, failed: Collection[str]) -> list[Sized]:
+    """What is planned, without that of which a member failed."""
+    return [s for s in plan.found if not any(f"{plan.stages.view}/{name}" in failed for name in s.members)]
+
+
+def _trainings(plan: Plan, failed: Collection[str], allowed: Time) -> Ahead:
+    """Of all members in their order; the next may begin where its detector may."""
+    of = {name: sized.detector for sized in reversed(_whole(plan, failed)) for name in sized.members}
+    order = [name for sized in _whole(plan, failed) for name in sized.members]
+    ahead = plan.stages.params.pipeline.ahead
+    return Ahead(order, lambda name: fit(plan.stages, name, plan.file), lambda name: ahead and allowed.room(of[name]))
+
+
+def _made(plan: Plan, sized: Sized, name: str, trainings: Ahead) -> Path | None:
     """The evaluation of a detector, or of the ensemble of its sizes."""
     if name not in sized.members:
         combine(plan.stages, name)
     elif plan.stages.params.pipeline.pools:
         return found_made(plan.stages, name)
     else:
-        fit(plan.stages, name, plan.file)
+        trainings.trained(name)
     return evaluate(plan.stages, name)
 
 

@@ -40,23 +40,31 @@ def _ms(found: Mapping[str, Sized], names: Sequence[str]) -> float:
 
 @dataclass
 class Time:
-    """How long a run may take: a detector begins only where the longest one so far would still end in time."""
+    """How long a run may take: a detector begins only where the longest one so far would still end in time.
+
+    Of one that is not done yet what it has taken so far counts.
+    """
 
     minutes: float | None
     clock: Callable[[], float] = time.monotonic
-    begun: float = field(init=False)
-    last: float = field(init=False)
-    longest: float = 0.0
+    start: float = field(init=False)
+    begun: dict[str, float] = field(default_factory=dict)
+    took: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.begun = self.last = self.clock()
+        self.start = self.clock()
 
-    def done(self) -> None:
-        """One detector more is trained, evaluated and exported."""
+    def room(self, name: str) -> bool:
+        """Whether *name* may begin; one that may has begun. The first always may."""
         now = self.clock()
-        self.longest, self.last = max(self.longest, now - self.last), now
+        if name in self.begun:
+            return True
+        longest = max((self.took.get(other, now - at) for other, at in self.begun.items()), default=0.0)
+        if self.begun and self.minutes is not None and now - self.start + longest > 60 * self.minutes:
+            return False
+        self.begun[name] = now
+        return True
 
-    def room(self) -> bool:
-        """Whether another detector may begin; what lies between two detectors is no detector's time."""
-        self.last = self.clock()
-        return self.minutes is None or self.last - self.begun + self.longest <= 60 * self.minutes
+    def done(self, name: str) -> None:
+        """*name* is trained, evaluated and exported."""
+        self.took[name] = self.clock() - self.begun[name]

@@ -10,6 +10,7 @@ from components.core import system
 from components.core.errors import StageError
 
 log = logging.getLogger("loupe")
+_RUNNING: "set[subprocess.Popen[str]]" = set()
 
 
 def run_stage(
@@ -28,17 +29,25 @@ def run_stage(
         stderr=subprocess.PIPE,
         text=True,
     )
+    _RUNNING.add(process)
     try:
         last = _relay(process, seconds)
     except BaseException:
         _kill(process)
         raise
     finally:
+        _RUNNING.discard(process)
         if process.stdin:
             process.stdin.close()
     if process.returncode:
         reason = "was killed" if process.returncode < 0 else last
         raise StageError(f"{stage} of {detector} on {view}: {reason} (exit status {process.returncode})")
+
+
+def end_running() -> None:
+    """End the stages that other threads of this process run; there they raise StageError."""
+    for process in list(_RUNNING):
+        _kill(process)
 
 
 def _relay(process: "subprocess.Popen[str]", seconds: float) -> str:

@@ -94,7 +94,8 @@ class Pipeline(Selection):
     budgets are for one picture, for the fit of one detector and for all of them (docs/sizes.md).
 
     With *pools* each training is a run of a work pool, else all of them are one process after another here. A run of
-    which nothing is heard for *lapse_seconds* is taken up by another worker (docs/several-machines.md).
+    which nothing is heard for *lapse_seconds* is taken up by another worker (docs/several-machines.md). *ahead*: one
+    is trained while the model before is exported and evaluated, which takes the memory of both at once.
     """
 
     ensembles: str | tuple[tuple[str, ...], ...] = AUTO
@@ -102,6 +103,7 @@ class Pipeline(Selection):
     latency_ms: float | None = None
     minutes: float | None = None
     total_minutes: float | None = None
+    ahead: bool = True
     pools: dict[str, Pool] = field(default_factory=dict)
     lapse_seconds: float = 60.0
 

@@ -233,7 +233,11 @@ def test_a_candidate_with_a_failed_member_is_left_out(monkeypatch):
             view="v",
             params=SimpleNamespace(
                 pipeline=SimpleNamespace(
-                    total_minutes=None, pools={"one": Pool()}, listed=[("a", "b"), ("a", "c")], grows=False
+                    total_minutes=None,
+                    pools={"one": Pool()},
+                    listed=[("a", "b"), ("a", "c")],
+                    grows=False,
+                    ahead=True,
                 )
             ),
         ),
@@ -257,7 +261,7 @@ def flow(monkeypatch):
         return lambda stages, *more: asked.append(f"{what} {stages.view} {' '.join(map(str, more[:1]))}".strip())
 
     def over(pools, failed):
-        pipeline = Pipeline(ensembles=(), pools=pools)
+        pipeline = Pipeline(ensembles=(), pools=pools, ahead=False)
         params = Params({}, {}, pipeline=pipeline)
         monkeypatch.setattr(train, "asked_for", lambda *_: (params, ["v", "w"], ["a", "b"]))
         monkeypatch.setattr(train, "Stages", lambda params, view, _: made(params, view))

@@ -59,14 +59,28 @@ def test_what_left_no_evidence_joins_nobody(stages):
 def test_a_detector_begins_where_the_longest_one_would_end_in_time():
     now = [0.0]
     time = Time(2.0, lambda: now[0])
-    assert time.room()
+    assert time.room("a")
     now[0] = 50.0
-    time.done()
+    time.done("a")
     now[0] = 70.0  # 20 seconds of something else
-    assert time.room()
+    assert time.room("b")
     now[0] = 71.0
-    assert not time.room()
-    assert Time(None, lambda: now[0]).room()
+    assert not time.room("c")
+    assert time.room("b")  # it has begun
+    endless = Time(None, lambda: now[0])
+    assert endless.room("a")
+    now[0] = 1e6
+    assert endless.room("b")
+
+
+def test_of_a_detector_that_is_not_done_counts_what_it_has_taken_so_far():
+    now = [0.0]
+    time = Time(2.0, lambda: now[0])
+    assert time.room("a")
+    now[0] = 60.0
+    assert time.room("b")  # 60 seconds more would be in time
+    now[0] = 61.0
+    assert not time.room("c")
 
 
 def test_all_is_the_catalogue_with_what_is_trained_soonest_first():
