@@ -22,7 +22,7 @@ from components.pipeline.company import Time, company
 from components.pipeline.following import followed
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import DEFAULT, Params, load_params
-from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of
+from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of, suited
 from components.pipeline.stages import JOINT, Stages
 from flows.ahead import Ahead
 from flows.fan import fan_out
@@ -180,7 +180,7 @@ def _planned(stages: Stages, names: list[str], params_file: Path) -> Plan:
         bring_data(source)
         check_data(source)
     prepare(stages)
-    found = choose_sizes(stages, names)
+    found = choose_sizes(stages, suited(stages, names))
     return Plan(stages, found, members_file(stages, found, params_file, stages.folder / "params.yaml"))
 
 
@@ -193,14 +193,15 @@ def told(failed: dict[str, str]) -> str:
 def asked_for(
     params_file: Path, views: list[str] | None, detectors: list[str] | None
 ) -> tuple[Params, list[str], list[str]]:
-    """What a run is of; what is wrong with the last view or detector is told before the first one is trained."""
+    """What a run is of, ``all`` as it is; what is wrong with the last view or detector is told before the first
+    one is trained."""
     params = load_params(params_file)
-    names, chosen = params.pipeline.expanded(detectors), views or list(params.pipeline.views)
+    names, chosen = list(detectors or params.pipeline.detectors), views or list(params.pipeline.views)
     for view in chosen:
         params.view(view)
-    for name in names:
+    for name in params.pipeline.expanded(names):
         params.settings_of(name)
-    return params, chosen, list(names)
+    return params, chosen, names
 
 
 def _candidates(plan: Plan, failed: Collection[str]) -> tuple[dict[str, Path | None], str]:

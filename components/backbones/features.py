@@ -29,7 +29,10 @@ from components.core.progress import progress
 from components.core.system import reserve
 
 log = logging.getLogger("loupe")
-BATCH = 16
+BATCH = 16  # pictures that a network sees at once, at most
+# And so many pixels, for what it holds of them is the peak of a fit: more are slower on a CPU, as they leave its cache.
+PIXELS = 4 * 256**2
+ON_GPU = 4  # times as many
 BLOCK = 2**20  # bytes
 TRIES = 5
 Extract = Callable[[Tensor], Sequence[np.ndarray]]
@@ -180,17 +183,19 @@ class FeatureStore:
     def _fill(
         self, arrays: dict[int, np.memmap], backbone: Backbone, images: ImageSource, numbers: Sequence[int]
     ) -> None:
-        label, count = f"features of {len(numbers)} images", -(-len(numbers) // BATCH)
-        for rows, found in progress(self.extract(backbone, images, numbers), label, count):
+        count = -(-len(numbers) // batch_of(backbone.settings.size))
+        for rows, found in progress(
+            self.extract(backbone, images, numbers), f"features of {len(numbers)} images", count
+        ):
             for i, array in arrays.items():
                 array[rows] = found[i]
 
     def extract(self, backbone: Backbone, images: ImageSource, rows: Sequence[int]) -> Iterator[Extracted]:
         """*rows* of *images* and their features, one array (B, C, h, w) per tap, batch by batch."""
         assert self.root is not None
-        compute = extractor(backbone, self.root)
-        for start in range(0, len(rows), BATCH):
-            part = rows[start : start + BATCH]
+        compute, batch = extractor(backbone, self.root), batch_of(backbone.settings.size)
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
             yield part, compute(images.pixels(part, backbone.settings.size))
 
     def _evict(self, wanted: set[str]) -> None:
@@ -203,6 +208,12 @@ class FeatureStore:
             if entry.name not in wanted:
                 shutil.rmtree(entry, ignore_errors=True)  # who has it mapped keeps reading it
                 del sizes[entry]
+
+
+def batch_of(size: int) -> int:
+    """How many pictures of *size* x *size* pixels a network sees at once."""
+    most = PIXELS * (ON_GPU if torch.cuda.is_available() else 1)
+    return max(1, min(BATCH, most // size**2))
 
 
 def _pictures(images: ImageSource) -> list[str] | None:

@@ -16,7 +16,7 @@ from components.core.errors import SettingsError
 from components.core.settings import plain
 from components.datasets.adapters import ADAPTERS, adapter
 from components.datasets.loading import read_decoding, read_split
-from components.detectors.catalogue import Sizes, detector_class, named, parted, size_in, sizes_of
+from components.detectors.catalogue import Sizes, detector_class, every, named, parted, size_in, sizes_of
 from components.pictures.tiles import MOST, grid
 from components.pipeline.stages import FOLDED, SIZES, Stages
 from components.registry.choice import REFERENCE
@@ -144,15 +144,25 @@ def _lost(table: pd.DataFrame, found: Sized, size: int) -> str:
 
 def require_clips(stages: Stages, detector: str) -> None:
     """Raises SettingsError for a detector of clips where the adapter gives single pictures; nothing is read for it."""
-    if not detector_class(detector).clips:
-        return
-    for source in stages.sources:
-        used = stages.params.data[source.data.name].adapter
-        if not adapter(used).clips:
-            raise SettingsError(
-                f"{detector} looks at clips, and adapter {used} gives single pictures; give frames of clips with "
-                f"adapter {', '.join(name for name in ADAPTERS if adapter(name).clips)}, or another detector"
-            )
+    if detector_class(detector).clips and (used := _single(stages)):
+        raise SettingsError(
+            f"{detector} looks at clips, and adapter {used} gives single pictures; give frames of clips with "
+            f"adapter {', '.join(name for name in ADAPTERS if adapter(name).clips)}, or another detector"
+        )
+
+
+def _single(stages: Stages) -> str | None:
+    """An adapter of *stages* that gives single pictures, if there is one."""
+    used = (stages.params.data[source.data.name].adapter for source in stages.sources)
+    return next((name for name in used if not adapter(name).clips), None)
+
+
+def suited(stages: Stages, names: Sequence[str]) -> list[str]:
+    """*names*, with ``all`` for what can learn these pictures: none of clips where they stand by themselves."""
+    left = {n for n in every(names) if n not in names and detector_class(n).clips and _single(stages)}
+    for name in sorted(left):
+        log.info("%s: without %s, which looks at clips", stages.folder, name)
+    return [name for name in every(names) if name not in left]
 
 
 def plans(

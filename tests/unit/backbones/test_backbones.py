@@ -123,6 +123,29 @@ def test_store_computes_once_and_repairs_itself(backbone, images, place, monkeyp
     assert store.usage.seconds_saved > 0
 
 
+@pytest.mark.parametrize(("size", "pictures"), [(64, 16), (128, 16), (256, 4), (384, 1), (512, 1), (1024, 1)])
+def test_larger_pictures_are_seen_in_smaller_batches(size, pictures, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert features.batch_of(size) == pictures
+
+
+def test_features_are_those_of_any_batch(backbone, images, place, monkeypatch):
+    def found(count, name):
+        monkeypatch.setattr(features, "batch_of", lambda _: count)
+        sizes.clear()
+        root = shutil.copytree(place, place.with_name(name))
+        taps = FeatureStore(root).features(backbone, images).taps
+        return list(sizes), [np.array(tap) for tap in taps]
+
+    sizes, call = [], FastBackbone.__call__
+    monkeypatch.setattr(FastBackbone, "__call__", lambda self, seen: (sizes.append(len(seen)), call(self, seen))[1])
+    together, of_all = found(16, "together")
+    alone, of_each = found(3, "alone")
+    assert (together, alone) == ([10], [3, 3, 3, 1])
+    for one, other in zip(of_all, of_each, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.usefixtures("in_torch")
 def test_taps_are_shared_by_detectors_that_read_different_ones(backbone, images, tmp_path):
     store = FeatureStore(tmp_path)

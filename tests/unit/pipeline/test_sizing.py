@@ -1,6 +1,7 @@
 """Sizes by the pictures, as asked for and within a budget; what the pipeline makes of its list. Nothing is trained."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from components.core.artefacts import write_json
 from components.core.errors import SettingsError
 from components.core.settings import plain
 from components.datasets.settings import DataSettings
+from components.detectors.catalogue import CATALOGUE
 from components.pictures.decoding import Decoding
 from components.pipeline.params import Params, Pipeline, View, load_params
 from components.pipeline.retraining import Retraining
@@ -25,6 +27,7 @@ from components.pipeline.sizing import (
     plans,
     reference_of,
     sizes_by_pictures,
+    suited,
     with_overrides,
 )
 from components.pipeline.stages import Stages
@@ -50,6 +53,23 @@ def viewed(tmp_path, width=2000, height=2000, good=200, pipeline=None, **train):
     (folder := tmp_path / "artefacts/run/split").mkdir(parents=True)
     pd.concat([table, defects], ignore_index=True).to_parquet(folder / "split.parquet")
     return Stages(params, "run", tmp_path)
+
+
+def test_all_is_what_can_learn_single_pictures(tmp_path):
+    stages = viewed(tmp_path)
+    found = suited(stages, ["all"])
+    assert set(CATALOGUE) - set(found) == {"stm_ae"}
+    assert [sized.detector for sized in plans(stages, found, Asked(256))] == found
+    assert suited(stages, ["patchcore"]) == ["patchcore"]
+    named = suited(stages, ["all", "stm_ae"])  # who names it is told what it needs
+    with pytest.raises(SettingsError, match="stm_ae looks at clips"):
+        plans(stages, named, Asked(256))
+
+
+def test_all_has_the_detector_of_clips_where_there_are_clips(tmp_path):
+    stages = viewed(tmp_path)
+    stages = replace(stages, params=replace(stages.params, data={"photos": DataSettings("clips", "photos")}))
+    assert set(suited(stages, ["all"])) == set(CATALOGUE)
 
 
 @pytest.mark.parametrize(
