@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.backbones.batches import IN_GRAPH, at_once
 from components.backbones.extractor import Backbone
 from components.backbones.runtime import FastBackbone
 from components.core.artefacts import atomic_dir, file_hash, locked, read_json, values_hash, write_json
@@ -29,10 +30,6 @@ from components.core.progress import progress
 from components.core.system import reserve
 
 log = logging.getLogger("loupe")
-BATCH = 16  # pictures that a network sees at once, at most
-# And so many pixels, for what it holds of them is the peak of a fit: more are slower on a CPU, as they leave its cache.
-PIXELS = 4 * 256**2
-ON_GPU = 4  # times as many
 BLOCK = 2**20  # bytes
 TRIES = 5
 Extract = Callable[[Tensor], Sequence[np.ndarray]]
@@ -183,7 +180,7 @@ class FeatureStore:
     def _fill(
         self, arrays: dict[int, np.memmap], backbone: Backbone, images: ImageSource, numbers: Sequence[int]
     ) -> None:
-        count = -(-len(numbers) // batch_of(backbone.settings.size))
+        count = -(-len(numbers) // batch_of(backbone))
         for rows, found in progress(
             self.extract(backbone, images, numbers), f"features of {len(numbers)} images", count
         ):
@@ -193,7 +190,7 @@ class FeatureStore:
     def extract(self, backbone: Backbone, images: ImageSource, rows: Sequence[int]) -> Iterator[Extracted]:
         """*rows* of *images* and their features, one array (B, C, h, w) per tap, batch by batch."""
         assert self.root is not None
-        compute, batch = extractor(backbone, self.root), batch_of(backbone.settings.size)
+        compute, batch = extractor(backbone, self.root), batch_of(backbone)
         for start in range(0, len(rows), batch):
             part = rows[start : start + batch]
             yield part, compute(images.pixels(part, backbone.settings.size))
@@ -210,10 +207,9 @@ class FeatureStore:
                 del sizes[entry]
 
 
-def batch_of(size: int) -> int:
-    """How many pictures of *size* x *size* pixels a network sees at once."""
-    most = PIXELS * (ON_GPU if torch.cuda.is_available() else 1)
-    return max(1, min(BATCH, most // size**2))
+def batch_of(backbone: Backbone) -> int:
+    """How many pictures the graph of *backbone* sees at once."""
+    return at_once(backbone.settings.size, IN_GRAPH)
 
 
 def _pictures(images: ImageSource) -> list[str] | None:

@@ -126,11 +126,21 @@ def check_detector(name: str, where: str) -> None:
 
 
 def every(names: Sequence[str]) -> tuple[str, ...]:
-    """*names*, with ``all`` for the whole catalogue: what needs no gradients first, as it is trained soonest."""
+    """*names*, with ``all`` for the whole catalogue, in the order in which a budget of time had best be spent.
+
+    First what needs no gradients, as it is trained soonest; then what reads a network that has learned from other
+    pictures; last what learns from pixels alone.
+    """
     if ALL not in names:
         return tuple(names)
-    whole = sorted(CATALOGUE, key=lambda name: not detector_class(name).averages_sizes)
+    whole = sorted(CATALOGUE, key=lambda name: _turn(detector_class(name)))
     return tuple(dict.fromkeys(name for given in names for name in (whole if given == ALL else [given])))
+
+
+def _turn(kind: type[Detector]) -> int:
+    if kind.averages_sizes:
+        return 0
+    return 1 if {"frozen backbone", "two frozen backbones"} & set(kind.info.needs) else 2
 
 
 def detector_class(name: str) -> type[Detector]:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.backbones.batches import at_once
 from components.core.progress import progress
 from components.detectors.contract import Detector, Scores, answer
 from components.pictures.decoding import DEFAULT, Decoding
@@ -19,7 +20,6 @@ from components.pictures.imaging import load_batch
 
 SIZE = 16
 GRID = 8  # side of the pooled picture that describes images to a detector without a backbone
-BATCH = 16
 
 
 def described(detector: Detector, images: Tensor, early: bool = False) -> tuple[Scores, Tensor]:
@@ -94,7 +94,7 @@ def descriptors(detector: Detector, paths: Sequence[Path], rules: Decoding = DEF
 
 def _described_files(detector: Detector, paths: Sequence[Path], rules: Decoding) -> Iterator[Tensor]:
     rules = detector.rules(rules)
-    step = 1 if rules.tiles else BATCH  # a large picture has many pieces
+    step = 1 if rules.tiles else at_once(max(detector.sizes))  # a large picture has many pieces
     for start in progress(range(0, len(paths), step), f"describing {len(paths)} good images"):
         pictures = load_batch(paths[start : start + step], detector.sizes, rules)
         yield descriptor(detector.prepare(pictures))

@@ -45,7 +45,7 @@ class SharedStore(FeatureStore):
             yield from super().extract(backbone, images, rows)
             return
         assert self.root is not None
-        compute, step = stored.extractor(backbone, self.root), stored.BATCH * self.ranks.count
+        compute, step = stored.extractor(backbone, self.root), stored.batch_of(backbone) * self.ranks.count
         for start in range(0, len(rows), step):
             yield from self._computed(compute, images, backbone, list(rows[start : start + step]))
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from components.backbones.batches import at_once
 from components.core.artefacts import read_json, write_json
 from components.core.errors import BundleError
 from components.core.progress import progress
@@ -65,6 +66,12 @@ def score_pictures(detector: Detector, pictures: Sequence[np.ndarray], rules: De
     from files."""
     if rules.tiles:
         return np.array([cut_scores(detector, pixels, rules)[0] for pixels in pictures], np.float32)
+    step = at_once(max(detector.sizes))
+    parts = [pictures[start : start + step] for start in range(0, len(pictures), step)]
+    return np.concatenate([_scores(detector, part) for part in parts])
+
+
+def _scores(detector: Detector, pictures: Sequence[np.ndarray]) -> np.ndarray:
     device = next(detector.parameters()).device
     inputs = detector.prepare([images.to(device) for images in seen_at(pictures, detector.sizes)])
     return detector.score(inputs, (detector.size, detector.size)).image.float().cpu().numpy()
@@ -92,7 +99,7 @@ def cut_scores(
 
 @torch.inference_mode()
 def score_files(
-    detector: Detector, paths: Sequence[Path], batch_size: int = 8, rules: Decoding = DEFAULT
+    detector: Detector, paths: Sequence[Path], batch_size: int | None = None, rules: Decoding = DEFAULT
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Score image files in order: per batch, image scores (B,) and maps (B, size, size), float32.
 
@@ -107,8 +114,9 @@ def score_files(
             score, heat = cut_scores(detector, decode(path, rules=rules), rules)
             yield np.array([score], np.float32), quiet(squeezed(heat, detector.size)[None], rules.roi)
         return
-    for start in progress(range(0, len(paths), batch_size), said):
-        inputs = inputs_of(detector, paths[start : start + batch_size], rules)
+    step = batch_size or at_once(max(detector.sizes))
+    for start in progress(range(0, len(paths), step), said):
+        inputs = inputs_of(detector, paths[start : start + step], rules)
         scores = detector.score(inputs, (detector.size, detector.size))
         yield scores.image.float().cpu().numpy(), quiet(scores.map[:, 0].float().cpu().numpy(), rules.roi)
 

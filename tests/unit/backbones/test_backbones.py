@@ -10,6 +10,7 @@ import timm
 import torch
 
 from components.backbones import features
+from components.backbones.batches import IN_GRAPH, at_once
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.features import FeatureStore
 from components.backbones.runtime import FastBackbone
@@ -123,10 +124,14 @@ def test_store_computes_once_and_repairs_itself(backbone, images, place, monkeyp
     assert store.usage.seconds_saved > 0
 
 
-@pytest.mark.parametrize(("size", "pictures"), [(64, 16), (128, 16), (256, 4), (384, 1), (512, 1), (1024, 1)])
-def test_larger_pictures_are_seen_in_smaller_batches(size, pictures, monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "graph", "in_torch"), [(64, 16, 16), (128, 16, 4), (256, 4, 1), (384, 1, 1), (1024, 1, 1)]
+)
+def test_larger_pictures_are_seen_in_smaller_batches(size, graph, in_torch, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert features.batch_of(size) == pictures
+    assert (at_once(size, IN_GRAPH), at_once(size)) == (graph, in_torch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert at_once(size) == at_once(size, IN_GRAPH) >= graph  # a GPU wants more of them
 
 
 def test_features_are_those_of_any_batch(backbone, images, place, monkeypatch):

@@ -84,6 +84,9 @@ def test_of_a_detector_that_is_not_done_counts_what_it_has_taken_so_far():
 
 
 def test_all_is_the_catalogue_with_what_is_trained_soonest_first():
+    order = every(["all"])
+    assert set(order[:2]) == {"padim", "patchcore"}
+    assert max(order.index(name) for name in ("uniad", "rstpm", "fastflow")) < min(map(order.index, ("alps", "nln")))
     whole = every(["prn", "all"])
     assert whole[:3] == ("prn", "padim", "patchcore")
     assert set(whole) == set(CATALOGUE)
