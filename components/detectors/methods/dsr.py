@@ -91,6 +91,8 @@ class DSR(PixelDetector):
             batch_size=(8, 8, 8),
             learning_rate=(2e-3, 2e-3, 2e-3),
             drop=(0.8, 0.8, 0.8),
+            nearest=0.0,
+            farthest=(1.0, 1.0),
             turn=(0.0, 0.0),
         ),
         "tiny": DSRSettings(

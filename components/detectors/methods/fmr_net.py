@@ -111,6 +111,7 @@ class FMRNet(PixelDetector):
             textons=64,
             texton=2,
             step=2,
+            contrast=0.0,
             epochs=8,
             restore_epochs=8,
             learning_rate=2e-3,

@@ -240,18 +240,21 @@ def test_the_image_loss_reaches_the_restriction_through_the_projection(detector)
 # 4: anomalies are words of bounded rank
 
 
-def test_replacing_words_are_of_bounded_rank_and_only_where_asked():
+@pytest.mark.parametrize(("preset", "first"), [("paper", 2), ("cpu", 0)])
+def test_replacing_words_are_of_bounded_rank_and_only_where_asked(preset, first):
+    settings = settings_for("dsr", preset)
+    assert settings.farthest == {"paper": (0.2, 1.0), "cpu": (1.0, 1.0)}[preset]
     torch.manual_seed(0)
     codebook, maps = Quantiser(40, 4), torch.randn(2, 4, 32, 32)
     where = torch.zeros(2, 1, 32, 32)
     where[:, :, :16] = 1
-    found = replaced(codebook, maps, where, torch.tensor([0.3, 1.0]), 0.05)
+    found = replaced(codebook, maps, where, torch.tensor([0.3, 1.0]), settings.nearest)
     torch.testing.assert_close(found[:, :, 16:], codebook(maps)[:, :, 16:], rtol=0, atol=0)
     far = (maps[:, None] - codebook.words[None, :, :, None, None]).square().sum(2)
     own = (maps - found).square().sum(1, keepdim=True)
     rank = (far < own - 1e-4).sum(1)[:, :16]
-    assert (int(rank[0].min()), int(rank[0].max())) == (2, 11)  # of 40: 5 % are 2, 30 % are 12
-    assert (int(rank[1].min()), int(rank[1].max())) == (2, 39)
+    assert (int(rank[0].min()), int(rank[0].max())) == (first, 11)  # of 40: 5 % are 2, 30 % are 12
+    assert (int(rank[1].min()), int(rank[1].max())) == (first, 39)
 
 
 def test_corruption_takes_words_on_both_levels_or_on_one(detector):

@@ -66,6 +66,16 @@ def test_phase_1_learns_by_the_contrast(images):
     assert nearness(10.0) > nearness(0.0) + 0.02
 
 
+@pytest.mark.parametrize(("preset", "draws"), [("paper", True), ("cpu", False)])
+def test_phase_1_of_the_cpu_preset_alone_has_no_contrast(images, preset, draws, monkeypatch):
+    """Its other three parts stay, and so does the contrast of phase 2."""
+    detector = made(contrast=settings_for("fmr_net", preset).contrast)
+    with torch.no_grad():
+        before = detector.background_loss(images)
+        monkeypatch.setattr("components.detectors.methods.fmr_net.contrast", lambda cosine, _: 100 + cosine[:, 0])
+        assert (not torch.equal(before, detector.background_loss(images))) == draws
+
+
 def test_the_loss_of_phase_1_has_four_parts(images):
     detector = made(contrast=2.0, balance=3.0)
     with torch.no_grad():
