@@ -24,7 +24,7 @@ class Ahead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is not None and self.begun:
+        if kind is not None:  # Ctrl-C while one is waited for, too
             end_running()
 
     def trained(self, name: str) -> None:

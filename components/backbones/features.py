@@ -180,10 +180,8 @@ class FeatureStore:
     def _fill(
         self, arrays: dict[int, np.memmap], backbone: Backbone, images: ImageSource, numbers: Sequence[int]
     ) -> None:
-        count = -(-len(numbers) // batch_of(backbone))
-        for rows, found in progress(
-            self.extract(backbone, images, numbers), f"features of {len(numbers)} images", count
-        ):
+        label, count = f"features of {len(numbers)} images", -(-len(numbers) // batch_of(backbone))
+        for rows, found in progress(self.extract(backbone, images, numbers), label, count):
             for i, array in arrays.items():
                 array[rows] = found[i]
 

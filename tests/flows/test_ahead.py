@@ -9,6 +9,7 @@ import pytest
 
 from components.core.errors import StageError
 from components.pipeline import isolated
+from flows import ahead as ahead_module
 from flows.ahead import Ahead
 
 WITHIN = 20.0  # seconds until a thread that never comes fails a test
@@ -75,6 +76,27 @@ def test_a_training_ahead_belongs_to_the_context_of_its_flow():
         ahead.trained("a")
         ahead.trained("b")
     assert seen == {"a": "train", "b": "train"}
+
+
+def test_who_gives_up_waiting_ends_what_is_waited_for(monkeypatch):
+    ended = []
+    monkeypatch.setattr(ahead_module, "end_running", lambda: ended.append("all"))
+    train = Trainings(held="b")
+
+    def flow(ahead):
+        with ahead:
+            ahead.trained("a")
+            assert train.started["b"].wait(WITHIN)
+            monkeypatch.setattr(ahead.begun["b"], "result", interrupted)
+            ahead.trained("b")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flow(Ahead("ab", train, lambda _: True))
+    assert ended == ["all"]
+    train.let["b"].set()
 
 
 def test_an_error_behind_a_training_ends_the_one_that_is_ahead(monkeypatch, tmp_path):
