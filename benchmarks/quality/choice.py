@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from benchmarks.common.evidence import CHOICE, auroc_of, table_of
 from benchmarks.common.results import RESULTS, stored
@@ -22,7 +21,7 @@ from benchmarks.common.tables import joined, markdown, stacked, wrapped
 from benchmarks.common.views import named
 from components.core.records import NORMAL, NUISANCE
 from components.decision.paired import worth
-from components.registry.choice import REFERENCE, by_evidence, grown
+from components.registry.choice import REFERENCE, agreement, by_evidence, grown
 
 OUT = RESULTS / "choice.md"
 CERTAINTIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -52,11 +51,8 @@ def quiet(table: pd.DataFrame) -> float:
 
 def consensus(checks: Checks) -> tuple[str, ...]:
     """The detector whose order of the pictures is most like that of the others."""
-    names = sorted(checks)
-    if len(names) < 3:
-        return (names[0],)
-    agreement = spearmanr(np.stack([checks[name]["score"] for name in names], 1)).statistic
-    return (names[int(np.argmax(agreement.mean(0)))],)
+    known = agreement(checks)
+    return (max(sorted(known), key=lambda name: known[name]) if known else sorted(checks)[0],)
 
 
 def certain(share: float) -> Rule:

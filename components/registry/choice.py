@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 from components.core.artefacts import read_json
 from components.core.records import NORMAL, kept_score
@@ -54,12 +55,26 @@ def by_evidence(
     said = {
         name: f"{name}: graded anomalies against good pictures, AUROC {worths[name]:.4f}" for name in sorted(worths)
     }
+    for name, alike in agreement(found).items():
+        said[name] += f"; its order of the pictures agrees with the others' by {alike:.2f}"
     if reference not in found or best == reference:
         return Choice(best, worths, tuple(said.values()))
     share = share_better(found[best], found[reference], seed)
     taken = best if share >= certain else reference
     said[best] += f"; better than {reference} on {share:.0%} of resampled pictures, {certain:.0%} are asked for"
     return Choice(taken, worths, tuple(said.values()))
+
+
+def agreement(found: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """Mean rank correlation of each one's scores with those of the others, of three and more with the same pictures.
+
+    One that agrees with nobody sees something else, for better or worse: that is told, and nothing is chosen by it.
+    """
+    alike = [name for name in sorted(found) if found[name][PICTURES].equals(found[min(found)][PICTURES])]
+    if len(alike) < 3:
+        return {}
+    order = np.corrcoef([rankdata(found[name]["score"]) for name in alike])
+    return {name: float((row.sum() - 1) / (len(alike) - 1)) for name, row in zip(alike, order, strict=True)}
 
 
 def averaged(found: Sequence[pd.DataFrame]) -> pd.DataFrame:

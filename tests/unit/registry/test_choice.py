@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from components.core.records import NORMAL, NUISANCE
 from components.decision.paired import auroc, share_better, worth
 from components.registry import choice
-from components.registry.choice import averaged, by_evidence, choose, grown
+from components.registry.choice import agreement, averaged, by_evidence, choose, grown
 from tests import figures
 
 KINDS = [NORMAL] * 60 + [NUISANCE + "blur"] * 20 + ["graded_small"] * 40 + ["graded_wide"] * 40
@@ -50,6 +50,20 @@ def test_one_that_was_checked_with_other_pictures_does_not_replace_the_reference
     other = checked(2.5, 2.5, seed=2)
     assert by_evidence({"patchcore": checked(), "other": other}).detector == "other"
     assert by_evidence({"patchcore": checked(), "other": other.assign(image_id="x")}).detector == "patchcore"
+
+
+def test_agreement_is_told_of_three_and_more_and_chooses_nothing():
+    one = checked(2.0, 2.0)
+    like = one.assign(score=one["score"] ** 3)  # another scale, the same order
+    other = one.assign(score=-one["score"])
+    found = {"patchcore": one, "like": like, "other": other}
+    assert agreement(found) == pytest.approx({"like": 0.0, "other": -1.0, "patchcore": 0.0})
+    told = by_evidence(found)
+    assert told.detector == "patchcore"
+    assert "other: graded anomalies" in " ".join(told.reasons)
+    assert "agrees with the others' by -1.00" in " ".join(told.reasons)
+    assert agreement({"patchcore": one, "like": like}) == {}
+    assert agreement({"patchcore": one, "like": like, "far": other.assign(image_id="x")}) == {}
 
 
 def trained(folder, table=None, score=0.9):
