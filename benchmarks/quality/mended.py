@@ -107,7 +107,7 @@ def row(name: str, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def both(old: float | None, new: float | None) -> str:
-    return "no masks" if old is None or new is None else f"{old:.3f} -> {new:.3f}"
+    return "no masks" if old is None or new is None else f"{old:.3f} → {new:.3f}"
 
 
 def told(methods: list[str]) -> list[str]:

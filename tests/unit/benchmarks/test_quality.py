@@ -143,7 +143,7 @@ def test_before_and_after_has_what_was_measured_again_and_says_what_moved_it():
     after = {**old, "mtd/nln": of_run(0.75, "b" * 40, {"ap": 0.2}), "mtd/padim": of_run(0.9, "b" * 40)}
     text = mended.page(before, after)
     assert (
-        "| mtd | nln | 0.600 (0.580 to 0.620) | 0.750 (0.730 to 0.770) | +0.150 | no masks | 0.500 -> 0.500 |" in text
+        "| mtd | nln | 0.600 (0.580 to 0.620) | 0.750 (0.730 to 0.770) | +0.150 | no masks | 0.500 → 0.500 |" in text
     )
     assert "| mtd | padim |" in text
     assert "| mtd | msfi |" not in text

@@ -79,6 +79,12 @@ def test_an_ensemble_loses_what_its_mean_loses(found):
     assert lost == pytest.approx(0.95 - 1.0)
 
 
+def test_a_view_of_one_detector_is_left_out(found):
+    alone = found | {"alone/patchcore": next(iter(found.values()))}
+    assert choice.views_of(alone).keys() == choice.views_of(found).keys()
+    assert choice.page(alone) == choice.page(found)
+
+
 def test_the_page_names_every_rule_its_choices_and_the_best(found):
     text = choice.page(found)
     for rule in (*choice.RULES, "the same, certainty of the other views"):
