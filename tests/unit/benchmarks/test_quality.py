@@ -142,9 +142,7 @@ def test_before_and_after_has_what_was_measured_again_and_says_what_moved_it():
     before = {name: {"overall": mended.headline(e["overall"]), "commit": e["commit"]} for name, e in old.items()}
     after = {**old, "mtd/nln": of_run(0.75, "b" * 40, {"ap": 0.2}), "mtd/padim": of_run(0.9, "b" * 40)}
     text = mended.page(before, after)
-    assert (
-        "| mtd | nln | 0.600 (0.580 to 0.620) | 0.750 (0.730 to 0.770) | +0.150 | no masks | 0.500 → 0.500 |" in text
-    )
+    assert "| mtd | nln | 0.600 (0.580 to 0.620) | 0.750 (0.730 to 0.770) | +0.150 | no masks | 0.500 → 0.500 |" in text
     assert "| mtd | padim |" in text
     assert "| mtd | msfi |" not in text
     assert "- nln: its bank held patches of one column" in text
