@@ -11,13 +11,13 @@ from components.pipeline.isolated import end_running
 
 
 class Ahead:
-    """Trains the detectors of *order*; ``trained`` waits for one, and then the next begins, where *may* allows it.
+    """Trains the detectors of *order*, each named once. Behind one that is ``trained`` the next begins, if it *may*.
 
     Within a ``with`` block: an error behind a training ends the one that is ahead, so that the error is told at once.
     """
 
     def __init__(self, order: Sequence[str], train: Callable[[str], Any], may: Callable[[str], bool]) -> None:
-        self.order, self.train, self.may = list(dict.fromkeys(order)), train, may
+        self.order, self.train, self.may = list(order), train, may
         self.begun: dict[str, Future[Any]] = {}
 
     def __enter__(self) -> "Ahead":

@@ -212,8 +212,9 @@ def _candidates(plan: Plan, failed: Collection[str]) -> tuple[dict[str, Path | N
     stages, asked = plan.stages, plan.stages.params.pipeline
     made: dict[str, Path | None] = {}
     allowed = Time(asked.total_minutes)
-    with _trainings(plan, failed, allowed) as trainings:
-        for sized in _whole(plan, failed):
+    whole = [s for s in plan.found if not any(f"{stages.view}/{name}" in failed for name in s.members)]
+    with _trainings(plan, whole, allowed) as trainings:
+        for sized in whole:
             if not allowed.room(sized.detector):
                 log.warning("%s is left out of %s: no time is left of total_minutes", sized.detector, stages.view)
                 continue
@@ -230,17 +231,14 @@ def _candidates(plan: Plan, failed: Collection[str]) -> tuple[dict[str, Path | N
     return made, reference_of(plan.found)
 
 
-def _whole(plan: Plan, failed: Collection[str]) -> list[Sized]:
-    """What is planned, without that of which a member failed."""
-    return [s for s in plan.found if not any(f"{plan.stages.view}/{name}" in failed for name in s.members)]
-
-
-def _trainings(plan: Plan, failed: Collection[str], allowed: Time) -> Ahead:
-    """Of all members in their order; the next may begin where its detector may."""
-    of = {name: sized.detector for sized in reversed(_whole(plan, failed)) for name in sized.members}
-    order = [name for sized in _whole(plan, failed) for name in sized.members]
+def _trainings(plan: Plan, whole: list[Sized], allowed: Time) -> Ahead:
+    """Of all members in their order; the next may begin where the first detector that has it may."""
+    of: dict[str, str] = {}
+    for sized in whole:
+        for name in sized.members:
+            of.setdefault(name, sized.detector)
     ahead = plan.stages.params.pipeline.ahead
-    return Ahead(order, lambda name: fit(plan.stages, name, plan.file), lambda name: ahead and allowed.room(of[name]))
+    return Ahead(list(of), lambda name: fit(plan.stages, name, plan.file), lambda n: ahead and allowed.room(of[n]))
 
 
 def _made(plan: Plan, sized: Sized, name: str, trainings: Ahead) -> Path | None:

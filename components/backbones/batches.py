@@ -1,6 +1,6 @@
 """How many pictures a network sees at once where nothing is learned: what it holds of them is the peak of a fit.
 
-On a CPU larger batches are slower as well: what lies between two layers no longer stays in the cache.
+On a CPU larger batches take longer as well (``loupe bench speed scaling``).
 """
 
 import torch

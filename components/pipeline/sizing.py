@@ -159,10 +159,11 @@ def _single(stages: Stages) -> str | None:
 
 def suited(stages: Stages, names: Sequence[str]) -> list[str]:
     """*names*, with ``all`` for what can learn these pictures: none of clips where they stand by themselves."""
-    left = {n for n in every(names) if n not in names and detector_class(n).clips and _single(stages)}
+    found = every(names)
+    left = {n for n in found if n not in names and detector_class(n).clips and _single(stages)}
     for name in sorted(left):
         log.info("%s: without %s, which looks at clips", stages.folder, name)
-    return [name for name in every(names) if name not in left]
+    return [name for name in found if name not in left]
 
 
 def plans(
