@@ -34,7 +34,8 @@ It does not name the kind of defect and knows nothing of products it has not see
 | data (split table) | `{manifest.data}` |
 {point_rows(known)}{_of_region(manifest)}
 | parity with torch, of the span | score {parity["score_error"]:.1e}, map {parity["map_error"]:.1e}, on \
-{" and ".join(f"{n} {side}" for side, n in parity["sides"].items())} images |{_of_runtime(runtime)}{_of_edge(parity)}
+{" and ".join(f"{n} {side}" for side, n in parity["sides"].items())} images{_undecided(parity)} |\
+{_of_runtime(runtime)}{_of_edge(parity)}
 | backbone weights | {_weights(detector)} |
 
 **Limits.** The false-alarm rate holds while production looks like the calibration images; watch for drift. Input is RGB
@@ -112,6 +113,12 @@ def _of_groups(known: Calibration) -> str:
     """Rows of the groups that have a table of their own; with none, nothing."""
     said = "\n| threshold of group {} | {:.6g}, from {} good images |"
     return "".join(said.format(name, group.threshold, group.n) for name, group in known.own.items())
+
+
+def _undecided(parity: dict[str, Any]) -> str:
+    """Of how many of them rounding decides what the detector itself says."""
+    found = parity.get("undecided")
+    return f", {found} of which it sees in two ways that are equally near" if found else ""
 
 
 def _of_edge(parity: dict[str, Any]) -> str:

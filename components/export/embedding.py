@@ -4,45 +4,20 @@ Principal components of the fit normals' descriptors alone would be blind to wha
 where a new product lies; so the last number is the length of what the components leave.
 """
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.backbones.batches import at_once
-from components.core.progress import progress
 from components.detectors.contract import Detector, Scores, answer
-from components.pictures.decoding import DEFAULT, Decoding
-from components.pictures.imaging import load_batch
+from components.training.descriptors import descriptor
 
 SIZE = 16
-GRID = 8  # side of the pooled picture that describes images to a detector without a backbone
 
 
 def described(detector: Detector, images: Tensor, early: bool = False) -> tuple[Scores, Tensor]:
     """Scores, or the early answer, and descriptor (B, D) with the backbone run once."""
     inputs = detector.prepared(images)
     return answer(detector, inputs, (images.shape[-2], images.shape[-1]), early), descriptor(inputs)
-
-
-def descriptor(inputs: Any) -> Tensor:
-    """Means of all features among a detector's inputs (B, D); the pooled picture where it has none."""
-    # Of a clip the frame that is scored says what the camera sees.
-    maps = [found[:, -1] if found.ndim == 5 else found for found in tensors(inputs)]
-    features = [m.mean((2, 3)) for m in maps if m.shape[1] > 3]
-    return torch.cat(features, 1) if features else F.adaptive_avg_pool2d(maps[0], GRID).flatten(1)
-
-
-def tensors(inputs: Any) -> Iterator[Tensor]:
-    """All tensors among a detector's inputs, however they are nested."""
-    if isinstance(inputs, Tensor):
-        yield inputs
-    else:
-        for part in inputs:
-            yield from tensors(part)
 
 
 class Described(nn.Module):
@@ -84,17 +59,3 @@ def _principal(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
     signs = directions.gather(0, directions.abs().argmax(0)[None]).sign()
     spread = values[:keep] / max(1, len(centred) - 1) ** 0.5
     return spread.float(), (directions * signs).float()
-
-
-@torch.inference_mode()
-def descriptors(detector: Detector, paths: Sequence[Path], rules: Decoding = DEFAULT) -> Tensor:
-    """Descriptors (N, D) of image files, of each piece where the rules cut them."""
-    return torch.cat(list(_described_files(detector, paths, rules)))
-
-
-def _described_files(detector: Detector, paths: Sequence[Path], rules: Decoding) -> Iterator[Tensor]:
-    rules = detector.rules(rules)
-    step = 1 if rules.tiles else at_once(max(detector.sizes))  # a large picture has many pieces
-    for start in progress(range(0, len(paths), step), f"describing {len(paths)} good images"):
-        pictures = load_batch(paths[start : start + step], detector.sizes, rules)
-        yield descriptor(detector.prepare(pictures))

@@ -33,9 +33,11 @@ from components.export.parity import Decide, compare
 from components.export.reference import write_reference
 from components.export.repoint import restate
 from components.export.settings import ExportSettings
-from components.export.trace import axes, evenly, identity, manifest_of, restated, texts
+from components.export.ties import shaken
+from components.export.trace import axes, identity, manifest_of, restated, texts
 from components.pictures.decoding import Decoding
 from components.pictures.kept import decode
+from components.training.descriptors import evenly
 from components.training.model import cut_scores, inputs_of, load_model, map_values
 
 log = logging.getLogger("loupe")
@@ -85,7 +87,7 @@ def export(
         log.warning("%s: calibrated by folds, no edge graph: its limits need pictures that it has not seen", out)
     with recorded(out, "export", settings, inputs, seal=sign_where_asked) as scratch:
         shutil.copy2(calibration / "calibration.json", scratch / "calibration.json")
-        described = partial(axes, detector, split, data, manifest.decoding, settings)
+        described = partial(axes, model, detector, split, data, manifest.decoding)
         graphs = Graphs(scratch, detector, described, known, manifest, held, settings, traced)
         parity, tolerance, runtime = graphs.full(out), settings.tolerance, {}
         if settings.int8.wanted:
@@ -179,7 +181,8 @@ class Graphs:
         tolerance, rules = self.settings.tolerance, self.manifest.decoding
         scorer = partial(from_files, self.detector, rules, early)
         provider = self.settings.provider
-        return compare(scorer, self.folder / graph, paths, names, decisions, groups, tolerance, rules, provider)
+        again = shaken(self.detector, scorer)
+        return compare(scorer, self.folder / graph, paths, names, decisions, groups, tolerance, rules, provider, again)
 
 
 def _float_stays(why: str) -> dict[str, Any]:

@@ -26,13 +26,12 @@ class Int8Settings:
 class ExportSettings:
     """*tolerance* is the largest difference of scores and maps, relative to their span, that the gate lets pass.
 
-    *described_images* fit normals set the axes of the embedding. *cascade* is for detectors that can answer early.
-    *provider* computes the graph when it is held against the detector.
+    *cascade* is for detectors that can answer early. *provider* computes the graph when it is held against the
+    detector.
     """
 
     opset: int = 20
     parity_images: int = 32
-    described_images: int = 256
     tolerance: float = 1e-3
     provider: Provider = "cpu"
     int8: Int8Settings = Int8Settings()

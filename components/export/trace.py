@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx
 from torch import Tensor
@@ -13,14 +13,14 @@ from components.decision.bundle import Manifest
 from components.decision.calibration import Calibration
 from components.decision.traced import GRAPH, state
 from components.detectors.contract import Detector
-from components.export.embedding import Described, descriptors
+from components.export.embedding import Described
 from components.export.graph import say, write_graph
 from components.export.settings import ExportSettings
 from components.pictures.decoding import Decoding
+from components.training.descriptors import descriptors_of
 from components.training.model import load_model
 
 log = logging.getLogger("loupe")
-T = TypeVar("T")
 
 
 def trace(model: Path, split: Path, data: Path, out: Path, settings: ExportSettings) -> Path:
@@ -29,16 +29,15 @@ def trace(model: Path, split: Path, data: Path, out: Path, settings: ExportSetti
     manifest = manifest_of(model, split, detector.rules(read_decoding(split)))
     inputs = {"model": model / "model.safetensors", "split": split / "split.parquet"}
     with recorded(out, "trace", settings, inputs) as scratch:
-        seen = axes(detector, split, data, manifest.decoding, settings)
+        seen = axes(model, detector, split, data, manifest.decoding)
         write_graph(Described(detector, seen).eval(), scratch / GRAPH, settings.opset, texts(identity(manifest)))
         state(scratch, manifest.model, manifest.decoding)
     return out
 
 
-def axes(detector: Detector, split: Path, data: Path, rules: Decoding, settings: ExportSettings) -> Tensor:
+def axes(model: Path, detector: Detector, split: Path, data: Path, rules: Decoding) -> Tensor:
     """Descriptors of fit normals, which set the axes of the embedding."""
-    good = list(rows(split, "fit", "normal")["image_id"])
-    return descriptors(detector, [data / name for name in evenly(good, settings.described_images)], rules)
+    return descriptors_of(model, detector, [data / name for name in rows(split, "fit", "normal")["image_id"]], rules)
 
 
 def restated(source: Path, target: Path, said: dict[str, str]) -> None:
@@ -72,9 +71,3 @@ def identity(manifest: Manifest, known: Calibration | None = None) -> dict[str, 
 def texts(said: dict[str, Any]) -> dict[str, str]:
     """*said* as metadata of a graph."""
     return {key: str(value) for key, value in said.items()}
-
-
-def evenly(names: list[T], count: int) -> list[T]:
-    """At most *count* of *names*, spread evenly."""
-    take = min(count, len(names))
-    return [names[i * len(names) // take] for i in range(take)]

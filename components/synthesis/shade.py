@@ -57,9 +57,10 @@ def _area(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 def finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """float32 (H, W, 3): the image with its own or moved detail, that weaker or stronger, all darker or brighter."""
-    detailed = sources.moved(image, rng) if rng.random() < 0.5 else image
-    fine = detailed - _coarse(detailed)
-    return _coarse(image) + np.exp(rng.uniform(*np.log(ROUGHNESS))) * fine + rng.uniform(-TONE, TONE)
+    coarse = _coarse(image)
+    moved = sources.moved(image, rng) if rng.random() < 0.5 else None
+    fine = image - coarse if moved is None else moved - _coarse(moved)
+    return coarse + np.exp(rng.uniform(*np.log(ROUGHNESS))) * fine + rng.uniform(-TONE, TONE)
 
 
 def _coarse(image: np.ndarray) -> np.ndarray:

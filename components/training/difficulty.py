@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from components.backbones.features import FeatureStore
+from components.backbones.runtime import through_graphs
 from components.core.cache import features_folder
 from components.core.progress import progress
 from components.core.runtime import keep_freed_memory
@@ -57,12 +58,15 @@ class Probe:
     normals: np.ndarray
     paths: Sequence[Path]
     rules: Decoding
+    graphs: Path | None  # where that of its backbone lies
 
     def auroc(self, kind: str, settings: SynthesisSettings, seed: int) -> float:
         """AUROC of one anomaly of *kind* on each of the paths against the calibrate normals."""
         parts = [self.paths[start : start + BATCH] for start in range(0, len(self.paths), BATCH)]
         drawn = ([self._made(kind, path, settings, seed) for path in part] for part in parts)
-        return against(self.normals, np.concatenate([score_pictures(self.detector, d, self.rules) for d in drawn]))
+        with through_graphs(self.detector, self.graphs):
+            found = [score_pictures(self.detector, pictures, self.rules) for pictures in drawn]
+        return against(self.normals, np.concatenate(found))
 
     def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:
         # The same places and shapes at every strength: only the strength is compared.
@@ -127,4 +131,4 @@ def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
     normals = by_picture(images["calibrate"], rows)
     paths = images["calibrate"].paths
     chosen = paths[:: max(1, len(paths) // PICTURES)][:PICTURES]
-    return Probe(detector, normals, chosen, rules)
+    return Probe(detector, normals, chosen, rules, store.root)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from components.backbones.runtime import through_graphs
 from components.core.artefacts import write_json
 from components.core.progress import progress
 from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE, SIZE_NAMES, SIZES
@@ -28,10 +29,16 @@ ALARM = 0.95  # quantile of the calibrate normals above which a nuisance counts 
 BATCH = 8
 
 
-def with_nuisances(detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int) -> pd.DataFrame:
-    """CHECK_COLUMNS of a detector: those of *told*, with their scores already, and of nuisances on its normals."""
+def with_nuisances(
+    detector: Detector, told: pd.DataFrame, data: Path, rules: Decoding, seed: int, graphs: Path | None = None
+) -> pd.DataFrame:
+    """CHECK_COLUMNS of a detector: those of *told*, with their scores already, and of nuisances on its normals.
+
+    *graphs* is where those of frozen backbones lie, if they are kept.
+    """
     names = list(told[told["kind"] == NORMAL]["image_id"])
-    found = nuisances(detector, names, [data / name for name in names], rules, seed)
+    with through_graphs(detector, graphs):
+        found = nuisances(detector, names, [data / name for name in names], rules, seed)
     return pd.concat([told.assign(score=finite(told["score"].to_numpy())), found], ignore_index=True)
 
 

@@ -40,6 +40,8 @@ from components.pictures.decoding import Decoding
 from components.pictures.masks import Mask
 from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
+from components.training.descriptors import FILE as DESCRIPTORS
+from components.training.descriptors import described, sample
 from components.training.evidence import with_nuisances, write_evidence
 from components.training.filling import SharedStore
 from components.training.grown import Grown
@@ -126,7 +128,8 @@ def _trained(asked: Asked, settings: TrainSettings, place: Place | None) -> None
         scores = own.scores(detector) if own else None
         if scratch is None:  # not the process that writes
             return
-        _write(scratch, loop, moves, _evidence(asked, detector, told, scores, rules))
+        _write(scratch, loop, moves, _evidence(asked, detector, told, scores, rules, kept[0]))
+        np.save(scratch / DESCRIPTORS, described(detector, sample(normal, known, FeatureStore(*kept))))
         spent = {**loop.spent, **images.spent}
         write_json(scratch / "timing.json", {"features": dataclasses.asdict(store.usage), "spent": spent})
     checkpoint.discard()
@@ -142,11 +145,16 @@ def _identity(asked: Asked, moves: dict[str, Any], rules: Decoding) -> list[Any]
 
 
 def _evidence(
-    asked: Asked, detector: Detector, told: pd.DataFrame, scores: np.ndarray | None, rules: Decoding
+    asked: Asked,
+    detector: Detector,
+    told: pd.DataFrame,
+    scores: np.ndarray | None,
+    rules: Decoding,
+    graphs: Path | None,
 ) -> pd.DataFrame:
     """Every picture that the detector was checked with, and its score."""
     if scores is not None:
-        return with_nuisances(detector, told.assign(score=scores), asked.data, rules, asked.seed)
+        return with_nuisances(detector, told.assign(score=scores), asked.data, rules, asked.seed, graphs)
     # what the folds were checked with, each by the model that had not seen it
     return pd.concat([pd.read_parquet(fold / "check.parquet") for fold in asked.folds], ignore_index=True)
 

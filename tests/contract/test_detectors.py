@@ -22,7 +22,7 @@ from components.detectors.catalogue import CATALOGUE, create, describe, detector
 from components.detectors.contract import OnePass, Optimise
 from components.detectors.facts import facts
 from components.export import runner
-from components.export.embedding import Described, descriptor, tensors
+from components.export.embedding import Described
 from components.export.export import write_runner
 from components.export.graph import write_graph
 from components.pictures.decoding import Decoding, decode
@@ -32,6 +32,7 @@ from components.synthesis.blending import unchanged
 from components.synthesis.placing import on_picture
 from components.synthesis.synthesise import write_png
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
+from components.training.descriptors import descriptor, tensors
 from components.training.loop import Loop
 from components.training.model import inputs_of, load_model, save_model, score_files
 from components.training.select import SyntheticAUROC, scores_of

@@ -8,10 +8,11 @@ import torch
 
 from components.core.runtime import session
 from components.detectors.catalogue import CATALOGUE, settings_for
-from components.export.embedding import Described, descriptor
+from components.export.embedding import Described
 from components.export.graph import write_graph
 from components.pictures.imaging import to_tensor
 from components.training.data import FileImages
+from components.training.descriptors import descriptor
 from tests.conftest import tile
 from tests.contract.conftest import looped
 from tests.contract.test_detectors import a_few_steps

@@ -13,7 +13,7 @@ from components.backbones import features
 from components.backbones.batches import IN_GRAPH, at_once
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.features import FeatureStore
-from components.backbones.runtime import FastBackbone
+from components.backbones.runtime import FastBackbone, through_graphs
 from components.backbones.weights import entry, load_into
 from components.core.errors import WeightsError
 from components.pictures.decoding import Decoding
@@ -289,3 +289,29 @@ def test_features_whose_bytes_have_changed_are_not_copied(backbone, images, tmp_
             stream.write(b"rot!")
     store.features(backbone, images)
     assert (store.usage.computed, store.usage.copied) == (17, 0)
+
+
+def test_a_frozen_backbone_of_a_detector_is_run_by_its_graph_where_that_is_kept(backbone, images, place, monkeypatch):
+    """The scores of torch but for rounding, without torch; and torch again behind it."""
+    detector, seen = Holder(backbone), images.pixels(range(3), backbone.settings.size)
+    before, calls, call = detector(seen), [], FastBackbone.__call__
+    monkeypatch.setattr(FastBackbone, "__call__", lambda self, seen: (calls.append(len(seen)), call(self, seen))[1])
+    with through_graphs(detector, place):
+        inside = detector(seen)
+    assert calls == [3]
+    torch.testing.assert_close(inside, before, rtol=1e-4, atol=1e-4)
+    for there in (place / "none", None):
+        with through_graphs(detector, there):
+            torch.testing.assert_close(detector(seen), before, rtol=0, atol=0)
+    torch.testing.assert_close(detector(seen), before, rtol=0, atol=0)
+    assert calls == [3]
+
+
+class Holder(torch.nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    @torch.inference_mode()
+    def forward(self, images):
+        return list(self.backbone(images))

@@ -236,7 +236,7 @@ def test_the_parity_gate_covers_the_edge_graph(run, product, tmp_path, monkeypat
     monkeypatch.setattr(FMRNet, "edge", drifting)
     below = run / "work" / "run" / "fmr_net"
     given = [below.parent / "split", below.parent / "synthetic", product.parent / product.name]
-    few = ExportSettings(parity_images=2, described_images=4)
+    few = ExportSettings(parity_images=2)
     with pytest.raises(ParityError, match="edge graph"):
         export(below / "model", below / "calibration", *given, tmp_path / "bundle", few)
 

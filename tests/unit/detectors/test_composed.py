@@ -14,8 +14,9 @@ from components.detectors.catalogue import create, require, settings_for
 from components.detectors.contract import scratch_keys
 from components.detectors.ensemble import Scale, Scales, together
 from components.export.card import _weights
-from components.export.embedding import Described, descriptor
+from components.export.embedding import Described
 from components.export.graph import write_graph
+from components.training.descriptors import descriptor
 from components.training.model import load_model, save_model
 from tests.given import passed
 

@@ -20,6 +20,7 @@ from components.detectors.contract import Scores
 from components.export.export import _gate, _sample, export
 from components.export.parity import compare
 from components.export.settings import ExportSettings
+from components.export.ties import shaken
 from components.pictures.imaging import load_batch, resize
 from components.pipeline.fit import FitRequest, fit_folder
 from tests.given import decisions
@@ -130,6 +131,45 @@ def test_the_gate_begins_with_the_file(graph, scorer, passes, tmp_path):
     parity = compare(scorer, graph(1), paths, named, lambda s, _: ["normal"] * len(s), [""] * 3, 1e-3)
     assert (parity["map_error"] <= 1e-3) is passes
     assert parity["score_error"] <= 1e-1
+
+
+class Torn:
+    """A detector that takes one of two things where a picture is this very grey, to the last bit: a tie."""
+
+    def __init__(self, jump, tie=True):
+        self.jump, self.tie, self.seen = jump, tie, []
+
+    def prepare(self, pictures):
+        return pictures[0]
+
+    def answer(self, paths, size):
+        self.seen.append(paths[0].name)
+        images = self.prepare(load_batch(paths, size[:1]))
+        shown = images.mean(1, keepdim=True)
+        other = (images[:, 0, 0, 0] == 180 / 255) if self.tie else torch.ones(len(images))
+        return Scores(images.mean((1, 2, 3)), shown + self.jump * other[:, None, None, None])
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_jump_that_the_detector_makes_itself_is_not_the_graphs(graph, tie, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for grey, path in zip((100, 180, 120, 180), paths, strict=True):
+        Image.fromarray(np.full((32, 32), grey, np.uint8)).save(path)
+    detector, names = Torn(0.1, tie), [path.name for path in paths]
+    given = graph(1), paths, names, lambda s, _: ["normal"] * len(s), [""] * 4, 1e-3
+    assert compare(detector.answer, *given)["map_error"] > 0.1
+    detector.seen.clear()
+    parity = compare(detector.answer, *given, shaken=shaken(detector, detector.answer))
+    again = detector.seen[5:]  # behind each picture, and the batch of two
+    assert "prepare" not in vars(detector)
+    if tie:
+        assert (parity["undecided"], parity["decision_agreement"]) == (3, 1.0)  # two by themselves, one in the batch
+        assert max(parity["map_error"], parity["score_error"]) < 1e-3
+        assert set(again) == {"1.png", "3.png", "0.png"}
+        assert len(again) == 3 * 2  # as it is, and with the least noise
+    else:
+        assert parity["map_error"] > 0.1
+        assert again == ["0.png"] * 25  # no other one is looked at once more
 
 
 def test_the_gate_runs_with_the_provider_asked_for(graph, tmp_path):

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from components.detectors.catalogue import create, settings_for
-from components.export import embedding
 from components.pictures import imaging
+from components.pictures.decoding import DEFAULT
 from components.synthesis.settings import SynthesisSettings
-from components.training import model
+from components.training import descriptors, model
 from components.training.data import FileImages, draw_anomalies
 from components.training.model import score_files, score_pictures
 from tests.conftest import tile
@@ -58,15 +58,15 @@ def test_a_made_image_is_the_normal_one_at_that_size_but_for_its_anomaly(paths, 
     assert np.allclose(made.pixels([1], 64), made.pixels(range(8), 64)[1:2])
 
 
-def test_no_more_pictures_are_seen_at_once_than_memory_is_meant_for(paths, monkeypatch):
+def test_no_more_pictures_are_seen_at_once_than_memory_is_meant_for(paths, monkeypatch, tmp_path):
     """However many are asked for: while scored from files, while scored as pictures and while described."""
     detector, seen = create("msfi", settings_for("msfi", "tiny"), pretrained=False).eval(), []
     prepare = detector.prepare
     monkeypatch.setattr(detector, "prepare", lambda images: (seen.append(len(images[0])), prepare(images))[1])
-    for place in (model, embedding):
+    for place in (model, descriptors):
         monkeypatch.setattr(place, "at_once", lambda size: 3 if size == max(detector.sizes) else 100)
     by_files = np.concatenate([scores for scores, _ in score_files(detector, paths)])
     by_pictures = score_pictures(detector, [imaging.decode(path) for path in paths])
-    assert embedding.descriptors(detector, paths).shape[0] == 4
+    assert len(descriptors.descriptors_of(tmp_path, detector, paths, DEFAULT)) == 4
     assert seen == [3, 1] * 3
     np.testing.assert_allclose(by_pictures, by_files, rtol=1e-5)
