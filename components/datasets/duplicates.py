@@ -10,7 +10,6 @@ is equal. docs/data.md has the limits, docs/adr/0021-one-exposure.md the reasons
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from components.core.progress import progress
-from components.core.runtime import cores
+from components.core.runtime import side_by_side
 from components.datasets.exposure import COUNT, SIDE, apart, fingerprint, working
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
@@ -98,10 +97,10 @@ def _traces(pictures: Pictures) -> tuple[np.ndarray, list[int]]:
         return [_print(shade, scale) for scale in dict.fromkeys(ways.tolist())], digest
 
     prints, seen, same = np.empty((layers, count, COUNT), np.float16), dict[bytes, int](), []
-    with ThreadPoolExecutor(cores()) as pool:
-        for number, (found, digest) in enumerate(progress(pool.map(trace, range(count)), "looking for copies", count)):
-            prints[:, number] = found
-            same.append(seen.setdefault(digest, number))
+    traced = side_by_side(trace, range(count))
+    for number, (found, digest) in enumerate(progress(traced, "looking for copies", count)):
+        prints[:, number] = found
+        same.append(seen.setdefault(digest, number))
     return prints, same
 
 

@@ -19,6 +19,7 @@ from components.core.artefacts import file_hash, recorded, values_hash, write_js
 from components.core.errors import DataError, SettingsError
 from components.core.progress import progress
 from components.core.records import SYNTHETIC_COLUMNS
+from components.core.runtime import side_by_side
 from components.datasets.loading import read_decoding, rows
 from components.pictures.decoding import Decoding
 from components.pictures.framing import region
@@ -81,27 +82,44 @@ def synthesise(
         (scratch / "images").mkdir()
         (scratch / "masks").mkdir()
         records, grid = [], Grid(names)
-        for number, image_id in enumerate(progress(list(table["image_id"]), "synthetic anomalies")):
-            picture = decode(data / image_id, rules=rules)
+
+        def written(one: tuple[int, str]) -> list[tuple[dict[str, Any], list[np.ndarray]]]:
+            number, image_id = one
+            picture, found = decode(data / image_id, rules=rules), []
             for k in range(settings.per_image):
                 strategy = names[(number + k) % len(names)]
                 rng = generator(seed, image_id, strategy, k)
-                made: Synthetic | Clip | None
-                if strategy == FAST:
-                    made = fast(data / image_id, rules, rng, partial(decode, rules=rules))
-                else:
-                    made = on_whole(strategy, picture, rng, of[strategy], region(rules.roi, picture.shape))
-                    if rules.stride:
-                        before = replace(rules, window=1 + PAST)
-                        made = carried(decode(data / image_id, rules=before), made, strategy, rng)
-                if made is None:
-                    continue
-                records.append(_write(scratch, made, image_id, strategy, k, seed, rules))
-                grid.add(strategy, picture, made.made if isinstance(made, Clip) else made)
+                if made := _drawn(data / image_id, picture, strategy, rng, of.get(strategy, settings), rules):
+                    row = _write(scratch, made, image_id, strategy, k, seed, rules)
+                    found.append((row, cells(picture, made.made if isinstance(made, Clip) else made)))
+            return found
+
+        asked = list(enumerate(table["image_id"]))
+        for found in progress(side_by_side(written, asked), "synthetic anomalies", len(asked)):
+            for row, shown in found:
+                records.append(row)
+                grid.add(row["strategy"], shown)
         pd.DataFrame(records, columns=list(SYNTHETIC_COLUMNS)).to_parquet(scratch / "synthetic.parquet", index=False)
         grid.drawn().save(scratch / "grid.png")
         write_json(scratch / "levels.json", known)
     return out
+
+
+def _drawn(
+    path: Path,
+    picture: np.ndarray,
+    strategy: str,
+    rng: np.random.Generator,
+    settings: SynthesisSettings,
+    rules: Decoding,
+) -> Synthetic | Clip | None:
+    """What is drawn on the picture of a file or, of clips, carried through the frames before it."""
+    if strategy == FAST:
+        return fast(path, rules, rng, partial(decode, rules=rules))
+    made = on_whole(strategy, picture, rng, settings, region(rules.roi, picture.shape))
+    if not rules.stride:
+        return made
+    return carried(decode(path, rules=replace(rules, window=1 + PAST)), made, strategy, rng)
 
 
 def on_whole(
@@ -184,17 +202,21 @@ class Grid:
     def __init__(self, strategies: Sequence[str]) -> None:
         self.cells: dict[str, list[np.ndarray]] = {strategy: [] for strategy in strategies}
 
-    def add(self, strategy: str, picture: np.ndarray, made: Synthetic) -> None:
-        """Keep cells of an example, where there is room for one more."""
-        cells = self.cells[strategy]
-        if len(cells) < 3 * GRID_ROWS:
-            cells += [_cell(picture), _cell(made.image), _cell(_grey(made.mask))]
+    def add(self, strategy: str, example: list[np.ndarray]) -> None:
+        """Keep the ``cells`` of an example, where there is room for one more."""
+        if len(self.cells[strategy]) < 3 * GRID_ROWS:
+            self.cells[strategy] += example
 
     def drawn(self) -> Image.Image:
         """A row for every strategy."""
         blank = [np.zeros((CELL, CELL, 3), np.uint8)] * 3 * GRID_ROWS
         lines = [np.concatenate((cells + blank)[: 3 * GRID_ROWS], 1) for cells in self.cells.values()]
         return Image.fromarray(np.concatenate(lines))
+
+
+def cells(picture: np.ndarray, made: Synthetic) -> list[np.ndarray]:
+    """What a grid shows of an anomaly."""
+    return [_cell(picture), _cell(made.image), _cell(_grey(made.mask))]
 
 
 def _cell(image: np.ndarray) -> np.ndarray:

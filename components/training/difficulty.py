@@ -16,7 +16,7 @@ from components.backbones.features import FeatureStore
 from components.backbones.runtime import through_graphs
 from components.core.cache import features_folder
 from components.core.progress import progress
-from components.core.runtime import keep_freed_memory
+from components.core.runtime import keep_freed_memory, side_by_side
 from components.datasets.loading import read_decoding
 from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
@@ -38,7 +38,6 @@ MIDDLE = 0.85
 WEAKEST, STRONGEST = 0.03, 1.0
 TRIES = 5  # halvings of that range, in its logarithm
 PICTURES = 24
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,9 @@ class Probe:
 
     def auroc(self, kind: str, settings: SynthesisSettings, seed: int) -> float:
         """AUROC of one anomaly of *kind* on each of the paths against the calibrate normals."""
-        parts = [self.paths[start : start + BATCH] for start in range(0, len(self.paths), BATCH)]
-        drawn = ([self._made(kind, path, settings, seed) for path in part] for part in parts)
+        drawn = side_by_side(lambda path: self._made(kind, path, settings, seed), self.paths)
         with through_graphs(self.detector, self.graphs):
-            found = [score_pictures(self.detector, pictures, self.rules) for pictures in drawn]
+            found = [score_pictures(self.detector, [picture], self.rules) for picture in drawn]
         return against(self.normals, np.concatenate(found))
 
     def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:

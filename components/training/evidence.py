@@ -15,6 +15,7 @@ from components.backbones.runtime import through_graphs
 from components.core.artefacts import write_json
 from components.core.progress import progress
 from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE, SIZE_NAMES, SIZES
+from components.core.runtime import side_by_side
 from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
 from components.pictures.framing import framed
@@ -26,7 +27,6 @@ from components.training.select import against, finite
 
 MOST = 100  # pictures that nuisances are drawn on
 ALARM = 0.95  # quantile of the calibrate normals above which a nuisance counts as an alarm
-BATCH = 8
 
 
 def with_nuisances(
@@ -55,12 +55,10 @@ def nuisances(
     rules, step = detector.rules(rules), max(1, len(paths) // MOST)
     chosen = list(zip(names, paths, strict=True))[::step][:MOST]
     kinds = [list(NUISANCES)[number % len(NUISANCES)] for number in range(len(chosen))]
-    drawn = [(kind, path) for kind, (_, path) in zip(kinds, chosen, strict=True)]
-    parts = [drawn[start : start + BATCH] for start in range(0, len(drawn), BATCH)]
-    found = [
-        score_pictures(detector, [_drawn(kind, path, rules, seed) for kind, path in part], rules)
-        for part in progress(parts, "good pictures as they may come")
-    ]
+    asked = [(kind, path) for kind, (_, path) in zip(kinds, chosen, strict=True)]
+    drawn = side_by_side(lambda one: _drawn(one[0], one[1], rules, seed), asked)
+    shown = progress(drawn, "good pictures as they may come", len(asked))
+    found = [score_pictures(detector, [picture], rules) for picture in shown]
     scores = finite(np.concatenate(found))
     rows = ((name, NUISANCE + kind, np.nan, s) for (name, _), kind, s in zip(chosen, kinds, scores, strict=True))
     return pd.DataFrame(rows, columns=list(CHECK_COLUMNS))
