@@ -30,7 +30,7 @@ from components.detectors.contract import (
     TrainingData,
 )
 from components.detectors.parts.blocks import Positions, box_mean, in_proportion, upsample
-from components.detectors.parts.clips import FAINT, Base, moving, spread
+from components.detectors.parts.clips import FAINT, Base, Contrast, moving, spread
 from components.detectors.parts.convolutions import Twice
 from components.detectors.parts.memory import Memory, as_maps, as_queries
 
@@ -60,7 +60,7 @@ class STMAESettings:
     box: int | None = None  # side in pixels over which errors are averaged; None: 17 at 256; reconstructed
     image: Literal["peak", "frame"] = "peak"  # worst box, or the frame's mean as in PSNR, is the score; reconstructed
     base: Literal["none", "background", "last"] = "none"  # ours: what the predicted frame is told from
-    standardise: Literal["none", "position"] = "none"  # ours: errors by those of each position; position if better
+    standardise: Literal["none", "position", "contrast"] = "none"  # ours: by position, if better so, or by contrast
     crop: int = 0  # ours: side of the squares that are learned from, drawn where things move; 0: whole frames
     crops: int = 2  # ours: of these squares from each clip
     most: int = 0  # ours: clips that are learned from, spread evenly; 0: all
@@ -234,16 +234,33 @@ class STMAE(ClipDetector):
     settings_type = STMAESettings
     presets = {
         "paper": STMAESettings(),
-        "long": STMAESettings(size=128, stem=2, widths=(32, 64, 128), slots=(64, 64, 64), epochs=30, batch_size=8),
+        "long": STMAESettings(
+            size=128,
+            stem=2,
+            widths=(32, 64, 128),
+            slots=(64, 64, 64),
+            gradient=0.0,
+            base="background",
+            standardise="contrast",
+            crop=32,
+            crops=4,
+            epochs=60,
+            batch_size=8,
+        ),
+        # By what tells made anomalies from good frames of a crowded clip that was held out (docs/methods/stm_ae.md).
         "cpu": STMAESettings(
             size=128,
             stem=2,
             widths=(16, 32, 64),
             slots=(64, 64, 64),
+            gradient=0.0,
+            base="background",
+            standardise="contrast",
+            crop=32,
+            crops=4,
             most=1000,
-            epochs=4,
+            epochs=8,
             batch_size=8,
-            standardise="position",
             learning_rate=2e-3,
         ),
         "tiny": STMAESettings(
@@ -282,11 +299,14 @@ class STMAE(ClipDetector):
         self.base = Base(settings.size, settings.base)
         self.box = settings.box or in_proportion(BOX, settings.size)
         self.positions = Positions(settings.size**2, settings.standardise == "position")
+        self.contrast = Contrast(self.box) if settings.standardise == "contrast" else None
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, clips = self.settings, data.clips(self.size, self.frames)
         if s.base == "background":
             yield OnePass("background", clips, self.base.add, self.base.finish, sums=True)
+        if self.contrast:
+            yield OnePass("contrast", clips, self.contrast.add, self.contrast.finish, sums=True)
         yield Optimise(
             "prediction",
             spread(clips, s.most),
@@ -317,10 +337,14 @@ class STMAE(ClipDetector):
         return self.base.back(found, seen[:, :-1]), cosines
 
     def errors(self, clips: Tensor) -> Tensor:
-        """Squared error of the predicted frame, mean over colours and boxes: (B, T + 1, 3, s, s) -> (B, 1, s, s)."""
+        """Squared error of the predicted frame, mean over colours and boxes: (B, T + 1, 3, s, s) -> (B, 1, s, s).
+
+        By contrast it is that of the box over what a shift by a pixel would make of it.
+        """
         seen = self.base.away(clips)
         error = ((self.predicted(seen)[0] - seen[:, -1]) / 2).square().mean(1, keepdim=True)
-        return box_mean(error, self.box, self.box // 2)
+        found = box_mean(error, self.box, self.box // 2)
+        return self.contrast(found, clips[:, -1]) if self.contrast else found
 
     def score(self, inputs: Tensor, size: tuple[int, int]) -> Scores:
         errors = self.positions(self.errors(inputs))

@@ -1,10 +1,11 @@
-"""Pieces of detectors of clips: what a frame is told from, squares that move, and rows spread evenly."""
+"""Pieces of detectors of clips: what a frame is told from, squares that move, contrast, and rows spread evenly."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.detectors.contract import Chosen, Table, scratch
+from components.detectors.parts.blocks import box_mean
 
 FAINT = 1e-8  # squared error below which nothing is told apart: 80 dB
 
@@ -63,6 +64,41 @@ def moving(clips: Tensor, side: int, count: int) -> Tensor:
             for row, column in zip(own_rows, own_columns, strict=True)
         ]
     )
+
+
+class Contrast(nn.Module):
+    """Errors in boxes of *side* pixels over the contrast of the same boxes, the mean squared slope of the frame there.
+
+    What is predicted a pixel beside its place errs by the slope: the ratio is how far off it is, whatever its tone and
+    however many things move. The median of the fit frames is added below, where a frame shows nothing.
+    """
+
+    floor: Tensor
+    sums: Tensor
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.register_buffer("floor", torch.ones(()))
+        scratch(self, "sums", torch.zeros(2, dtype=torch.float64))  # of medians, and how many there are
+
+    def add(self, clips: Tensor) -> None:
+        """The last frames of clips (B, T, 3, s, s)."""
+        medians = self.of(clips[:, -1]).flatten(1).median(1).values
+        self.sums += torch.stack([medians.double().sum(), torch.tensor(len(clips), device=medians.device).double()])
+
+    def finish(self) -> None:
+        self.floor.copy_((self.sums[0] / self.sums[1]).clamp_min(FAINT))
+
+    def of(self, frames: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] -> (B, 1, h, w)."""
+        grey = F.pad(frames.mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        across = (grey[..., 1:-1, 2:] - grey[..., 1:-1, :-2]) / 2
+        down = (grey[..., 2:, 1:-1] - grey[..., :-2, 1:-1]) / 2
+        return box_mean(across.square() + down.square(), self.side, self.side // 2)
+
+    def forward(self, errors: Tensor, frames: Tensor) -> Tensor:
+        return errors / (self.of(frames) + self.floor)
 
 
 def spread(table: Table, most: int) -> Table:

@@ -19,7 +19,8 @@ from components.detectors.methods.stm_ae import (
     discreteness,
     gradients_apart,
 )
-from components.detectors.parts.clips import moving, spread
+from components.detectors.parts.blocks import box_mean
+from components.detectors.parts.clips import Contrast, moving, spread
 from components.detectors.parts.memory import Memory
 from tests.given import learned, passed
 
@@ -224,6 +225,34 @@ def test_what_moves_as_it_should_scores_below_what_stops_after_training(tmp_path
     stopped[:, -1] = stopped[:, -2]
     with torch.inference_mode():
         assert (detector(stopped).image > detector(clips[40:]).image).all()
+
+
+def test_an_error_by_contrast_is_how_far_a_prediction_is_off():
+    """A texture beside its place errs by the square of the shift, however strong it is and whatever else moves."""
+    torch.manual_seed(0)
+    fine = F.interpolate(torch.rand(1, 1, 16, 16), size=(64, 64), mode="bicubic").clamp(0, 1)
+    contrast, found = Contrast(9), {}
+    contrast.floor.fill_(1e-8)
+    for strength in (0.2, 0.8):
+        frame = (strength * fine).expand(-1, 3, -1, -1)
+        for shift in (1, 2):
+            error = (frame - frame.roll(shift, 3)).square().mean(1, keepdim=True)
+            found[strength, shift] = contrast(box_mean(error, 9, 4), frame)[..., 8:-8, 8:-8].median()
+    torch.testing.assert_close(found[0.2, 1], found[0.8, 1], rtol=1e-3, atol=0)
+    assert 3 < found[0.8, 2] / found[0.8, 1] < 5
+    two = torch.cat([frame, frame], 3)  # twice as much that is off by as much
+    error = (two - two.roll(2, 3)).square().mean(1, keepdim=True)
+    assert contrast(box_mean(error, 9, 4), two)[..., 8:-8, 8:-8].median() < 1.2 * found[0.8, 2]
+
+
+def test_the_floor_of_the_contrast_is_what_fit_frames_show(tmp_path):
+    clips = rising(8, 3)
+    detector = learned(made(standardise="contrast", epochs=1), Clips(clips), tmp_path)
+    medians = detector.contrast.of(clips[:, -1]).flatten(1).median(1).values
+    torch.testing.assert_close(detector.contrast.floor, medians.mean(), rtol=1e-5, atol=0)
+    assert [phase.name for phase in detector.phases(Clips(clips))] == ["contrast", "prediction"]
+    plain = box_mean(((detector.predicted(2 * clips - 1)[0] - (2 * clips - 1)[:, -1]) / 2).square().mean(1, True), 5, 2)
+    torch.testing.assert_close(detector.errors(clips), detector.contrast(plain, clips[:, -1]))
 
 
 def test_clips_that_are_learned_from_are_spread_evenly():
