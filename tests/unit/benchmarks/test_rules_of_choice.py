@@ -88,7 +88,7 @@ def test_a_view_of_one_detector_is_left_out(found):
 def test_the_page_names_every_rule_its_choices_and_the_best(found):
     text = choice.page(found)
     for rule in (*choice.RULES, "the same, certainty of the other views"):
-        assert text.count(f"| {rule} |") == 2
+        assert text.count(f"| {rule} |") == (1 if rule.startswith("always") else 2)
     assert "| two | sharp | 0.950 |" in text
     assert "0123abc" in text
 
