@@ -39,6 +39,7 @@ from components.training.train import file_images
 
 VIEW, DETECTOR = "ped2", "stm_ae"
 FULL, DIFFERENCE, PLAIN = "stm_ae", "frame difference", "plain autoencoder"
+CONTRAST = "errors by contrast"
 VARIANTS: dict[str, dict[str, Any]] = {
     FULL: {},
     PLAIN: {"shift": "none", "attention": False, "memories": "none", "discreteness": 0.0, "compactness": 0.0},
@@ -46,6 +47,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without channel attention": {"attention": False},
     "memory at the deepest level alone": {"memories": "deepest"},
     "without discreteness loss": {"discreteness": 0.0},
+    CONTRAST: {
+        "standardise": "contrast",
+        "base": "background",
+        "crop": 32,
+        "crops": 4,
+        "gradient": 0.0,
+        "epochs": 8,
+    },
 }
 WHOLE = "by the whole frame"  # the score of the full model as PSNR has it
 STAGES = ("train", "calibrate", "evaluate", "export")

@@ -234,33 +234,16 @@ class STMAE(ClipDetector):
     settings_type = STMAESettings
     presets = {
         "paper": STMAESettings(),
-        "long": STMAESettings(
-            size=128,
-            stem=2,
-            widths=(32, 64, 128),
-            slots=(64, 64, 64),
-            gradient=0.0,
-            base="background",
-            standardise="contrast",
-            crop=32,
-            crops=4,
-            epochs=60,
-            batch_size=8,
-        ),
-        # By what tells made anomalies from good frames of a crowded clip that was held out (docs/methods/stm_ae.md).
+        "long": STMAESettings(size=128, stem=2, widths=(32, 64, 128), slots=(64, 64, 64), epochs=30, batch_size=8),
         "cpu": STMAESettings(
             size=128,
             stem=2,
             widths=(16, 32, 64),
             slots=(64, 64, 64),
-            gradient=0.0,
-            base="background",
-            standardise="contrast",
-            crop=32,
-            crops=4,
             most=1000,
-            epochs=8,
+            epochs=4,
             batch_size=8,
+            standardise="position",
             learning_rate=2e-3,
         ),
         "tiny": STMAESettings(
