@@ -169,7 +169,7 @@ def page(found: dict[str, Any]) -> str:
     """results/trials.md."""
     rows = [(*name.split("/")[:2], entry) for name, entry in found.items()]
     rows.sort(key=lambda row: (row[1], row[0], -row[2]["worth"]))
-    shown, notes = changed((differs(detector, entry) for _, detector, entry in rows), 40)
+    shown, notes = changed((differs(detector, entry) for _, detector, entry in rows), 34)
     lines = [[view, d, shown[differs(d, e)], *figures(e), f"{e['seconds']:.0f}"] for view, d, e in rows]
     return joined("# Trials without a label", ABOUT, markdown(HEAD, lines), notes)
 
