@@ -52,15 +52,16 @@ def cores() -> int:
 
 
 def side_by_side(call: Callable[[T], R], given: Iterable[T], most: int | None = None) -> Iterator[R]:
-    """What *call* makes of each of *given*, in order, on *most* threads, or one a core; each has one more waiting.
+    """What *call* makes of each of *given*, in order, on *most* threads, or one a core.
 
-    It is worth it for libraries that let other threads run meanwhile: NumPy, SciPy, Pillow, ONNX Runtime.
+    No more than that and one are ahead of what is asked for, as they may be large. It is worth it for libraries that
+    let other threads run meanwhile: NumPy, SciPy, Pillow, ONNX Runtime.
     """
     count, waiting = most or cores(), deque[Future[R]]()
     with ThreadPoolExecutor(count) as pool:
         for one in given:
             waiting.append(pool.submit(call, one))
-            if len(waiting) > 2 * count:
+            if len(waiting) > count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
