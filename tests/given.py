@@ -1,5 +1,6 @@
 """What tests of detectors learn from: tables that are their names, tables of pixels, and one plain training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from components.synthesis.synthesise import synthesise
 from components.training.checkpoint import Checkpoint
 from components.training.loop import Loop
 from components.training.model import score_files
+from components.training.settings import TrainSettings
+from components.training.train import train
 from tests.conftest import tile
 
 
@@ -48,6 +51,12 @@ def parted_tiles(root: Path, fit: int, calibrate: int) -> Path:
     table.to_parquet(root / "split/split.parquet")
     synthesise(root / "split", root, root / "synthetic", SynthesisSettings(strategies=("scar",)), 0)
     return root
+
+
+def trained_tiny(data: Path, out: Path, detector: str, moves: str | tuple[str, ...]) -> Path:
+    """The model of a short training, seed 0, on ``parted_tiles``."""
+    settings = replace(TrainSettings("tiny"), moves=moves)
+    return train(detector, data / "split", data / "synthetic", data, out, settings, 0)
 
 
 def decisions(table, scores) -> list[str]:

@@ -81,7 +81,7 @@ def compare(
         "score_error": float(errors.max()),
         "map_error": max(pair.apart for pair in pairs) / spans["map"],
         "decision_agreement": float(np.mean(agree)),
-        "undecided": len(undecided),
+        "undecided": sum(i < len(paths) for i in undecided),
         "worst_image": names[int(np.argmax(errors[: len(names)]))],
     }
 

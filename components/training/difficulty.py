@@ -57,13 +57,11 @@ class Probe:
     normals: np.ndarray
     paths: Sequence[Path]
     rules: Decoding
-    graphs: Path | None  # where that of its backbone lies
 
     def auroc(self, kind: str, settings: SynthesisSettings, seed: int) -> float:
         """AUROC of one anomaly of *kind* on each of the paths against the calibrate normals."""
         drawn = side_by_side(lambda path: self._made(kind, path, settings, seed), self.paths)
-        with through_graphs(self.detector, self.graphs):
-            found = [score_pictures(self.detector, [picture], self.rules) for picture in drawn]
+        found = [score_pictures(self.detector, [picture], self.rules) for picture in drawn]
         return against(self.normals, np.concatenate(found))
 
     def _made(self, kind: str, path: Path, settings: SynthesisSettings, seed: int) -> np.ndarray:
@@ -87,7 +85,8 @@ class Checks:
         if not kinds:
             return {}
         probe = fitted(split, self.data, self.train)
-        found = {k: level_of(probe, k, self.settings, self.seed) for k in progress(kinds, "how hard anomalies are")}
+        with through_graphs(probe.detector, features_folder(self.train.store)):
+            found = {k: level_of(probe, k, self.settings, self.seed) for k in progress(kinds, "how hard anomalies are")}
         for kind, level in found.items():
             log.info("%s: strength %.2f, where the probe has AUROC %.2f", kind, level.strength, level.probe_auroc)
         return found
@@ -129,4 +128,4 @@ def fitted(split: Path, data: Path, train: TrainSettings) -> Probe:
     normals = by_picture(images["calibrate"], rows)
     paths = images["calibrate"].paths
     chosen = paths[:: max(1, len(paths) // PICTURES)][:PICTURES]
-    return Probe(detector, normals, chosen, rules, store.root)
+    return Probe(detector, normals, chosen, rules)

@@ -11,9 +11,7 @@ from components.training import descriptors as room
 from components.training import train as training
 from components.training.descriptors import FILE, descriptors_of
 from components.training.model import load_model
-from components.training.settings import TrainSettings
-from components.training.train import train
-from tests.given import TorchStore, parted_tiles
+from tests.given import TorchStore, parted_tiles, trained_tiny
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +21,8 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def trained(data, tmp_path, monkeypatch):
-    store = TorchStore(tmp_path / "store")
-    monkeypatch.setattr(training, "FeatureStore", lambda *_: store)
-
-    def made(detector: str, moves="none"):
-        settings = replace(TrainSettings("tiny"), moves=moves)
-        return train(detector, data / "split", data / "synthetic", data, tmp_path / detector, settings, 0)
-
-    return made
+    monkeypatch.setattr(training, "FeatureStore", lambda *_: TorchStore(tmp_path / "store"))
+    return lambda detector, moves="none": trained_tiny(data, tmp_path / detector, detector, moves)
 
 
 def fit_paths(data):
@@ -70,11 +62,15 @@ def test_of_many_pictures_some_are_described_spread_evenly(trained, monkeypatch)
     np.testing.assert_array_equal(few, every[[0, 3, 6]])
 
 
-def test_each_square_of_a_picture_that_is_cut_is_described(data):
+def test_each_square_of_a_picture_that_is_cut_is_described(data, monkeypatch):
     """The rows of a sample are the squares of its own pictures among those of all."""
+    monkeypatch.setattr(room, "PICTURES", 3)
     paths = fit_paths(data)
     whole = training.FileImages(tuple(paths), tuple(p.name for p in paths), replace(DEFAULT, tiles=64))
     some = room.sample(whole, whole, training.FeatureStore(None))
-    assert some.rows == list(range(len(whole)))
     assert len(whole) > len(paths)
-    assert some.images.pieces == whole.pieces
+    assert [some.images.paths[piece.picture] for piece in some.images.pieces] == [
+        paths[whole.pieces[row].picture] for row in some.rows
+    ]
+    assert [piece.box for piece in some.images.pieces] == [whole.pieces[row].box for row in some.rows]
+    assert {whole.pieces[row].picture for row in some.rows} == {0, 3, 6}

@@ -1,6 +1,5 @@
 """A training says which moves it learned from; one without moves is what it was before there were any."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,9 +10,8 @@ from safetensors.torch import load_file
 from components.core.artefacts import read_json
 from components.training import train as room
 from components.training.pose import Pose
-from components.training.settings import MOVES, TrainSettings
-from components.training.train import train
-from tests.given import TorchStore, parted_tiles
+from components.training.settings import MOVES
+from tests.given import TorchStore, parted_tiles, trained_tiny
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +33,7 @@ def trained(data, tmp_path, monkeypatch):
             return {move: {"worst": Pose(auroc, auroc), "mean": Pose(0.5, 0.5)} for move in MOVES}
 
         monkeypatch.setattr("components.training.pose.measured", measured)
-        settings = replace(TrainSettings("tiny"), moves=moves)
-        return train(detector, data / "split", data / "synthetic", data, tmp_path / name, settings, 0)
+        return trained_tiny(data, tmp_path / name, detector, moves)
 
     return found
 
