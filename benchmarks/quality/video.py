@@ -2,7 +2,8 @@
 
 Each variant is trained, calibrated, evaluated and exported by the pipeline's stages, each in a process on one thread;
 the epoch is chosen by synthetic anomalies. The frame difference learns nothing; the plain autoencoder is the same
-network without its mechanisms. Frames per second are those of the exported graph on two cores.
+network without its mechanisms; detectors of pictures see one frame, and nothing of what moves. Frames per second are
+those of the exported graph on two cores.
 Results: benchmarks/results/video.json and video.md.
 """
 
@@ -39,7 +40,7 @@ from components.training.train import file_images
 
 VIEW, DETECTOR = "ped2", "stm_ae"
 FULL, DIFFERENCE, PLAIN = "stm_ae", "frame difference", "plain autoencoder"
-CONTRAST = "errors by contrast"
+CONTRAST, FRAMES = "errors by contrast", "{}, frame by frame"
 VARIANTS: dict[str, dict[str, Any]] = {
     FULL: {},
     PLAIN: {"shift": "none", "attention": False, "memories": "none", "discreteness": 0.0, "compactness": 0.0},
@@ -56,6 +57,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "epochs": 8,
     },
 }
+FRAME_BY_FRAME = {FRAMES.format(name): name for name in ("patchcore", "padim")}  # detectors of pictures, as they are
+ROWS = (*VARIANTS, *FRAME_BY_FRAME)
 WHOLE = "by the whole frame"  # the score of the full model as PSNR has it
 STAGES = ("train", "calibrate", "evaluate", "export")
 OUT = RESULTS / "video.json"
@@ -72,7 +75,7 @@ before them. Synthetic: AUROC of calibrate frames against synthetic anomalies, w
 
 def main(arguments: list[str]) -> None:
     parser = options("video", __doc__, report=True)
-    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=f"of {', '.join(VARIANTS)}; default the first 2")
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=f"of {', '.join(ROWS)}; default the first 2")
     asked = parser.parse_args(arguments)
     if not asked.report:
         prepare(VIEW)
@@ -102,16 +105,17 @@ def simple() -> dict[str, Any]:
 
 def measured(name: str) -> dict[str, Any]:
     """A variant by the pipeline's stages; of the full one also the score by the whole frame."""
-    stages, params = stages_of(VIEW), variant_params(name)
-    folder = params.parent / VIEW / DETECTOR
+    stages, params, detector = stages_of(VIEW), variant_params(name), detector_of(name)
+    folder = params.parent / VIEW / detector
     shutil.rmtree(folder, ignore_errors=True)
-    used = {stage: staged(stage, params) for stage in STAGES}
+    used = {stage: staged(stage, detector, params) for stage in STAGES}
     result = pd.read_parquet(folder / "evaluation" / "scores.parquet")
     np.save(kept(name), result["score"].to_numpy())
     metrics, history = read_json(folder / "evaluation/metrics.json"), read_json(folder / "model/history.json")
     check = read_json(folder / "model/check.json")
     entry = {
-        "settings": VARIANTS[name],
+        "detector": detector,
+        "settings": VARIANTS.get(name, {}),
         "test": figures(result, result["score"].to_numpy()),
         "beyond difference": difference(*labelled(result), np.load(kept(DIFFERENCE)), clips_of(result)),
         "pixel": {k: metrics["overall"]["pixel"][k] for k in ("auroc", "ap", "aupro", "images")},
@@ -139,7 +143,7 @@ def whole_frame(folder: Path, result: pd.DataFrame) -> dict[str, Any]:
 
 
 def variant_params(name: str) -> Path:
-    """params.yaml of a variant, whose artefacts lie apart and begin from the same split and synthetic anomalies."""
+    """params.yaml of a row, whose artefacts lie apart and begin from the same split and synthetic anomalies."""
     folder, base = WORK / "video" / name.replace(" ", "-"), stages_of(VIEW)
     (folder / VIEW).mkdir(parents=True, exist_ok=True)
     for made in (base.folder / "split", base.folder / "synthetic"):
@@ -148,13 +152,17 @@ def variant_params(name: str) -> Path:
             link.symlink_to(made.resolve(), target_is_directory=True)
     values = yaml.safe_load(Path("params.yaml").read_text())
     values["artefacts"] = str(folder)
-    values["train"]["detectors"][DETECTOR] = VARIANTS[name]
+    values["train"]["detectors"][detector_of(name)] = VARIANTS.get(name, {})
     (folder / "params.yaml").write_text(yaml.safe_dump(values))
     return folder / "params.yaml"
 
 
-def staged(stage: str, params: Path) -> Usage:
-    words = [sys.executable, "-m", "components.pipeline.stages", stage, VIEW, DETECTOR, "--params", str(params)]
+def detector_of(name: str) -> str:
+    return FRAME_BY_FRAME.get(name, DETECTOR)
+
+
+def staged(stage: str, detector: str, params: Path) -> Usage:
+    words = [sys.executable, "-m", "components.pipeline.stages", stage, VIEW, detector, "--params", str(params)]
     return timed(words, params.parent / "stages.log")
 
 
@@ -196,13 +204,13 @@ def speed(bundle: Bundle, data: Path, table: pd.DataFrame) -> dict[str, float]:
 
 def report(found: dict[str, Any]) -> str:
     """results/video.md."""
-    names = [n for n in (DIFFERENCE, f"{DIFFERENCE}, {WHOLE}", *VARIANTS, f"{FULL}, {WHOLE}") if n in found]
+    names = [n for n in (DIFFERENCE, f"{DIFFERENCE}, {WHOLE}", *ROWS, f"{FULL}, {WHOLE}") if n in found]
     quality = [[name, *_quality(found[name])] for name in names]
-    trained = [name for name in VARIANTS if name in found]
+    trained = [name for name in ROWS if name in found]
     heads = ("", "pixel AUROC", "pixel AP", "AUPRO 0.3", "false alarms", "misses", "train s", "CPU s", "fps", "CPU ms")
     more = [[name, *_more(found[name])] for name in trained]
     kinds = list(dict.fromkeys(kind for name in trained for kind in found[name]["kinds"]))
-    signal = [[name, *(f"{found[name]['kinds'][kind]:.3f}" for kind in kinds)] for name in trained]
+    signal = [[name, *(number(found[name]["kinds"], kind, 3) for kind in kinds)] for name in trained]
     tables = (
         wrapped(SPENT),
         markdown(heads, more),
