@@ -10,6 +10,7 @@ import numpy as np
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
+from components.decision.calibration import Alike
 from components.decision.conformal import beyond, needed, span, threshold
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -18,12 +19,19 @@ MAP_QUANTILES = (0.5, 0.99, 0.999, 1.0)
 
 
 def calibrate(
-    model: Path, split: Path, data: Path, out: Path, settings: CalibrationSettings, traced: Path | None = None
+    model: Path,
+    split: Path,
+    data: Path,
+    out: Path,
+    settings: CalibrationSettings,
+    traced: Path | None = None,
+    alike: Alike | None = None,
 ) -> Path:
     """Write calibration.json and scores.parquet, from the scores of the graph *traced*, or without one of torch.
 
-    What ships is calibrated through its graph: the table then holds the very scores that the line computes. Raises
-    CalibrationError when there are too few normals for alpha, BundleError where the graph is of another model.
+    What ships is calibrated through its graph: the table then holds the very scores that the line computes. *alike*:
+    of what the calibrate normals are, where they do not stand for themselves. Raises CalibrationError when there are
+    too few normals for alpha, BundleError where the graph is of another model.
     """
     from components.datasets.loading import rows
 
@@ -34,9 +42,15 @@ def calibrate(
         paths = [data / i for i in table["image_id"]]
         scores, maps = through_graph(traced, model, paths) if traced else in_torch(model, split, paths)
         result = record(scores, maps, table["group"].to_numpy(), settings)
-        write_json(scratch / "calibration.json", {"model": tree_hash(model / "model.safetensors"), **result})
+        known = {"model": tree_hash(model / "model.safetensors"), **result, **kept(alike)}
+        write_json(scratch / "calibration.json", known)
         table.assign(score=scores)[["image_id", "group", "score"]].to_parquet(scratch / "scores.parquet", index=False)
     return out
+
+
+def kept(alike: Alike | None) -> dict[str, Any]:
+    """What calibration.json says of pictures that are alike."""
+    return {"alike": alike._asdict()} if alike else {}
 
 
 def record(scores: np.ndarray, maps: np.ndarray, groups: np.ndarray, settings: CalibrationSettings) -> dict[str, Any]:

@@ -15,10 +15,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from components.calibration.calibrate import by_group, group_tables, in_torch, require_enough, scale, summary
+from components.calibration.calibrate import (
+    by_group,
+    group_tables,
+    in_torch,
+    kept,
+    require_enough,
+    scale,
+    summary,
+)
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import recorded, tree_hash, write_json
 from components.core.errors import CalibrationError
+from components.decision.calibration import Alike
 from components.decision.conformal import needed, smallest
 
 log = logging.getLogger("loupe")
@@ -53,7 +62,14 @@ class Fold(NamedTuple):
     split: Path
 
 
-def calibrate_folds(model: Path, folds: Sequence[Fold], data: Path, out: Path, settings: CalibrationSettings) -> Path:
+def calibrate_folds(
+    model: Path,
+    folds: Sequence[Fold],
+    data: Path,
+    out: Path,
+    settings: CalibrationSettings,
+    alike: Alike | None = None,
+) -> Path:
     """``calibrate`` of *model*, which was trained on all pictures, from what the models of *folds* say of theirs."""
     inputs = {"model": model / "model.safetensors", "split": folds[0].split / "split.parquet"}
     with recorded(out, "calibrate", settings, inputs) as scratch:
@@ -70,6 +86,7 @@ def calibrate_folds(model: Path, folds: Sequence[Fold], data: Path, out: Path, s
             "fold_medians": [float(part["score"].median()) for part, _ in parts],
             "groups": group_tables(by_group(scores, groups), settings),
             "map": scale(np.concatenate([maps for _, maps in parts])),
+            **kept(alike),
         }
         write_json(scratch / "calibration.json", result)
         table.to_parquet(scratch / "scores.parquet", index=False)

@@ -24,7 +24,7 @@ def write_folds(split: Path, out: Path, count: int, together: str = "picture") -
     """
     table = read_split(split)
     good = table["split"].isin(["fit", "calibrate"]) & (table["label"] == "normal")
-    units = _units(table[good], split, together)
+    units = units_of(table[good], split, together)
     fold = _folds(table[good], count) if units is None else _of_units(units, count)
     with recorded(out, "folds", {"count": count, "together": together}, {"split": split / "split.parquet"}) as scratch:
         for number in range(count):
@@ -42,8 +42,8 @@ def _folds(good: pd.DataFrame, count: int) -> pd.Series:
     return pd.Series({row: place % count for place, row in enumerate(ranked)}, dtype=int)
 
 
-def _units(good: pd.DataFrame, split: Path, together: str) -> pd.Series | None:
-    """What of each row stays in one fold with it: its clip, where rows are frames, or its group; None: nothing."""
+def units_of(good: pd.DataFrame, split: Path, together: str) -> pd.Series | None:
+    """What of each row stays on one side with it: its clip, where rows are frames, or its group; None: nothing."""
     if read_decoding(split).stride:
         return good["image_id"].map(clip_of).rename("clips")
     return good["group"].rename("groups") if together == "group" else None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,12 +40,23 @@ class Group:
     table: Table | None = None
 
 
+class Alike(NamedTuple):
+    """What pictures lie in that are alike, as ``clips`` or ``groups``, and in how many of them calibrate normals do."""
+
+    of: str
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.n} {self.of.removesuffix('s') if self.n == 1 else self.of}"
+
+
 @dataclass(frozen=True)
 class Calibration:
     """*interval* holds the true false-alarm rate with *confidence*; *scale* is that of heat maps, by quantile.
 
     *model* is the hash of the model whose scores these are; None in files of older versions. *folds* 0: they are of
-    pictures that the model has not seen; K: of K models, each without its part of the pictures.
+    pictures that the model has not seen; K: of K models, each without its part of the pictures. *alike* None: each
+    picture stands for itself.
     """
 
     table: Table
@@ -57,6 +68,7 @@ class Calibration:
     model: str | None = None
     rule: str = ""
     folds: int = 0
+    alike: Alike | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
@@ -82,7 +94,7 @@ class Calibration:
         _require_usable(values)
         groups = {str(name): _group(values, own) for name, own in values.get("groups", {}).items()}
         low, high = values["false_alarm_interval"]
-        model = values.get("model")
+        model, alike = values.get("model"), values.get("alike")
         return cls(
             Table.of(values),
             int(values["n"]),
@@ -93,11 +105,19 @@ class Calibration:
             None if model is None else str(model),
             str(values.get("rule", "")),
             int(values.get("folds", 0)),
+            Alike(str(alike["of"]), int(alike["n"])) if alike else None,
         )
 
     @property
     def alpha(self) -> float:
         return self.table.alpha
+
+    @property
+    def nominal(self) -> str:
+        """Why *interval* is that of another case and too narrow, in a few words; "" where it holds."""
+        folds = "calibrated by folds" if self.folds else ""
+        alike = f"pictures of {self.alike}, alike within each" if self.alike else ""
+        return "; ".join(why for why in (folds, alike) if why)
 
     @property
     def threshold(self) -> float:

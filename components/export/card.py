@@ -52,7 +52,8 @@ def point_rows(known: Calibration) -> str:
     said = f"good images, each by one of {known.folds} models without it" if known.folds else "held-out good images"
     return f"""{FIRST} {known.n} {said}, false-alarm rate asked for: {known.alpha} |
 | threshold (raw score) | {known.threshold:.6g} |{_of_groups(known)}
-{LAST}, {known.confidence:.0%} interval{", nominal" if known.folds else ""} | {low:.3f} to {high:.3f} |"""
+{LAST}, {known.confidence:.0%} interval{", nominal" if known.nominal else ""} | {low:.3f} to {high:.3f}\
+{f" ({known.nominal})" if known.nominal else ""} |"""
 
 
 def moved_card(card: str, known: Calibration, parity: dict[str, Any]) -> str:

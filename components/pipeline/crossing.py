@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from components.core.artefacts import code_hash, read_json, tree_hash, values_hash, write_json
 from components.core.settings import plain
-from components.datasets.folds import ALL, HELD, write_folds
+from components.datasets.folds import ALL, HELD, units_of, write_folds
 from components.datasets.loading import rows
 from components.detectors.presets import counts
 
 if TYPE_CHECKING:
     from components.calibration.folds import Fold
+    from components.decision.calibration import Alike
     from components.pipeline.stages import Stages
     from components.training.settings import TrainSettings
 
@@ -33,6 +36,35 @@ def count(stages: "Stages") -> int:
     share = None if stages.members else stages.params.split.calibrate_share
     held, fitted = (len(rows(split, side, "normal")) for side in ("calibrate", "fit"))
     return fold_count(held, held + fitted, stages.params.calibration, split, share)
+
+
+def alike(stages: "Stages", folds: int) -> "Alike | None":
+    """In how many clips or groups that stay together the calibrate normals lie; None: each stands for itself."""
+    from components.decision.calibration import Alike
+
+    split, together = stages.folder / "split", "picture" if stages.members else stages.split_settings.together
+    sides = [rows(split, side, "normal") for side in ("calibrate", *(("fit",) if folds else ()))]
+    units = units_of(pd.concat(sides, ignore_index=True), split, together)
+    return None if units is None else Alike(str(units.name), int(units.nunique()))
+
+
+def tell_alike(stages: "Stages", folds: int) -> None:
+    """What cannot be promised of pictures that are alike, before any training."""
+    from components.decision.conformal import needed
+
+    found, alpha = alike(stages, folds), stages.params.calibration.alpha
+    if found and found.n < needed(alpha):
+        every = "" if folds else ", and split.calibrate_share says which part of all of them does"
+        log.warning(
+            "%s: the good pictures that calibrate lie in %s, alike within each: a false-alarm rate of %g is that of "
+            "pictures like theirs and no promise for %s that come; for that %d have to calibrate%s",
+            stages.folder,
+            found,
+            alpha,
+            found.of,
+            needed(alpha),
+            every,
+        )
 
 
 def shipped(stages: "Stages") -> Path:
@@ -135,7 +167,7 @@ def calibrate(stages: "Stages", detector: str, folds: int) -> Path:
     parts = _folds(stages, detector, folds)
     if (best := _common([fold.model for fold in parts])) is not None:
         parts = [fold._replace(model=fold.model.parent / CHECKS / str(best)) for fold in parts]
-    return calibrate_folds(at / "model", parts, stages.data, at / "calibration", known)
+    return calibrate_folds(at / "model", parts, stages.data, at / "calibration", known, alike(stages, folds))
 
 
 def _folds(stages: "Stages", detector: str, folds: int) -> "list[Fold]":

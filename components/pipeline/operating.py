@@ -62,7 +62,7 @@ class Moved:
     def lines(self) -> list[str]:
         """For people."""
         old, new = self.old, self.new
-        kind = f"{new.confidence:.0%} interval" + (", nominal" if new.folds else "")
+        kind = f"{new.confidence:.0%} interval" + (f", nominal ({new.nominal})" if new.nominal else "")
         said = [
             f"alpha {old.alpha:.4g} -> {new.alpha:.4g}, threshold {old.threshold:.6g} -> {new.threshold:.6g}",
             f"true false-alarm rate, {kind}: {new.interval[0]:.4f} to {new.interval[1]:.4f} "

@@ -103,7 +103,9 @@ class Stages:
         from components.training.difficulty import graded
 
         # Before anything is made from the split: no training ends with too few good images to calibrate on.
-        if folds := self.folds:
+        folds = self.folds
+        crossing.tell_alike(self, folds)
+        if folds:
             return crossing.synthesise(self, folds)
         out = self.folder / "synthetic"
         known = self.params
@@ -172,7 +174,8 @@ class Stages:
         from components.calibration.calibrate import calibrate
 
         at, settings = self.of(detector), self.params.calibration
-        return calibrate(at / "model", self.folder / "split", self.data, at / "calibration", settings, traced)
+        given = self.folder / "split", self.data, at / "calibration", settings
+        return calibrate(at / "model", *given, traced, crossing.alike(self, 0))
 
     def can_evaluate(self) -> bool:
         """Whether the test split has labelled images."""

@@ -100,7 +100,7 @@ def page(run: Run) -> Page:
 def operating(run: Run) -> Section:
     """Threshold, promise, and where scores lie."""
     known = run.known
-    kind = ", nominal: calibrated by folds" if known.folds else ""
+    kind = f", nominal: {known.nominal}" if known.nominal else ""
     facts = (
         Fact("threshold", raw(known.threshold), "raw score; higher is more anomalous"),
         Fact("false alarms asked for", percent(known.alpha), "of good pictures"),

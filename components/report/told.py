@@ -29,11 +29,21 @@ def decides(known: Calibration) -> str:
 
 def promises(known: Calibration) -> str:
     """The false-alarm rate with its interval, and for how long it holds."""
-    nominal = ", nominally," if known.folds else ""
+    nominal = ", nominally," if known.nominal else ""
     return (
         f"Asked for were at most {percent(known.alpha)} false alarms; by {counted(known.n, 'good picture')} the true "
         f"rate lies{nominal} between **{percent(known.interval[0])} and {percent(known.interval[1])}** "
-        f"({percent(known.confidence)} interval), while production looks like them."
+        f"({percent(known.confidence)} interval), while production looks like them.{_alike(known)}"
+    )
+
+
+def _alike(known: Calibration) -> str:
+    """For how many pictures those that are alike stand."""
+    if not known.alike:
+        return ""
+    return (
+        f" They are of {known.alike}, within which pictures are alike: a new one of these may look "
+        f"like none of them, so the interval is too narrow, and only more {known.alike.of} make the promise firm."
     )
 
 
@@ -70,7 +80,7 @@ def ending(run: Path, data: Path, test: int) -> list[str]:
     known = Calibration.of(read_json(run / "calibration.json"))
     smallest = read_json(run / "run.json").get("sizes", {}).get("smallest_defect")  # not in older runs
     where = f"{counted(known.n, 'good picture')}{' (by folds)' if known.folds else ''}"
-    kind = f"{percent(known.confidence)} interval{', nominal' if known.folds else ''}"
+    kind = f"{percent(known.confidence)} interval{', nominal: ' if known.nominal else ''}{known.nominal}"
     next_one = (
         f"loupe evaluate {shlex.quote(str(run))} --data {shlex.quote(str(data))}"
         if test

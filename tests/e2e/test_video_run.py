@@ -1,6 +1,7 @@
 """Clips from the folder to the stream: fit, evaluate, bundle, files, runner and watch see the same windows."""
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -135,9 +136,17 @@ def test_a_training_of_clips_is_refused_pictures_too(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_detector_of_pictures_sees_single_frames(walk, tmp_path):
+def test_a_detector_of_pictures_sees_single_frames(walk, tmp_path, caplog):
     request = FitRequest("padim", walk, "clips", preset="tiny", alpha=0.1, sections=SMALL)
-    out = fit_folder(request, tmp_path / "run")
+    with caplog.at_level(logging.INFO, "loupe"):
+        out = fit_folder(request, tmp_path / "run")
+    said = [record.getMessage() for record in caplog.records]
+    warned = next(at for at, line in enumerate(said) if "lie in 1 clip, alike within each" in line)
+    assert "for that 9 have to calibrate" in said[warned]
+    assert warned < next(at for at, line in enumerate(said) if line.endswith(": train padim")), "before it is trained"
+    assert json.loads((out / "calibration.json").read_text())["alike"] == {"of": "clips", "n": 1}
+    assert "(pictures of 1 clip, alike within each)" in (out / "bundle/MODEL_CARD.md").read_text()
+    assert "nominal: pictures of 1 clip" in (out / "report.html").read_text()
     manifest = json.loads((out / "bundle/manifest.json").read_text())
     assert manifest["decoding"]["stride"] == 1
     assert "window" not in manifest["decoding"]
