@@ -53,10 +53,10 @@ def parted_tiles(root: Path, fit: int, calibrate: int) -> Path:
     return root
 
 
-def trained_tiny(data: Path, out: Path, detector: str, moves: str | tuple[str, ...]) -> Path:
-    """The model of a short training, seed 0, on ``parted_tiles``."""
+def trained_tiny(data: Path, out: Path, detector: str, moves: str | tuple[str, ...], seed: int = 0) -> Path:
+    """The model of a short training on ``parted_tiles``."""
     settings = replace(TrainSettings("tiny"), moves=moves)
-    return train(detector, data / "split", data / "synthetic", data, out, settings, 0)
+    return train(detector, data / "split", data / "synthetic", data, out, settings, seed)
 
 
 def decisions(table, scores) -> list[str]:

@@ -34,6 +34,11 @@ def features_folder(store: str | None) -> Path | None:
     return cache_folder() / "features" if store == AUTO else Path(store)
 
 
+def graphs_folder() -> Path:
+    """Where exported graphs lie that another model of the same kind can take (``export.reused``)."""
+    return cache_folder() / "exported"
+
+
 def contents(folder: Path) -> dict[str, Any]:
     """How many entries a feature store holds, and the bytes of all its files."""
     entries = sum((path / "manifest.json").exists() for path in _listed(folder))

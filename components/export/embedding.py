@@ -26,7 +26,7 @@ class Described(nn.Module):
     With *early* it is the detector's early answer that is returned (``contract.Early``).
     """
 
-    mean: Tensor
+    centre: Tensor
     plain: Tensor
     directions: Tensor
     scale: Tensor
@@ -37,14 +37,14 @@ class Described(nn.Module):
         mean = descriptors.mean(0)
         spread, directions = _principal(descriptors - mean, SIZE - 1)
         left = (descriptors - mean) - (descriptors - mean) @ directions @ directions.T
-        self.register_buffer("mean", mean)
+        self.register_buffer("centre", mean)
         self.register_buffer("directions", directions / spread)
         self.register_buffer("plain", directions)
         self.register_buffer("scale", left.norm(dim=1).mean().clamp_min(1e-6))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scores, found = described(self.detector, images, self.early)
-        offset = found - self.mean
+        offset = found - self.centre
         left = offset - (offset @ self.plain) @ self.plain.T
         length = left.square().sum(1, keepdim=True).sqrt() / self.scale
         known = offset @ self.directions

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from components.calibration.calibrate import map_quantiles, record
+from components.calibration.calibrate import kept, map_quantiles, record
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import file_hash, recorded, write_json
 from components.core.errors import BundleError, ParityError
@@ -152,6 +152,7 @@ class Graphs:
         maps = np.concatenate([map_quantiles(map_values(heat[:, 0], given.rules)) for heat in good.maps])
         asked = CalibrationSettings(self.known.alpha, self.known.confidence)
         values = {"model": self.known.model, **record(good.scores, maps, normals["group"].to_numpy(), asked)}
+        values |= kept(self.known.alike)
         new = Calibration.of(values)
         measured = self._parity("int8.onnx", lambda scores, groups: new.decide(scores, groups)[1])
         found |= {key: measured[key] for key in ("score_error", "map_error", "decision_agreement")}

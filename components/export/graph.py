@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnxscript import optimizer
 from timm.layers import BatchNormAct2d
 from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
 from torch import nn
@@ -15,37 +16,48 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from components.detectors.contract import Counting
 from components.export.embedding import Described
 from components.export.operators import TRANSLATIONS
+from components.export.reused import reused
 
 
 def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, str]) -> None:
     """Input ``image`` (B, 3, H, W) in [0, 1], of clips (B, T, 3, H, W) with a fixed T; outputs ``score`` (B,), ``map``
     (B, 1, H, W), ``embedding`` (B, 16)."""
-    sizes = {
-        name: torch.export.Dim(name, min=1 if name == "batch" else 16, max=limit) for name, limit in LIMITS.items()
-    }
     frames = [model.detector.frames] if model.detector.frames > 1 else []
-    at = 2 + len(frames)  # of the height
+    example = torch.rand(2, *frames, 3, 300, 403)
     for part in model.modules():
         if isinstance(part, Counting):
             part.read()
     with norms_folded(model):
-        program = torch.onnx.export(
-            model,
-            (torch.rand(2, *frames, 3, 300, 403),),
-            dynamo=True,
-            opset_version=opset,
-            verbose=False,
-            external_data=False,
-            dynamic_shapes=({0: sizes["batch"], at: sizes["height"], at + 1: sizes["width"]},),
-            input_names=["image"],
-            output_names=["score", "map", "embedding"],
-            custom_translation_table=TRANSLATIONS,
-        )
-    graph = program.model_proto  # type: ignore[union-attr]
+        graph = reused(model, opset, example, lambda: exported(model, opset, example))
+    graph = optimizer.optimize(graph)  # of the whole graph, as weights are folded into others
     _strip(graph)
     say(graph, metadata)
     onnx.checker.check_model(graph)
     onnx.save(graph, str(path))
+
+
+def exported(model: Described, opset: int, example: torch.Tensor) -> onnx.ModelProto:
+    """The graph of *model* by torch's exporter, *example* (2, [T,] 3, H, W), with all its tensors as they are."""
+    sizes = {
+        name: torch.export.Dim(name, min=1 if name == "batch" else 16, max=limit) for name, limit in LIMITS.items()
+    }
+    at = example.ndim - 2  # of the height
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        opset_version=opset,
+        verbose=False,
+        optimize=False,
+        external_data=False,
+        dynamic_shapes=({0: sizes["batch"], at: sizes["height"], at + 1: sizes["width"]},),
+        input_names=["image"],
+        output_names=["score", "map", "embedding"],
+        custom_translation_table=TRANSLATIONS,
+    )
+    graph: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]
+    _strip(graph)
+    return graph
 
 
 @contextmanager
