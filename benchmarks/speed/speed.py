@@ -4,10 +4,11 @@ Seconds of the processor on one thread, by parts: startup (each command that com
 stages (`loupe fit` on a folder in MVTec layout, by stage, with an evaluation where there is test/), memory (predicted
 and real peak of the training of each of --detectors, at --preset), int8 (what the backbone of each --bundle loses in
 8-bit integers, and how much sooner it answers; OpenVINO beside it), latency (the graph of each --bundle beside its bare
-backbone), metrics (all figures of an evaluation beside scikit-learn's), steps (FastFlow's by both ways), scaling (a fit
-of --detector and a scoring with 1 to 8 times --pictures, and at 256 to 1,024 pixels). With --against another checkout
-of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told with its 95 %
-bootstrap interval. Writes results/speed.json and speed.md.
+backbone), graphs (the export of three models of a kind, of each of --detectors), metrics (all figures of an evaluation
+beside scikit-learn's), steps (FastFlow's by both ways), scaling (a fit of --detector and a scoring with 1 to 8 times
+--pictures, and at 256 to 1,024 pixels). With --against another checkout of Loupe is measured in the same rounds, the
+sides in alternating order, and the ratio of both is told with its 95 % bootstrap interval.
+Writes results/speed.json and speed.md.
 """
 
 import json
@@ -83,6 +84,15 @@ ROWS = {  # parts that have a row for each detector, and what their table says
         "high": "to",
         "apart": "gradients apart",
     },
+    "graphs": {
+        "detector": "detector",
+        "s_1": "first s",
+        "s_2": "second s",
+        "s_3": "third s",
+        "s_anew": "third anew s",
+        "times_faster": "faster",
+        "same": "same bytes",
+    },
     "scaling": {
         "pictures": "pictures",
         "side": "side",
@@ -118,6 +128,8 @@ SAID = {
     "scaling": "`loupe fit` and `loupe score` of the pictures that it learned from, each a process on one thread with "
     "an empty cache, seconds of the processor and peak memory. *Exponent*: the power of the pictures, or of the side, "
     "with which a figure grows; 2 of the side is in proportion to the pixels.",
+    "graphs": "The graphs of three models of one kind, seconds of the processor on one thread: two are exported, the "
+    "third is filled in (ADR 0059). *Anew*: the third one exported with an empty cache; *faster*: anew over filled in.",
     "int8": "On one thread, the processor's seconds in turns; AUROC of synthetic anomalies against "
     "calibrate normals. *Faster*: times as fast as the float graph in ONNX Runtime; *its error*: of the span of a map.",
 }
@@ -134,8 +146,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, help="the folder of pictures of the part stages")
     parser.add_argument("--detector", default="patchcore", help="of the parts stages and scaling")
-    parser.add_argument("--detectors", default="patchcore", help="of the part memory, joined by commas")
-    parser.add_argument("--preset", default="tiny", help="of the parts memory and steps")
+    parser.add_argument("--detectors", default="patchcore", help="of memory and graphs, joined by commas")
+    parser.add_argument("--preset", default="tiny", help="of the parts memory, graphs and steps")
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="of int8 and latency; may be repeated")
     parser.add_argument(
         "--pictures", type=int, default=32, help="of int8, of each kind at most; of scaling, the fewest"
@@ -167,8 +179,8 @@ def words_of(part: str, asked: Any) -> list[str]:
     if part == "scaling":
         scaling.good(Path(data), max(scaling.runs(asked.pictures)).pictures)  # said before hours of work
         return [data, asked.detector, str(asked.pictures)]
-    if part == "memory":
-        return [data, asked.preset, "train", *asked.detectors.split(",")]
+    if part in ("memory", "graphs"):
+        return [data, asked.preset, *(["train"] if part == "memory" else []), *asked.detectors.split(",")]
     return [data, str(asked.pictures), *bundles]
 
 

@@ -65,6 +65,16 @@ def test_rows_have_tables_of_their_own():
     assert "| padim | - | 33 | fit | 100 | 150 |" in shown
     assert "Real over predicted is 1.50 to 1.50" in shown
     assert "| fastflow | - |" in speed.page({"int8": {"rows": [{"detector": "fastflow"}]}})
+    graphs = {
+        "detector": "padim",
+        "s_1": 5.0,
+        "s_2": 4.0,
+        "s_3": 0.5,
+        "s_anew": 4.0,
+        "times_faster": 8.0,
+        "same": "yes",
+    }
+    assert "| padim | 5 | 4 | 0.5 | 4 | 8 | yes |" in speed.page({"graphs": {"rows": [graphs]}})
 
 
 PEAKS = """
