@@ -32,6 +32,7 @@ GRAPH, KNOWN = "graph.onnx", "known.json"
 ONCE, READY, DIFFERS = "once", "ready", "differs"
 NEAR = 1e-3  # of the span of an output, between the filled graph and the model on a drawn picture
 MOST = 64  # kinds that are kept: a newer Loupe has others, and those of the old one are of no use
+OWN = frozenset(vars(nn.Module()))  # what every module has
 PLAIN = (int, float, str, bool, bytes, type(None))
 Arrays = Mapping[str, np.ndarray]
 
@@ -63,11 +64,15 @@ def kind(model: nn.Module, opset: int, example: Tensor) -> str:
 
 
 def agrees(graph: onnx.ModelProto, model: nn.Module, example: Tensor) -> bool:
-    """Whether *graph* answers as *model* does on *example*."""
+    """Whether *graph* answers as *model* does on *example*; one that is damaged does not."""
     with torch.inference_mode():
         asked = [value.numpy() for value in model(example)]
-    found = session(graph.SerializeToString()).run(None, {graph.graph.input[0].name: example.numpy()})
-    return all(
+    try:
+        found = session(graph.SerializeToString()).run(None, {graph.graph.input[0].name: example.numpy()})
+    except Exception as error:  # of many kinds, by the runtime and by what is damaged
+        log.debug("a graph in the cache cannot be run: %s", error)
+        return False
+    return len(found) == len(asked) and all(
         np.abs(one - other).max() <= NEAR * max(float(np.ptp(other)), float(np.abs(other).max()), 1e-6)
         for one, other in zip(found, asked, strict=True)
     )
@@ -79,7 +84,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _plain(values: Mapping[str, Any]) -> list[Any]:
     """What an exporter could write into a graph that is no tensor of the state: numbers, settings, loose tensors."""
-    return [[name, _said(value)] for name, value in sorted(values.items()) if name not in vars(nn.Module())]
+    return [[name, _said(value)] for name, value in sorted(values.items()) if name not in OWN]
 
 
 def _said(value: Any) -> Any:
@@ -89,8 +94,10 @@ def _said(value: Any) -> Any:
         return _digest(np.asarray(value))
     if isinstance(value, Mapping):
         return [[repr(key), _said(one)] for key, one in value.items()]
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple):
         return [_said(one) for one in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
     if is_dataclass(value) and not isinstance(value, type):
         return [[field.name, _said(getattr(value, field.name))] for field in fields(value)]
     return getattr(value, "__qualname__", type(value).__qualname__)

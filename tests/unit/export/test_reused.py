@@ -166,6 +166,18 @@ def test_a_damaged_record_is_learned_anew(damage):
     assert json.loads(known.read_text())["status"] == reused.READY
 
 
+@pytest.mark.parametrize("damage", [b"", b"\x00", b"no graph", onnx.ModelProto().SerializeToString()])
+def test_a_damaged_graph_is_not_taken(damage):
+    export = Exporter()
+    for seed in (0, 1):
+        export(Linear(seed))
+    (kept,) = graphs_folder().glob(f"*/{reused.GRAPH}")
+    kept.write_bytes(damage)
+    third = Linear(2)
+    np.testing.assert_array_equal(values(export(third))["weight"], third.weight.detach())
+    assert export.calls == 3
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     (tmp_path / "cache").write_text("a file, where the folder should be")
     export = Exporter()
