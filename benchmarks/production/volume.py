@@ -122,7 +122,7 @@ def measured(total: int, days: int, folder: Path) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     parser = options("volume", __doc__)
-    parser.add_argument("--records", type=int, default=100_000, help="10000000 takes about an hour")
+    parser.add_argument("--records", type=int, default=100_000, help="10000000 takes about 20 minutes")
     parser.add_argument("--days", type=int, default=100)
     parser.add_argument("--folder", type=Path, help="where to keep them; a temporary folder unless named")
     parser.add_argument("--out", type=Path)

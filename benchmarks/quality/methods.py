@@ -106,7 +106,8 @@ def measured(name: str, found: Results | None = None) -> str:
     """The method's rows, what its seeds gave, where the time went."""
     own = {key: entry for key, entry in (found or stored(FIT)).items() if named(key)[1] == name}
     if not own:
-        return "## Measured here\nNot measured yet.\n"
+        clips = "On clips: [video](../../benchmarks/results/video.md) (`loupe bench video`)."
+        return f"## Measured here\n{clips if detector_class(name).clips else 'Not measured yet.'}\n"
     about = (
         "Preset `cpu`, test split, one thread ([benchmarks](../../benchmarks/README.md)); what the marks mean stands\n"
         "[with the tables](../../benchmarks/results/fit.md)."

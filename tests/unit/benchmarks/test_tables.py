@@ -88,6 +88,7 @@ def test_page_has_the_method_s_rows_seeds_and_shares():
     assert "- mtd, 80 s: features 10%, drawing 10%, steps 50%, choosing 20%, the rest 10%" in text
     assert "- screw" not in text
     assert methods.measured("adtr", found) == "## Measured here\nNot measured yet.\n"
+    assert "results/video.md" in methods.measured("stm_ae", found), "where its figures are of clips"
 
 
 def commits(found) -> Iterator[str]:
