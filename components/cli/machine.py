@@ -1,7 +1,6 @@
 """Commands about the installation: this machine, kept features, the catalogue, benchmarks."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -49,7 +48,7 @@ def cache(
         raise SettingsError(f"{params}: train.store is null, so features are not kept")
     if clear:
         kept.clear(folder)
-        shutil.rmtree(kept.graphs_folder(), ignore_errors=True)
+        kept.clear_graphs()
     found = {"folder": str(folder), **kept.contents(folder), "limit_gb": train.store_limit_gb}
     size = f"{found['entries']} entries, {found['bytes'] / 1e9:.2f} GB of at most {train.store_limit_gb:g} GB"
     say(json.dumps(found, indent=1) if as_json else f"{folder}: {size}")

@@ -39,6 +39,11 @@ def graphs_folder() -> Path:
     return cache_folder() / "exported"
 
 
+def clear_graphs() -> None:
+    """Remove what ``graphs_folder`` holds: each graph is exported anew."""
+    shutil.rmtree(graphs_folder(), ignore_errors=True)
+
+
 def contents(folder: Path) -> dict[str, Any]:
     """How many entries a feature store holds, and the bytes of all its files."""
     entries = sum((path / "manifest.json").exists() for path in _listed(folder))

@@ -16,6 +16,7 @@ from torch import Tensor
 from components.calibration.calibrate import kept, map_quantiles, record
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import file_hash, recorded, write_json
+from components.core.cache import clear_graphs
 from components.core.errors import BundleError, ParityError
 from components.core.signing import sign_where_asked
 from components.datasets.loading import read_decoding, read_split, rows
@@ -247,10 +248,11 @@ def _chosen(table: pd.DataFrame, root: Path, count: int) -> pd.DataFrame:
 
 
 def _gate(parity: dict[str, Any], settings: ExportSettings, out: Path, graph: str = "graph") -> dict[str, Any]:
-    """*parity*, if it passes."""
+    """*parity*, if it passes; if not, the graph may be one that was reused, and the next try exports it anew."""
     worst = max(parity["score_error"], parity["map_error"])
     if worst <= settings.tolerance and parity["decision_agreement"] == 1.0:
         return parity
+    clear_graphs()
     report = write_json(out.parent / f"{out.name}.parity.json", parity)
     raise ParityError(
         f"the exported {graph} differs from the detector by {worst:.2e} (limit {settings.tolerance}), decisions "

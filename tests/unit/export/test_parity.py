@@ -13,6 +13,7 @@ from PIL import Image
 from components.calibration.calibrate import summary
 from components.calibration.settings import CalibrationSettings
 from components.core.artefacts import file_hash, read_json, write_json
+from components.core.cache import graphs_folder
 from components.core.errors import BundleError, ParityError, SettingsError
 from components.decision.bundle import Bundle
 from components.decision.conformal import Table, span
@@ -255,6 +256,9 @@ def test_a_changed_weight_fails_the_gate(bundle, product, tmp_path, monkeypatch)
         bank.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bank) * 1.01, bank.name))
         onnx.save(changed, path)
 
+    monkeypatch.setenv("LOUPE_CACHE", str(tmp_path / "cache"))
+    graphs_folder().mkdir(parents=True)
     monkeypatch.setattr("components.export.export.write_graph", damaged)
     with pytest.raises(ParityError, match="differs from the detector"):
         export(made / "model", made / "calibration", *given, product, tmp_path / "bundle", ExportSettings())
+    assert not graphs_folder().exists(), "the next try takes no graph that was reused"
