@@ -16,6 +16,7 @@ import pytest
 from benchmarks.common.site import free_port
 from components.core.errors import CalibrationError
 from components.scorelog import table
+from components.service.line import mqtt
 from components.service.line import sender as module
 from components.service.line.line import Line as Plant
 from components.service.line.mqtt import value_of
@@ -222,6 +223,22 @@ def test_a_controller_may_speak_mqtt(bundle, tmp_path, broker):
         broker.set("trigger", "0")
         broker.set("acknowledge", "0")
         until(lambda: broker.state()["ready"])
+
+
+def test_a_change_while_the_way_to_the_controller_is_opened_is_told(bundle, tmp_path, broker, monkeypatch):
+    """It was greeted with the state of before, and nothing would tell it of the new one."""
+    opened = mqtt.Mqtt._made
+
+    def slowly(sink):
+        client = opened(sink)
+        until(lambda: sink.handshake.outputs["ready"])
+        return client
+
+    monkeypatch.setattr(mqtt.Mqtt, "_made", slowly)
+    out = OutputSettings("mqtt", f"mqtt://127.0.0.1:{broker.port}", topic="plant", timeout_s=5.0)
+    line = line_of(bundle, tmp_path / "line", outputs={"broker": out}, recipes={3: RecipeSettings("line-1")})
+    with line.http:
+        until(lambda: broker.of("plant/handshake/state") and broker.state()["ready"], 20)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,11 @@ class Handshake:
     def outputs(self) -> Outputs:
         return self.cell.outputs
 
+    def tell(self, listener: Callable[[Outputs], object]) -> None:
+        """Tell *listener* the outputs as they are, between two changes of them."""
+        with self._lock:
+            listener(self.outputs)
+
     def open(self) -> None:
         self._moved(handshake.opened)
 

@@ -77,6 +77,8 @@ class Mqtt:
                 return self._client
             self._let_go()
             self._client = self._made()
+            if self.handshake is not None:  # what changed while the connection was being opened found no client
+                self.handshake.tell(self._told)
             return self._client
 
     def _made(self) -> Any:
