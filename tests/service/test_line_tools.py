@@ -19,7 +19,6 @@ from components.scorelog import table
 from components.service.line import mqtt
 from components.service.line import sender as module
 from components.service.line.line import Line as Plant
-from components.service.line.mqtt import value_of
 from components.service.line.opcua import NAMESPACE
 from components.service.line.settings import LineSettings, OutputSettings, PartSettings, RecipeSettings
 from components.service.line.sinks import OutOfReachError, RefusedError, sink_of
@@ -227,17 +226,11 @@ def test_a_controller_may_speak_mqtt(bundle, tmp_path, broker):
 
 def test_a_change_while_the_way_to_the_controller_is_opened_is_told(bundle, tmp_path, broker, monkeypatch):
     """It was greeted with the state of before, and nothing would tell it of the new one."""
-    opened = mqtt.Mqtt._made
-
-    def slowly(sink):
-        client = opened(sink)
-        until(lambda: sink.handshake.outputs["ready"])
-        return client
-
-    monkeypatch.setattr(mqtt.Mqtt, "_made", slowly)
+    made = mqtt.Mqtt._made
+    ready = lambda sink, client: until(lambda: sink.handshake.outputs["ready"]) and client  # noqa: E731
+    monkeypatch.setattr(mqtt.Mqtt, "_made", lambda sink: ready(sink, made(sink)))
     out = OutputSettings("mqtt", f"mqtt://127.0.0.1:{broker.port}", topic="plant", timeout_s=5.0)
-    line = line_of(bundle, tmp_path / "line", outputs={"broker": out}, recipes={3: RecipeSettings("line-1")})
-    with line.http:
+    with line_of(bundle, tmp_path / "line", outputs={"broker": out}, recipes={3: RecipeSettings("line-1")}).http:
         until(lambda: broker.of("plant/handshake/state") and broker.state()["ready"], 20)
 
 
@@ -247,7 +240,7 @@ def test_a_change_while_the_way_to_the_controller_is_opened_is_told(bundle, tmp_
      ("recipe", b"-1", None), ("recipe", b"x", None), ("part", b" P1 ", "P1"), ("shutdown", b"1", None)],
 )  # fmt: skip
 def test_texts_of_controllers_mean_what_they_say(name, payload, value):
-    assert value_of(name, payload) == value
+    assert mqtt.value_of(name, payload) == value
 
 
 class Plc:
