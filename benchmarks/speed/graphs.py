@@ -7,17 +7,15 @@ exported anew. The cache is empty before.
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.memory import ALPHA
-from components.core.cache import VARIABLE, graphs_folder
+from benchmarks.speed.memory import prepared
+from components.core.cache import VARIABLE, clear_graphs
 from components.decision.traced import GRAPH
-from components.pipeline.fit import FitRequest, stages_of
 
 SEEDS = (0, 1, 2)
 
@@ -26,16 +24,8 @@ def rows(data: Path, preset: str, names: list[str]) -> list[dict[str, Any]]:
     """A row for each of *names*."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ[VARIABLE] = str(Path(folder) / "cache")
-        sides = [prepared(data, preset, seed, Path(folder) / str(seed)) for seed in SEEDS]
+        sides = [prepared(data, preset, Path(folder) / str(seed), seed) for seed in SEEDS]
         return [row(name, sides) for name in names]
-
-
-def prepared(data: Path, preset: str, seed: int, folder: Path) -> Any:
-    """The stages of a fit with *seed*, up to the training."""
-    stages = stages_of(FitRequest("patchcore", data, preset=preset, alpha=ALPHA, seed=seed), folder)
-    for step in (stages.manifest, stages.validate, stages.split, stages.synthesise):
-        step()
-    return stages
 
 
 def row(name: str, sides: list[Any]) -> dict[str, Any]:
@@ -45,7 +35,7 @@ def row(name: str, sides: list[Any]) -> dict[str, Any]:
         found[f"s_{number}"] = exported(stages, name)
     graph = sides[-1].of(name) / "graph" / GRAPH
     reused = graph.read_bytes()
-    shutil.rmtree(graphs_folder(), ignore_errors=True)
+    clear_graphs()
     found["s_anew"] = exported(sides[-1], name)
     found["times_faster"] = found["s_anew"] / found[f"s_{len(sides)}"]
     found["same"] = "yes" if graph.read_bytes() == reused else "no"

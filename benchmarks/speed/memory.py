@@ -57,13 +57,19 @@ def rows(data: Path, preset: str, names: list[str], export: bool) -> list[dict[s
     """A row for each of *names*: predicted and real MiB of its training, and of its export where that is asked for."""
     for module in LOADED:
         importlib.import_module(module)
+    with tempfile.TemporaryDirectory() as folder:
+        stages = prepared(data, preset, Path(folder))
+        return [alone(lambda name=name: told(stages, name, export)) for name in names]  # type: ignore[misc]
+
+
+def prepared(data: Path, preset: str, folder: Path, seed: int = 0) -> Any:
+    """The stages of a fit in *folder*, up to the training."""
     from components.pipeline.fit import FitRequest, stages_of
 
-    with tempfile.TemporaryDirectory() as folder:
-        stages = stages_of(FitRequest("patchcore", data, preset=preset, alpha=ALPHA), Path(folder))
-        for step in (stages.manifest, stages.validate, stages.split, stages.synthesise):
-            step()
-        return [alone(lambda name=name: told(stages, name, export)) for name in names]  # type: ignore[misc]
+    stages = stages_of(FitRequest("patchcore", data, preset=preset, alpha=ALPHA, seed=seed), folder)
+    for step in (stages.manifest, stages.validate, stages.split, stages.synthesise):
+        step()
+    return stages
 
 
 def told(stages: Any, name: str, export: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,17 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from components.core.artefacts import code_hash, locked, values_hash, write_json
+from components.core.artefacts import atomic_dir, code_hash, locked, values_hash, write_json
 from components.core.cache import graphs_folder
 from components.core.errors import LoupeError
 from components.core.runtime import session
-from components.core.system import replace
 
 log = logging.getLogger("loupe")
 GRAPH, KNOWN = "graph.onnx", "known.json"
 ONCE, READY, DIFFERS = "once", "ready", "differs"
 NEAR = 1e-3  # of the span of an output, between the filled graph and the model on a drawn picture
 MOST = 64  # kinds that are kept: a newer Loupe has others, and those of the old one are of no use
+LIBRARIES = ("torch", "timm", "onnx", "onnxscript")  # whose code a graph is traced through and written by
 OWN = frozenset(vars(nn.Module()))  # what every module has
 PLAIN = (int, float, str, bool, bytes, type(None))
 Arrays = Mapping[str, np.ndarray]
@@ -59,8 +60,8 @@ def kind(model: nn.Module, opset: int, example: Tensor) -> str:
     """What two models must share to be of one graph: program, libraries, every plain value and the shape of tensors."""
     plain = [[name, type(part).__qualname__, _plain(vars(part))] for name, part in model.named_modules()]
     shapes = [[name, str(value.dtype), list(value.shape)] for name, value in _tensors(model).items()]
-    libraries = [torch.__version__, onnx.__version__, code_hash()]
-    return values_hash([libraries, opset, list(example.shape), plain, shapes])[:32]
+    program = [code_hash(), *map(version, LIBRARIES)]
+    return values_hash([program, opset, list(example.shape), plain, shapes])[:32]
 
 
 def agrees(graph: onnx.ModelProto, model: nn.Module, example: Tensor) -> bool:
@@ -129,12 +130,9 @@ def _read(place: Path) -> tuple[Known, onnx.ModelProto] | None:
 
 
 def _write(place: Path, known: Known, graph: onnx.ModelProto) -> None:
-    """*known* comes last: what it speaks of is there."""
-    place.mkdir(parents=True, exist_ok=True)
-    scratch = place / f"{GRAPH}.part"
-    onnx.save(graph, str(scratch))
-    replace(scratch, place / GRAPH)
-    write_json(place / KNOWN, vars(known))
+    with atomic_dir(place) as scratch:
+        onnx.save(graph, str(scratch / GRAPH))
+        write_json(scratch / KNOWN, vars(known))
 
 
 def _filled(place: Path, state: Arrays) -> onnx.ModelProto | None:

@@ -96,6 +96,12 @@ class Server:
         kind = answer.headers.get("Content-Type", "")
         return answer.status, json.loads(content) if kind == "application/json" else content, answer.headers
 
+    def until_serves(self, version, limit=20):
+        end = time.monotonic() + limit
+        while self.request("GET", "/v1/models/current")[1]["version"] != version:
+            assert time.monotonic() < end, f"version {version} does not serve"
+            time.sleep(0.05)
+
     def score(self, content, query="", kind="image/png", **headers):
         return self.request("POST", f"/v1/score{query}", content, {"Content-Type": kind} | headers)
 

@@ -227,11 +227,12 @@ def test_a_controller_may_speak_mqtt(bundle, tmp_path, broker):
 def test_a_change_while_the_way_to_the_controller_is_opened_is_told(bundle, tmp_path, broker, monkeypatch):
     """It was greeted with the state of before, and nothing would tell it of the new one."""
     made = mqtt.Mqtt._made
-    ready = lambda sink, client: until(lambda: sink.handshake.outputs["ready"]) and client  # noqa: E731
-    monkeypatch.setattr(mqtt.Mqtt, "_made", lambda sink: ready(sink, made(sink)))
+    monkeypatch.setattr(
+        mqtt.Mqtt, "_made", lambda sink: (made(sink), until(lambda: sink.handshake.outputs["ready"]))[0]
+    )
     out = OutputSettings("mqtt", f"mqtt://127.0.0.1:{broker.port}", topic="plant", timeout_s=5.0)
     with line_of(bundle, tmp_path / "line", outputs={"broker": out}, recipes={3: RecipeSettings("line-1")}).http:
-        until(lambda: broker.of("plant/handshake/state") and broker.state()["ready"], 20)
+        assert until(lambda: broker.of("plant/handshake/state") and broker.state()["ready"], 20)
 
 
 @pytest.mark.parametrize(

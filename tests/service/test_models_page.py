@@ -58,9 +58,5 @@ def test_the_page_tells_who_serves_who_wants_to_and_goes_back(served, browser): 
     assert registry.champion("tiles") == "1"
     assert registry.decisions("tiles")[-1].reasons == ("by hand, Ada: too many false alarms",)
     # The page may ask between the registry's decision and the new session: the old version answers until that is open.
-    for _ in range(300):
-        if (serving := server.request("GET", "/v1/models/current")[1]["version"]) == "1":
-            break
-        page.wait_for_timeout(100)
-    assert serving == "1"
+    server.until_serves("1")
     context.close()

@@ -55,15 +55,6 @@ def load(server):
             thread.join()
 
 
-def wait_for(server, version, limit=20):
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if server.request("GET", "/v1/models/current")[1]["version"] == version:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"version {version} does not serve")
-
-
 @pytest.mark.usefixtures("registry")
 def test_promotion_and_rollback_under_load(serve, bundle, other_bundle, tmp_path):
     server = serve("tiles")
@@ -71,9 +62,9 @@ def test_promotion_and_rollback_under_load(serve, bundle, other_bundle, tmp_path
     with load(server) as running:
         for _ in range(2):
             assert CliRunner().invoke(app, ["promote", "tiles", "2", *names[1:]]).exit_code == 0
-            wait_for(server, "2")
+            server.until_serves("2")
             assert CliRunner().invoke(app, ["rollback", *names]).exit_code == 0
-            wait_for(server, "1")
+            server.until_serves("1")
     assert running.errors == []
     assert len(running.answers) > 50
     served = {a["results"][0]["model_version"] for a in running.answers}
@@ -106,7 +97,7 @@ def test_bad_uploads_while_the_champion_moves(serve, registry):
             registry.promote("tiles", version, ("test",), {})
             for content in (b"", b"text", png(1)[:300]):
                 assert server.score(content)[0] == 422
-            wait_for(server, version)
+            server.until_serves(version)
     assert running.errors == []
 
 
