@@ -40,6 +40,7 @@ NAMES = {
         "demo_drift",
         "power_cut",
         "load",
+        "soak",
         "volume",
         "features",
         "accelerator",

@@ -8,6 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import psutil
 
@@ -44,7 +45,7 @@ class Site:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
 
-    def __enter__(self) -> "Site":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, where: TracebackType | None) -> None:

@@ -79,12 +79,18 @@ def serving(bundle: Path, folder: Path, port: int) -> Iterator[psutil.Process]:
         process.wait(30)
 
 
-def ask(connection: http.client.HTTPConnection, body: bytes) -> float:
-    started = time.perf_counter()
+def post(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, dict[str, Any]]:
+    """Send one picture; the status and what was answered."""
     connection.request("POST", "/v1/score?source=load", body, HEADERS)
     answer = connection.getresponse()
-    content = answer.read()
-    assert answer.status == 200, content
+    return answer.status, json.loads(answer.read())
+
+
+def ask(connection: http.client.HTTPConnection, body: bytes) -> float:
+    """The seconds of one answer."""
+    started = time.perf_counter()
+    status, content = post(connection, body)
+    assert status == 200, content
     return time.perf_counter() - started
 
 
