@@ -17,6 +17,10 @@ help:  ## this list
 setup: $(READY)  ## the virtual environment, from the lock file
 
 $(READY): requirements.lock pyproject.toml
+	@free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1000000)}'); kept=$$(du -sk .venv 2> /dev/null | cut -f1); \
+		[ $$((free + $${kept:-0} / 1000000)) -ge 10 ] || \
+		{ echo "setup: $$free GB are free on the disk of $$PWD, where 10 are asked for: 8 for the packages, the rest" \
+		"to work with; make room, or clone to another disk"; exit 1; }
 	@echo "setup 1 of 2: a virtual environment in .venv, with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 	@echo "setup 2 of 2: $$(grep -c == requirements.lock) packages at most; on Linux 8 GB on the disk, 5 GB of it torch with CUDA."

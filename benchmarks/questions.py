@@ -25,6 +25,7 @@ NAMES = {
         "labelled",
         "synthesis",
         "choose",
+        "auto",
         "choice",
         "duplicates",
         "pose",

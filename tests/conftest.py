@@ -79,6 +79,24 @@ def pytest_addoption(parser) -> None:
     parser.addoption("--golden", action="store_true", help="store the golden numbers of today: make golden NAME=...")
 
 
+DISK_GB = 3.0  # what all tests together need below the folder of scratch files: they have left up to 2
+
+
+def pytest_sessionstart(session) -> None:
+    """A run of all tests would fail in hundreds of places behind minutes where the disk is full."""
+    several = session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput")
+    if several and (lacking := lack_of_disk(Path(tempfile.gettempdir()))):
+        pytest.exit(lacking, returncode=1)
+
+
+def lack_of_disk(folder: Path) -> str:
+    """What to do where too little is free for all tests; "" where there is room."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free >= DISK_GB:
+        return ""
+    return f"{folder}: {free:.1f} GB are free and the tests need {DISK_GB:g}; make room, or set TMPDIR to another disk"
+
+
 # Who asks for one of these waits for a training, for what comes before it, or for the export of a graph.
 TRAINED = {"patchcore", "bundle", "other_bundle", "without_test", "store", "run", "stages", "trained", "fitted"}
 

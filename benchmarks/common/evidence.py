@@ -11,8 +11,10 @@ from benchmarks.common.results import RESULTS
 from components.core.records import NORMAL
 from components.decision.calibration import standardised
 from components.decision.paired import auroc
+from components.registry.choice import REFERENCE
 
 CHOICE = RESULTS / "choice.json"
+AUTO = f"{REFERENCE}-auto"  # the row of the reference at all sizes that auto takes, as one
 
 
 def told(at: Path, auroc: float, commit: str | None) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 Regret is the image AUROC of the best detector on the test split less that of what a rule takes: a detector, or several
 of them as one, the mean of their standardised scores, which may be better than the best detector alone. Rules see
 calibrate normals, graded anomalies made on them and nuisances; test labels only say what a choice was worth.
-``loupe bench fit`` stores what the rules need (results/choice.json); this trains nothing. A rule with a number to set
-gets the number that is best on the other views. Written to benchmarks/results/choice.md.
+``loupe bench fit`` and ``auto`` store what the rules need (results/choice.json); this trains nothing. Where a view has
+the reference as the pipeline trains it, patchcore-auto, that is the reference, its sizes are candidates, and plain
+patchcore is none; the best detector is the best of all. A rule with a number to set gets the number that is best on the
+other views. Written to benchmarks/results/choice.md.
 """
 
 from collections import defaultdict
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.common.evidence import CHOICE, auroc_of, table_of
+from benchmarks.common.evidence import AUTO, CHOICE, auroc_of, table_of
 from benchmarks.common.results import RESULTS, stored
 from benchmarks.common.runner import options
 from benchmarks.common.tables import joined, markdown, stacked, wrapped
@@ -34,9 +36,19 @@ def highest(measure: Callable[[pd.DataFrame], float]) -> Rule:
     return lambda checks: (max(sorted(checks), key=lambda name: measure(checks[name])),)
 
 
+def reference(checks: Checks) -> str:
+    """The one that another must be better than: as the pipeline trains it, where a view has that."""
+    return AUTO if AUTO in checks else REFERENCE
+
+
+def once(checks: Checks) -> Checks:
+    """Each detector once: without the sizes of the one that is there as a whole."""
+    return {name: table for name, table in checks.items() if name == AUTO or not name.startswith(f"{REFERENCE}-")}
+
+
 def always(*names: str) -> Rule:
-    """Those of the detectors that a view has, as one; its first where it has none of them."""
-    return lambda checks: tuple(name for name in names if name in checks) or (sorted(checks)[0],)
+    """The reference and those of *names* that a view has, as one; its first where it has none of them."""
+    return lambda checks: tuple(name for name in (reference(checks), *names) if name in checks) or (sorted(checks)[0],)
 
 
 def without_nuisances(table: pd.DataFrame) -> float:
@@ -51,26 +63,26 @@ def quiet(table: pd.DataFrame) -> float:
 
 def consensus(checks: Checks) -> tuple[str, ...]:
     """The detector whose order of the pictures is most like that of the others."""
-    known = agreement(checks)
+    known = agreement(once(checks))
     return (max(sorted(known), key=lambda name: known[name]) if known else sorted(checks)[0],)
 
 
 def certain(share: float) -> Rule:
-    return lambda checks: (by_evidence(checks, certain=share).detector,)
+    return lambda checks: (by_evidence(checks, reference(checks), certain=share).detector,)
 
 
 RULES: dict[str, Rule] = {
-    f"always {REFERENCE}": always(REFERENCE),
+    f"always {REFERENCE}": always(),
     "highest AUROC of graded anomalies": highest(without_nuisances),
     "the same against nuisances too": highest(worth),
     "fewest alarms at nuisances": highest(quiet),
     "consensus": consensus,
     "reference unless certain": certain(0.95),
-    f"always {REFERENCE} and padim": always(REFERENCE, "padim"),
-    f"always {REFERENCE} and fastflow": always(REFERENCE, "fastflow"),
-    f"always {REFERENCE}, padim and fastflow": always(REFERENCE, "padim", "fastflow"),
-    "all as one": lambda checks: tuple(sorted(checks)),
-    "reference unless certain, and whose company is certain": grown,
+    f"always {REFERENCE} and padim": always("padim"),
+    f"always {REFERENCE} and fastflow": always("fastflow"),
+    f"always {REFERENCE}, padim and fastflow": always("padim", "fastflow"),
+    "all as one": lambda checks: tuple(sorted(once(checks))),
+    "reference unless certain, and whose company is certain": lambda checks: grown(once(checks), reference(checks)),
 }
 
 
@@ -91,7 +103,8 @@ def views_of(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def regret(entries: Mapping[str, Any], rule: Rule) -> tuple[tuple[str, ...], float]:
     """What is taken for a view and what it loses."""
-    chosen = rule({name: table_of(entry) for name, entry in entries.items()})
+    replaced = REFERENCE if AUTO in entries else None
+    chosen = rule({name: table_of(entry) for name, entry in entries.items() if name != replaced})
     found = auroc_of([entries[name] for name in chosen]) if len(chosen) > 1 else entries[chosen[0]]["auroc"]
     return chosen, max(e["auroc"] for e in entries.values()) - found
 

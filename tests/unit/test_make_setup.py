@@ -51,6 +51,20 @@ def test_a_set_up_that_failed_is_not_taken_for_done(checkout):
     assert "setup 1 of 2" in make(checkout, "setup").stdout
 
 
+def test_a_disk_that_is_too_small_is_told_before_anything_is_loaded(checkout):
+    """Of 9 GB that are free, and of the same 9 beside packages that are there already."""
+    (checkout / "df").write_text("#!/bin/sh\necho head\necho disk 0 0 9200000 95% /\n")
+    (checkout / "df").chmod(0o755)
+    done = make(checkout, "setup")
+    assert done.returncode != 0
+    assert f"setup: 9 GB are free on the disk of {checkout}, where 10 are asked for" in done.stdout
+    assert "\t" not in done.stdout
+    assert not (checkout / ".venv").exists()
+    (checkout / "du").write_text("#!/bin/sh\nprintf '1500000\\t.venv\\n'\n")
+    (checkout / "du").chmod(0o755)
+    assert make(checkout, "setup").returncode == 0
+
+
 def test_help_lists_every_target(checkout):
     said = make(checkout, "help").stdout.splitlines()
     targets = {line.split(":")[0] for line in (checkout / "Makefile").read_text().splitlines() if ":  ##" in line}

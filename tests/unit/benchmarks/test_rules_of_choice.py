@@ -1,12 +1,15 @@
 """Rules of choice, on figures that are made up."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from benchmarks.common.evidence import auroc_of, table_of, told
-from benchmarks.quality import choice
+from benchmarks.quality import auto, choice
 from components.core.records import NORMAL, NUISANCE
+from components.pipeline.sizing import Sized
 from tests import figures
 
 KINDS = [NORMAL] * 40 + [NUISANCE + "gain"] * 20 + ["graded_small"] * 40
@@ -79,10 +82,66 @@ def test_an_ensemble_loses_what_its_mean_loses(found):
     assert lost == pytest.approx(0.95 - 1.0)
 
 
+@pytest.fixture
+def sized(found, tmp_path):
+    """The view ``one`` with the reference at the sizes of auto, and two sizes of it; the mean of both is the best."""
+    known = {"auto": (0.96, 1.6), "256": (0.9, 1.2), "384": (0.93, 1.4)}
+    rows = {f"one/patchcore-{name}": entry(tmp_path, auroc, found=worth) for name, (auroc, worth) in known.items()}
+    return choice.views_of(found | rows)["one"]
+
+
+def test_where_auto_is_measured_it_is_the_reference_and_plain_patchcore_no_candidate(sized):
+    assert choice.regret(sized, choice.RULES["always patchcore"]) == (("patchcore-auto",), 0)
+    assert choice.regret(sized, choice.RULES["reference unless certain"])[0] == ("patchcore-auto",)
+    checks = {name: table_of(kept) for name, kept in sized.items()}
+    assert choice.reference(checks) == "patchcore-auto"
+    seen = []
+    choice.regret(sized, lambda given: (seen.append(set(given)), ("loud",))[1])
+    assert seen == [{"loud", "patchcore-256", "patchcore-384", "patchcore-auto"}]
+
+
+def test_sizes_are_candidates_alone_and_no_company_of_their_own_whole(sized, monkeypatch):
+    assert choice.regret(sized, choice.RULES["all as one"])[0] == ("loud", "patchcore-auto")
+    seen = []
+    monkeypatch.setattr(choice, "grown", lambda checks, first: (seen.append((sorted(checks), first)), ("loud",))[1])
+    choice.regret(sized, choice.RULES["reference unless certain, and whose company is certain"])
+    assert seen == [(["loud", "patchcore-auto"], "patchcore-auto")]
+
+
 def test_a_view_of_one_detector_is_left_out(found):
     alone = found | {"alone/patchcore": next(iter(found.values()))}
     assert choice.views_of(alone).keys() == choice.views_of(found).keys()
     assert choice.page(alone) == choice.page(found)
+
+
+def test_auto_keeps_a_row_for_each_size_and_one_for_all(monkeypatch, tmp_path):
+    """Of a view that auto sees at one size nothing is trained."""
+    sized = Sized("patchcore", ("patchcore@256", "patchcore@384"), "by the pictures", {})
+    ran, rows = [], {}
+    stages = SimpleNamespace(view="one", of=lambda name: tmp_path / name)
+    monkeypatch.setattr(auto, "prepare", lambda view: ran.append(view))
+    monkeypatch.setattr(auto, "stages_of", lambda _: stages)
+    monkeypatch.setattr(auto, "members_file", lambda *_: tmp_path / "params.yaml")
+    monkeypatch.setattr(auto, "params_file", lambda _: tmp_path / "params.yaml")
+    monkeypatch.setattr(auto, "timed", lambda words, _: ran.append(tuple(words[3:6])))
+    monkeypatch.setattr(auto, "auroc_at", lambda at: {"patchcore@256": 0.8}.get(at.name, 0.9))
+    monkeypatch.setattr(auto, "told", lambda at, auroc, _: {"at": at.name, "auroc": auroc})
+    monkeypatch.setattr(auto, "add", lambda _, entries: rows.update(entries))
+    monkeypatch.setattr(auto, "plan", lambda *_: sized)
+    auto.main(["one"])
+    whole = "patchcore@256-patchcore@384"
+    assert [words[0] for words in ran[1:4]] == ["train", "calibrate_member", "evaluate"]
+    assert ran[-3:] == [(step, "one", whole) for step in ("combine", "calibrate", "evaluate")]
+    assert rows == {
+        "one/patchcore-256": {"at": "patchcore@256", "auroc": 0.8},
+        "one/patchcore-384": {"at": "patchcore@384", "auroc": 0.9},
+        "one/patchcore-auto": {"at": whole, "auroc": 0.9},
+    }
+    monkeypatch.setattr(auto, "plan", lambda *_: Sized("patchcore", ("patchcore",), "small", {}))
+    rows.clear()
+    auto.main(["one"])
+    assert ran[-1] == "one"
+    assert rows == {}
 
 
 def test_the_page_names_every_rule_its_choices_and_the_best(found):
