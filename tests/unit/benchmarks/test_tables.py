@@ -1,11 +1,14 @@
 """The tables of the benchmarks, from figures that are made up."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import questions
 from benchmarks.common.tables import WIDTH, noted, sections, stacked, wrapped
 from benchmarks.quality import methods, table
+from benchmarks.speed import speed
 from tests.figures import entry, old_entry
 
 
@@ -108,3 +111,15 @@ def test_results_of_a_tree_with_changes_are_said_to_be_so():
         named = list(commits(json.loads(path.read_text())))
         if changed := sum(commit.endswith("+") for commit in named):
             assert f"| `{path.name}` | {len(named)} | {changed} |" in page
+
+
+def test_the_first_page_names_every_question_and_counts_the_findings_of_each_group():
+    page = Path("benchmarks/README.md").read_text()
+    asked = {f"`{name}`" for name in questions.FILES} - {"`demo_drift`", "`speed`", "`report`"}
+    asked |= {"`make demo-drift`", "`loupe bench report`"}
+    asked |= {f"`speed {name}`" for name in speed.PARTS}
+    assert {name for name in asked if name not in page} == set()
+    for group in ("quality", "mechanisms", "production", "speed", "peer"):
+        findings = re.findall(r"^\| \d+ \|", Path(f"benchmarks/{group}/README.md").read_text(), re.MULTILINE)
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| [{group}]({group}/README.md)"))
+        assert row.endswith(f" {len(findings)} |"), row
