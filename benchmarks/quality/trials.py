@@ -2,8 +2,9 @@
 
 ``loupe bench trials mtd/nln "mtd/nln/epochs=4;turned=true"`` trains the preset ``cpu`` and a variant of it, seed 0, by
 the pipeline's own stage, each in a process on one thread. Behind an @ stands what only scores: ``mtd/nln/@share=0.5``
-takes the model of ``mtd/nln`` and scores anew. No picture of a test side is read: what a trial says may
-choose a preset. One whose settings are unchanged is skipped; ``--again`` measures it anew, after a change of code.
+takes the model of ``mtd/nln`` and scores anew. ``"mtd/nln + nln/epochs=4"`` is the mean of both, standardised as an
+ensemble is; members that were trained here are not trained again. No picture of a test side is read: what a trial says
+may choose a preset. One whose settings are unchanged is skipped; ``--again`` measures it anew, after a change of code.
 Writes results/trials.json and results/trials.md.
 """
 
@@ -30,6 +31,7 @@ from components.core.settings import plain
 from components.datasets.loading import read_decoding
 from components.decision.paired import worth
 from components.detectors.catalogue import create, detector_class, settings_for
+from components.registry.choice import averaged
 from components.training.data import CheckImages, StoredImages
 from components.training.evidence import summary, with_nuisances, write_evidence
 from components.training.model import load_model
@@ -49,6 +51,7 @@ HEAD = (
     "structure",
     "CPU s",
 )
+TOGETHER = " + "
 GRADED = ("small", "faint", "wide", "structure")
 ABOUT = """*Worth* is what detectors are compared by without a label ([ADR 0025](../../docs/adr/0025-the-choice.md)):
 the mean over the kinds of graded anomaly of the AUROC against good pictures, nuisances among them. *Graded*: the same
@@ -61,13 +64,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--again", action="store_true", help="also what was measured with these very settings")
     parser.add_argument("--note", default="", help="what is special about the code, where the settings do not say it")
     parser.add_argument("--train", metavar="NAME", help="one training in this process, by its name")
-    parser.add_argument("names", nargs="*", metavar="VIEW/DETECTOR[/KEY=VALUE;...[@KEY=VALUE;...]]")
+    parser.add_argument("names", nargs="*", metavar="VIEW/DETECTOR[/KEY=VALUE;...[@KEY=VALUE;...]][ + DETECTOR...]")
     asked = parser.parse_args(arguments)
     if asked.train:
         run(asked.train)
         return
     if not asked.report:
-        missing = [name for name in asked.names if asked.again or Trial.of(name).key not in stored(FILE)]
+        missing = [name for name in asked.names if asked.again or wanted(name).key not in stored(FILE)]
         beside(1, lambda name: record(name, asked.note), missing)
     (RESULTS / "trials.md").write_text(page(stored(FILE)))
 
@@ -101,6 +104,36 @@ class Trial(NamedTuple):
         return KEPT / "trials" / self.key
 
 
+class Company(NamedTuple):
+    """Trials of one view whose mean is looked at."""
+
+    members: tuple[Trial, ...]
+
+    @classmethod
+    def of(cls, name: str) -> "Company":
+        first, *others = name.split(TOGETHER)
+        view, _, _ = first.partition("/")
+        return cls((Trial.of(first), *(Trial.of(f"{view}/{other}") for other in others)))
+
+    @property
+    def view(self) -> str:
+        return self.members[0].view
+
+    @property
+    def key(self) -> str:
+        names = "+".join(member.detector for member in self.members)
+        return f"{self.view}/{names}/{values_hash([member.key for member in self.members])[:12]}"
+
+    @property
+    def folder(self) -> Path:
+        return KEPT / "trials" / self.key
+
+
+def wanted(name: str) -> Trial | Company:
+    """The trial of a name, or of several the company."""
+    return Company.of(name) if TOGETHER in name else Trial.of(name)
+
+
 def _overrides(text: str) -> Overrides:
     pairs = (pair.partition("=") for pair in text.split(";") if pair)
     return {key: yaml.safe_load(value) for key, _, value in pairs}
@@ -108,7 +141,7 @@ def _overrides(text: str) -> Overrides:
 
 def record(name: str, note: str = "") -> None:
     """One trial in a process of its own; its entry goes to results/trials.json."""
-    trial = Trial.of(name)
+    trial = wanted(name)
     prepare(trial.view)
     if not apart("trials", "--train", name, KEPT):
         return
@@ -120,14 +153,41 @@ def record(name: str, note: str = "") -> None:
 def run(name: str) -> None:
     """What ``record`` runs: the model, its check.parquet and entry.json go to the folder of the trial."""
     one_thread()
-    trial, started = Trial.of(name), time.process_time()
+    trial = wanted(name)
+    if isinstance(trial, Company):
+        together(trial)
+    else:
+        alone(trial)
+
+
+def alone(trial: Trial) -> dict[str, Any]:
+    """One training; returns its entry."""
+    started = time.process_time()
     shutil.rmtree(trial.folder, ignore_errors=True)
     (scored if trial.scored else trained)(trial)
     model = trial.folder / "model"
-    entry = {**evidence(pd.read_parquet(model / "check.parquet")), "settings": trial.settings}
-    told = {"scored": trial.scored} if trial.scored else {"history": read_json(model / "history.json")}
-    seconds = round(time.process_time() - started, 1)
-    write_json(trial.folder / "entry.json", {**entry, **told, "seconds": seconds})
+    entry = {**evidence(pd.read_parquet(model / "check.parquet")), **described(trial)}
+    entry |= {} if trial.scored else {"history": read_json(model / "history.json")}
+    return kept(trial.folder, {**entry, "seconds": round(time.process_time() - started, 1)})
+
+
+def described(trial: Trial) -> dict[str, Any]:
+    return {"settings": trial.settings} | ({"scored": trial.scored} if trial.scored else {})
+
+
+def kept(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "entry.json", entry)
+    return entry
+
+
+def together(company: Company) -> dict[str, Any]:
+    """The mean of several, of which those are trained that were not trained in this checkout; returns its entry."""
+    files = [(member, member.folder / "entry.json") for member in company.members]
+    entries = [read_json(file) if file.exists() else alone(member) for member, file in files]
+    mean = averaged([pd.read_parquet(member.folder / "model" / "check.parquet") for member in company.members])
+    told = {"members": [described(member) for member in company.members], "seconds": sum(e["seconds"] for e in entries)}
+    return kept(company.folder, {**evidence(mean), **told})
 
 
 def trained(trial: Trial) -> None:
@@ -181,6 +241,9 @@ def figures(entry: dict[str, Any]) -> list[str]:
 
 def differs(detector: str, entry: dict[str, Any]) -> str:
     """What an entry's settings differ in from the preset of today, and its note; ``full`` where they do not."""
+    if "members" in entry:
+        first, *others = map(differs, detector.split("+"), entry["members"])
+        return ";".join([first, *(f"with {other.replace(';', ' ')}" for other in others)])
     # A setting that was not there yet: its default leaves all as it was.
     kept = plain(detector_class(detector).settings_type()) | entry["settings"]
     own, today = _flat(kept), _flat(plain(settings_for(detector, "cpu")))

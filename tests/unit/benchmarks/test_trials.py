@@ -70,3 +70,31 @@ def test_what_is_known_with_these_settings_is_not_measured_again(monkeypatch, tm
     trials.main(["--again", "mtd/nln"])
     assert asked[1:] == ["mtd/nln"]
     assert "| mtd | nln | nothing |" in (tmp_path / "trials.md").read_text()
+
+
+def test_the_mean_of_several_is_that_of_their_standardised_scores(monkeypatch, tmp_path):
+    """One that lies a hundred times wider says no more; who was trained is not trained again."""
+    monkeypatch.setattr(trials, "KEPT", tmp_path)
+    company, trained = trials.wanted("mtd/nln + nln/epochs=4 + alps"), []
+
+    def train(trial):
+        trained.append(trial.detector)
+        table, out = checked(), trial.folder / "model"
+        out.mkdir(parents=True)
+        if trial.detector == "alps":  # sees the anomaly that the others take for normal
+            table["score"] = 100.0 * table["score"].where(table["kind"] != "graded_wide", 30.0)
+        table.to_parquet(out / "check.parquet")
+        trials.write_json(out / "history.json", [])
+
+    monkeypatch.setattr(trials, "trained", train)
+    monkeypatch.setattr(trials, "one_thread", lambda: None)
+    trials.run("mtd/nln")
+    trials.run("mtd/nln + nln/epochs=4 + alps")
+    assert trained == ["nln", "nln", "alps"]
+    entry = trials.read_json(company.folder / "entry.json")
+    assert entry["kinds"] == {"graded_small": 1.0, "graded_wide": 1.0}
+    assert [member["settings"].get("epochs") for member in entry["members"]][1] == 4
+    assert company.key.startswith("mtd/nln+nln+alps/")
+    assert company.key != trials.wanted("mtd/nln + nln/epochs=5 + alps").key
+    text = trials.page({company.key: entry})
+    assert "- (1) `full`, `with epochs=4`, `with full`" in text
