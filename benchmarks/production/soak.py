@@ -28,6 +28,7 @@ from benchmarks.common.runner import options, tell
 from benchmarks.common.site import BIN, Site, free_port
 from benchmarks.production.load import CLIENTS, closed_loop, post, together
 from components.core.artefacts import read_json, write_json
+from components.core.checks import check_budget
 from components.registry.mlflow import Registry
 from components.registry.register import register_run
 from components.registry.settings import RegistrySettings
@@ -234,6 +235,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rate", type=float, help="requests a second, in place of 80 %% of what is measured first")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args(arguments)
+    check_budget("--minutes", asked.minutes)
+    check_budget("--rate", asked.rate)
     result = measured(asked)
     tell(result, indent=1)
     if asked.out:

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.production import soak
 from components.core.artefacts import read_json
+from components.core.errors import SettingsError
 from components.scorelog import table
 from tests.s3 import NOBODY
 
@@ -39,3 +40,9 @@ def test_an_answer_that_is_not_in_the_store_is_told_at_the_end(monkeypatch, tmp_
     with pytest.raises(SystemExit, match="1 answers are not in the store, 1 are in it more than once"):
         soak.main([str(tmp_path), "x.png", "--out", str(tmp_path / "out.json")])
     assert read_json(tmp_path / "out.json") == kept
+
+
+@pytest.mark.parametrize("words", [["--minutes", "0"], ["--rate", "-1"]])
+def test_no_time_and_no_rate_are_refused_before_anything_starts(words):
+    with pytest.raises(SettingsError, match=f"{words[0]} is {words[1]}; give a number above 0"):
+        soak.main(["run", "x.png", *words])
