@@ -79,9 +79,9 @@ def serving(bundle: Path, folder: Path, port: int) -> Iterator[psutil.Process]:
         process.wait(30)
 
 
-def post(connection: http.client.HTTPConnection, body: bytes) -> tuple[int, dict[str, Any]]:
+def post(connection: http.client.HTTPConnection, body: bytes, source: str = "load") -> tuple[int, dict[str, Any]]:
     """Send one picture; the status and what was answered."""
-    connection.request("POST", "/v1/score?source=load", body, HEADERS)
+    connection.request("POST", f"/v1/score?source={source}", body, HEADERS)
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read())
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 
+from benchmarks.common.results import add, commit
 from benchmarks.common.runner import options, tell
 from benchmarks.common.site import BIN, Site, free_port
 from benchmarks.production.load import CLIENTS, closed_loop, post, together
@@ -143,7 +144,7 @@ class Clients:
         time.sleep(max(0.0, self.begun + due - time.perf_counter()))
         for sent in range(1, 100_000):
             try:
-                status, content = post(connection, self.bodies[int(due * self.rate) % len(self.bodies)])
+                status, content = post(connection, self.bodies[int(due * self.rate) % len(self.bodies)], NAME)
             except (OSError, http.client.HTTPException):
                 connection.close()  # the next request opens it again
                 time.sleep(0.1)
@@ -196,8 +197,7 @@ def soaked(plant: Plant, bodies: list[bytes], rate: float, seconds: float) -> di
 
 def _kept(clients: Clients) -> dict[str, int]:
     """What became of the requests, held against the store."""
-    store = open_store(LOG)
-    rows = (row for source in table.sources(store) for row in table.newest_first(store, table.SCORES, source))
+    rows = table.newest_first(open_store(LOG), table.SCORES, NAME)
     found, answered = Counter(row["record_id"] for row in rows), {answer.record for answer in clients.answers}
     lost, doubled = len(answered - set(found)), sum(count > 1 for count in found.values())
     return {
@@ -223,8 +223,8 @@ def _latencies(answers: list[Answer], spans: list[Span]) -> Iterator[tuple[str, 
 
 
 def _percentiles(answers: list[Answer]) -> dict[str, float]:
-    milliseconds = [1000 * answer.seconds for answer in answers] or [float("nan")]
-    return {f"p{q}": round(float(np.percentile(milliseconds, q)), 1) for q in (50, 95, 99, 100)}
+    milliseconds = [1000 * answer.seconds for answer in answers]
+    return {f"p{q}": round(float(np.percentile(milliseconds, q)), 1) for q in (50, 95, 99, 100)} if answers else {}
 
 
 def main(arguments: list[str]) -> None:
@@ -233,14 +233,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("images", type=Path, nargs="+")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=float, help="requests a second, in place of 80 %% of what is measured first")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="a file of results that this one is put into")
+    parser.add_argument("--name", default="soak", help="its name there")
     asked = parser.parse_args(arguments)
     check_budget("--minutes", asked.minutes)
     check_budget("--rate", asked.rate)
     result = measured(asked)
     tell(result, indent=1)
     if asked.out:
-        write_json(asked.out, result)
+        add(asked.out, {asked.name: {**result, "commit": commit()}})
     if result["lost"] or result["stored_twice"]:
         sys.exit(f"{result['lost']} answers are not in the store, {result['stored_twice']} are in it more than once")
 

@@ -112,3 +112,10 @@ def keep_freed_memory() -> None:
     if allocator:
         for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
             allocator(option, 1 << 30)
+
+
+def return_freed_memory() -> None:
+    """Give what was freed back to the kernel (glibc only): a closed session leaves up to its own size with us else."""
+    trim = getattr(libc(), "malloc_trim", None)
+    if trim:
+        trim(0)

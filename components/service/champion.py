@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.core.errors import BundleError
-from components.core.runtime import OWN, Runs
+from components.core.runtime import OWN, Runs, return_freed_memory
 from components.decision.bundle import Bundle
 from components.scorelog.whose import of_product
 
 log = logging.getLogger("loupe")
+SETTLED_S = 5.0  # behind a swap: what the old model was answering is answered by then
 
 
 class Registered(Protocol):
@@ -82,21 +83,25 @@ class Champion:
             version = self.registry.champion(self.name)
             if version is None or version == self._served.version:
                 return False
-            self._served = self._fetched(version)
+            fetched = self._fetched(version)
         except Exception as error:
             log.error("%s: the champion stays version %s: %s", self.name, self._served.version, error)
             return False
-        self.reloads += 1
+        self._swap(fetched)
         log.info("%s: now serving version %s", self.name, self._served.version)
         return True
 
     def renew(self) -> None:
         """Open what is served again, after a change on purpose. Raises BundleError; the old one serves on then."""
         if self.registry is None:
-            self._served = self._open()
-            self.reloads += 1
+            self._swap(self._open())
         else:
             self.refresh()
+
+    def _swap(self, served: Served) -> None:
+        self._served = served
+        self.reloads += 1
+        give_back_soon()
 
     def watch(self, every: float) -> None:
         """Poll in the background until ``stop``."""
@@ -129,6 +134,13 @@ class Champion:
             **known,
             "calibration": calibration,
         }
+
+
+def give_back_soon() -> None:
+    """Return the memory of a model that has just been replaced, once nothing is answered by it any more."""
+    timer = threading.Timer(SETTLED_S, return_freed_memory)
+    timer.daemon = True
+    timer.start()
 
 
 def warmed(folder: Path, threads: int | None, runs: Runs = OWN) -> Bundle:

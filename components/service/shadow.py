@@ -21,7 +21,7 @@ from components.pictures.clips import decode
 from components.scorelog import table
 from components.scorelog.table import Record
 from components.scorelog.whose import NAME
-from components.service.champion import Champion, Served, warmed
+from components.service.champion import Champion, Served, give_back_soon, warmed
 from components.service.recorder import Recorder
 
 log = logging.getLogger("loupe")
@@ -106,9 +106,11 @@ class Shadow:
         """The challenger's bundle, opened when there is a new one; None where there is none."""
         if time.monotonic() - self._asked < self.every:
             return self._bundle
-        self._asked = time.monotonic()
+        self._asked, before = time.monotonic(), self._bundle
         try:
             self._open()
+            if before not in (None, self._bundle):
+                give_back_soon()
         except LoupeError as error:
             log.error("the shadow of %s is not opened: %s", self.where, error)
         return self._bundle
