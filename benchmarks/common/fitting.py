@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.common.evidence import CHOICE, told
 from benchmarks.common.results import RESULTS, add, commit, stored
-from benchmarks.common.runner import Usage, beside, clocked, timed
+from benchmarks.common.runner import beside, clocked, staged
 from benchmarks.common.views import named, params_file, prepare, stages_of
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.runtime import FastBackbone
@@ -60,7 +60,7 @@ def measured(name: str) -> dict[str, Any]:
     stages = stages_of(view, seed)
     at = stages.of(detector)
     shutil.rmtree(at, ignore_errors=True)
-    (seconds, busy, peak), *_ = [staged(stage, name) for stage in STAGES]
+    (seconds, busy, peak), *_ = [staged(stage, view, detector, params_file(seed)) for stage in STAGES]
     timing, metrics = read_json(at / "model" / "timing.json"), read_json(at / "evaluation" / "metrics.json")
     auroc = metrics["overall"]["image"]["auroc"]
     add(CHOICE, {name: told(at, auroc, commit())})
@@ -90,16 +90,8 @@ def exported(name: str) -> dict[str, Any]:
     bundle = stages.of(detector) / "bundle"
     for folder in (bundle, bundle.with_name("graph")):
         shutil.rmtree(folder, ignore_errors=True)
-    staged("export", name)
+    staged("export", view, detector, params_file(seed))
     return {**stored(FIT)[name], **graph(bundle, stages)}
-
-
-def staged(stage: str, name: str) -> Usage:
-    """One stage of VIEW/DETECTOR[@SEED] in a process of its own."""
-    view, detector, seed = named(name)
-    params = params_file(seed)
-    words = [sys.executable, "-m", "components.pipeline.stages", stage, view, detector, "--params", str(params)]
-    return timed(words, params.parent / f"{view}-{detector}.log")
 
 
 def graph(bundle: Path, stages: Stages) -> dict[str, Any]:

@@ -52,6 +52,12 @@ def timed(words: list[str], log: Path) -> Usage:
     return Usage(round(time.perf_counter() - started, 1), round(busy, 1), usage.ru_maxrss // 1024)
 
 
+def staged(step: str, view: str, detector: str, params: Path) -> Usage:
+    """One stage of the pipeline in a process of its own on one thread; its log lies beside *params*."""
+    words = [sys.executable, "-m", "components.pipeline.stages", step, view, detector, "--params", str(params)]
+    return timed(words, params.parent / f"{view}-{detector}.log")
+
+
 def apart(name: str, option: str, what: str, folder: Path) -> bool:
     """``loupe bench NAME OPTION WHAT`` on one thread; False, with a line that says so, if it fails."""
     folder.mkdir(parents=True, exist_ok=True)

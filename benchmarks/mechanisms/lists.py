@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.fitting import staged
 from benchmarks.common.results import RESULTS, add, commit, stored
-from benchmarks.common.runner import options
+from benchmarks.common.runner import options, staged
 from benchmarks.common.tables import joined, markdown, wrapped
-from benchmarks.common.views import prepare, stages_of
+from benchmarks.common.views import params_file, prepare, stages_of
 from benchmarks.speed.turns import clocked, in_turns
 from components.core.artefacts import read_json
 from components.datasets.loading import read_decoding, rows
@@ -52,7 +51,7 @@ def measured(view: str) -> list[dict[str, Any]]:
     at = stages_of(view).of(DETECTOR)
     for stage, made in (("train", "model"), ("calibrate", "calibration")):
         shutil.rmtree(at / made, ignore_errors=True)
-        staged(stage, f"{view}/{DETECTOR}")
+        staged(stage, view, DETECTOR, params_file(0))
     found = {probes: variant(at / "model", probes) for probes in (0, *PROBES)}
     given = pictures(view, found[0])
     exact = [patches(found[0], features) for features in given]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.common.evidence import AUTO, CHOICE, told
 from benchmarks.common.results import WORK, add, commit
-from benchmarks.common.runner import beside, options, timed
+from benchmarks.common.runner import beside, options, staged
 from benchmarks.common.views import ALL, params_file, prepare, stages_of
 from components.core.artefacts import read_json
 from components.detectors.catalogue import parted
@@ -39,8 +39,8 @@ def measured(view: str, jobs: int) -> None:
         return
     params = members_file(stages, [sized], params_file(0), WORK / "seed-0" / f"{view}-auto.yaml")
     largest_first = sized.members[::-1]
-    beside(jobs, partial(staged, stages, params, ("train", "calibrate_member", "evaluate")), largest_first)
-    staged(stages, params, ("combine", "calibrate", "evaluate"), sized.name)
+    beside(jobs, partial(made, stages, params, ("train", "calibrate_member", "evaluate")), largest_first)
+    made(stages, params, ("combine", "calibrate", "evaluate"), sized.name)
     add(CHOICE, {f"{view}/{row}": kept(stages.of(name)) for name, row in rows_of(sized).items()})
 
 
@@ -49,13 +49,11 @@ def rows_of(sized: Sized) -> dict[str, str]:
     return {name: f"{REFERENCE}-{parted(name)[1]}" for name in sized.members} | {sized.name: AUTO}
 
 
-def staged(stages: Stages, params: Path, steps: tuple[str, ...], name: str) -> None:
-    """Some stages of one candidate, one after the other, each a process on one thread."""
+def made(stages: Stages, params: Path, steps: tuple[str, ...], name: str) -> None:
+    """Some stages of one candidate, one after the other."""
     shutil.rmtree(stages.of(name), ignore_errors=True)
-    log = params.with_name(f"{stages.view}-{name}.log")
     for step in steps:
-        words = [sys.executable, "-m", "components.pipeline.stages", step, stages.view, name, "--params", str(params)]
-        timed(words, log)
+        staged(step, stages.view, name, params)
     sys.stderr.write(f"{stages.view} {name}: image AUROC {auroc_at(stages.of(name)):.3f}\n")
 
 

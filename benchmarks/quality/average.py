@@ -18,7 +18,7 @@ import yaml
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.common.results import RESULTS, WORK, add, commit, stored
-from benchmarks.common.runner import beside, options, timed
+from benchmarks.common.runner import beside, options, staged
 from benchmarks.common.tables import markdown
 from benchmarks.common.views import ALL, prepare, stages_of
 from components.core.artefacts import read_json
@@ -78,8 +78,7 @@ def trained(view: str, size: int) -> None:
     name, at = named("patchcore", size), stages_of(view).of(named("patchcore", size))
     spent = {}
     for stage in ("train", "calibrate", "evaluate"):
-        words = [sys.executable, "-m", "components.pipeline.stages", stage, view, name, "--params", str(params_file())]
-        spent[stage] = timed(words, WORK / "seed-0" / f"{view}-{name}.log").busy
+        spent[stage] = staged(stage, view, name, params_file()).busy
     sys.stderr.write(f"{view} {name}: {spent}\n")
     add(WORK / "average-seconds.json", {f"{view}/{size}": {**spent, "at": str(at)}})
 

@@ -3,9 +3,9 @@
 ``loupe bench trials mtd/nln "mtd/nln/epochs=4;turned=true"`` trains the preset ``cpu`` and a variant of it, seed 0, by
 the pipeline's own stage, each in a process on one thread. Behind an @ stands what only scores: ``mtd/nln/@share=0.5``
 takes the model of ``mtd/nln`` and scores anew. ``"mtd/nln + nln/epochs=4"`` is the mean of both, standardised as an
-ensemble is; members that were trained here are not trained again. No picture of a test side is read: what a trial says
-may choose a preset. One whose settings are unchanged is skipped; ``--again`` measures it anew, after a change of code.
-Writes results/trials.json and results/trials.md.
+ensemble is; members that the same program has trained here are not trained again. No picture of a test side is read:
+what a trial says may choose a preset. One whose settings are unchanged is skipped; ``--again`` measures it anew, after
+a change of code. Writes results/trials.json and results/trials.md.
 """
 
 import shutil
@@ -26,7 +26,7 @@ from benchmarks.common.short import Overrides, changed, label
 from benchmarks.common.tables import joined, markdown
 from benchmarks.common.views import prepare, stages_of
 from components.backbones.features import FeatureStore
-from components.core.artefacts import read_json, values_hash, write_json
+from components.core.artefacts import code_hash, read_json, values_hash, write_json
 from components.core.settings import plain
 from components.datasets.loading import read_decoding
 from components.decision.paired import worth
@@ -146,6 +146,7 @@ def record(name: str, note: str = "") -> None:
     if not apart("trials", "--train", name, KEPT):
         return
     entry = {**read_json(trial.folder / "entry.json"), "commit": commit()}
+    del entry["program"]  # the commit says it
     add(FILE, {trial.key: {**entry, **({"note": note} if note else {})}})
     sys.stderr.write(f"{name}: worth {entry['worth']:.4f}, graded {entry['graded']:.4f}\n")
 
@@ -177,17 +178,22 @@ def described(trial: Trial) -> dict[str, Any]:
 
 def kept(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "entry.json", entry)
+    write_json(folder / "entry.json", entry | {"program": code_hash()})
     return entry
 
 
 def together(company: Company) -> dict[str, Any]:
-    """The mean of several, of which those are trained that were not trained in this checkout; returns its entry."""
-    files = [(member, member.folder / "entry.json") for member in company.members]
-    entries = [read_json(file) if file.exists() else alone(member) for member, file in files]
+    """The mean of several, of which those are trained that this very program has not trained; returns its entry."""
+    entries = [known if (known := _known(member)) else alone(member) for member in company.members]
     mean = averaged([pd.read_parquet(member.folder / "model" / "check.parquet") for member in company.members])
     told = {"members": [described(member) for member in company.members], "seconds": sum(e["seconds"] for e in entries)}
     return kept(company.folder, {**evidence(mean), **told})
+
+
+def _known(trial: Trial) -> dict[str, Any] | None:
+    file = trial.folder / "entry.json"
+    entry = dict(read_json(file)) if file.exists() else {}
+    return entry if entry.get("program") == code_hash() else None
 
 
 def trained(trial: Trial) -> None:

@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from benchmarks.common.results import RESULTS, WORK, add, commit, stored
-from benchmarks.common.runner import Usage, options, timed
+from benchmarks.common.runner import options, staged
 from benchmarks.common.tables import joined, markdown, number, within, wrapped
 from benchmarks.common.views import prepare, stages_of
 from components.core.artefacts import read_json
@@ -108,7 +108,7 @@ def measured(name: str) -> dict[str, Any]:
     stages, params, detector = stages_of(VIEW), variant_params(name), detector_of(name)
     folder = params.parent / VIEW / detector
     shutil.rmtree(folder, ignore_errors=True)
-    used = {stage: staged(stage, detector, params) for stage in STAGES}
+    used = {stage: staged(stage, VIEW, detector, params) for stage in STAGES}
     result = pd.read_parquet(folder / "evaluation" / "scores.parquet")
     np.save(kept(name), result["score"].to_numpy())
     metrics, history = read_json(folder / "evaluation/metrics.json"), read_json(folder / "model/history.json")
@@ -159,11 +159,6 @@ def variant_params(name: str) -> Path:
 
 def detector_of(name: str) -> str:
     return FRAME_BY_FRAME.get(name, DETECTOR)
-
-
-def staged(stage: str, detector: str, params: Path) -> Usage:
-    words = [sys.executable, "-m", "components.pipeline.stages", stage, VIEW, detector, "--params", str(params)]
-    return timed(words, params.parent / "stages.log")
 
 
 def kept(name: str) -> Path:

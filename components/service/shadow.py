@@ -109,7 +109,7 @@ class Shadow:
         self._asked, before = time.monotonic(), self._bundle
         try:
             self._open()
-            if before not in (None, self._bundle):
+            if before is not None and before is not self._bundle:
                 give_back_soon()
         except LoupeError as error:
             log.error("the shadow of %s is not opened: %s", self.where, error)

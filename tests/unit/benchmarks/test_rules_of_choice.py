@@ -123,7 +123,7 @@ def test_auto_keeps_a_row_for_each_size_and_one_for_all(monkeypatch, tmp_path):
     monkeypatch.setattr(auto, "stages_of", lambda _: stages)
     monkeypatch.setattr(auto, "members_file", lambda *_: tmp_path / "params.yaml")
     monkeypatch.setattr(auto, "params_file", lambda _: tmp_path / "params.yaml")
-    monkeypatch.setattr(auto, "timed", lambda words, _: ran.append(tuple(words[3:6])))
+    monkeypatch.setattr(auto, "staged", lambda step, view, name, _: ran.append((step, view, name)))
     monkeypatch.setattr(auto, "auroc_at", lambda at: {"patchcore@256": 0.8}.get(at.name, 0.9))
     monkeypatch.setattr(auto, "told", lambda at, auroc, _: {"at": at.name, "auroc": auroc})
     monkeypatch.setattr(auto, "add", lambda _, entries: rows.update(entries))

@@ -98,3 +98,6 @@ def test_the_mean_of_several_is_that_of_their_standardised_scores(monkeypatch, t
     assert company.key != trials.wanted("mtd/nln + nln/epochs=5 + alps").key
     text = trials.page({company.key: entry})
     assert "- (1) `full`, `with epochs=4`, `with full`" in text
+    monkeypatch.setattr(trials, "code_hash", lambda: "another program")
+    trials.run("mtd/nln + nln/epochs=4 + alps")
+    assert trained == 2 * ["nln", "nln", "alps"]
