@@ -1,6 +1,5 @@
 """The frozen backbone through ONNX Runtime on CPU, where it is several times faster than torch."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
+from components.core.artefacts import aside
 from components.core.runtime import session
 from components.core.system import replace
 
@@ -70,9 +70,6 @@ def _export(backbone: Backbone, path: Path) -> None:
         external_data=False,
         verbose=False,
     )
-    scratch = path.with_suffix(f".{os.getpid()}.part")
-    try:
+    with aside(path) as scratch:
         program.save(scratch)  # type: ignore[union-attr]
         replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)

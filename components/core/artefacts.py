@@ -8,8 +8,10 @@ import errno
 import glob
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -30,7 +32,28 @@ SIGNATURE = "signature.json"  # of a bundle: core.signing
 UNCOUNTED = (VOLATILE, SIGNATURE)  # no part of what a folder is: a bundle stays the same one when it is signed
 LOCK = ".lock"  # of a run: held by the process that writes it
 TRIES = 100  # at renaming, where other processes write the same folder
+NUMBERS = itertools.count()
+STAMP = re.compile(r"(?P<of>(?P<pid>\d+)(-\d+)?)\.(?P<kind>part|old)")  # of older versions without the second number
 VERSIONED = ("torch", "timm", "numpy", "pandas", "pillow", "onnx", "onnxruntime", "great-expectations")
+
+
+_writing: set[str] = set()  # the stamps of what threads of this process write now
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A name beside *path* that no other process or thread is given; what is there when the block ends is removed."""
+    stamp = f"{os.getpid()}-{next(NUMBERS)}"
+    scratch = path.with_name(f".{path.name}.{stamp}.part")
+    _writing.add(stamp)
+    try:
+        yield scratch
+    finally:
+        if scratch.is_dir():
+            shutil.rmtree(scratch, ignore_errors=True)
+        else:
+            scratch.unlink(missing_ok=True)
+        _writing.discard(stamp)
 
 
 @contextmanager
@@ -40,23 +63,20 @@ def atomic_dir(out: Path) -> Iterator[Path]:
     After a power cut *out* is the old or the new one, whole; what killed processes left beside it is cleared away.
     """
     out = Path(out)
-    scratch = out.parent / f".{out.name}.{os.getpid()}.part"
     with writing(out):
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            _clear(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _clear(out)
+        with aside(out) as scratch:
             scratch.mkdir()
             yield scratch
             system.flush_below(scratch)
             _put(scratch, out)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _put(scratch: Path, out: Path) -> None:
     if system.swapped(scratch, out):  # what was there is removed by whoever made the scratch
         return
-    replaced = out.parent / f".{out.name}.{os.getpid()}.old"
+    replaced = scratch.with_suffix(".old")
     for _ in range(TRIES):
         with suppress(FileNotFoundError):
             out.rename(replaced)
@@ -77,14 +97,19 @@ def _put(scratch: Path, out: Path) -> None:
 
 def _clear(out: Path) -> None:
     for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
-        number, _, kind = left.name.removeprefix(f".{out.name}.").partition(".")
-        if kind not in ("part", "old") or not number.isdigit() or lives(int(number)):
+        found = STAMP.fullmatch(left.name.removeprefix(f".{out.name}."))
+        if found is None or in_use(found):
             continue
-        if kind == "old" and not out.exists():  # killed between the two renames
+        if found["kind"] == "old" and not out.exists():  # killed between the two renames
             with suppress(OSError):  # another process clears as well
                 left.rename(out)
         else:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def in_use(stamp: re.Match[str]) -> bool:
+    """Whether what carries this stamp is being written. A container's process has the number of the one before it."""
+    return stamp["of"] in _writing or lives(int(stamp["pid"]))
 
 
 def lock_of(folder: Path) -> Path:
@@ -149,15 +174,10 @@ def _holder(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write *value* (settings classes welcome) as sorted, indented JSON, aside and renamed."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with writing(path):
-        try:
-            write_flushed(
-                scratch, (json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-            )
-            system.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
+    content = (json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    with writing(path), aside(path) as scratch:
+        write_flushed(scratch, content)
+        system.replace(scratch, path)
     return path
 
 

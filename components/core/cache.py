@@ -8,12 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from components.core.system import lives, remove_held, take
+from components.core.artefacts import STAMP, in_use
+from components.core.system import remove_held, take
 
 VARIABLE = "LOUPE_CACHE"
 AUTO = "auto"  # train.store: the features lie in the cache folder
 MOVES_KEPT = "moves-"  # what files beside the features begin with that hold measured moves (training.pose)
-SCRATCH = re.compile(r".+\.(?P<pid>\d+)\.(part|old)")
+SCRATCH = re.compile(rf".+\.{STAMP.pattern}")
 
 
 def cache_folder() -> Path:
@@ -75,7 +76,7 @@ def clear(folder: Path) -> None:
 
 
 def _is_graph(path: Path) -> bool:
-    return path.name.startswith("backbone-") and (path.suffix == ".onnx" or _left_over(path))
+    return path.name.lstrip(".").startswith("backbone-") and (path.suffix == ".onnx" or _left_over(path))
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -85,7 +86,7 @@ def _listed(folder: Path) -> list[Path]:
 def _left_over(path: Path) -> bool:
     """Whether *path* is what a process that is no more was writing."""
     found = SCRATCH.fullmatch(path.name)
-    return found is not None and not lives(int(found["pid"]))
+    return found is not None and not in_use(found)
 
 
 def _remove_free(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 
 from components.calibration.exits import moved_exits
-from components.core.artefacts import file_hash, read_json, write_json
+from components.core.artefacts import aside, file_hash, read_json, write_json
 from components.core.errors import ParityError
 from components.core.records import SCORE_COLUMNS
 from components.core.signing import sign_where_asked
@@ -83,9 +83,9 @@ def restate(graph: Path, known: Calibration) -> None:
 
 
 def _replace(path: Path, write: Any) -> None:
-    scratch = path.with_name(f".{path.name}.part")
-    write(scratch)
-    replace(scratch, path)
+    with aside(path) as scratch:
+        write(scratch)
+        replace(scratch, path)
 
 
 def clone(source: Path, scratch: Path, link: bool, leave: tuple[str, ...] = ()) -> None:

@@ -342,7 +342,10 @@ def _bundle_in(folder: Path) -> Path:
 def _is(folder: Path, wanted: str | None) -> bool:
     """Whether a whole bundle is in *folder*, of the manifest *wanted*; versions of older registries do not say."""
     path = _bundle_in(folder) / "manifest.json"
-    return path.exists() and wanted in (None, file_hash(path))
+    if not path.exists() or wanted not in (None, file_hash(path)):
+        return False
+    named = read_json(path).get("files", {}).items()
+    return all((path.parent / name).is_file() and file_hash(path.parent / name) == digest for name, digest in named)
 
 
 def _trusted(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from components.core.artefacts import aside
 from components.core.system import replace
 from components.report.blocks import Page
 
@@ -30,9 +31,9 @@ def html(page: Page, base: str = "") -> str:
 
 def write(page: Page, out: Path, base: str = "") -> Path:
     """The page as file *out*, put in its place whole."""
-    scratch = out.with_name(f".{out.name}.part")
-    scratch.write_text(html(page, base), encoding="utf-8")
-    return replace(scratch, out)
+    with aside(out) as scratch:
+        scratch.write_text(html(page, base), encoding="utf-8")
+        return replace(scratch, out)
 
 
 def marked(text: str, base: str = "") -> Markup:

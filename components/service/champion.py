@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from components.decision.bundle import Bundle
 from components.scorelog.whose import of_product
 
 log = logging.getLogger("loupe")
+AGAIN_S = 30.0  # until a version that cannot be opened is brought and tried again
 SETTLED_S = 5.0  # behind a swap: what the old model was answering is answered by then
 
 
@@ -42,7 +44,8 @@ class Champion:
         self, name: str, registry: Registered | None, cache: Path, threads: int | None = None, runs: Runs = OWN
     ) -> None:
         self.name, self.registry, self.cache, self.threads, self.runs = name, registry, cache, threads, runs
-        self._stop = threading.Event()
+        self._stop, self._turn = threading.Event(), threading.Lock()
+        self._failed, self._until = "", 0.0  # the version that could not be opened last, and when it is tried again
         self._served = self._open()
         self.reloads = 0
 
@@ -79,13 +82,19 @@ class Champion:
         """Swap to the registry's champion if it has moved; one that cannot be opened leaves the old one serving."""
         if self.registry is None:
             return False
+        with self._turn:  # the page that moved the champion asks at the same time as the watch
+            return self._followed(self.registry)
+
+    def _followed(self, registry: Registered) -> bool:
+        version = ""
         try:
-            version = self.registry.champion(self.name)
-            if version is None or version == self._served.version:
+            version = registry.champion(self.name) or ""
+            if version in ("", self._served.version) or (version == self._failed and time.monotonic() < self._until):
                 return False
             fetched = self._fetched(version)
         except Exception as error:
             log.error("%s: the champion stays version %s: %s", self.name, self._served.version, error)
+            self._failed, self._until = version, time.monotonic() + AGAIN_S
             return False
         self._swap(fetched)
         log.info("%s: now serving version %s", self.name, self._served.version)

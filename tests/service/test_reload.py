@@ -8,10 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from components.cli import app
+from components.core.errors import RegistryError
 from components.decision.bundle import Bundle
 from components.registry.mlflow import Registry
 from components.registry.settings import RegistrySettings
 from components.scorelog import table
+from components.service.champion import Champion
 from components.storage import LocalStore
 from tests.service.conftest import png
 
@@ -19,7 +21,7 @@ from tests.service.conftest import png
 @pytest.fixture
 def registry(bundle, other_bundle, tmp_path):
     registry = Registry(RegistrySettings(str(tmp_path / "registry")))
-    for folder in (bundle, other_bundle):
+    for folder in (bundle, other_bundle, bundle):
         registry.register("tiles", folder, {}, {}, {})
     registry.promote("tiles", "1", ("first",), {})
     return registry
@@ -83,11 +85,52 @@ def test_a_damaged_champion_leaves_the_old_one_serving(serve, registry, other_bu
     (broken / "model.onnx").write_bytes(b"damaged")
     registry.register("tiles", broken, {}, {}, {})
     server = serve("tiles")
-    registry.promote("tiles", "3", ("damaged on purpose",), {})
+    registry.promote("tiles", "4", ("damaged on purpose",), {})
     time.sleep(1.5)
     assert server.score(png(1))[0] == 200
     assert server.request("GET", "/v1/models/current")[1]["version"] == "1"
     assert "the champion stays version 1" in (tmp_path / "service.log").read_text()
+
+
+def test_the_watch_and_a_page_at_the_same_moment_fetch_a_version_once(registry, tmp_path, monkeypatch):
+    champion, fetched, first = Champion("tiles", registry, tmp_path / "models", 1), [], threading.Event()
+    fetch = registry.fetch
+
+    def slow(name, version, out):
+        fetched.append(version)
+        first.set()
+        time.sleep(0.3)
+        return fetch(name, version, out)
+
+    monkeypatch.setattr(registry, "fetch", slow)
+    registry.promote("tiles", "2", ("test",), {})
+    watch = threading.Thread(target=champion.refresh)
+    watch.start()
+    assert first.wait(10)
+    champion.renew()  # what a page's rollback does before it answers
+    assert champion.served.version == "2"
+    watch.join()
+    assert (fetched, champion.reloads) == (["2"], 1)
+
+
+def test_a_version_that_cannot_be_opened_is_not_brought_at_every_look(registry, tmp_path, monkeypatch):
+    champion, tries = Champion("tiles", registry, tmp_path / "models", 1), []
+
+    def broken(_name, version, _out):
+        tries.append(version)
+        raise RegistryError("the files are gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "fetch", broken)
+        registry.promote("tiles", "2", ("test",), {})
+        assert [champion.refresh() for _ in range(3)] == [False] * 3
+        assert tries == ["2"]
+        registry.promote("tiles", "3", ("another is tried at once",), {})
+        assert champion.refresh() is False
+        assert tries == ["2", "3"]
+    monkeypatch.setattr("components.service.champion.time.monotonic", lambda: time.time() + 1e9)
+    assert champion.refresh() is True
+    assert champion.served.version == "3"
 
 
 def test_bad_uploads_while_the_champion_moves(serve, registry):

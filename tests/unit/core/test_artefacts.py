@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -88,3 +90,49 @@ def test_a_note_and_a_picture_are_on_the_disk_before_they_have_their_name(tmp_pa
 def test_a_machine_without_git_names_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert git_commit() is None
+
+
+def test_two_threads_of_one_process_write_the_same_folder_and_none_takes_the_others_files(tmp_path):
+    """The watch of the registry and the page that moved the champion fetch the same version at the same moment."""
+    out, both, failed = tmp_path / "artefact", threading.Barrier(2), []
+
+    def write(text):
+        try:
+            with atomic_dir(out) as scratch:
+                both.wait(10)
+                (scratch / "a").write_text(text)
+                both.wait(10)
+                (scratch / "b").write_text(text)
+        except Exception as error:
+            failed.append(error)
+            both.abort()
+
+    threads = [threading.Thread(target=write, args=(text,)) for text in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert (out / "a").read_text() == (out / "b").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_what_the_process_before_in_the_same_container_left_is_cleared_away(tmp_path):
+    """It had the same number, and so has what it was writing."""
+    out = tmp_path / "artefact"
+    for stamp in (os.getpid(), f"{os.getpid()}-{10**9}"):
+        aside(out, stamp, "part")
+    with atomic_dir(out) as scratch:
+        (scratch / "a").write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_threads_write_the_same_json_file_whole(tmp_path):
+    def write(number):
+        for _ in range(50):
+            write_json(tmp_path / "a.json", {"numbers": [number] * 1000})
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(write, range(4))) == [None] * 4
+    assert len(set(read_json(tmp_path / "a.json")["numbers"])) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

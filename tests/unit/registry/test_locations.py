@@ -114,6 +114,15 @@ def test_a_bundle_that_is_not_the_registered_one_is_brought_anew_or_refused(tmp_
         made.fetch("cells", "1", tmp_path / "fresh")
 
 
+def test_a_kept_copy_without_one_of_its_files_is_brought_anew(bundle, tmp_path):
+    made = Registry(RegistrySettings(str(tmp_path / "registry")))
+    made.register("tiles", bundle, {}, {}, {})
+    for hurt in (Path.unlink, lambda path: path.write_bytes(b"half")):
+        hurt(made.fetch("tiles", "1", tmp_path / "1") / "model.onnx")
+        kept = made.fetch("tiles", "1", tmp_path / "1")
+        assert (kept / "model.onnx").read_bytes() == (bundle / "model.onnx").read_bytes()
+
+
 def test_a_folder_of_artefacts_may_lie_elsewhere(tmp_path):
     settings = RegistrySettings(str(tmp_path / "registry"), artefacts=str(tmp_path / "kept"))
     made = Registry(settings)
