@@ -56,7 +56,7 @@ NAMES = {
     ),
     "speed": ("speed",),
     "report": ("report",),
-    "peer": ("peer",),
+    "peer": ("peer", "race"),
 }
 HELP = {"-h", "--help"}
 SCRIPTS = ("repro", "torchless")

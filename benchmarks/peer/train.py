@@ -1,8 +1,10 @@
 """One of anomalib's models, trained and scored in the peer's environment: a file of raw scores, no metric.
 
-Run by benchmarks/peer/peer.py as ``PYTHON train.py REQUEST.json``; nothing of Loupe is imported. Models, losses,
+Run by peer.py and race.py as ``PYTHON train.py REQUEST.json``; nothing of Loupe is imported. Models, losses,
 optimisers and their rates are anomalib's; what drives them is the plain loop below, not its Engine: no validation, no
-early stopping, no normalisation of scores. Every backbone is the one of the request, with its weights.
+early stopping, no normalisation of scores. Every backbone is the one of the request, with its weights. A request may
+name a file for the trained model (``kept``) and one for its graph (``graph``); one without pictures to learn from
+reads the model that was kept.
 """
 
 import json
@@ -21,18 +23,46 @@ BATCH = 16
 
 
 def answer(path: Path) -> None:
-    """Train what the request asks for; writes ``scores`` (N,), ``maps`` (N, H, W) and the seconds beside it."""
+    """Train what the request asks for; writes ``scores`` (N,), ``maps`` (N, H, W) and the seconds beside them.
+
+    ``seconds`` are those of the clock, ``processor`` those of the processor.
+    """
     asked = json.loads(path.read_text())
     torch.set_num_threads(asked["threads"])
     torch.manual_seed(asked["seed"])
     use_backbone(asked["backbone"], Path(asked["weights"]))
-    started = time.perf_counter()
-    model = MODELS[asked["model"]](asked).eval()
-    trained = time.perf_counter()
+    clock = Clock()
+    model = (MODELS[asked["model"]](asked) if asked["train"] else torch.load(asked["kept"], weights_only=False)).eval()
+    clock.told("fit")
+    if asked["train"] and "kept" in asked:
+        torch.save(model, asked["kept"])
+    if "graph" in asked:
+        exported(model, asked)
+        clock.told("graph")
     found = [scored(model, batch) for batch in batches(asked, "test")]
-    seconds = {"fit": round(trained - started, 1), "score": round(time.perf_counter() - trained, 1)}
-    scores, maps = (np.concatenate(part) for part in zip(*found, strict=True))
-    np.savez(asked["out"], scores=scores, maps=maps, seconds=json.dumps(seconds))
+    clock.told("score")
+    scores, maps = (np.concatenate(part) for part in zip(*found, strict=True)) if found else (np.zeros(0),) * 2
+    seconds, processor = json.dumps(clock.seconds), json.dumps(clock.processor)
+    np.savez(asked["out"], scores=scores, maps=maps, seconds=seconds, processor=processor)
+
+
+class Clock:
+    """Seconds from one mark to the next."""
+
+    def __init__(self) -> None:
+        self.seconds, self.processor = dict[str, float](), dict[str, float]()
+        self._now = time.perf_counter(), time.process_time()
+
+    def told(self, what: str) -> None:
+        now = time.perf_counter(), time.process_time()
+        self.seconds[what], self.processor[what] = (round(b - a, 2) for a, b in zip(self._now, now, strict=True))
+        self._now = now
+
+
+def exported(model: torch.nn.Module, asked: dict[str, Any]) -> None:
+    """The model as an ONNX file for pictures of the asked size, by the exporter that anomalib calls."""
+    example = torch.rand(1, 3, asked["size"], asked["size"])
+    torch.onnx.export(model, (example,), asked["graph"], input_names=["input"], dynamo=True, verbose=False)
 
 
 def use_backbone(name: str, weights: Path) -> None:

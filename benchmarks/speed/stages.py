@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 FIRST = ("manifest", "validate", "split", "synthesise")
 STEPS = (*FIRST, "train", "combine", "trace", "calibrate", "calibrate_member", "export", "evaluate")
@@ -50,7 +51,7 @@ class Clock(logging.Handler):
         self.stage, self.since = stage, now
 
 
-def measured(detector: str, data: Path, out: Path, evaluated: bool) -> dict[str, float]:
+def measured(detector: str, data: Path, out: Path, evaluated: bool, overrides: dict[str, Any]) -> dict[str, float]:
     """Seconds by stage of a fit, and of an evaluation behind it."""
     clock = Clock(out)
     log = logging.getLogger("loupe")
@@ -63,7 +64,7 @@ def measured(detector: str, data: Path, out: Path, evaluated: bool) -> dict[str,
 
     create(detector, settings_for(detector), pretrained=False)  # what a method imports
     clock.next("what is before the first stage")
-    fit_folder(FitRequest(detector, data, size=256, alpha=ALPHA), out)
+    fit_folder(FitRequest(detector, data, size=256, alpha=ALPHA, overrides=overrides), out)
     clock.next(REST)
     if evaluated:
         clock.next("evaluate")
@@ -73,5 +74,6 @@ def measured(detector: str, data: Path, out: Path, evaluated: bool) -> dict[str,
 
 
 if __name__ == "__main__":
-    detector, data, out, evaluated = sys.argv[1:]
-    json.dump(measured(detector, Path(data), Path(out), evaluated == "evaluated"), sys.stdout)
+    detector, data, out, evaluated, *more = sys.argv[1:]
+    overrides = json.loads(more[0]) if more else {}
+    json.dump(measured(detector, Path(data), Path(out), evaluated == "evaluated", overrides), sys.stdout)

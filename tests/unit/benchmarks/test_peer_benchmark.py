@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,22 @@ import timm
 import torch
 from PIL import Image
 
-from benchmarks.peer import peer, train
+from benchmarks.peer import peer, race, train
 from components.backbones.weights import entry
 from components.core.errors import SettingsError
 from tests.conftest import tile
+
+
+class Bright(torch.nn.Module):
+    """A model of the peer's kind, whose score tells from how many pictures it learned."""
+
+    def __init__(self, learned):
+        super().__init__()
+        self.learned = learned
+
+    def forward(self, images):
+        scores = torch.full((len(images),), float(self.learned))
+        return SimpleNamespace(pred_score=scores, anomaly_map=images.mean(1, keepdim=True))
 
 
 def test_without_its_environment_one_sentence_says_how_to_make_it(tmp_path):
@@ -104,3 +117,50 @@ def test_the_command_measures_nothing_for_a_report(tmp_path, monkeypatch):
     monkeypatch.setattr(peer, "PAGE", tmp_path / "peer.md")
     peer.main(["--report", "--python", sys.executable])
     assert peer.PAGE.read_text().startswith("# Beside anomalib")
+
+
+def test_a_kept_model_is_scored_without_training(view, tmp_path, monkeypatch):
+    """As ``race`` asks: trained and exported by one process, read and scored by another."""
+    monkeypatch.setitem(train.MODELS, "padim", lambda asked: Bright(len(asked["train"])))
+    monkeypatch.setattr(train, "use_backbone", lambda name, weights: None)  # noqa: ARG005
+    monkeypatch.setattr(train, "exported", lambda model, asked: Path(asked["graph"]).write_text(str(model.learned)))
+    path, kept, graph = (tmp_path / name for name in ("request.json", "model.pt", "model.onnx"))
+    known = {**peer.request(view, "padim", tmp_path / "out.npz", 1), "kept": str(kept)}
+    path.write_text(json.dumps({**known, "test": [], "graph": str(graph)}))
+    train.answer(path)
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["scores"].shape == (0,)
+        assert set(json.loads(str(found["processor"]))) == {"fit", "graph", "score"}
+    assert graph.read_text() == "5"
+    path.write_text(json.dumps({**known, "train": []}))
+    train.answer(path)
+    with np.load(tmp_path / "out.npz") as found:
+        assert found["scores"].tolist() == [5, 5]
+
+
+def test_both_sides_of_a_race_see_the_same_pictures_and_are_told_apart(view, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "prepared", lambda stages, synthetic: None)  # noqa: ARG005
+    view.labels = lambda: np.array([False, True])
+    pictures = race.Pictures.of(view, tmp_path / "race")
+    assert [Path(path).name for path in pictures.good] == [f"{i:05d}.png" for i in range(5)]
+    assert [Path(path).read_bytes() for path in pictures.test] == [
+        (tmp_path / name).read_bytes() for name in ("6.png", "7.png")
+    ]
+    (tmp_path / "scores.json").write_text("[0.1, 0.9]")
+    assert race.auroc(pictures, tmp_path / "scores.json") == 1
+    rounds = {
+        "anomalib": [{"training": 40.0}] * 3,
+        "Loupe": [{"training": 4.0}, {"training": 5.0}, {"training": 8.0}],
+        "fixed": [{"s": 2.0}, {"s": 3.0}, {"s": 2.5}],
+    }
+    entry = {"commit": "0123456789", "pictures": [5, 2], "auroc": {"Loupe": 1.0, "anomalib": 0.5}, "rounds": rounds}
+    text = race.page({"mtd/patchcore": entry})
+    assert "| mtd | patchcore | training | 40.0 | 5.0 | 8.0 (5.0 to 10.0) | 0123456 |" in text
+    assert "fixed work 2.0 to 3.0 s in 3 rounds" in text
+    assert "Nothing is measured yet" in race.page({})
+
+
+def test_a_side_that_leaves_nothing_is_told(tmp_path):
+    with pytest.raises(SettingsError, match="ended without made"):
+        race.must(lambda words, folder: 1.0, ["false"], tmp_path, tmp_path / "made")  # noqa: ARG005
+    assert race.fixed()["s"] > 0

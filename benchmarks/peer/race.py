@@ -1,0 +1,210 @@
+"""Loupe and the peer in turns: seconds of the processor for a training, for the whole job, and for scoring.
+
+The same good pictures, test pictures, network and weights on both sides, 256 x 256 pixels, one thread. Each measurement
+is a process of its own that begins without anything kept; which side begins changes with every round, and a fixed piece
+of work beside them tells how steady the machine was. PatchCore: *training* (features and bank, without imports), *whole
+job* (from the pictures to an exported model, all that the process takes; Loupe's is also checked, calibrated and held
+against its graph), *scoring* (the test pictures: of the peer decoding and calls of the loaded model, of Loupe the whole
+command). FastFlow: *an epoch*, the difference of two trainings by their epochs. anomalib lives in an environment of its
+own (benchmarks/peer/README.md). Writes results/race.json and race.md.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common.images import View
+from benchmarks.common.results import RESULTS, WORK, add, commit, stored
+from benchmarks.common.runner import options
+from benchmarks.common.tables import joined, markdown, wrapped
+from benchmarks.common.views import prepared
+from benchmarks.peer.peer import HERE, request, require
+from benchmarks.speed.turns import Figures, environment, in_turns, ratio, spent
+from components.core.artefacts import write_json
+from components.core.checks import check_known
+from components.core.errors import SettingsError
+from components.evaluation.metrics import image_metrics
+
+OUT = RESULTS / "race.json"
+STAGES = Path(__file__).parents[1] / "speed/stages.py"
+EPOCHS = 1, 3  # of FastFlow: their difference is of epochs alone
+FIXED = "import numpy as np; a = np.random.default_rng(0).random((1500, 1500)); [a @ a for _ in range(20)]"
+HEAD = ("view", "model", "what", "anomalib s", "Loupe s", "times as fast (95 %)", "commit")
+ABOUT = (
+    "Seconds of the processor on one thread, medians of rounds in which both sides take turns; *times as fast*: "
+    "anomalib over Loupe in the same round, with the 95 % interval over rounds. anomalib 2.7.0 learns from all good "
+    "pictures, Loupe from four fifths and calibrates on the rest. Its PatchCore has about 800 patches, ours 10,000."
+)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Copies of a view's pictures: *good* to learn from, below data/train/good, and *test* in their order."""
+
+    folder: Path
+    good: list[str]
+    test: list[str]
+    labels: np.ndarray
+
+    @classmethod
+    def of(cls, view: View, folder: Path) -> "Pictures":
+        prepared(view.stages, synthetic=False)
+        asked = request(view, "patchcore", folder / "unused.npz", 1)
+        places = folder / "data/train/good", folder / "test"
+        good, test = (copied(asked[side], place) for side, place in zip(("train", "test"), places, strict=True))
+        return cls(folder, good, test, view.labels())
+
+
+def copied(paths: Sequence[str], place: Path) -> list[str]:
+    """Numbered copies in the order of *paths*: of the same names in two folders, both stay."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    return [str(shutil.copy(path, place / f"{i:05d}{Path(path).suffix}")) for i, path in enumerate(paths)]
+
+
+def main(arguments: list[str]) -> None:
+    asked = _options(arguments)
+    for name in [] if asked.report else asked.names:
+        require(asked.python)
+        add(OUT, {name: measured(name, asked.python, asked.rounds)})
+    OUT.with_suffix(".md").write_text(page(stored(OUT)))
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = options("race", __doc__, report=True)
+    parser.add_argument("--python", type=Path, default=HERE / ".venv/bin/python", help="of the peer's environment")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("names", nargs="*", metavar="VIEW/MODEL", help=f"models: {', '.join(RACES)}")
+    return parser.parse_args(arguments)
+
+
+def measured(name: str, python: Path, rounds: int) -> dict[str, Any]:
+    """All rounds of one model on one view, and the image AUROC of both sides' raw scores of the last one."""
+    view_name, _, model = name.partition("/")
+    check_known(model, RACES, name)
+    folder = (WORK / "race" / view_name).resolve()
+    view = View.of(view_name)
+    pictures = Pictures.of(view, folder)
+    sides = {side: partial(run, pictures, view, python) for side, run in RACES[model].items()}
+    found = in_turns({**sides, "fixed": fixed}, rounds)
+    scores = {side: folder / f"{side}.json" for side in RACES[model]}
+    told = {side: auroc(pictures, path) for side, path in scores.items() if path.exists()}
+    return {"commit": commit(), "pictures": [len(pictures.good), len(pictures.test)], "auroc": told, "rounds": found}
+
+
+def auroc(pictures: Pictures, scores: Path) -> float:
+    return float(image_metrics(pictures.labels, np.array(json.loads(scores.read_text())))["auroc"])
+
+
+def fixed() -> Figures:
+    """What does not change: how steady the machine is."""
+    return {"s": spent([sys.executable, "-c", FIXED], Path())}
+
+
+def answered(pictures: Pictures, view: View, python: Path, **asked: Any) -> tuple[float, dict[str, float], np.ndarray]:
+    """The peer's answer to a request: seconds of the process, of each part, and its scores."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "request.json"
+        known = request(view, "patchcore", path.with_suffix(".npz"), 1)
+        write_json(path, {**known, "train": pictures.good, "test": [], **asked})
+        whole = must(spent, [str(python), str(HERE / "train.py"), str(path)], Path(scratch), path.with_suffix(".npz"))
+        with np.load(path.with_suffix(".npz")) as found:
+            return whole, json.loads(str(found["processor"])), found["scores"]
+
+
+def must(call: Callable[[Sequence[str], Path], float], words: Sequence[str], folder: Path, made: Path) -> float:
+    """*call* of a command that leaves *made*. Raises SettingsError where it does not."""
+    taken = call(words, folder)
+    if not made.exists():
+        raise SettingsError(f"`{' '.join(words)}` ended without {made.name}; run it to see why")
+    return taken
+
+
+def peer_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:
+    kept, graph = pictures.folder / "peer.pt", pictures.folder / "peer.onnx"
+    whole, parts, _ = answered(pictures, view, python, kept=str(kept), graph=str(graph))
+    _, scoring, scores = answered(pictures, view, python, train=[], test=pictures.test, kept=str(kept))
+    write_json(pictures.folder / "anomalib.json", scores.tolist())
+    return {"training": parts["fit"], "whole job": whole, "scoring": scoring["score"]}
+
+
+def ours_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:  # noqa: ARG001
+    with tempfile.TemporaryDirectory() as scratch:
+        run, table = Path(scratch) / "run", Path(scratch) / "scores.csv"
+        stages = fitted(pictures, "patchcore", run)
+        words = [sys.executable, "-m", "components.cli", "score", str(run / "bundle"), str(pictures.folder / "test")]
+        scoring = must(spent, [*words, "--out", str(table)], Path.cwd(), table)
+        with table.open() as rows:
+            scores = {Path(row["image_id"]).name: float(row["score"]) for row in csv.DictReader(rows)}
+    write_json(pictures.folder / "Loupe.json", [scores[Path(path).name] for path in pictures.test])
+    return {"training": stages["train"], "whole job": sum(stages.values()), "scoring": scoring}
+
+
+def fitted(pictures: Pictures, detector: str, run: Path, **overrides: Any) -> Figures:
+    """Seconds of each stage of `loupe fit` with an empty cache."""
+    data, more = str(pictures.folder / "data"), environment(LOUPE_CACHE=str(run.parent / "cache"))
+    words = [sys.executable, str(STAGES), detector, data, str(run), "fitted", json.dumps(overrides)]
+    here = more | {"PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=here, cwd=run.parent)
+    return dict(json.loads(done.stdout))
+
+
+def peer_fastflow(pictures: Pictures, view: View, python: Path) -> Figures:
+    few, many = (answered(pictures, view, python, model="fastflow", epochs=n)[1]["fit"] for n in EPOCHS)
+    return {"an epoch": (many - few) / (EPOCHS[1] - EPOCHS[0])}
+
+
+def ours_fastflow(pictures: Pictures, view: View, python: Path) -> Figures:  # noqa: ARG001
+    taken = []
+    for n in EPOCHS:
+        with tempfile.TemporaryDirectory() as scratch:
+            taken.append(fitted(pictures, "fastflow", Path(scratch) / "run", epochs=n)["train"])
+    return {"an epoch": (taken[1] - taken[0]) / (EPOCHS[1] - EPOCHS[0])}
+
+
+RACES: dict[str, dict[str, Callable[[Pictures, View, Path], Figures]]] = {
+    "patchcore": {"anomalib": peer_patchcore, "Loupe": ours_patchcore},
+    "fastflow": {"anomalib": peer_fastflow, "Loupe": ours_fastflow},
+}
+
+
+def page(found: dict[str, Any]) -> str:
+    """results/race.md: what each side took, and how accurate what it made is."""
+    lines = [line for name, entry in sorted(found.items()) for line in rows(name, entry)]
+    said = [f"- {name}: {accuracy(entry)}" for name, entry in sorted(found.items())]
+    body = (wrapped(ABOUT), markdown(HEAD, lines), "\n".join(said)) if lines else ("Nothing is measured yet.",)
+    return joined("# In turns with anomalib", *body)
+
+
+def rows(name: str, entry: dict[str, Any]) -> list[list[str]]:
+    view, _, model = name.partition("/")
+    rounds = entry["rounds"]
+    lines = []
+    for what in rounds["Loupe"][0]:
+        theirs, ours = ([one[what] for one in rounds[side]] for side in ("anomalib", "Loupe"))
+        middle, low, high = ratio(theirs, ours)
+        times = f"{middle:.1f} ({low:.1f} to {high:.1f})"
+        lines.append([view, model, what, f"{np.median(theirs):.1f}", f"{np.median(ours):.1f}", times])
+    return [[*line, str(entry["commit"])[:7]] for line in lines]
+
+
+def accuracy(entry: dict[str, Any]) -> str:
+    """Pictures, the image AUROC of both sides, and how far the fixed work moved."""
+    good, test = entry["pictures"]
+    steady = [one["s"] for one in entry["rounds"]["fixed"]]
+    told = ", ".join(f"{side} {value:.3f}" for side, value in entry["auroc"].items())
+    return (
+        f"{good} good pictures, {test} test pictures" + (f"; image AUROC {told}" if told else "") + f"; fixed work "
+        f"{min(steady):.1f} to {max(steady):.1f} s in {len(steady)} rounds"
+    )
