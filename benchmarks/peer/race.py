@@ -30,7 +30,8 @@ from benchmarks.common.runner import options
 from benchmarks.common.tables import joined, markdown, wrapped
 from benchmarks.common.views import prepared
 from benchmarks.peer.peer import HERE, request, require
-from benchmarks.speed.turns import Figures, environment, in_turns, ratio, spent
+from benchmarks.speed.speed import compared
+from benchmarks.speed.turns import Figures, environment, in_turns, spent
 from components.core.artefacts import write_json
 from components.core.checks import check_known
 from components.core.errors import SettingsError
@@ -43,8 +44,9 @@ FIXED = "import numpy as np; a = np.random.default_rng(0).random((1500, 1500)); 
 HEAD = ("view", "model", "what", "anomalib s", "Loupe s", "times as fast (95 %)", "commit")
 ABOUT = (
     "Seconds of the processor on one thread, medians of rounds in which both sides take turns; *times as fast*: "
-    "anomalib over Loupe in the same round, with the 95 % interval over rounds. anomalib 2.7.0 learns from all good "
-    "pictures, Loupe from four fifths and calibrates on the rest. Its PatchCore has about 800 patches, ours 10,000."
+    "anomalib over Loupe in the same round, with the 95 % interval where there are three rounds. anomalib 2.7.0 learns "
+    "from all good pictures, Loupe from four fifths and calibrates on the rest. Its PatchCore has about 800 patches, "
+    "ours 10,000."
 )
 
 
@@ -193,9 +195,7 @@ def rows(name: str, entry: dict[str, Any]) -> list[list[str]]:
     lines = []
     for what in rounds["Loupe"][0]:
         theirs, ours = ([one[what] for one in rounds[side]] for side in ("anomalib", "Loupe"))
-        middle, low, high = ratio(theirs, ours)
-        times = f"{middle:.1f} ({low:.1f} to {high:.1f})"
-        lines.append([view, model, what, f"{np.median(theirs):.1f}", f"{np.median(ours):.1f}", times])
+        lines.append([view, model, what, f"{np.median(theirs):.1f}", f"{np.median(ours):.1f}", compared(theirs, ours)])
     return [[*line, str(entry["commit"])[:7]] for line in lines]
 
 

@@ -18,10 +18,12 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from components.core.progress import progress
 from components.core.runtime import side_by_side
-from components.datasets.exposure import COUNT, SIDE, apart, fingerprint, working
+from components.datasets.exposure import COUNT, SIDE, apart, fingerprint, looked, working
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
 
@@ -31,6 +33,7 @@ SPREADS = 5.0  # standard deviations of unrelated pictures that a pair must exce
 WEAKENED = 0.8  # share of the likeness asked for that must be left then; the look-alikes bring noise of their own
 LEVELS = 0.5  # grey levels up to which two smoothed pictures are of one exposure; no light is as steady as a copy
 CONTROLS = 8  # look-alikes beside which a pair is looked at again
+KEPT = 96  # of the squares that are compared, a megabyte each
 SAMPLE = 800  # pictures from which common variation is learned
 BROAD = 12  # pictures that a common variation is spread over at least
 STRICT = 0.5  # likeness that is asked for among few pictures, whose copies are part of the spread
@@ -80,9 +83,25 @@ def find_copies(pictures: Pictures, likeness: float) -> Copies:
     prints, same = _traces(pictures)
     first = [number for number, one in enumerate(same) if one == number]  # equal ones would hide each other
     proposed = [(first[i], first[j], r) for i, j, r in _standing_out(prints[:, first], likeness)]
-    check = Check(pictures, prints, proposed) if proposed else None
-    pairs = [p for p in progress(proposed, "looking again at copies") if check and check.stands(*p[:2], likeness)]
+    pairs = sorted(_standing(Check(pictures, prints, proposed), proposed, likeness)) if proposed else []
     return Copies(same, pairs, np.flatnonzero(~prints[0].any(1)).tolist())
+
+
+def _standing(check: "Check", pairs: list[tuple[int, int, float]], likeness: float) -> list[tuple[int, int, float]]:
+    """Those of *pairs* that stand a second look."""
+    ordered = _neighbours(pairs, len(check.heard))
+    stood = side_by_side(lambda pair: check.stands(*pair[:2], likeness), ordered)
+    known = zip(ordered, progress(stood, "looking again at copies", len(ordered)), strict=True)
+    return [pair for pair, stands in known if stands]
+
+
+def _neighbours(pairs: list[tuple[int, int, float]], count: int) -> list[tuple[int, int, float]]:
+    """The same pairs, those of pictures that hang together behind one another: what was read for one serves the next.
+
+    *count* is that of all pictures."""
+    rows, columns = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+    _, part = connected_components(coo_array((np.ones(len(pairs)), (rows, columns)), (count, count)), directed=False)
+    return sorted(pairs, key=lambda pair: (part[pair[0]], pair))
 
 
 def _traces(pictures: Pictures) -> tuple[np.ndarray, list[int]]:
@@ -199,7 +218,10 @@ class Check:
         self.signs = np.unpackbits(codes, axis=1).astype(np.float32) * 2 - 1
         self.heard = prints[0].any(1)
         self.spread = _spread(prints[0, np.flatnonzero(self.heard)[:SAMPLE]].astype(np.float32))
+        # A picture is in several pairs, one behind the other.
         self.shade = lru_cache(maxsize=32)(lambda number: _shade(pictures.pixels(number)))
+        self.worked = lru_cache(maxsize=KEPT)(lambda number, scale: working(self.shade(number), scale))
+        self.looked = lru_cache(maxsize=KEPT)(lambda n, scale, *shape: looked(self.worked(n, scale), *shape))
 
     def stands(self, one: int, two: int, likeness: float) -> bool:
         """Whether both show the same light, and still agree without what their look-alikes, read as they are, share."""
@@ -211,7 +233,10 @@ class Check:
 
     def _apart(self, one: int, two: int, layer: int) -> float:
         """How far the two are apart, in grey levels."""
-        return apart(*(working(self.shade(number), self.scales[number, layer]) for number in (one, two)))
+        scales = [float(self.scales[number, layer]) for number in (one, two)]
+        seen = [self.worked(number, scale) for number, scale in zip((one, two), scales, strict=True)]
+        height, width = (min(sides) for sides in zip(*(picture.shape for picture in seen), strict=True))
+        return apart(*(self.looked(n, scale, height, width) for n, scale in zip((one, two), scales, strict=True)))
 
     def _layers(self, one: int, two: int) -> range:
         """As if resized; as if cropped too, where the sizes differ by little."""

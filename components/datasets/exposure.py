@@ -7,6 +7,7 @@ Working in the lower third of the frequencies is ours: that is what JPEG and res
 """
 
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -60,12 +61,25 @@ def working(grey: np.ndarray, scale: float) -> np.ndarray:
     return _middle(grey, *(min(SIDE, side) for side in grey.shape))
 
 
-def apart(one: np.ndarray, two: np.ndarray) -> float:
-    """Median distance in grey levels of two smoothed pictures (H, W), where both show the same, at their best shift."""
-    height, width = min(one.shape[0], two.shape[0]), min(one.shape[1], two.shape[1])
-    one, two = (_middle(picture, height, width) for picture in (one, two))
-    down, right = _shift(one, two)
-    one, two = (gaussian_filter(picture, GRAIN) for picture in (one, two))
+class Looked(NamedTuple):
+    """The middle of a picture, smoothed (H, W), and the spectrum of what smoothing took: what ``apart`` compares."""
+
+    smooth: np.ndarray
+    fine: np.ndarray
+
+
+def looked(picture: np.ndarray, height: int, width: int) -> Looked:
+    """The middle *height* x *width* of a picture that ``working`` made."""
+    middle = _middle(picture, height, width)
+    smooth = gaussian_filter(middle, GRAIN)
+    return Looked(smooth, rfft2(middle - smooth))
+
+
+def apart(first: Looked, second: Looked) -> float:
+    """Median distance in grey levels of two smoothed pictures, where both show the same, at their best shift."""
+    one, two = first.smooth, second.smooth
+    height, width = one.shape
+    down, right = _shift(first, second)
     rim = min(4 * int(GRAIN), min(height, width) // 4)
     a = one[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
     b = two[max(0, -down) : height + min(0, -down), max(0, -right) : width + min(0, -right)]
@@ -79,11 +93,10 @@ def _middle(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     return picture[top : top + height, left : left + width]
 
 
-def _shift(one: np.ndarray, two: np.ndarray) -> tuple[int, int]:
+def _shift(one: Looked, two: Looked) -> tuple[int, int]:
     """By how many pixels *one* lies below and right of *two*, REACH at most: the peak of their cross-correlation."""
-    fine = [picture - gaussian_filter(picture, GRAIN) for picture in (one, two)]
-    cross = irfft2(rfft2(fine[0]) * rfft2(fine[1]).conj(), s=one.shape)
-    reach = min(REACH, min(one.shape) // 4)
+    cross = irfft2(one.fine * two.fine.conj(), s=one.smooth.shape)
+    reach = min(REACH, min(one.smooth.shape) // 4)
     cross = np.roll(cross, (reach, reach), (0, 1))[: 2 * reach + 1, : 2 * reach + 1]
     down, right = np.unravel_index(np.argmax(cross), cross.shape)
     return int(down) - reach, int(right) - reach

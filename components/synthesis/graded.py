@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from components.synthesis import masks
 from components.synthesis.blending import Synthetic, dissolve, made, strength_of, unchanged
 from components.synthesis.foreground import foreground
+from components.synthesis.once import once
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.shade import finish, wide_area
 
@@ -44,20 +45,32 @@ def graded_small(image: np.ndarray, rng: np.random.Generator, settings: Synthesi
 def graded_faint(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
     """A cloud of slightly other brightness or slightly other roughness, without an edge."""
     strength, share = strength_of(rng, settings), rng.uniform(*FAINT_AREA)
-    noise, product = masks.turned_noise(image.shape[:2], rng, 2), foreground(image)
-    area = product & (noise > np.quantile(noise[product], 1 - share))
-    weight = _floored(gaussian_filter(area.astype(np.float32), 0.02 * min(area.shape), truncate=2.0))
+    weight = once(_cloud, image, rng, share)
     change = _brighter if rng.random() < 0.5 else _rougher
     return made(image, dissolve(image, change(image, rng, strength), weight), strength)
 
 
+def _cloud(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """float32 (H, W): how much of a change is seen where, on *share* of the product."""
+    noise, product = masks.turned_noise(image.shape[:2], rng, 2), foreground(image)
+    area = product & (noise > np.quantile(noise[product], 1 - share))
+    return _floored(gaussian_filter(area.astype(np.float32), 0.02 * min(area.shape), truncate=2.0))
+
+
 def graded_wide(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:
     """The areas of ``shade``, up to half of the picture, at any strength."""
-    strength, area = strength_of(rng, settings), wide_area(image, rng)
-    if not area.any():
+    strength, weight = strength_of(rng, settings), once(_wide, image, rng)
+    if not weight.size:
         return unchanged(image, strength)
-    weight = _floored(gaussian_filter(area.astype(np.float32), 0.01 * min(area.shape), truncate=2.0))
     return made(image, dissolve(image, finish(image, rng), strength * weight), strength)
+
+
+def _wide(image: np.ndarray, rng: np.random.Generator, _: float) -> np.ndarray:
+    """float32 (H, W), as ``_cloud``; without a pixel where nothing of the area lies on the product."""
+    area = wide_area(image, rng)
+    if not area.any():
+        return np.zeros((0, 0), np.float32)
+    return _floored(gaussian_filter(area.astype(np.float32), 0.01 * min(area.shape), truncate=2.0))
 
 
 def graded_structure(image: np.ndarray, rng: np.random.Generator, settings: SynthesisSettings) -> Synthetic:

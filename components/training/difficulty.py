@@ -22,6 +22,7 @@ from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
 from components.pictures.framing import region
 from components.pictures.kept import decode
+from components.synthesis.once import drawn_once
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import generator, on_whole, spread, synthesise
@@ -107,13 +108,14 @@ def level_of(probe: Probe, kind: str, settings: SynthesisSettings, seed: int) ->
     """By halving: the strength nearest to the middle of what is wanted, or an end of the range."""
     low, high = WEAKEST, STRONGEST
     tried: list[Level] = []
-    for _ in range(TRIES):
-        strength = math.sqrt(low * high)
-        auroc = probe.auroc(kind, spread(settings, strength), seed)
-        tried.append(Level(strength, auroc, len(probe.paths)))
-        if WANTED[0] <= auroc <= WANTED[1]:
-            break
-        low, high = (strength, high) if auroc < MIDDLE else (low, strength)
+    with drawn_once():
+        for _ in range(TRIES):
+            strength = math.sqrt(low * high)
+            auroc = probe.auroc(kind, spread(settings, strength), seed)
+            tried.append(Level(strength, auroc, len(probe.paths)))
+            if WANTED[0] <= auroc <= WANTED[1]:
+                break
+            low, high = (strength, high) if auroc < MIDDLE else (low, strength)
     return min(tried, key=lambda level: abs(level.probe_auroc - MIDDLE))
 
 

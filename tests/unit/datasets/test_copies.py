@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter1d, maximum_filter, minimum_filter, shift
 
 from components.datasets.copies import leave_out, told
-from components.datasets.duplicates import Copies, Pictures, complete_groups, find_copies
+from components.datasets.duplicates import Copies, Pictures, _neighbours, complete_groups, find_copies
 from components.datasets.exposure import _flat, fingerprint
 from components.datasets.manifest import measure
 from components.datasets.settings import SplitSettings
@@ -168,3 +168,9 @@ def test_flat_pixels_are_those_whose_largest_and_smallest_neighbour_are_equal(sh
     grey = np.random.default_rng(0).integers(0, 2, shape, np.uint8)
     grey[5:20, 8:] = 7
     assert (_flat(grey) == (maximum_filter(grey, 3) == minimum_filter(grey, 3))).all()
+
+
+def test_pairs_of_pictures_that_hang_together_follow_one_another():
+    """What was read for one pair serves the next; the order of what is found does not change."""
+    pairs = [(0, 5, 0.9), (1, 4, 0.9), (2, 7, 0.9), (4, 6, 0.9), (5, 9, 0.9)]
+    assert [pair[:2] for pair in _neighbours(pairs, 10)] == [(0, 5), (5, 9), (1, 4), (4, 6), (2, 7)]

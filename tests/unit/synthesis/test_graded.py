@@ -7,7 +7,9 @@ import pytest
 from scipy.ndimage import find_objects, label
 
 from components.core.errors import SettingsError
+from components.synthesis import masks
 from components.synthesis.graded import SMALL
+from components.synthesis.once import drawn_once
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import make
@@ -83,3 +85,25 @@ def test_no_detector_learns_from_them(name):
 
     with pytest.raises(SettingsError, match=f"{name} is for checking only"):
         draw_anomalies(Never(), replace(SynthesisSettings(), strategies=("shade", name)), 0)
+
+
+@pytest.mark.parametrize("name", GRADED)
+def test_what_is_drawn_once_for_all_strengths_is_the_same_to_the_pixel(name, monkeypatch):
+    noises = []
+    turned = masks.turned_noise
+    monkeypatch.setattr(masks, "turned_noise", lambda *given: noises.append(1) or turned(*given))
+    images = [tile(number, 160) for number in range(3)]
+
+    def every():
+        return [drawn(name, image, at, seed) for at in (0.1, 0.4, 0.9) for image in images for seed in range(3)]
+
+    anew, count = every(), len(noises)
+    with drawn_once():
+        once = every()
+    for first, second in zip(anew, once, strict=True):
+        np.testing.assert_array_equal(first.image, second.image)
+    if name == "graded_faint":  # a cloud for each picture and seed, not for each strength
+        assert (count, len(noises) - count) == (27, 9)
+    before = len(noises)
+    every()
+    assert len(noises) - before == count  # nothing is kept behind the block
