@@ -191,5 +191,17 @@ def distance(queries: Tensor, bank: Tensor) -> Tensor:
     return (least + queries.square().sum(1)).clamp_min(0).sqrt()
 
 
+def beyond(queries: Tensor, bank: Tensor, radius: float) -> Tensor:
+    """Which queries (N, D) are farther than *radius* from all rows of *bank* (M, D): (N,) bool, as ``distance`` says.
+
+    A query that one block of the bank covers is not compared with the next ones: most are covered early.
+    """
+    left, own = torch.arange(len(queries), device=queries.device), queries.square().sum(1)
+    for rows in bank.split(SEARCHED):
+        far = (products(queries[left], rows).amin(1) + own[left]).clamp_min(0).sqrt() > radius
+        left = left[far]
+    return torch.zeros(len(queries), dtype=torch.bool, device=queries.device).index_fill(0, left, True)
+
+
 def products(queries: Tensor, bank: Tensor) -> Tensor:
     return torch.addmm(bank.square().sum(1), queries, bank.T, alpha=-2)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from components.detectors.contract import Counting
-from components.detectors.parts.blocks import distance, squared_distances
+from components.detectors.parts.blocks import beyond, squared_distances
 
 CHUNK = 1024  # rows compared at once: small enough for the block of distances to stay in cache
 FAR = 1e4  # rows that hold nothing stay far away from every feature
@@ -60,7 +60,7 @@ class Coreset(Counting):
     def _novel(self, rows: Tensor) -> Tensor:
         known = self.known()
         if len(known):
-            rows = rows[distance(rows, known) > self.radius]
+            rows = rows[beyond(rows, known, float(self.radius))]
         return rows[_cover(rows, float(self.radius))]
 
     def _keep(self, chosen: Tensor) -> None:
@@ -94,7 +94,7 @@ def _cover(rows: Tensor, radius: float) -> Tensor:
     chosen, kept = [torch.zeros(0, dtype=torch.int64)], rows[:0]
     for start in range(0, len(rows), CHUNK):
         block = rows[start : start + CHUNK]
-        free = (distance(block, kept) > radius).nonzero()[:, 0] if len(kept) else torch.arange(len(block))
+        free = beyond(block, kept, radius).nonzero()[:, 0] if len(kept) else torch.arange(len(block))
         own = free[_cover_block(block[free], radius)]
         chosen.append(start + own.cpu())
         kept = torch.cat([kept, block[own]])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.detectors.parts import blocks, coreset
-from components.detectors.parts.blocks import distance, nearest
+from components.detectors.parts.blocks import beyond, distance, nearest
 from components.detectors.parts.coreset import CHUNK, Coreset
 
 
@@ -48,3 +48,24 @@ def test_no_more_than_a_chunk_of_rows_is_compared_at_once(rows, monkeypatch):
 def test_distances_in_blocks_are_those_of_one_search(rows):
     for count in (1, blocks.SEARCHED, 2 * blocks.SEARCHED + 7):
         assert torch.allclose(distance(rows, rows[:count] + 0.1), nearest(rows, rows[:count] + 0.1)[0], atol=1e-5)
+
+
+def test_what_one_block_covers_is_not_compared_with_the_next(rows, monkeypatch):
+    compared, search = [], blocks.products
+
+    def watched(queries, bank):
+        compared.append(len(queries))
+        return search(queries, bank)
+
+    bank = rows[: 3 * blocks.SEARCHED] + 0.1
+    monkeypatch.setattr(blocks, "products", watched)
+    for radius in (0.0, 0.9, 100.0):
+        compared.clear()
+        assert torch.equal(beyond(rows, bank, radius), distance_of(rows, bank) > radius)
+        assert compared[0] == len(rows)
+        assert (compared[1] < len(rows)) == (radius > 0)
+    assert compared == [len(rows), 0, 0]
+
+
+def distance_of(rows, bank):
+    return torch.stack([(bank - row).norm(dim=1).min() for row in rows])
