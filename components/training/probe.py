@@ -13,10 +13,24 @@ from components.training.select import moved
 BANK = 1000  # patches that the probe keeps
 
 
-@torch.inference_mode()
+_last: tuple[tuple[str, bool], Detector] | None = None
+
+
 def probe_of(normals: StoredImages, preset: str) -> Detector:
-    """The probe that has seen *normals*; as small as the preset tiny where that is what is trained."""
-    settings = settings_for("patchcore", "tiny" if preset == "tiny" else "cpu", {"bank_size": BANK, "lists": 0})
+    """The probe that has seen *normals*; as small as the preset tiny where that is what is trained.
+
+    The last one is kept: a fit asks for it twice, for how hard anomalies are and for the moves.
+    """
+    global _last
+    known, asked = _last, (normals.images.key, preset == "tiny")
+    if known is None or known[0] != asked:
+        _last = known = asked, _fitted(normals, asked[1])
+    return known[1]
+
+
+@torch.inference_mode()
+def _fitted(normals: StoredImages, tiny: bool) -> Detector:
+    settings = settings_for("patchcore", "tiny" if tiny else "cpu", {"bank_size": BANK, "lists": 0})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = create("patchcore", settings).eval().to(device)
     for phase in detector.phases(FitImages(normals.images, normals.store)):

@@ -145,6 +145,8 @@ def test_the_probe_knows_what_it_has_seen_and_is_small(tmp_path):
     own, other = (pose.distances(probe, StoredImages(kind, store))[0] for kind in kinds)
     assert own.max() < other.min()
     assert len(probe.coreset.bank) <= BANK
+    assert probe_of(StoredImages(kinds[0], store), "tiny") is probe  # a fit asks for it twice
+    assert probe_of(StoredImages(kinds[1], store), "tiny") is not probe
 
 
 def test_moves_are_measured_once_for_all_detectors_that_learn_from_the_same_pictures(tmp_path, monkeypatch):
