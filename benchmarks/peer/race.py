@@ -204,7 +204,5 @@ def accuracy(entry: dict[str, Any]) -> str:
     good, test = entry["pictures"]
     steady = [one["s"] for one in entry["rounds"]["fixed"]]
     told = ", ".join(f"{side} {value:.3f}" for side, value in entry["auroc"].items())
-    return (
-        f"{good} good pictures, {test} test pictures" + (f"; image AUROC {told}" if told else "") + f"; fixed work "
-        f"{min(steady):.1f} to {max(steady):.1f} s in {len(steady)} rounds"
-    )
+    work = f"fixed work {min(steady):.1f} to {max(steady):.1f} s, rounds: {len(steady)}"
+    return f"{good} good, {test} to test; {work}" + (f"; AUROC {told}" if told else "")
