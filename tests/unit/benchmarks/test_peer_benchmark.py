@@ -164,3 +164,4 @@ def test_a_side_that_leaves_nothing_is_told(tmp_path):
     with pytest.raises(SettingsError, match="ended without made"):
         race.must(lambda words, folder: 1.0, ["false"], tmp_path, tmp_path / "made")  # noqa: ARG005
     assert race.fixed()["s"] > 0
+    assert tuple(race.RACES) == race.MODELS
