@@ -29,7 +29,7 @@ from benchmarks.common.results import RESULTS, WORK, add, commit, stored
 from benchmarks.common.runner import options
 from benchmarks.common.tables import joined, markdown, wrapped
 from benchmarks.common.views import prepared
-from benchmarks.peer.peer import HERE, request, require
+from benchmarks.peer.peer import request, require
 from benchmarks.speed.speed import compared
 from benchmarks.speed.turns import Figures, environment, in_turns, spent
 from components.core.artefacts import write_json
@@ -37,8 +37,8 @@ from components.core.checks import check_known
 from components.core.errors import SettingsError
 from components.evaluation.metrics import image_metrics
 
-OUT = RESULTS / "race.json"
-STAGES = Path(__file__).parents[1] / "speed/stages.py"
+HERE, OUT = Path(__file__).parent, RESULTS / "race.json"
+STAGES = HERE.parent / "speed/stages.py"
 MODELS = ("patchcore", "fastflow")  # named for the help, which loads none of what they need
 EPOCHS = 1, 3  # of FastFlow: their difference is of epochs alone
 FIXED = "import numpy as np; a = np.random.default_rng(0).random((1500, 1500)); [a @ a for _ in range(20)]"
