@@ -1,6 +1,6 @@
 """Loupe and the peer in turns: seconds of the processor for a training, for the whole job, and for scoring.
 
-The same good pictures, test pictures, network and weights on both sides, 256 x 256 pixels, one thread. Each measurement
+The same good pictures, test pictures, network and weights on both sides, 256 x 256 pixels, one thread. Each training
 is a process of its own that begins without anything kept; which side begins changes with every round, and a fixed piece
 of work beside them tells how steady the machine was. PatchCore: *training* (features and bank, without imports), *whole
 job* (from the pictures to an exported model, all that the process takes; Loupe's is also checked, calibrated and held
@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,15 +29,14 @@ from benchmarks.common.runner import options
 from benchmarks.common.tables import joined, markdown, wrapped
 from benchmarks.common.views import prepared
 from benchmarks.peer.peer import request, require
-from benchmarks.speed.speed import compared
-from benchmarks.speed.turns import Figures, environment, in_turns, spent
+from benchmarks.speed.speed import compared, staged
+from benchmarks.speed.turns import Figures, in_turns, spent
 from components.core.artefacts import write_json
 from components.core.checks import check_known
 from components.core.errors import SettingsError
 from components.evaluation.metrics import image_metrics
 
 HERE, OUT = Path(__file__).parent, RESULTS / "race.json"
-STAGES = HERE.parent / "speed/stages.py"
 MODELS = ("patchcore", "fastflow")  # named for the help, which loads none of what they need
 EPOCHS = 1, 3  # of FastFlow: their difference is of epochs alone
 FIXED = "import numpy as np; a = np.random.default_rng(0).random((1500, 1500)); [a @ a for _ in range(20)]"
@@ -100,8 +98,10 @@ def measured(name: str, python: Path, rounds: int) -> dict[str, Any]:
     view = View.of(view_name)
     pictures = Pictures.of(view, folder)
     sides = {side: partial(run, pictures, view, python) for side, run in RACES[model].items()}
+    scores = {side: folder / f"{side}.json" for side in sides}
+    for path in scores.values():
+        path.unlink(missing_ok=True)  # of another model: what trains alone leaves none
     found = in_turns({**sides, "fixed": fixed}, rounds)
-    scores = {side: folder / f"{side}.json" for side in RACES[model]}
     told = {side: auroc(pictures, path) for side, path in scores.items() if path.exists()}
     return {"commit": commit(), "pictures": [len(pictures.good), len(pictures.test)], "auroc": told, "rounds": found}
 
@@ -121,25 +121,24 @@ def answered(pictures: Pictures, view: View, python: Path, **asked: Any) -> tupl
         path = Path(scratch) / "request.json"
         known = request(view, "patchcore", path.with_suffix(".npz"), 1)
         write_json(path, {**known, "train": pictures.good, "test": [], **asked})
-        whole = must(spent, [str(python), str(HERE / "train.py"), str(path)], Path(scratch), path.with_suffix(".npz"))
+        whole = left([str(python), str(HERE / "train.py"), str(path)], Path(scratch), path.with_suffix(".npz"))
         with np.load(path.with_suffix(".npz")) as found:
             return whole, json.loads(str(found["processor"])), found["scores"]
 
 
-def must(call: Callable[[Sequence[str], Path], float], words: Sequence[str], folder: Path, made: Path) -> float:
-    """*call* of a command that leaves *made*. Raises SettingsError where it does not."""
-    taken = call(words, folder)
+def left(words: Sequence[str], folder: Path, made: Path) -> float:
+    """Seconds of a command that leaves *made*. Raises SettingsError where it does not."""
+    taken = spent(words, folder)
     if not made.exists():
         raise SettingsError(f"`{' '.join(words)}` ended without {made.name}; run it to see why")
     return taken
 
 
 def peer_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:
-    kept, graph = pictures.folder / "peer.pt", pictures.folder / "peer.onnx"
-    whole, parts, _ = answered(pictures, view, python, kept=str(kept), graph=str(graph))
-    _, scoring, scores = answered(pictures, view, python, train=[], test=pictures.test, kept=str(kept))
+    graph = str(pictures.folder / "peer.onnx")
+    all_of_it, parts, scores = answered(pictures, view, python, test=pictures.test, graph=graph)
     write_json(pictures.folder / "anomalib.json", scores.tolist())
-    return {"training": parts["fit"], "whole job": whole, "scoring": scoring["score"]}
+    return {"training": parts["fit"], "whole job": all_of_it - parts["score"], "scoring": parts["score"]}
 
 
 def ours_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:  # noqa: ARG001
@@ -147,7 +146,7 @@ def ours_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:  # 
         run, table = Path(scratch) / "run", Path(scratch) / "scores.csv"
         stages = fitted(pictures, "patchcore", run)
         words = [sys.executable, "-m", "components.cli", "score", str(run / "bundle"), str(pictures.folder / "test")]
-        scoring = must(spent, [*words, "--out", str(table)], Path.cwd(), table)
+        scoring = left([*words, "--out", str(table)], Path.cwd(), table)
         with table.open() as rows:
             scores = {Path(row["image_id"]).name: float(row["score"]) for row in csv.DictReader(rows)}
     write_json(pictures.folder / "Loupe.json", [scores[Path(path).name] for path in pictures.test])
@@ -156,11 +155,8 @@ def ours_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:  # 
 
 def fitted(pictures: Pictures, detector: str, run: Path, **overrides: Any) -> Figures:
     """Seconds of each stage of `loupe fit` with an empty cache."""
-    data, more = str(pictures.folder / "data"), environment(LOUPE_CACHE=str(run.parent / "cache"))
-    words = [sys.executable, str(STAGES), detector, data, str(run), "fitted", json.dumps(overrides)]
-    here = more | {"PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env=here, cwd=run.parent)
-    return dict(json.loads(done.stdout))
+    words = [detector, str(pictures.folder / "data"), str(run), "fitted", json.dumps(overrides)]
+    return staged(Path.cwd(), words, run.parent, LOUPE_CACHE=str(run.parent / "cache"))
 
 
 def peer_fastflow(pictures: Pictures, view: View, python: Path) -> Figures:

@@ -3,8 +3,7 @@
 Run by peer.py and race.py as ``PYTHON train.py REQUEST.json``; nothing of Loupe is imported. Models, losses,
 optimisers and their rates are anomalib's; what drives them is the plain loop below, not its Engine: no validation, no
 early stopping, no normalisation of scores. Every backbone is the one of the request, with its weights. A request may
-name a file for the trained model (``kept``) and one for its graph (``graph``); one without pictures to learn from
-reads the model that was kept.
+name a file for the trained model's graph (``graph``).
 """
 
 import json
@@ -32,10 +31,8 @@ def answer(path: Path) -> None:
     torch.manual_seed(asked["seed"])
     use_backbone(asked["backbone"], Path(asked["weights"]))
     clock = Clock()
-    model = (MODELS[asked["model"]](asked) if asked["train"] else torch.load(asked["kept"], weights_only=False)).eval()
+    model = MODELS[asked["model"]](asked).eval()
     clock.told("fit")
-    if asked["train"] and "kept" in asked:
-        torch.save(model, asked["kept"])
     if "graph" in asked:
         exported(model, asked)
         clock.told("graph")

@@ -214,23 +214,16 @@ def startup(checkout: Path) -> Figures:
 def stages(checkout: Path, data: Path, detector: str) -> Figures:
     """Seconds of each stage of a fit, by the code of that checkout."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [
-            str(HERE / "stages.py"),
-            detector,
-            str(data),
-            str(Path(folder) / "run"),
-            "evaluated" if (data / "test").is_dir() else "fitted",
-        ]
-        done = subprocess.run(
-            [sys.executable, *words],
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=folder,
-            env=environment(PYTHONPATH=str(checkout)),
-        )
-    found: Figures = json.loads(done.stdout)
+        kind = "evaluated" if (data / "test").is_dir() else "fitted"
+        found = staged(checkout, [detector, str(data), str(Path(folder) / "run"), kind], Path(folder))
     return found | {"all": sum(found.values())}
+
+
+def staged(checkout: Path, words: list[str], folder: Path, **more: str) -> Figures:
+    """What stages.py tells by the code of *checkout*, started in *folder* with *more* in its environment."""
+    command, here = [sys.executable, str(HERE / "stages.py"), *words], environment(PYTHONPATH=str(checkout), **more)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=here)
+    return dict(json.loads(done.stdout))
 
 
 def page(found: dict[str, Any]) -> str:

@@ -119,23 +119,20 @@ def test_the_command_measures_nothing_for_a_report(tmp_path, monkeypatch):
     assert peer.PAGE.read_text().startswith("# Beside anomalib")
 
 
-def test_a_kept_model_is_scored_without_training(view, tmp_path, monkeypatch):
-    """As ``race`` asks: trained and exported by one process, read and scored by another."""
+def test_a_request_may_ask_for_the_graph_too(view, tmp_path, monkeypatch):
+    """As ``race`` asks: trained, exported and scored, each with its seconds of the processor."""
     monkeypatch.setitem(train.MODELS, "padim", lambda asked: Bright(len(asked["train"])))
     monkeypatch.setattr(train, "use_backbone", lambda name, weights: None)  # noqa: ARG005
     monkeypatch.setattr(train, "exported", lambda model, asked: Path(asked["graph"]).write_text(str(model.learned)))
-    path, kept, graph = (tmp_path / name for name in ("request.json", "model.pt", "model.onnx"))
-    known = {**peer.request(view, "padim", tmp_path / "out.npz", 1), "kept": str(kept)}
-    path.write_text(json.dumps({**known, "test": [], "graph": str(graph)}))
-    train.answer(path)
-    with np.load(tmp_path / "out.npz") as found:
-        assert found["scores"].shape == (0,)
-        assert set(json.loads(str(found["processor"]))) == {"fit", "graph", "score"}
-    assert graph.read_text() == "5"
-    path.write_text(json.dumps({**known, "train": []}))
-    train.answer(path)
-    with np.load(tmp_path / "out.npz") as found:
-        assert found["scores"].tolist() == [5, 5]
+    path, graph, out = (tmp_path / name for name in ("request.json", "model.onnx", "out.npz"))
+    known = {**peer.request(view, "padim", out, 1), "graph": str(graph)}
+    for test, scores in ((known["test"], [5, 5]), ([], [])):
+        path.write_text(json.dumps({**known, "test": test}))
+        train.answer(path)
+        with np.load(out) as found:
+            assert found["scores"].tolist() == scores
+            assert set(json.loads(str(found["processor"]))) == {"fit", "graph", "score"}
+        assert graph.read_text() == "5"
 
 
 def test_both_sides_of_a_race_see_the_same_pictures_and_are_told_apart(view, tmp_path, monkeypatch):
@@ -162,6 +159,18 @@ def test_both_sides_of_a_race_see_the_same_pictures_and_are_told_apart(view, tmp
 
 def test_a_side_that_leaves_nothing_is_told(tmp_path):
     with pytest.raises(SettingsError, match="ended without made"):
-        race.must(lambda words, folder: 1.0, ["false"], tmp_path, tmp_path / "made")  # noqa: ARG005
-    assert race.fixed()["s"] > 0
+        race.left(["false"], tmp_path, tmp_path / "made")
     assert tuple(race.RACES) == race.MODELS
+
+
+def test_scores_of_another_model_are_no_part_of_a_race(view, tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "WORK", tmp_path)
+    monkeypatch.setattr(race, "View", SimpleNamespace(of=lambda name: view))  # noqa: ARG005
+    monkeypatch.setattr(race, "prepared", lambda stages, synthetic: None)  # noqa: ARG005
+    monkeypatch.setattr(race, "fixed", lambda: {"s": 1.0})
+    sides = {side: lambda *_: {"an epoch": 1.0} for side in ("anomalib", "Loupe")}
+    monkeypatch.setattr(race, "RACES", {"fastflow": sides})
+    view.labels = lambda: np.array([False, True])
+    (tmp_path / "race/mtd").mkdir(parents=True)
+    (tmp_path / "race/mtd/Loupe.json").write_text("[0.1, 0.9]")  # left by a race of PatchCore
+    assert race.measured("mtd/fastflow", tmp_path, 1)["auroc"] == {}
