@@ -5,8 +5,9 @@ is a process of its own that begins without anything kept; which side begins cha
 of work beside them tells how steady the machine was. PatchCore: *training* (features and bank, without imports), *whole
 job* (from the pictures to an exported model, all that the process takes; Loupe's is also checked, calibrated and held
 against its graph), *scoring* (the test pictures: of the peer decoding and calls of the loaded model, of Loupe the whole
-command). FastFlow: *an epoch*, the difference of two trainings by their epochs. anomalib lives in an environment of its
-own (benchmarks/peer/README.md). Writes results/race.json and race.md.
+command). *patchcore-plain* does with a picture what the peer does: it is squeezed, and no turned copy is learned;
+*patchcore* is Loupe by itself, which may do both. FastFlow: *an epoch*, the difference of two trainings by their
+epochs. anomalib lives in an environment of its own (benchmarks/peer/README.md). Writes results/race.json and race.md.
 """
 
 import argparse
@@ -37,7 +38,8 @@ from components.core.errors import SettingsError
 from components.evaluation.metrics import image_metrics
 
 HERE, OUT = Path(__file__).parent, RESULTS / "race.json"
-MODELS = ("patchcore", "fastflow")  # named for the help, which loads none of what they need
+MODELS = ("patchcore", "patchcore-plain", "fastflow")  # named for the help, which loads none of what they need
+PLAIN = {"data": {"tiles": 0}, "train": {"moves": "none"}}  # what the peer does with pictures
 EPOCHS = 1, 3  # of FastFlow: their difference is of epochs alone
 FIXED = "import numpy as np; a = np.random.default_rng(0).random((1500, 1500)); [a @ a for _ in range(20)]"
 HEAD = ("view", "model", "what", "anomalib s", "Loupe s", "times as fast (95 %)", "commit")
@@ -45,7 +47,8 @@ ABOUT = (
     "Seconds of the processor on one thread, medians of rounds in which both sides take turns; *times as fast*: "
     "anomalib over Loupe in the same round, with the 95 % interval where there are three rounds. anomalib 2.7.0 learns "
     "from all good pictures, Loupe from four fifths and calibrates on the rest. Its PatchCore has about 800 patches, "
-    "ours 10,000."
+    "ours 10,000. *patchcore-plain*: each picture is squeezed and none turned, as anomalib does it; *patchcore*: as "
+    "Loupe does by itself, which cuts long pictures into squares and learns turned copies where these are as normal."
 )
 
 
@@ -141,10 +144,15 @@ def peer_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:
     return {"training": parts["fit"], "whole job": all_of_it - parts["score"], "scoring": parts["score"]}
 
 
-def ours_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:  # noqa: ARG001
+def ours_patchcore(
+    pictures: Pictures,
+    view: View,  # noqa: ARG001
+    python: Path,  # noqa: ARG001
+    sections: dict[str, Any] | None = None,
+) -> Figures:
     with tempfile.TemporaryDirectory() as scratch:
         run, table = Path(scratch) / "run", Path(scratch) / "scores.csv"
-        stages = fitted(pictures, "patchcore", run)
+        stages = fitted(pictures, "patchcore", run, sections=sections)
         words = [sys.executable, "-m", "components.cli", "score", str(run / "bundle"), str(pictures.folder / "test")]
         scoring = left([*words, "--out", str(table)], Path.cwd(), table)
         with table.open() as rows:
@@ -153,9 +161,10 @@ def ours_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:  # 
     return {"training": stages["train"], "whole job": sum(stages.values()), "scoring": scoring}
 
 
-def fitted(pictures: Pictures, detector: str, run: Path, **overrides: Any) -> Figures:
-    """Seconds of each stage of `loupe fit` with an empty cache."""
-    words = [detector, str(pictures.folder / "data"), str(run), "fitted", json.dumps(overrides)]
+def fitted(pictures: Pictures, detector: str, run: Path, sections: Any = None, **overrides: Any) -> Figures:
+    """Seconds of each stage of `loupe fit` with an empty cache; *sections* as in params.yaml."""
+    more = [json.dumps(overrides), json.dumps(sections or {})]
+    words = [detector, str(pictures.folder / "data"), str(run), "fitted", *more]
     return staged(Path.cwd(), words, run.parent, LOUPE_CACHE=str(run.parent / "cache"))
 
 
@@ -174,6 +183,7 @@ def ours_fastflow(pictures: Pictures, view: View, python: Path) -> Figures:  # n
 
 RACES: dict[str, dict[str, Callable[[Pictures, View, Path], Figures]]] = {
     "patchcore": {"anomalib": peer_patchcore, "Loupe": ours_patchcore},
+    "patchcore-plain": {"anomalib": peer_patchcore, "Loupe": partial(ours_patchcore, sections=PLAIN)},
     "fastflow": {"anomalib": peer_fastflow, "Loupe": ours_fastflow},
 }
 

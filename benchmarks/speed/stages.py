@@ -51,7 +51,9 @@ class Clock(logging.Handler):
         self.stage, self.since = stage, now
 
 
-def measured(detector: str, data: Path, out: Path, evaluated: bool, overrides: dict[str, Any]) -> dict[str, float]:
+def measured(
+    detector: str, data: Path, out: Path, evaluated: bool, overrides: dict[str, Any], sections: dict[str, Any]
+) -> dict[str, float]:
     """Seconds by stage of a fit, and of an evaluation behind it."""
     clock = Clock(out)
     log = logging.getLogger("loupe")
@@ -64,7 +66,8 @@ def measured(detector: str, data: Path, out: Path, evaluated: bool, overrides: d
 
     create(detector, settings_for(detector), pretrained=False)  # what a method imports
     clock.next("what is before the first stage")
-    fit_folder(FitRequest(detector, data, size=256, alpha=ALPHA, overrides=overrides), out)
+    asked = FitRequest(detector, data, size=256, alpha=ALPHA, overrides=overrides, sections=sections)
+    fit_folder(asked, out)
     clock.next(REST)
     if evaluated:
         clock.next("evaluate")
@@ -75,5 +78,5 @@ def measured(detector: str, data: Path, out: Path, evaluated: bool, overrides: d
 
 if __name__ == "__main__":
     detector, data, out, evaluated, *more = sys.argv[1:]
-    overrides = json.loads(more[0]) if more else {}
-    json.dump(measured(detector, Path(data), Path(out), evaluated == "evaluated", overrides), sys.stdout)
+    overrides, sections = (json.loads(words) for words in (*more, "{}", "{}")[:2])
+    json.dump(measured(detector, Path(data), Path(out), evaluated == "evaluated", overrides, sections), sys.stdout)

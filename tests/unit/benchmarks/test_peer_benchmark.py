@@ -15,6 +15,7 @@ from PIL import Image
 from benchmarks.peer import peer, race, train
 from components.backbones.weights import entry
 from components.core.errors import SettingsError
+from components.pipeline.fit import FitRequest, stages_of
 from tests.conftest import tile
 
 
@@ -155,6 +156,20 @@ def test_both_sides_of_a_race_see_the_same_pictures_and_are_told_apart(view, tmp
     assert "| mtd | patchcore | training | 40.0 | 5.0 | 8.00 (5.00 to 10.00) | 0123456 |" in text
     assert "5 good, 2 to test; fixed work 2.0 to 3.0 s, rounds: 3" in text
     assert "Nothing is measured yet" in race.page({})
+
+
+def test_a_plain_race_does_with_pictures_what_the_peer_does(tmp_path, monkeypatch):
+    """Neither squares nor turned copies, as ``loupe fit`` reads it."""
+    words: list[str] = []
+    monkeypatch.setattr(race, "staged", lambda folder, asked, *rest, **more: words.extend(asked) or {})  # noqa: ARG005
+    pictures = SimpleNamespace(folder=tmp_path)
+    race.fitted(pictures, "patchcore", tmp_path / "run", race.PLAIN, epochs=2)
+    detector, data, _, _, overrides, sections = words
+    assert (detector, data, json.loads(overrides)) == ("patchcore", str(tmp_path / "data"), {"epochs": 2})
+    params = stages_of(FitRequest(detector, Path(data), sections=json.loads(sections)), tmp_path).params
+    assert (params.data["data"].tiles, params.train.moves) == (0, "none")
+    race.fitted(pictures, "patchcore", tmp_path / "run")
+    assert words[-1] == "{}"
 
 
 def test_a_side_that_leaves_nothing_is_told(tmp_path):
