@@ -1,7 +1,7 @@
 """A timm network, frozen, cut behind the last tap, with normalising in front."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -59,6 +59,7 @@ class Backbone(nn.Module):
         self.channels = tuple(taps.channels())
         self.reductions = tuple(taps.reduction())
         self.picks = tuple(range(len(self.channels)))  # of what the network puts out
+        self.graph: Callable[[Tensor], list[Tensor]] | None = None  # that runs in place of it: ``through_graphs``
         for part in self.net.modules():
             if getattr(part, "inplace", False):
                 # The same values, and an export to ONNX takes two thirds of the time.
@@ -85,6 +86,7 @@ class Backbone(nn.Module):
         """The same network and weights at another input size."""
         other = copy.copy(self)  # shares parameters and buffers
         other.settings = replace(self.settings, size=size)
+        other.graph = None  # which is of this size and these taps
         return other
 
     def part(self, taps: tuple[int, ...], size: int) -> "Backbone":
@@ -103,6 +105,8 @@ class Backbone(nn.Module):
         return (images - self.mean) / self.std
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        if self.graph is not None:
+            return self.graph(images)
         maps = self._maps(images)
         return [maps[i] for i in self.picks]
 

@@ -35,12 +35,12 @@ def through_graphs(module: nn.Module, cache: Path | None) -> Iterator[None]:
     """
     known = _with_graphs(module, cache) if cache and not torch.cuda.is_available() else {}
     for part, graph in known.items():
-        vars(part)["forward"] = _forward(graph)  # before the method of its class
+        part.graph = _answers(graph)
     try:
         yield
     finally:
         for part in known:
-            del vars(part)["forward"]
+            part.graph = None
 
 
 def _with_graphs(module: nn.Module, cache: Path) -> dict[Backbone, FastBackbone]:
@@ -48,7 +48,7 @@ def _with_graphs(module: nn.Module, cache: Path) -> dict[Backbone, FastBackbone]
     return {part: FastBackbone(part, cache) for part in found if graph_of(cache, part.key()).exists()}
 
 
-def _forward(graph: FastBackbone) -> Callable[[Tensor], list[Tensor]]:
+def _answers(graph: FastBackbone) -> Callable[[Tensor], list[Tensor]]:
     return lambda images: [torch.from_numpy(tap) for tap in graph(images.contiguous())]
 
 

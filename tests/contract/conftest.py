@@ -3,16 +3,23 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 
 from components.backbones.features import FeatureStore
 from components.detectors.catalogue import CATALOGUE, create, settings_for
+from components.pictures.decoding import decode
 from components.pictures.imaging import to_tensor
+from components.synthesis.blending import unchanged
+from components.synthesis.placing import on_picture
+from components.synthesis.synthesise import write_png
 from components.training.checkpoint import Checkpoint
 from components.training.data import FileImages, FitImages
 from components.training.loop import Loop
+from tests.conftest import tile
 
 NAMES = sorted(CATALOGUE)
 # What is tested whole: every detector, and settings under which one takes other inputs.
@@ -58,3 +65,15 @@ def fitted(case, images, store, tmp_path_factory):
 @pytest.fixture
 def batch(tiles) -> torch.Tensor:
     return torch.stack([to_tensor(t) for t in tiles[20:]])
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory) -> tuple[list[Path], list[Path]]:
+    """Sixteen pictures, and what ``synthesise`` writes of them by a strategy that changes nothing."""
+    folder = tmp_path_factory.mktemp("pairs")
+    originals, copies = ([folder / f"{i}{end}" for i in range(16)] for end in (".png", "-copy.png"))
+    for i, (original, copy_) in enumerate(zip(originals, copies, strict=True)):
+        Image.fromarray(tile(i, 300)[:, :210]).save(original)
+        same = on_picture(decode(original), lambda square: unchanged(square, 1.0), 1024, np.random.default_rng(i))
+        write_png(same.image, copy_)
+    return originals, copies

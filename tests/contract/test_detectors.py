@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from components.backbones import runtime
 from components.backbones.extractor import Backbone
 from components.backbones.features import FeatureStore
+from components.backbones.runtime import graph_of, through_graphs
 from components.core.errors import SettingsError
 from components.core.runtime import session
 from components.core.settings import build, plain
@@ -28,17 +29,14 @@ from components.export.graph import write_graph
 from components.pictures.decoding import Decoding, decode
 from components.pictures.imaging import to_tensor
 from components.pictures.tiles import pieces
-from components.synthesis.blending import unchanged
-from components.synthesis.placing import on_picture
 from components.synthesis.synthesise import write_png
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.descriptors import descriptor, tensors
 from components.training.loop import Loop
-from components.training.model import inputs_of, load_model, save_model, score_files
+from components.training.model import inputs_of, load_model, save_model, score_files, score_pictures
 from components.training.select import SyntheticAUROC, scores_of
-from tests.conftest import tile
 from tests.contract.conftest import CASES, NAMES, looped, trained
-from tests.given import assert_blind_outside
+from tests.given import OfOneSize, assert_blind_outside
 
 GOLDEN = Path(__file__).parent / "golden"
 # By how much the rates of a golden training are divided. What learning moves and what other vector instructions move
@@ -100,18 +98,6 @@ def test_batch_size_does_not_change_scores(fitted, batch):
     torch.testing.assert_close(together.map, torch.cat([s.map for s in alone]), rtol=1e-3, atol=1e-3)
 
 
-@pytest.fixture(scope="session")
-def pairs(tmp_path_factory) -> tuple[list[Path], list[Path]]:
-    """Sixteen pictures, and what ``synthesise`` writes of them by a strategy that changes nothing."""
-    folder = tmp_path_factory.mktemp("pairs")
-    originals, copies = ([folder / f"{i}{end}" for i in range(16)] for end in (".png", "-copy.png"))
-    for i, (original, copy_) in enumerate(zip(originals, copies, strict=True)):
-        Image.fromarray(tile(i, 300)[:, :210]).save(original)
-        same = on_picture(decode(original), lambda square: unchanged(square, 1.0), 1024, np.random.default_rng(i))
-        write_png(same.image, copy_)
-    return originals, copies
-
-
 def files(paths: list[Path]) -> FileImages:
     return FileImages(tuple(paths), tuple(p.name for p in paths))
 
@@ -122,6 +108,19 @@ def test_clean_copies_cannot_be_told_from_their_pictures(fitted, pairs, store):
     assert SyntheticAUROC(check)(fitted) == 0.5
     scores = [np.concatenate([s for s, _ in score_files(fitted, side)]) for side in pairs]
     assert roc_auc_score(check.anomalous, np.concatenate(scores)) == 0.5
+
+
+def test_a_frozen_network_answers_by_its_graph_as_by_itself(fitted, tiles, tmp_path, monkeypatch):
+    """Where graphs are kept good pictures are scored by them, as they may come; at every size that is looked at."""
+    seen = [np.stack([pixels] * fitted.frames) if fitted.clips else pixels for pixels in tiles[20:]]
+    before = score_pictures(fitted, seen)
+    for part in fitted.modules():
+        if isinstance(part, Backbone):
+            graph_of(tmp_path, part.key()).touch()
+    monkeypatch.setattr(runtime, "FastBackbone", OfOneSize)
+    with through_graphs(fitted, tmp_path):
+        inside = score_pictures(fitted, seen)
+    np.testing.assert_array_equal(inside, before)
 
 
 def test_what_lies_outside_the_region_changes_nothing(fitted, pairs, tmp_path):

@@ -307,6 +307,17 @@ def test_a_frozen_backbone_of_a_detector_is_run_by_its_graph_where_that_is_kept(
     assert calls == [3]
 
 
+def test_a_graph_stands_for_one_size_and_all_taps(backbone, images, place):
+    """The same network at another size, or with fewer taps, is run by torch."""
+    detector, side = Holder(backbone), backbone.settings.size
+    small, first = images.pixels(range(2), side // 2), backbone.settings.taps[:1]
+    whole = images.pixels(range(2), side)
+    known = backbone.at(side // 2)(small), backbone.part(first, side)(whole)
+    with through_graphs(detector, place):
+        inside = backbone.at(side // 2)(small), backbone.part(first, side)(whole)
+    torch.testing.assert_close(inside, known, rtol=0, atol=0)
+
+
 class Holder(torch.nn.Module):
     def __init__(self, backbone):
         super().__init__()
