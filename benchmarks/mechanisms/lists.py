@@ -1,10 +1,10 @@
-"""What PatchCore loses by searching its bank in lists, and how many lists it takes.
+"""What PatchCore loses by searching its bank in lists, and how many of them it visits.
 
-One training of preset cpu for each view, whose bank is then searched whole, and by lists of which 4, 6 or 8 are
-visited. Of the calibrate normals: the share of patches whose distance stays as it is, and the largest change of the
-farthest one's. By such figures the number was chosen, before anything of the test side was measured. Of the test split:
-image AUROC, pixel AP and AUPRO. Milliseconds are of the search alone in torch, a picture on one thread, in turns.
-Written to benchmarks/results/lists.json and lists.md.
+One training of preset cpu for each view, whose bank is then searched whole, and by lists. Visited are the 6 or 8
+nearest ones, or of 8 those that a reach of 0.25, 0.5 or 0.75 leaves. Of the calibrate normals: the share of patches
+whose distance stays as it is, and the largest change of the farthest one's. By such figures the reach was chosen,
+before anything of the test side was measured. Of the test split: image AUROC, pixel AP and AUPRO. Milliseconds are of
+the search alone in torch, a picture on one thread, in turns. Written to benchmarks/results/lists.json and lists.md.
 """
 
 import shutil
@@ -26,11 +26,13 @@ from benchmarks.speed.turns import clocked, in_turns
 from components.core.artefacts import read_json
 from components.datasets.loading import read_decoding, rows
 from components.detectors.methods.patchcore import PatchCore
+from components.detectors.parts.lists import Lists
 from components.evaluation.evaluate import evaluate
 from components.training.model import inputs_of, load_model, save_model
 
 OUT = RESULTS / "lists.json"
-DETECTOR, PROBES, VIEWS = "patchcore", (4, 6, 8), ("mtd", "screw", "elpv-mono", "bottle", "kolektor_sdd", "bsdata")
+DETECTOR, VIEWS = "patchcore", ("mtd", "screw", "elpv-mono", "bottle", "kolektor_sdd", "bsdata")
+WAYS = ((0, 0.0), (6, 0.0), (8, 0.0), (8, 0.25), (8, 0.5), (8, 0.75))  # lists at most and reach; 0: the whole bank
 PICTURES, ROUNDS = 40, 9
 ALIKE = 1e-4  # of a distance: less is rounding
 
@@ -46,38 +48,41 @@ def main(arguments: list[str]) -> None:
 
 
 def measured(view: str) -> list[dict[str, Any]]:
-    """A row for the whole bank and for each number of visited lists."""
+    """A row for the whole bank and for each way to visit lists."""
     prepare(view)
     at = stages_of(view).of(DETECTOR)
     for stage, made in (("train", "model"), ("calibrate", "calibration")):
         shutil.rmtree(at / made, ignore_errors=True)
         staged(stage, view, DETECTOR, params_file(0))
-    found = {probes: variant(at / "model", probes) for probes in (0, *PROBES)}
-    given = pictures(view, found[0])
-    exact = [patches(found[0], features) for features in given]
-    times = in_turns({str(k): clocked(partial(patches, one, given[0])) for k, one in found.items()}, ROUNDS)
+    found = {way: variant(at / "model", *way) for way in WAYS}
+    given = pictures(view, found[WAYS[0]])
+    exact = [patches(found[WAYS[0]], features) for features in given]
+    times = in_turns({str(way): clocked(partial(patches, one, given[0])) for way, one in found.items()}, ROUNDS)
     return [
         {
-            "probes": probes,
+            "probes": way[0],
+            "reach": way[1],
             "rows": int(one.coreset.count),
             "lists": len(one.lists.ends) if one.lists else 0,
             **apart(exact, [patches(one, features) for features in given]),
-            "ms": 1000 * float(np.median([figure["s"] for figure in times[str(probes)]])),
-            **tested(view, one, at, probes),
+            "ms": 1000 * float(np.median([figure["s"] for figure in times[str(way)]])),
+            **tested(view, one, at, "-".join(map(str, way))),
         }
-        for probes, one in found.items()
+        for way, one in found.items()
     ]
 
 
-def variant(model: Path, probes: int) -> PatchCore:
-    """The trained detector with *probes* lists visited; 0: the whole bank."""
+def variant(model: Path, probes: int, reach: float) -> PatchCore:
+    """The trained detector with *probes* lists visited and that *reach*; without probes: the whole bank."""
     made = cast(PatchCore, load_model(model))
-    made.settings = replace(made.settings, probes=probes or made.settings.probes)
-    if made.lists and probes:
-        made.lists.probes = probes
-        made.lists.read()
+    known = made.coreset.known()
+    made.settings = replace(made.settings, probes=probes or made.settings.probes, reach=reach)
     if not probes:
         made.settings, made.lists = replace(made.settings, lists=0), None
+        return made
+    made.lists = Lists(made.settings.bank_size, known.shape[1], made.settings.lists, probes, reach)
+    made.lists.build(known)
+    made.lists.read()
     return made
 
 
@@ -104,9 +109,9 @@ def apart(exact: Iterable[Tensor], found: Iterable[Tensor]) -> dict[str, float]:
     return {"same": float(torch.cat(same).float().mean()), "image_change": max(changes)}
 
 
-def tested(view: str, detector: PatchCore, at: Path, probes: int) -> dict[str, Any]:
+def tested(view: str, detector: PatchCore, at: Path, name: str) -> dict[str, Any]:
     """Figures of the test split."""
-    stages, folder = stages_of(view), at / f"lists-{probes}"
+    stages, folder = stages_of(view), at / f"lists-{name}"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "model").mkdir(parents=True)
     save_model(detector, folder / "model")
@@ -119,6 +124,12 @@ def tested(view: str, detector: PatchCore, at: Path, probes: int) -> dict[str, A
     return {"auroc": whole["image"]["auroc"], **pixel}
 
 
+def said(row: dict[str, Any]) -> str:
+    """Which lists a row visits."""
+    visited = str(row["probes"] or "all")
+    return f"{visited}, reach {row['reach']:g}" if row.get("reach") else visited
+
+
 def page(found: dict[str, Any]) -> str:
     """results/lists.md."""
     head = ("view", "rows", "lists", "visited", "patches that stay", "image score off", "ms", "times sooner")
@@ -127,7 +138,7 @@ def page(found: dict[str, Any]) -> str:
     for view, entry in found.items():
         whole = entry["rows"][0]["ms"]
         for row in entry["rows"]:
-            visited = str(row["probes"] or "all")
+            visited = said(row)
             told = [f"{row['same']:.4f}", f"{row['image_change']:.1e}", f"{row['ms']:.1f}", f"{whole / row['ms']:.2f}"]
             first.append([view, str(row["rows"]), str(row["lists"] or "-"), visited, *told])
             shown = (row["auroc"], row["pixel_ap"], row["pixel_aupro"])

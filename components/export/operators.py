@@ -1,5 +1,6 @@
 """Operators of ours that the exporter does not know, in those of ONNX."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,11 @@ from onnxscript import opset18 as op
 from components.detectors.parts import lists
 
 
-def least_in_lists(queries: Any, centres: Any, rows: Any, ends: list[int], probes: int) -> Any:
+def least_in_lists(queries: Any, centres: Any, rows: Any, ends: list[int], probes: int, limit: float) -> Any:
     """``detectors.parts.lists.least_in_lists`` with a branch for each list."""
-    _, visited = op.TopK(_products(queries, centres), _numbers(probes), axis=1, largest=0)
+    near, nearest = op.TopK(_products(queries, centres), _numbers(probes), axis=1, largest=0)
+    beyond = op.Sub(near, op.Slice(near, _numbers(0), _numbers(1), _numbers(1)))
+    visited = op.Where(op.LessOrEqual(beyond, op.Constant(value_float=limit)), nearest, _number(lists.NONE))
     pairs = op.Reshape(visited, _numbers(-1))
     places, found = [], []
     for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
@@ -18,7 +21,8 @@ def least_in_lists(queries: Any, centres: Any, rows: Any, ends: list[int], probe
         here = op.Gather(queries, op.Div(at, _number(probes)))
         places.append(at)
         found.append(_least(_products(here, op.Slice(rows, _numbers(start), _numbers(end)))))
-    visits = op.ScatterElements(op.CastLike(pairs, queries), op.Concat(*places, axis=0), op.Concat(*found, axis=0))
+    none: Any = op.Constant(value_float=math.inf)
+    visits = op.ScatterElements(op.Expand(none, op.Shape(pairs)), op.Concat(*places, axis=0), op.Concat(*found, axis=0))
     return _least(op.Reshape(visits, _numbers(-1, probes)))
 
 

@@ -1,6 +1,7 @@
 """What the studies of mechanisms compare, and how they say it."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,9 +12,12 @@ from benchmarks.common.short import label, paired, trained
 from benchmarks.mechanisms import lists, mechanisms
 from benchmarks.mechanisms.studies import STUDIES, Mechanism, studied
 from benchmarks.quality import methods
+from components.backbones.extractor import BackboneSettings
 from components.core.settings import plain
 from components.detectors.catalogue import create, settings_for
+from components.detectors.methods.patchcore import PatchCore, PatchCoreSettings
 from components.training.data import FileImages, FitImages
+from components.training.model import save_model
 
 STUDIED = sorted(studied())
 
@@ -166,9 +170,24 @@ def test_what_lists_change_is_told_by_patch_and_by_picture():
     assert lists.apart(exact, exact) == {"same": 1.0, "image_change": 0.0}
 
 
+def test_a_way_to_visit_lists_is_of_the_same_bank(tmp_path):
+    """Whole, by all probes, and by those within a reach: never nearer than the nearest row."""
+    settings = PatchCoreSettings(BackboneSettings(taps=(2, 3), size=64), bank_size=64, blur=1.0, lists=4)
+    made = PatchCore(settings, pretrained=False)
+    made.grow()
+    save_model(made, tmp_path)
+    whole, every, near = (lists.variant(tmp_path, *way) for way in ((0, 0.0), (4, 0.0), (4, 0.25)))
+    assert (whole.lists, every.lists.limit, near.lists.limit > 0) == (None, math.inf, True)
+    rows = torch.rand(1, 50, made.coreset.bank.shape[1], generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(every.distances(rows), whole.distances(rows))
+    assert (near.distances(rows) >= whole.distances(rows) - 1e-5).all()
+
+
 def test_the_page_of_lists_holds_each_number_of_them():
     row = {"rows": 60, "auroc": 0.9, "pixel_ap": None, "pixel_aupro": None, "same": 1.0, "image_change": 0.0}
-    rows = [row | {"probes": 0, "lists": 0, "ms": 20.0}, row | {"probes": 6, "lists": 32, "ms": 10.0}]
+    ways = {"probes": 0, "lists": 0, "ms": 20.0}, {"probes": 6, "lists": 32, "ms": 10.0}
+    rows = [row | way for way in (*ways, {"probes": 8, "reach": 0.5, "lists": 32, "ms": 8.0})]
     shown = lists.page({"screw": {"rows": rows, "commit": "abc"}})
+    assert "| screw | 60 | 32 | 8, reach 0.5 | 1.0000 | 0.0e+00 | 8.0 | 2.50 |" in shown
     assert "| screw | 60 | 32 | 6 | 1.0000 | 0.0e+00 | 10.0 | 2.00 |" in shown
     assert "| screw | all | 0.9000 | - | - |" in shown

@@ -156,10 +156,20 @@ def test_a_model_from_before_the_lists_opens(detector, rows, tmp_path):
     detector.coreset.offer(rows)
     save_model(detector, tmp_path)
     saved = read_json(tmp_path / "settings.json")
-    for name in ("lists", "probes"):
+    for name in ("lists", "probes", "reach"):
         del saved["settings"][name]
     write_json(tmp_path / "settings.json", saved)
     assert torch.equal(load_model(tmp_path).coreset.bank, detector.coreset.bank)
+
+
+def test_a_model_from_before_the_reach_opens_and_visits_all_its_probes(listed, tmp_path):
+    save_model(listed, tmp_path)
+    saved = read_json(tmp_path / "settings.json")
+    del saved["settings"]["reach"]
+    write_json(tmp_path / "settings.json", saved)
+    opened, queries = load_model(tmp_path), listed.coreset.bank + 0.1
+    found, known = (one.lists.distance(queries, one.coreset.known()) for one in (opened, listed))
+    assert torch.equal(found, known)
 
 
 def test_what_passes_cost_is_measured_by_lists(listed):

@@ -26,8 +26,8 @@ def queries(bank):
     return bank[:50] + 3 * torch.randn(50, 5)
 
 
-def made(bank, most=15, probes=2):
-    lists = Lists(300, bank.shape[1], most, probes)
+def made(bank, most=15, probes=2, reach=0.0):
+    lists = Lists(300, bank.shape[1], most, probes, reach)
     lists.build(bank)
     return lists
 
@@ -52,6 +52,23 @@ def test_a_query_is_compared_with_the_lists_of_its_nearest_centres(bank, queries
         assert float(got) == pytest.approx(float((query - rows).norm(dim=1).min()), rel=1e-3)
 
 
+def test_with_a_reach_only_centres_about_as_near_as_the_nearest_are_visited(bank, queries):
+    lists = made(bank, probes=8, reach=0.5)
+    found = lists.distance(queries, bank)
+    parts = [lists.order[a:b] for a, b in pairwise([0, *lists.ends])]
+    centres = lists.centres[: len(parts)]
+    spread = torch.cat([(bank[part] - centre).square().sum(1) for part, centre in zip(parts, centres, strict=True)])
+    visits = []
+    for query, got in zip(queries, found, strict=True):
+        away = (query - centres).square().sum(1)
+        visited = [n for n in away.argsort()[:8].tolist() if away[n] - away.min() <= 0.5 * spread.mean()]
+        rows = torch.cat([bank[parts[number]] for number in visited])
+        assert float(got) == pytest.approx(float((query - rows).norm(dim=1).min()), rel=1e-3)
+        visits.append(len(visited))
+    assert 1 in visits
+    assert max(visits) > 1
+
+
 def test_a_distance_is_never_too_small_and_exact_where_all_lists_are_visited(bank, queries):
     exact = distance(queries, bank)
     one = made(bank, probes=1).distance(queries, bank)
@@ -71,17 +88,18 @@ def test_few_rows_have_no_lists_and_rows_that_are_all_alike_have_one(queries):
     assert lists.ends == [240]
 
 
-def test_lists_are_the_same_each_time_and_come_back_with_the_state(bank, queries):
-    lists, other = made(bank), Lists(300, 5, 15, 2)
+@pytest.mark.parametrize("reach", [0.0, 0.5])
+def test_lists_are_the_same_each_time_and_come_back_with_the_state(bank, queries, reach):
+    lists, other = made(bank, reach=reach), Lists(300, 5, 15, 2, reach)
     assert torch.equal(lists.order, made(bank).order)
     other.load_state_dict(lists.state_dict())
     assert torch.equal(other.distance(queries, bank), lists.distance(queries, bank))
 
 
 class Search(nn.Module):
-    def __init__(self, bank):
+    def __init__(self, bank, **settings):
         super().__init__()
-        self.lists = made(bank)
+        self.lists = made(bank, **settings)
         self.register_buffer("bank", bank)
         self.lists.read()
 
@@ -89,8 +107,9 @@ class Search(nn.Module):
         return self.lists.distance(queries, self.bank)
 
 
-def test_a_graph_finds_the_same_for_any_number_of_queries(bank, queries, tmp_path):
-    search, graph = Search(bank).eval(), tmp_path / "search.onnx"
+@pytest.mark.parametrize("settings", [{}, {"probes": 8, "reach": 0.5}])
+def test_a_graph_finds_the_same_for_any_number_of_queries(bank, queries, tmp_path, settings):
+    search, graph = Search(bank, **settings).eval(), tmp_path / "search.onnx"
     torch.onnx.export(
         search,
         (queries,),
