@@ -6,7 +6,8 @@ beside what comes behind the one before (``flows.ahead``), or each is a run of i
 
 import logging
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from components.core.artefacts import read_json
-from components.core.errors import StageError
+from components.core.errors import ParityError, StageError
 from components.core.progress import show_logs
 from components.pipeline.cells import Cell
 from components.pipeline.company import Time, company
@@ -32,6 +33,7 @@ from flows.temporary import ends_with_us
 from flows.terminal import without_tracebacks
 
 log = logging.getLogger("loupe")
+OF_ONE = (StageError, ParityError)  # what one detector fails with, and no other for it
 
 
 def artifact_key(*parts: str) -> str:
@@ -141,7 +143,8 @@ def train(
     """Run every detector on every view; *views* and *detectors* default to ``pipeline`` in the params file.
 
     Ensembles whose members are among the detectors are put together behind them and are candidates like these; so are
-    a detector's members where it is trained at several sizes (docs/sizes.md).
+    a detector's members where it is trained at several sizes (docs/sizes.md). Raises StageError at the end where a
+    detector failed; the choice is then among the others.
     """
     params, chosen, names = asked_for(params_file, views, detectors)
     plans_: Iterable[Plan] = (_planned(Stages(params, view, data_root), names, params_file) for view in chosen)
@@ -150,14 +153,19 @@ def train(
         plans_ = list(plans_)
         failed = fan_out(params, [cell for plan in plans_ for cell in plan.cells()])
     evaluations: dict[str, Path] = {}
+    done = 0
     for plan in plans_:
         made, reference = _candidates(plan, failed)
+        done += len(made)
         evaluations |= {f"{plan.stages.view}/{name}": found for name, found in made.items() if found}
         if made:
             get_run_logger().info("%s: %s", plan.stages.view, register(params, plan.stages, list(made), reference))
+    if failed and not done:
+        raise StageError(told(failed))
     out = rank(evaluations, Path(params.artefacts) / "leaderboard")
     if failed:
-        raise StageError(f"{len(failed)} trainings failed, the others are done: {told(failed)}")
+        others = f"the others are done (leaderboard in {out}; `loupe models` has the champions)"
+        raise StageError(f"{len(failed)} of {len(failed) + done} failed, {others}: {told(failed)}")
     return out
 
 
@@ -204,10 +212,10 @@ def asked_for(
     return params, chosen, names
 
 
-def _candidates(plan: Plan, failed: Collection[str]) -> tuple[dict[str, Path | None], str]:
+def _candidates(plan: Plan, failed: dict[str, str]) -> tuple[dict[str, Path | None], str]:
     """Each candidate of a view with its evaluation, and which of them is the reference of the choice.
 
-    A candidate of which a member *failed* is left out.
+    A candidate of which a member *failed* is left out; one that fails here comes to these.
     """
     stages, asked = plan.stages, plan.stages.params.pipeline
     made: dict[str, Path | None] = {}
@@ -218,17 +226,29 @@ def _candidates(plan: Plan, failed: Collection[str]) -> tuple[dict[str, Path | N
             if not allowed.room(sized.detector):
                 log.warning("%s is left out of %s: no time is left of total_minutes", sized.detector, stages.view)
                 continue
-            for name in [name for name in sized.names if name not in made]:
-                made[name] = _made(plan, sized, name, trainings)
+            with _noted(failed, f"{stages.view}/{sized.name}"):
+                for name in [name for name in sized.names if name not in made]:
+                    made[name] = _made(plan, sized, name, trainings)
             allowed.done(sized.detector)
     trained = [sized for sized in plan.found if sized.name in made]
     ensembles = [JOINT.join(members) for members in asked.listed if made.keys() >= set(members)]
     if asked.grows and trained and (together := company(stages, trained, asked.latency_ms)):
         ensembles.append(together)
     for name in dict.fromkeys(ensembles):
-        combine(stages, name)
-        made[name] = evaluate(stages, name)
+        with _noted(failed, f"{stages.view}/{name}"):
+            combine(stages, name)
+            made[name] = evaluate(stages, name)
     return made, reference_of(plan.found)
+
+
+@contextmanager
+def _noted(failed: dict[str, str], candidate: str) -> Iterator[None]:
+    """One that fails is left out, and the others go on: a night's work is not lost for it."""
+    try:
+        yield
+    except OF_ONE as error:
+        failed[candidate] = str(error)
+        log.warning("%s failed and is left out, the others go on: %s", candidate, error)
 
 
 def _trainings(plan: Plan, whole: list[Sized], allowed: Time) -> Ahead:

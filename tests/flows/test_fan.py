@@ -14,7 +14,7 @@ from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Crashed, Failed, Running, Scheduled
 
-from components.core.errors import SettingsError, StageError, StorageError
+from components.core.errors import ParityError, PlaceError, SettingsError, StageError, StorageError
 from components.pipeline.cells import at
 from components.pipeline.leases import lease_key
 from components.pipeline.params import Params, Pipeline, Pool
@@ -298,9 +298,54 @@ def test_without_pools_a_view_is_done_before_the_next_begins(flow):
     assert asked == [*first, *(text.replace(" v", " w") for text in first), ["v/a", "v/b", "w/a", "w/b"]]
 
 
+@pytest.mark.parametrize(
+    ("task", "error"), [("fit", StageError("train of a: was killed")), ("evaluate", ParityError("maps differ"))]
+)
+def test_a_detector_that_fails_is_left_out_and_told_at_the_end(flow, monkeypatch, caplog, task, error):
+    asked, over = flow
+    known = getattr(train, task)
+
+    def fails(stages, name, *more):
+        if (stages.view, name) == ("v", "a"):
+            raise error
+        return known(stages, name, *more)
+
+    monkeypatch.setattr(train, task, fails)
+    with pytest.raises(StageError, match=rf"1 of 4 failed, the others are done .*: v/a: {error}"):
+        over({}, {})
+    assert "register v ['b']" in asked
+    assert "register w ['a', 'b']" in asked
+    assert ["v/b", "w/a", "w/b"] in asked
+    assert f"v/a failed and is left out, the others go on: {error}" in caplog.text
+
+
+def test_where_all_fail_there_is_no_leaderboard(flow, monkeypatch):
+    asked, over = flow
+
+    def fails(stages, name, _):
+        raise StageError(f"train of {name} on {stages.view}: was killed")
+
+    monkeypatch.setattr(train, "fit", fails)
+    with pytest.raises(StageError, match=r"^v/a: train of a on v: was killed; v/b: .*; w/a: .*; w/b: "):
+        over({}, {})
+    assert not [one for one in asked if "register" in one or isinstance(one, list)]
+
+
+def test_what_is_no_fault_of_one_detector_ends_the_flow(flow, monkeypatch):
+    asked, over = flow
+
+    def full(*_):
+        raise PlaceError("the disk is full")
+
+    monkeypatch.setattr(train, "evaluate", full)
+    with pytest.raises(PlaceError):
+        over({}, {})
+    assert asked == ["prepare v", "fit v a"]
+
+
 def test_with_pools_all_views_are_trained_at_once_and_a_failure_is_told_at_the_end(flow):
     asked, over = flow
-    with pytest.raises(StageError, match="1 trainings failed, the others are done: w/b: no memory"):
+    with pytest.raises(StageError, match=r"1 of 4 failed, the others are done \(leaderboard in .*: w/b: no memory"):
         over({"one": Pool()}, {"w/b": "no memory"})
     assert asked[:3] == ["prepare v", "prepare w", ["v/a", "v/b", "w/a", "w/b"]]
     assert asked[3:] == [
