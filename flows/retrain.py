@@ -3,13 +3,14 @@
 Training runs in a process of its own that is killed when it takes too long or when this flow ends.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
-from components.core.errors import DataError
+from components.core.errors import DataError, StageError
 from components.core.progress import show_logs
 from components.pipeline.following import followed
 from components.pipeline.isolated import run_stage
@@ -17,6 +18,7 @@ from components.pipeline.params import load_params
 from components.pipeline.retraining import Retrained, Retraining
 from components.pipeline.sizing import Sized
 from components.registry.gate import Gate
+from flows.failures import noted
 from flows.slot import training_slot
 
 
@@ -111,13 +113,19 @@ def _challenged(job: Retraining) -> Retrained:
         job.params.settings_of(name)
     new_version(job)
     prepare(job)
-    challengers = choose_sizes(job)
-    names = list(dict.fromkeys(name for sized in challengers for name in sized.names))
-    members = {name for sized in challengers for name in sized.members}
-    for name in names:
-        challenge(job, name) if name in members else combine(job, name)
-    if together := job.company(challengers):
-        combine(job, together)
-        names.append(together)
-    best, outcome = compare(job, challengers, names)
-    return conclude(job, best, outcome)
+    challengers, made, failed = choose_sizes(job), list[str](), dict[str, str]()
+    for sized in challengers:
+        with noted(failed, sized.name):
+            for name in [name for name in sized.names if name not in made]:
+                challenge(job, name) if name in sized.members else combine(job, name)
+                made.append(name)
+    if not made:
+        raise StageError("; ".join(failed.values()))
+    trained = [sized for sized in challengers if sized.name in made]
+    if trained and (together := job.company(trained)):
+        with noted(failed, together):
+            combine(job, together)
+            made.append(together)
+    best, outcome = compare(job, challengers, made)
+    lost = tuple(f"left out: {name}, which failed: {why}" for name, why in failed.items())
+    return conclude(job, best, replace(outcome, reasons=outcome.reasons + lost))

@@ -6,8 +6,7 @@ beside what comes behind the one before (``flows.ahead``), or each is a run of i
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from components.core.artefacts import read_json
-from components.core.errors import ParityError, StageError
+from components.core.errors import StageError
 from components.core.progress import show_logs
 from components.pipeline.cells import Cell
 from components.pipeline.company import Time, company
@@ -26,6 +25,7 @@ from components.pipeline.params import DEFAULT, Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of, suited
 from components.pipeline.stages import JOINT, Stages
 from flows.ahead import Ahead
+from flows.failures import noted
 from flows.fan import fan_out
 from flows.pages import checked, show_page
 from flows.slot import training_slot
@@ -33,7 +33,6 @@ from flows.temporary import ends_with_us
 from flows.terminal import without_tracebacks
 
 log = logging.getLogger("loupe")
-OF_ONE = (StageError, ParityError)  # what one detector fails with, and no other for it
 
 
 def artifact_key(*parts: str) -> str:
@@ -226,7 +225,7 @@ def _candidates(plan: Plan, failed: dict[str, str]) -> tuple[dict[str, Path | No
             if not allowed.room(sized.detector):
                 log.warning("%s is left out of %s: no time is left of total_minutes", sized.detector, stages.view)
                 continue
-            with _noted(failed, f"{stages.view}/{sized.name}"):
+            with noted(failed, f"{stages.view}/{sized.name}"):
                 for name in [name for name in sized.names if name not in made]:
                     made[name] = _made(plan, sized, name, trainings)
             allowed.done(sized.detector)
@@ -235,20 +234,10 @@ def _candidates(plan: Plan, failed: dict[str, str]) -> tuple[dict[str, Path | No
     if asked.grows and trained and (together := company(stages, trained, asked.latency_ms)):
         ensembles.append(together)
     for name in dict.fromkeys(ensembles):
-        with _noted(failed, f"{stages.view}/{name}"):
+        with noted(failed, f"{stages.view}/{name}"):
             combine(stages, name)
             made[name] = evaluate(stages, name)
     return made, reference_of(plan.found)
-
-
-@contextmanager
-def _noted(failed: dict[str, str], candidate: str) -> Iterator[None]:
-    """One that fails is left out, and the others go on: a night's work is not lost for it."""
-    try:
-        yield
-    except OF_ONE as error:
-        failed[candidate] = str(error)
-        log.warning("%s failed and is left out, the others go on: %s", candidate, error)
 
 
 def _trainings(plan: Plan, whole: list[Sized], allowed: Time) -> Ahead:

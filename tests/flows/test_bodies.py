@@ -12,6 +12,7 @@ from components.core.errors import DataError, MonitorError, SettingsError, Stage
 from components.pipeline.params import Params, load_params
 from components.pipeline.sizing import Sized
 from components.pipeline.stages import JOINT
+from components.registry.gate import Gate
 from components.scorelog import table
 from components.service.inbox import Processed
 from components.storage import LocalStore
@@ -178,7 +179,7 @@ class Job:
         return [Sized("one", ("one",), "as named"), Sized("two", ("two@64", "two@96"), "by the pictures")]
 
     def company(self, challengers):
-        return JOINT.join(sized.name for sized in challengers)
+        return JOINT.join(sized.name for sized in challengers) if len(challengers) > 1 else None
 
     def refuse(self, reason, _):
         return SimpleNamespace(action="refuse", reasons=[reason])
@@ -208,9 +209,11 @@ def ran(monkeypatch):
     monkeypatch.setattr(retrain, "choose_sizes", lambda job: job.plan())
     for name in ("new_version", "prepare", "challenge", "combine"):
         monkeypatch.setattr(retrain, name, note(name))
-    monkeypatch.setattr(retrain, "compare", lambda job, *_: job.asked.append("compare") or ("two", "gate"))
-    best = SimpleNamespace(action="promote", reasons=["it is better"])
-    monkeypatch.setattr(retrain, "conclude", lambda _, *chosen: chosen == ("two", "gate") and best)
+    outcome = Gate("promote", ("it is better",))
+    monkeypatch.setattr(
+        retrain, "compare", lambda job, _, names: job.asked.append(f"compare {names}") or ("two", outcome)
+    )
+    monkeypatch.setattr(retrain, "conclude", lambda _, best, outcome: best == "two" and outcome)
     return of
 
 
@@ -240,12 +243,40 @@ def test_every_detector_is_checked_before_the_first_is_trained(ran):
         "combine two@64-two@96",
         "combine one+two@64-two@96",
     ]
-    assert job.asked == [*checked, *members, "compare"]
+    made = ["one", "two@64", "two@96", "two@64-two@96", "one+two@64-two@96"]
+    assert job.asked == [*checked, *members, f"compare {made}"]
     unknown = Job()
     unknown.params.settings_of = lambda name: (_ for _ in ()).throw(SettingsError(f"{name} does not exist"))
     with pytest.raises(SettingsError, match="one does not exist"):
         ran(unknown)
     assert unknown.asked == ["gather"]
+
+
+def failing(*names):
+    """In place of ``challenge``: the training of *names* fails."""
+
+    def challenge(job, name):
+        job.asked.append(f"challenge {name}")
+        if name in names:
+            raise StageError(f"train of {name}: was killed")
+
+    return challenge
+
+
+def test_a_challenger_that_fails_is_left_out_and_told_with_the_decision(ran, monkeypatch):
+    """Of several sizes what was made stays a candidate; their mean is none without all of them."""
+    monkeypatch.setattr(retrain, "challenge", failing("two@96"))
+    action, said = ran(job := Job())
+    assert action == "promote"
+    assert "it is better" in said
+    assert "left out: two@64-two@96, which failed: train of two@96: was killed" in said
+    assert job.asked[-1] == "compare ['one', 'two@64']"
+
+
+def test_where_every_challenger_fails_nothing_is_decided(ran, monkeypatch):
+    monkeypatch.setattr(retrain, "challenge", failing("one", "two@64"))
+    with pytest.raises(StageError, match="train of one: was killed; train of two@64: was killed"):
+        ran(Job())
 
 
 def test_a_window_that_was_decided_is_not_decided_again(ran):
