@@ -53,6 +53,7 @@ NAMES = {
         "repro",
         "torchless",
         "walk",
+        "champion",
     ),
     "speed": ("speed",),
     "report": ("report",),
