@@ -2,9 +2,11 @@
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -65,6 +67,28 @@ def side_by_side(call: Callable[[T], R], given: Iterable[T], most: int | None = 
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+class Room:
+    """At most *size* of something at once; who asks for more than all of it has it for itself."""
+
+    def __init__(self, size: int) -> None:
+        self.size = self.free = size
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def of(self, amount: int) -> Iterator[None]:
+        """Within, *amount* is taken; waits until it is free."""
+        taken = min(amount, self.size)
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= taken)
+            self.free -= taken
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += taken
+                self.changed.notify_all()
 
 
 def session(model: bytes | Path, threads: int | None = None, provider: str = "cpu") -> Any:

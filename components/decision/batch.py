@@ -1,11 +1,10 @@
 """Score image files with a bundle into one table of score records."""
 
-import functools
 import hashlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,20 @@ from components.core.filenames import printable
 from components.core.places import check_file, writing
 from components.core.progress import progress
 from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
-from components.core.runtime import Provider, Runs
+from components.core.runtime import Provider, Room, Runs, cores, side_by_side
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
 from components.decision.tables import PROBLEM, REGIONS, require_form, told, write_records
 from components.pictures.clips import decode, target
+from components.pictures.decoding import extent
 from components.pictures.heat import overlay
 from components.pictures.listing import BROKEN, UNREADABLE, pictures
 from components.pictures.measuring import grey, statistics
 from components.pictures.regions import as_text, regions
 
 log = logging.getLogger("loupe")
+AT_ONCE = 16_000_000  # pixels: with map and statistics each takes some 40 bytes
+ON_CORES = ("cpu", "openvino")  # providers that compute where Python does
 STEM_BYTES = 200  # of an image's name in that of its heat map: file systems take 255 bytes in all
 
 
@@ -59,9 +61,9 @@ def score(
     _require_writable(out, maps, overlays)
     paths = files_in(images)
     check_file(out, paths)
-    progressing = progress(paths, f"scoring {len(paths)} images")
     look = (maps, group, cascade, overlays)
-    records = [row(opened, functools.partial(Path, path), printable(str(path)), "batch", *look) for path in progressing]
+    found = _rows(opened, paths, lambda seen, path: row(seen, lambda: path, printable(str(path)), "batch", *look))
+    records = list(progress(found, f"scoring {len(paths)} images", len(paths)))
     columns = (*SCORE_COLUMNS, REGIONS, *(["graph"] if cascade else []))
     write_records(records, out, (*columns, PROBLEM))
     failed = sum(r[PROBLEM] is not None for r in records)
@@ -82,6 +84,24 @@ def score(
     if failed:
         raise PartlyScoredError(f"{failed} of {len(records)} files were not scored: see column {PROBLEM} of {out}")
     return out
+
+
+def _rows(
+    bundle: Bundle, paths: Sequence[Path], one: Callable[[Bundle, Path], dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """What *one* says of each file, in order; several on a core each, as many as memory has room for.
+
+    On one thread a graph takes less of the processor in all, and answers the same on every machine. A single picture
+    has all cores, and a GPU has one picture at a time.
+    """
+    most = min(cores(), len(paths)) if bundle.provider in ON_CORES else 1
+    seen, room = bundle.narrowed() if most > 1 else bundle, Room(AT_ONCE)
+
+    def scored(path: Path) -> dict[str, Any]:
+        with room.of(extent(path, bundle.decoding)):
+            return one(seen, path)
+
+    return side_by_side(scored, paths, most)
 
 
 def files_in(places: Sequence[Path]) -> list[Path]:

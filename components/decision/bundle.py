@@ -1,5 +1,6 @@
 """A bundle opened for scoring: only an ONNX graph whose files match the bundle's manifest is ever loaded."""
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,13 @@ class Bundle:
     def narrow(self) -> Any:
         """A session on one thread, for callers that run side by side."""
         return session(self.folder / "model.onnx", 1, self.provider)
+
+    def narrowed(self) -> "Bundle":
+        """The same on one thread, for a caller that runs side by side."""
+        other = copy.copy(self)
+        other.session, other.threads = self.narrow, 1
+        vars(other).pop("edge", None)  # opened with all threads
+        return other
 
     @property
     def decoding(self) -> Decoding:

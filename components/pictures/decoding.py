@@ -66,6 +66,15 @@ def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEF
         return Picture(framed(upright(pixels, turn), rules.roi), mode, turn)
 
 
+def extent(source: Path, rules: Decoding = DEFAULT) -> int:
+    """Pixels of a file by its header; 0 of one that ``decode`` refuses."""
+    try:
+        with _opened(source, _name(source), rules, LIMIT) as (image, _):
+            return image.width * image.height
+    except DataError:
+        return 0
+
+
 def largest(source: Path, rules: Decoding = DEFAULT) -> float | None:
     """The largest value of a file with more than 8 bits that does not say what white is; None of any other file.
 

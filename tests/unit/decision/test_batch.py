@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 from components.core.errors import DataError, PartlyScoredError
 from components.decision import batch
 from components.decision.batch import score
+from components.decision.bundle import Bundle
 from tests.conftest import tile
 
 
@@ -46,6 +49,64 @@ def test_every_failed_file_has_a_row_and_the_rest_is_delivered(bundle, today, tm
     assert failed["score"].isna().all()
     assert failed["decision"].isna().all()
     assert table["score"].notna().sum() == 3
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """How many pictures were being scored when each one was."""
+    inner, lock, now, most = batch.record, threading.Lock(), [0], []
+
+    def record(*given):
+        with lock:
+            now[0] += 1
+            most.append(now[0])
+        time.sleep(0.02)
+        try:
+            return inner(*given)
+        finally:
+            with lock:
+                now[0] -= 1
+
+    monkeypatch.setattr(batch, "record", record)
+    return most
+
+
+def test_several_pictures_are_scored_side_by_side_in_their_order(bundle, today, tmp_path, monkeypatch, at_once):
+    paths = sorted(today.rglob("*.png")) * 3
+    monkeypatch.setattr(batch, "cores", lambda: 3)
+    several = pd.read_parquet(score(bundle, paths, tmp_path / "several.parquet"))
+    assert max(at_once) == 3
+    monkeypatch.setattr(batch, "cores", lambda: 1)
+    at_once.clear()
+    alone = pd.read_parquet(score(bundle, paths, tmp_path / "alone.parquet"))
+    assert max(at_once) == 1
+    assert list(several["image_id"]) == list(alone["image_id"]) == [str(path) for path in paths]
+    assert several["decision"].equals(alone["decision"])
+    np.testing.assert_allclose(several["score"], alone["score"], rtol=1e-5)
+
+
+def test_large_pictures_are_scored_one_at_a_time(bundle, today, tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(batch, "cores", lambda: 3)
+    monkeypatch.setattr(batch, "AT_ONCE", 96 * 96)
+    score(bundle, sorted(today.rglob("*.png")) * 2, tmp_path / "out.parquet")
+    assert max(at_once) == 1
+
+
+def test_a_single_picture_has_all_cores(bundle, today, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bundle, "narrowed", lambda _: pytest.fail("on one thread"))
+    monkeypatch.setattr(batch, "cores", lambda: 3)
+    assert len(pd.read_parquet(score(bundle, [today / "a.png"], tmp_path / "out.parquet"))) == 1
+
+
+def test_a_bundle_on_one_thread_answers_alike_and_opens_its_edge_graph_anew(bundle):
+    opened = Bundle.open(bundle, 2)
+    vars(opened)["edge"] = "on two threads"
+    narrow = opened.narrowed()
+    assert (narrow.threads, narrow.session is opened.narrow, "edge" in vars(narrow)) == (1, True, False)
+    assert opened.session is not narrow.session
+    ours, theirs = (one.answer(tile(5)) for one in (opened, narrow))
+    assert theirs.score == pytest.approx(ours.score, rel=1e-5)
+    assert theirs.decided.decision == ours.decided.decision
 
 
 def test_an_unexpected_failure_of_one_file_stops_no_other(bundle, today, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.core.errors import DataError
-from components.pictures.decoding import FORMATS, SUFFIXES, Decoding, decode, largest
+from components.pictures.decoding import FORMATS, SUFFIXES, Decoding, decode, extent, largest
 from tests.conftest import tile
 
 QUICK = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
@@ -188,3 +188,11 @@ def test_the_limit_of_pixels_can_be_raised_as_it_says():
     with pytest.raises(DataError, match=r"48 x 48 are more pixels than the limit of 100.*--set data\.max_pixels"):
         decode(content, "x", Decoding(max_pixels=100))
     assert judged(content, Decoding(max_pixels=48 * 48)) is not None
+
+
+def test_how_large_a_picture_is_stands_in_its_header_and_what_is_refused_has_no_pixels(tmp_path):
+    good, half, absent = (tmp_path / name for name in ("good.png", "half.png", "absent.png"))
+    Image.fromarray(tile(1, 48)[:30]).save(good)
+    half.write_bytes(good.read_bytes()[:20])
+    assert [extent(path) for path in (good, half, absent)] == [30 * 48, 0, 0]
+    assert extent(good, Decoding(max_pixels=100)) == 0
