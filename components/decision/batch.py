@@ -1,12 +1,13 @@
 """Score image files with a bundle into one table of score records."""
 
+import functools
 import hashlib
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from components.pictures.measuring import grey, statistics
 from components.pictures.regions import as_text, regions
 
 log = logging.getLogger("loupe")
+R = TypeVar("R")
+Source = tuple[str, Callable[[], Path | bytes]]  # a picture's name, and how its file is read
 AT_ONCE = 16_000_000  # pixels: with map and statistics each takes some 40 bytes
 ON_CORES = ("cpu", "openvino")  # providers that compute where Python does
 STEM_BYTES = 200  # of an image's name in that of its heat map: file systems take 255 bytes in all
@@ -62,7 +65,8 @@ def score(
     paths = files_in(images)
     check_file(out, paths)
     look = (maps, group, cascade, overlays)
-    found = _rows(opened, paths, lambda seen, path: row(seen, lambda: path, printable(str(path)), "batch", *look))
+    sources = [(printable(str(path)), functools.partial(Path, path)) for path in paths]
+    found = alongside(opened, sources, lambda seen, name, content: row(seen, lambda: content, name, "batch", *look))
     records = list(progress(found, f"scoring {len(paths)} images", len(paths)))
     columns = (*SCORE_COLUMNS, REGIONS, *(["graph"] if cascade else []))
     write_records(records, out, (*columns, PROBLEM))
@@ -86,22 +90,22 @@ def score(
     return out
 
 
-def _rows(
-    bundle: Bundle, paths: Sequence[Path], one: Callable[[Bundle, Path], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """What *one* says of each file, in order; several on a core each, as many as memory has room for.
+def alongside(bundle: Bundle, sources: Sequence[Source], one: Callable[[Bundle, str, Path | bytes], R]) -> Iterator[R]:
+    """What *one* says of each picture, in order; several on a core each, as many as memory has room for.
 
     On one thread a graph takes less of the processor in all, and answers the same on every machine. A single picture
     has all cores, and a GPU has one picture at a time.
     """
-    most = min(cores(), len(paths)) if bundle.provider in ON_CORES else 1
+    most = min(cores(), len(sources)) if bundle.provider in ON_CORES else 1
     seen, room = bundle.narrowed() if most > 1 else bundle, Room(AT_ONCE)
 
-    def scored(path: Path) -> dict[str, Any]:
-        with room.of(extent(path, bundle.decoding)):
-            return one(seen, path)
+    def said(source: Source) -> R:
+        name, read = source
+        content = read()
+        with room.of(extent(content, bundle.decoding)):
+            return one(seen, name, content)
 
-    return side_by_side(scored, paths, most)
+    return side_by_side(said, sources, most or 1)
 
 
 def files_in(places: Sequence[Path]) -> list[Path]:

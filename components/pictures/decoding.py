@@ -66,7 +66,7 @@ def picture(source: Path | bytes, name: str | None = None, rules: Decoding = DEF
         return Picture(framed(upright(pixels, turn), rules.roi), mode, turn)
 
 
-def extent(source: Path, rules: Decoding = DEFAULT) -> int:
+def extent(source: Path | bytes, rules: Decoding = DEFAULT) -> int:
     """Pixels of a file by its header; 0 of one that ``decode`` refuses."""
     try:
         with _opened(source, _name(source), rules, LIMIT) as (image, _):

@@ -85,11 +85,14 @@ class Model:
         return [answer.map for answer in self._answers(pictures, None)]
 
     def _answers(self, pictures: Pictures, group: str | None) -> list[Answer]:
+        from components.decision.batch import alongside
         from components.pictures.clips import decode
 
+        def answer(bundle: Bundle, name: str, content: Path | bytes) -> Answer:
+            return bundle.answer(decode(content, name, bundle.decoding), group)
+
         self.bundle.require_group(group)
-        rules = self.bundle.decoding
-        return [self.bundle.answer(decode(read(), name, rules), group) for name, read in sources(pictures)]
+        return list(alongside(self.bundle, sources(pictures), answer))
 
 
 def load(folder: str | Path) -> Model:
@@ -170,13 +173,17 @@ def score(
     import pandas as pd
 
     from components.core.records import SCORE_COLUMNS
-    from components.decision.batch import row
+    from components.decision.batch import alongside, row
     from components.decision.tables import PROBLEM, REGIONS
 
     opened = (model if isinstance(model, Model) else load(model)).bundle
     opened.require_group(group)
     kept = Path(maps) if maps else None
-    rows = [row(opened, read, name, "python", kept, group) for name, read in sources(pictures)]
+
+    def said(bundle: Bundle, name: str, content: Path | bytes) -> dict[str, Any]:
+        return row(bundle, lambda: content, name, "python", kept, group)
+
+    rows = list(alongside(opened, sources(pictures), said))
     return pd.DataFrame(rows, columns=[*SCORE_COLUMNS, REGIONS, PROBLEM])
 
 
