@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.pictures.measuring import laplacian, statistics
+from components.pictures.measuring import ROWS, laplacian, statistics
 
 
 def test_a_dot_differs_from_all_its_neighbours():
@@ -21,7 +21,7 @@ def test_the_border_is_mirrored_so_that_a_ramp_ends_flat():
     assert laplacian(ramp.T).tolist() == np.array([[0.125, 0, 0, 0, -0.125]] * 3).T.tolist()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (6, 7)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (6, 7), (ROWS, 3), (2 * ROWS + 1, 5)])
 def test_it_is_what_the_definition_gives_to_the_last_bit(shape):
     shade = np.random.default_rng(0).random(shape, np.float32)
     wide = np.pad(shade, 1, mode="symmetric").astype(np.float64)
