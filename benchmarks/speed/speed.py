@@ -6,7 +6,8 @@ and real peak of the training of each of --detectors, at --preset), int8 (what t
 8-bit integers, and how much sooner it answers; OpenVINO beside it), latency (the graph of each --bundle beside its bare
 backbone), graphs (the export of three models of a kind, of each of --detectors), metrics (all figures of an evaluation
 beside scikit-learn's), steps (FastFlow's by both ways), scaling (a fit of --detector and a scoring with 1 to 8 times
---pictures, and at 256 to 1,024 pixels). With --against another checkout of Loupe is measured in the same rounds, the
+--pictures, and at 256 to 1,024 pixels), scoring (`loupe score` of --data by the first --bundle, on all cores, by the
+clock as well). With --against another checkout of Loupe is measured in the same rounds, the
 sides in alternating order, and the ratio of both is told with its 95 % bootstrap interval.
 Writes results/speed.json and speed.md.
 """
@@ -15,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from benchmarks.common.results import RESULTS, add, commit, stored
 from benchmarks.common.runner import options
 from benchmarks.common.tables import joined, markdown, wrapped
 from benchmarks.speed import scaling
-from benchmarks.speed.turns import Figures, environment, in_turns, ratio, spent
+from benchmarks.speed.turns import Figures, environment, in_turns, ratio, spent, timed
 from components.core.checks import check_known
 from components.core.errors import SettingsError
 
@@ -115,7 +117,7 @@ ROWS = {  # parts that have a row for each detector, and what their table says
         "openvino_map_error": "its error",
     },
 }
-PARTS = ("startup", "stages", *ROWS)
+PARTS = ("startup", "stages", "scoring", *ROWS)
 SAID = {
     "memory": "What a training takes on top of a process in which everything is loaded, before it starts and in truth; "
     "a process for each. Real over predicted is {low:.2f} to {high:.2f}, {middle:.2f} in the middle.",
@@ -133,8 +135,10 @@ SAID = {
     "int8": "On one thread, the processor's seconds in turns; AUROC of synthetic anomalies against "
     "calibrate normals. *Faster*: times as fast as the float graph in ONNX Runtime; *its error*: of the span of a map.",
 }
+SECONDS = "Seconds of the processor on one thread."
+SCORED = "Seconds of `loupe score` of one folder with one bundle, on all cores: by the clock and of the processor."
 ABOUT = (
-    "Seconds of the processor on one thread, {rounds} on a busy machine. *Before*: commit {before}. "
+    "{rounds} on a busy machine. *Before*: commit {before}. "
     "*Ratio*: before / now in the same round, median and 95 % interval over rounds; above 1 is sooner now."
 )
 HEAD = ("what", "now s", "before s", "ratio (95 %)")
@@ -160,11 +164,22 @@ def main(arguments: list[str]) -> None:
             found = {"commit": commit(), "asked": asked.rounds, "rows": rows(part, words_of(part, asked))}
             add(OUT, {part: found})
             continue
-        measure = startup if part == "startup" else partial(stages, data=pictures(asked.data), detector=asked.detector)
+        measure = measure_of(part, asked)
         sides = {"now": Path()} | ({"before": asked.against} if asked.against else {})
         found = in_turns({name: partial(measure, checkout.resolve()) for name, checkout in sides.items()}, asked.rounds)
         add(OUT, {part: {"commit": commit(), "before": commit_of(asked.against), "rounds": found}})
     OUT.with_suffix(".md").write_text(page(stored(OUT)))
+
+
+def measure_of(part: str, asked: Any) -> Callable[[Path], Figures]:
+    """What is measured of a checkout, in turns with another one. Raises SettingsError for what it lacks."""
+    if part == "startup":
+        return startup
+    if part == "stages":
+        return partial(stages, data=pictures(asked.data), detector=asked.detector)
+    if not asked.bundle:
+        raise SettingsError("--bundle: names no bundle; the part scoring needs one")
+    return partial(scoring, data=pictures(asked.data), bundle=asked.bundle[0].resolve())
 
 
 def words_of(part: str, asked: Any) -> list[str]:
@@ -211,6 +226,17 @@ def startup(checkout: Path) -> Figures:
     return {words: spent([*loupe, *words.split()], checkout) for words in STARTED}
 
 
+def scoring(checkout: Path, data: Path, bundle: Path) -> Figures:
+    """Seconds of `loupe score` by the clock and of the processor, by the code of that checkout, on all cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / "scores.csv"
+        words = ["score", str(bundle), str(data), "--out", str(table)]
+        found = timed([sys.executable, "-m", "components.cli", *words], checkout)
+        if not table.exists():
+            raise SettingsError(f"`loupe {' '.join(words)}` left no table; run it to see why")
+    return found
+
+
 def stages(checkout: Path, data: Path, detector: str) -> Figures:
     """Seconds of each stage of a fit, by the code of that checkout."""
     with tempfile.TemporaryDirectory() as folder:
@@ -235,7 +261,7 @@ def page(found: dict[str, Any]) -> str:
 def section(name: str, entry: dict[str, Any]) -> tuple[str, str]:
     """What is said of one part, and its table."""
     if name not in ROWS:
-        return told(entry), table(entry["rounds"])
+        return told(name, entry), table(entry["rounds"])
     found, heads = entry["rows"], ROWS[name]
     lines = [[figure(row.get(key)) for key in heads] for row in found]
     said = SAID[name].format(**spread(found), rounds=entry.get("asked"))
@@ -256,12 +282,14 @@ def figure(value: Any) -> str:
     return str(value)
 
 
-def told(entry: dict[str, Any]) -> str:
-    return wrapped(ABOUT.format(rounds=said(len(entry["rounds"]["now"])), before=entry["before"] or "not measured"))
+def told(name: str, entry: dict[str, Any]) -> str:
+    counted = SCORED if name == "scoring" else SECONDS
+    of = {"rounds": said(len(entry["rounds"]["now"])), "before": entry["before"] or "not measured"}
+    return wrapped(f"{counted} {ABOUT.format(**of)}")
 
 
 def said(rounds: int) -> str:
-    return "one round" if rounds == 1 else f"medians of {rounds} rounds"
+    return "One round" if rounds == 1 else f"Medians of {rounds} rounds"
 
 
 def table(rounds: dict[str, list[Figures]]) -> str:

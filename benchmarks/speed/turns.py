@@ -27,12 +27,18 @@ def spent(words: Sequence[str], folder: Path) -> float:
 
     A refusal is an answer, too: the exit status is not looked at.
     """
+    return timed(words, folder)["processor"]
+
+
+def timed(words: Sequence[str], folder: Path) -> Figures:
+    """Seconds of the clock and of the processor that a command took, as ``spent``."""
+    started = time.perf_counter()
     process = subprocess.Popen(
         words, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
-    return usage.ru_utime + usage.ru_stime
+    return {"clock": time.perf_counter() - started, "processor": usage.ru_utime + usage.ru_stime}
 
 
 def in_turns(sides: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[str, list[Figures]]:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.main import get_command
 
 from benchmarks.speed import int8, latency, metrics, scaling, speed, stages, steps
-from benchmarks.speed.turns import in_turns, ratio, spent
+from benchmarks.speed.turns import in_turns, ratio, spent, timed
 from components.cli import app
 from components.core.errors import SettingsError
 from components.export.edge import Grouped
@@ -38,6 +38,37 @@ def test_what_a_process_takes_is_counted_with_its_children():
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}])"
     alone, with_child = (spent([sys.executable, "-c", code], Path()) for code in ("pass", parent))
     assert with_child > alone
+
+
+def test_a_scoring_is_timed_by_the_clock_too_and_told_apart_from_one_thread(tmp_path, monkeypatch):
+    asked = []
+
+    def ran(words, folder):
+        asked.append((words[3:6], folder))
+        Path(words[-1]).touch()
+        return {"clock": 3.0, "processor": 5.0}
+
+    monkeypatch.setattr(speed, "timed", ran)
+    found = speed.scoring(tmp_path, tmp_path / "pictures", tmp_path / "bundle")
+    assert asked == [(["score", str(tmp_path / "bundle"), str(tmp_path / "pictures")], tmp_path)]
+    shown = speed.page({"scoring": {"before": None, "rounds": {"now": [found]}}})
+    assert "on all cores: by the clock" in shown
+    assert "on one thread" not in shown
+    assert "| clock | 3.00 | - | - |" in shown
+    monkeypatch.setattr(speed, "timed", lambda *_: {})
+    with pytest.raises(SettingsError, match="left no table; run it to see why"):
+        speed.scoring(tmp_path, tmp_path / "pictures", tmp_path / "bundle")
+
+
+def test_a_scoring_needs_a_bundle(tmp_path):
+    with pytest.raises(SettingsError, match="the part scoring needs one"):
+        speed.main(["scoring", "--data", str(tmp_path)])
+
+
+def test_seconds_of_the_clock_are_those_of_waiting_too():
+    found = timed([sys.executable, "-c", "import time; time.sleep(0.3)"], Path())
+    assert found["clock"] > 0.3
+    assert found["processor"] < found["clock"]
 
 
 def test_a_stage_begins_where_the_log_says_so(monkeypatch):
