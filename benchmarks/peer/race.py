@@ -43,6 +43,7 @@ PLAIN = {"data": {"tiles": 0}, "train": {"moves": "none"}}  # what the peer does
 EPOCHS = 1, 3  # of FastFlow: their difference is of epochs alone
 FIXED = "import numpy as np; a = np.random.default_rng(0).random((1500, 1500)); [a @ a for _ in range(20)]"
 HEAD = ("view", "model", "what", "anomalib s", "Loupe s", "times as fast (95 %)", "commit")
+BESIDE = ("race", "good", "to test", "rounds", "fixed work s", "anomalib's image AUROC", "Loupe's")
 ABOUT = (
     "Seconds of the processor on one thread, medians of rounds in which both sides take turns; *times as fast*: "
     "anomalib over Loupe in the same round, with the 95 % interval where there are three rounds. anomalib 2.7.0 learns "
@@ -191,8 +192,8 @@ RACES: dict[str, dict[str, Callable[[Pictures, View, Path], Figures]]] = {
 def page(found: dict[str, Any]) -> str:
     """results/race.md: what each side took, and how accurate what it made is."""
     lines = [line for name, entry in sorted(found.items()) for line in rows(name, entry)]
-    said = [f"- {name}: {accuracy(entry)}" for name, entry in sorted(found.items())]
-    body = (wrapped(ABOUT), markdown(HEAD, lines), "\n".join(said)) if lines else ("Nothing is measured yet.",)
+    beside = [[name, *accuracy(entry)] for name, entry in sorted(found.items())]
+    body = (wrapped(ABOUT), markdown(HEAD, lines), markdown(BESIDE, beside)) if lines else ("Nothing is measured yet.",)
     return joined("# In turns with anomalib", *body)
 
 
@@ -206,10 +207,8 @@ def rows(name: str, entry: dict[str, Any]) -> list[list[str]]:
     return [[*line, str(entry["commit"])[:7]] for line in lines]
 
 
-def accuracy(entry: dict[str, Any]) -> str:
-    """Pictures, the image AUROC of both sides, and how far the fixed work moved."""
-    good, test = entry["pictures"]
+def accuracy(entry: dict[str, Any]) -> list[str]:
+    """Pictures, how far the fixed work moved, and the image AUROC of both sides where there are scores."""
     steady = [one["s"] for one in entry["rounds"]["fixed"]]
-    told = ", ".join(f"{side} {value:.3f}" for side, value in entry["auroc"].items())
-    work = f"fixed work {min(steady):.1f} to {max(steady):.1f} s, rounds: {len(steady)}"
-    return f"{good} good, {test} to test; {work}" + (f"; AUROC {told}" if told else "")
+    told = [f"{entry['auroc'][side]:.3f}" if side in entry["auroc"] else "-" for side in ("anomalib", "Loupe")]
+    return [*map(str, entry["pictures"]), str(len(steady)), f"{min(steady):.1f} to {max(steady):.1f}", *told]

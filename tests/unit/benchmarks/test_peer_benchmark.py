@@ -154,7 +154,8 @@ def test_both_sides_of_a_race_see_the_same_pictures_and_are_told_apart(view, tmp
     entry = {"commit": "0123456789", "pictures": [5, 2], "auroc": {"Loupe": 1.0, "anomalib": 0.5}, "rounds": rounds}
     text = race.page({"mtd/patchcore": entry})
     assert "| mtd | patchcore | training | 40.0 | 5.0 | 8.00 (5.00 to 10.00) | 0123456 |" in text
-    assert "5 good, 2 to test; fixed work 2.0 to 3.0 s, rounds: 3" in text
+    assert "| mtd/patchcore | 5 | 2 | 3 | 2.0 to 3.0 | 0.500 | 1.000 |" in text
+    assert "| mtd/patchcore | 5 | 2 | 3 | 2.0 to 3.0 | - | - |" in race.page({"mtd/patchcore": {**entry, "auroc": {}}})
     assert "Nothing is measured yet" in race.page({})
 
 
