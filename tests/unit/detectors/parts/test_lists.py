@@ -67,6 +67,10 @@ def test_with_a_reach_only_centres_about_as_near_as_the_nearest_are_visited(bank
         visits.append(len(visited))
     assert 1 in visits
     assert max(visits) > 1
+    nearest_alone, exact = made(bank, probes=1).distance(queries, bank), distance(queries, bank)
+    hardly = made(bank, probes=8, reach=1e-6).distance(queries, bank)
+    torch.testing.assert_close(hardly, nearest_alone)
+    assert (hardly > exact + 1e-3).any()
 
 
 def test_a_distance_is_never_too_small_and_exact_where_all_lists_are_visited(bank, queries):
