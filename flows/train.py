@@ -151,8 +151,7 @@ def train(
     if params.pipeline.pools:
         plans_ = list(plans_)
         failed = fan_out(params, [cell for plan in plans_ for cell in plan.cells()])
-    evaluations: dict[str, Path] = {}
-    done = 0
+    evaluations, done = dict[str, Path](), 0
     for plan in plans_:
         made, reference = _candidates(plan, failed)
         done += len(made)

@@ -45,7 +45,8 @@ FIXED = "import numpy as np; a = np.random.default_rng(0).random((1500, 1500)); 
 HEAD = ("view", "model", "what", "anomalib s", "Loupe s", "times as fast (95 %)", "commit")
 BESIDE = ("race", "good", "to test", "rounds", "fixed work s", "anomalib's image AUROC", "Loupe's")
 ABOUT = (
-    "Seconds of the processor on one thread, medians of rounds in which both sides take turns; *times as fast*: "
+    "Seconds of the processor, medians of rounds in which both sides take turns. Torch and NumPy have one thread, ONNX "
+    "Runtime in Loupe all cores: their seconds are counted together. *Times as fast*: "
     "anomalib over Loupe in the same round, with the 95 % interval where there are three rounds. anomalib 2.7.0 learns "
     "from all good pictures, Loupe from four fifths and calibrates on the rest. Its PatchCore has about 800 patches, "
     "ours 10,000. *patchcore-plain*: each picture is squeezed and none turned, as anomalib does it; *patchcore*: as "
