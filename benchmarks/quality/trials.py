@@ -2,7 +2,8 @@
 
 ``loupe bench trials mtd/nln "mtd/nln/epochs=4;turned=true"`` trains the preset ``cpu`` and a variant of it, seed 0, by
 the pipeline's own stage, each in a process on one thread. Behind an @ stands what only scores: ``mtd/nln/@share=0.5``
-takes the model of ``mtd/nln`` and scores anew. ``"mtd/nln + nln/epochs=4"`` is the mean of both, standardised as an
+takes the model of ``mtd/nln`` and scores anew. ``train.moves=none`` is a setting of the training, as params.yaml has
+it. ``"mtd/nln + nln/epochs=4"`` is the mean of both, standardised as an
 ensemble is; members that the same program has trained here are not trained again. No picture of a test side is read:
 what a trial says may choose a preset. One whose settings are unchanged is skipped; ``--again`` measures it anew, after
 a change of code. Writes results/trials.json and results/trials.md.
@@ -52,6 +53,7 @@ HEAD = (
     "CPU s",
 )
 TOGETHER = " + "
+TRAIN = "train."
 GRADED = ("small", "faint", "wide", "structure")
 ABOUT = """*Worth* is what detectors are compared by without a label ([ADR 0025](../../docs/adr/0025-the-choice.md)):
 the mean over the kinds of graded anomaly of the AUROC against good pictures, nuisances among them. *Graded*: the same
@@ -82,12 +84,15 @@ class Trial(NamedTuple):
     detector: str
     learned: Overrides
     scored: Overrides  # nothing: as it was trained
+    train: Overrides  # of the training: what stands in params.yaml below train
 
     @classmethod
     def of(cls, name: str) -> "Trial":
         view, detector, *others = name.split("/")
         learned, _, scored = "/".join(others).partition("@")
-        return cls(view, detector, _overrides(learned), _overrides(scored))
+        given = _overrides(learned)
+        train = {key.removeprefix(TRAIN): given.pop(key) for key in list(given) if key.startswith(TRAIN)}
+        return cls(view, detector, given, _overrides(scored), train)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -96,7 +101,8 @@ class Trial(NamedTuple):
 
     @property
     def key(self) -> str:
-        what = [self.settings, self.scored] if self.scored else self.settings
+        special = [part for part in (self.scored, self.train) if part]
+        what = [self.settings, *special] if special else self.settings
         return f"{self.view}/{self.detector}/{values_hash(what)[:12]}"
 
     @property
@@ -173,7 +179,8 @@ def alone(trial: Trial) -> dict[str, Any]:
 
 
 def described(trial: Trial) -> dict[str, Any]:
-    return {"settings": trial.settings} | ({"scored": trial.scored} if trial.scored else {})
+    special = {"scored": trial.scored, "train": trial.train}
+    return {"settings": trial.settings} | {name: given for name, given in special.items() if given}
 
 
 def kept(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +206,7 @@ def _known(trial: Trial) -> dict[str, Any] | None:
 def trained(trial: Trial) -> None:
     """As the pipeline would."""
     stages = stages_of(trial.view)
-    asked = replace(stages.params.train, preset="cpu", detectors={trial.detector: trial.learned})
+    asked = replace(stages.params.train, preset="cpu", detectors={trial.detector: trial.learned}, **trial.train)
     at, out = stages.folder, trial.folder / "model"
     train(trial.detector, at / "split", at / "synthetic", stages.data, out, asked, 0)
 
@@ -256,6 +263,7 @@ def differs(detector: str, entry: dict[str, Any]) -> str:
     found = [f"{name}={_text(value)}" for name, value in sorted(own.items()) if today.get(name, value) != value]
     if "scored" in entry:
         found.append(f"scored with {label(entry['scored'])}")
+    found += [f"{TRAIN}{name}={_text(value)}" for name, value in entry.get("train", {}).items()]
     return ";".join([*found, *([entry["note"]] if "note" in entry else [])]) or "full"
 
 

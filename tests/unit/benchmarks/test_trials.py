@@ -25,6 +25,8 @@ def test_a_name_says_what_is_learned_with_and_what_scores():
     assert (learned.settings["epochs"], learned.settings["loss"]) == (4, "structure")
     again = Trial.of("mtd/nln/epochs=4@share=0.5;positions=false")
     assert (again.learned, again.scored) == ({"epochs": 4}, {"share": 0.5, "positions": False})
+    still = Trial.of("mtd/nln/epochs=4;train.moves=none")
+    assert (still.learned, still.train) == ({"epochs": 4}, {"moves": "none"})
     with pytest.raises(SettingsError, match="epoch"):
         Trial.of("mtd/nln/epoch=4").key  # noqa: B018
 
@@ -33,7 +35,7 @@ def test_trials_are_told_apart_by_all_of_their_settings():
     """Not by what was asked: the preset may be another one tomorrow."""
     preset = Trial.of("mtd/nln").settings
     assert Trial.of(f"mtd/nln/epochs={preset['epochs']}").key == Trial.of("mtd/nln").key
-    names = ("mtd/nln", "screw/nln", "mtd/nln/epochs=4", "mtd/nln/@epochs=4", "mtd/alps")
+    names = ("mtd/nln", "screw/nln", "mtd/nln/epochs=4", "mtd/nln/@epochs=4", "mtd/nln/train.moves=none", "mtd/alps")
     assert len({Trial.of(name).key for name in names}) == len(names)
 
 
@@ -56,6 +58,16 @@ def test_the_table_says_what_differs_from_the_preset_of_today():
     assert "| mtd | nln | nothing |" in text
     scored = trials.page({"mtd/nln/a": {**entry, "settings": Trial.of("mtd/nln").settings, "scored": {"share": 0.5}}})
     assert "`scored with share=0.5`" in scored
+    still = trials.page({"mtd/nln/a": {**entry, "settings": Trial.of("mtd/nln").settings, "train": {"moves": "none"}}})
+    assert "`train.moves=none`" in still
+
+
+def test_settings_of_the_training_reach_the_training(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(trials, "KEPT", tmp_path)
+    monkeypatch.setattr(trials, "train", lambda *given: asked.append(given[5]))
+    trials.trained(Trial.of("mtd/nln/epochs=4;train.moves=none"))
+    assert (asked[0].moves, asked[0].detectors) == ("none", {"nln": {"epochs": 4}})
 
 
 def test_what_is_known_with_these_settings_is_not_measured_again(monkeypatch, tmp_path):
