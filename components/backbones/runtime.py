@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
+from components.backbones.frozen import TRANSLATIONS, as_operators
 from components.core.artefacts import aside
 from components.core.runtime import session
 from components.core.system import replace
@@ -61,15 +62,17 @@ def _export(backbone: Backbone, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     example = torch.rand(2, 3, backbone.settings.size, backbone.settings.size)
     batch = torch.export.Dim("batch", min=1, max=256)
-    program = torch.onnx.export(
-        backbone,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: batch},),
-        input_names=["image"],
-        external_data=False,
-        verbose=False,
-    )
+    with as_operators(backbone):
+        program = torch.onnx.export(
+            backbone,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: batch},),
+            input_names=["image"],
+            external_data=False,
+            verbose=False,
+            custom_translation_table=TRANSLATIONS,
+        )
     with aside(path) as scratch:
         program.save(scratch)  # type: ignore[union-attr]
         replace(scratch, path)

@@ -1,18 +1,12 @@
 """The ONNX graph of a detector: any batch, any image size, resize and normalise inside, metadata inside."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 
 import onnx
 import torch
 from onnxscript import optimizer
-from timm.layers import BatchNormAct2d
-from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from components.backbones.frozen import as_operators
 from components.detectors.contract import Counting
 from components.export.embedding import Described
 from components.export.operators import TRANSLATIONS
@@ -27,7 +21,7 @@ def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, st
     for part in model.modules():
         if isinstance(part, Counting):
             part.read()
-    with norms_folded(model):
+    with as_operators(model):
         graph = reused(model, opset, example, lambda: exported(model, opset, example))
     graph = optimizer.optimize(graph)  # of the whole graph, as weights are folded into others
     _strip(graph)
@@ -58,37 +52,6 @@ def exported(model: Described, opset: int, example: torch.Tensor) -> onnx.ModelP
     graph: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]
     _strip(graph)
     return graph
-
-
-@contextmanager
-def norms_folded(model: nn.Module) -> Iterator[None]:
-    """Within, the convolutions of EfficientNet's blocks in *model* hold the norms behind them.
-
-    The exporter folds them as well, but has traced and matched them first, a quarter of its time.
-    """
-    found = [(block, *pair) for block in model.modules() for pair in _pairs(block)]
-    before = [(block, name, getattr(block, name)) for block, *names in found for name in names]
-    try:
-        for block, conv, norm in found:
-            after = getattr(block, norm)
-            setattr(block, conv, fuse_conv_bn_eval(getattr(block, conv), after))
-            setattr(block, norm, nn.Sequential(after.drop, after.act))
-        yield
-    finally:
-        for block, name, kept in before:
-            setattr(block, name, kept)
-
-
-def _pairs(block: nn.Module) -> list[tuple[str, str]]:
-    """Names of the convolutions of *block* and of the norm that each feeds: in these blocks the next one defined."""
-    if block.training or not isinstance(block, (ConvBnAct, DepthwiseSeparableConv, InvertedResidual)):
-        return []
-    parts = [(name, part) for name, part in block.named_children() if isinstance(part, (nn.Conv2d, BatchNormAct2d))]
-    return [
-        (conv, norm)
-        for (conv, one), (norm, other) in pairwise(parts)
-        if isinstance(one, nn.Conv2d) and isinstance(other, BatchNormAct2d)
-    ]
 
 
 LIMITS = {"batch": 256, "height": 32768, "width": 32768}

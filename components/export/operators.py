@@ -6,6 +6,7 @@ from typing import Any
 
 from onnxscript import opset18 as op
 
+from components.backbones import frozen
 from components.detectors.parts import lists
 
 
@@ -42,4 +43,4 @@ def _number(value: int) -> Any:
     return op.Constant(value_int=value)
 
 
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {lists.OPERATOR: least_in_lists}
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {lists.OPERATOR: least_in_lists, **frozen.TRANSLATIONS}

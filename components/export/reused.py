@@ -7,22 +7,20 @@ tensor that was equal in both models has to be equal in the third too, as someth
 (docs/adr/0059).
 """
 
-import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
-from components.core.artefacts import atomic_dir, code_hash, locked, values_hash, write_json
+from components.backbones.kinds import digest, kind, tensors
+from components.core.artefacts import atomic_dir, locked, write_json
 from components.core.cache import graphs_folder
 from components.core.errors import LoupeError
 from components.core.runtime import session
@@ -32,9 +30,6 @@ GRAPH, KNOWN = "graph.onnx", "known.json"
 ONCE, READY, DIFFERS = "once", "ready", "differs"
 NEAR = 1e-3  # of the span of an output, between the filled graph and the model on a drawn picture
 MOST = 64  # kinds that are kept: a newer Loupe has others, and those of the old one are of no use
-LIBRARIES = ("torch", "timm", "onnx", "onnxscript")  # whose code a graph is traced through and written by
-OWN = frozenset(vars(nn.Module()))  # what every module has
-PLAIN = (int, float, str, bool, bytes, type(None))
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -43,7 +38,7 @@ def reused(model: nn.Module, opset: int, example: Tensor, export: Callable[[], o
 
     A cache that cannot be used is done without.
     """
-    state = {name: value.detach().cpu().numpy() for name, value in _tensors(model).items()}
+    state = {name: value.detach().cpu().numpy() for name, value in tensors(model).items()}
     place = graphs_folder() / kind(model, opset, example)
     if (known := _filled(place, state)) is not None and agrees(known, model, example):
         return known
@@ -54,14 +49,6 @@ def reused(model: nn.Module, opset: int, example: Tensor, export: Callable[[], o
     except (OSError, LoupeError) as error:
         log.debug("graphs are not kept: %s", error)
     return graph
-
-
-def kind(model: nn.Module, opset: int, example: Tensor) -> str:
-    """What two models must share to be of one graph: program, libraries, every plain value and the shape of tensors."""
-    plain = [[name, type(part).__qualname__, _plain(vars(part))] for name, part in model.named_modules()]
-    shapes = [[name, str(value.dtype), list(value.shape)] for name, value in _tensors(model).items()]
-    program = [code_hash(), *map(version, LIBRARIES)]
-    return values_hash([program, opset, list(example.shape), plain, shapes])[:32]
 
 
 def agrees(graph: onnx.ModelProto, model: nn.Module, example: Tensor) -> bool:
@@ -77,35 +64,6 @@ def agrees(graph: onnx.ModelProto, model: nn.Module, example: Tensor) -> bool:
         np.abs(one - other).max() <= NEAR * max(float(np.ptp(other)), float(np.abs(other).max()), 1e-6)
         for one, other in zip(found, asked, strict=True)
     )
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _plain(values: Mapping[str, Any]) -> list[Any]:
-    """What an exporter could write into a graph that is no tensor of the state: numbers, settings, loose tensors."""
-    return [[name, _said(value)] for name, value in sorted(values.items()) if name not in OWN]
-
-
-def _said(value: Any) -> Any:
-    if isinstance(value, PLAIN):
-        return repr(value)
-    if isinstance(value, Tensor | np.ndarray):
-        return _digest(np.asarray(value))
-    if isinstance(value, Mapping):
-        return [[repr(key), _said(one)] for key, one in value.items()]
-    if isinstance(value, list | tuple):
-        return [_said(one) for one in value]
-    if isinstance(value, set | frozenset):
-        return sorted(map(repr, value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return [[field.name, _said(getattr(value, field.name))] for field in fields(value)]
-    return getattr(value, "__qualname__", type(value).__qualname__)
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -141,7 +99,7 @@ def _filled(place: Path, state: Arrays) -> onnx.ModelProto | None:
     if found is None or found[0].status != READY:
         return None
     known, graph = found
-    if any(_digest(state[name]) != digest for name, digest in known.digests.items()):
+    if any(digest(state[name]) != before for name, before in known.digests.items()):
         return None
     for one in graph.graph.initializer:
         if one.name in known.named:
@@ -172,7 +130,7 @@ def _first(graph: onnx.ModelProto, state: Arrays) -> tuple[Known, onnx.ModelProt
         if one.raw_data and one.name in state and one.raw_data == state[one.name].tobytes():
             named.append(one.name)
             one.raw_data = b""
-    return Known(ONCE, named, {name: _digest(value) for name, value in state.items()}), bare
+    return Known(ONCE, named, {name: digest(value) for name, value in state.items()}), bare
 
 
 def _second(known: Known, first: onnx.ModelProto, graph: onnx.ModelProto, state: Arrays) -> Known:

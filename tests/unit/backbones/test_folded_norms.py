@@ -6,7 +6,7 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from components.export.graph import norms_folded
+from components.backbones.frozen import norms_folded
 
 
 def network(name):
