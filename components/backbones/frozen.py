@@ -55,7 +55,7 @@ class Template:
 
 
 class Network(nn.Module):
-    """*net* as an operator at the input sizes of *templates*, and as it is at others."""
+    """*net* as an operator where it is exported at an input size of *templates*, and as it is elsewhere."""
 
     def __init__(self, net: nn.Module, templates: dict[int, Template]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         template = self.templates.get(images.shape[-1])
-        if template is None:
+        if template is None or not torch.compiler.is_exporting():
             return list(self.net(images))
         held = tensors(self.net)
         return frozen_network(images, [held[name] for name in template.named], id(self), images.shape[-1])
