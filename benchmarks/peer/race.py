@@ -50,7 +50,8 @@ ABOUT = (
     "anomalib over Loupe in the same round, with the 95 % interval where there are three rounds. anomalib 2.7.0 learns "
     "from all good pictures, Loupe from four fifths and calibrates on the rest. Its PatchCore has about 800 patches, "
     "ours 10,000. *-plain*: each picture is squeezed and none turned, as anomalib does it; without: as Loupe does by "
-    "itself, which cuts long pictures into squares and learns turned copies where these are as normal."
+    "itself, which cuts long pictures into squares and learns turned copies where these are as normal (PatchCore until "
+    "ADR 0062)."
 )
 
 

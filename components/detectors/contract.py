@@ -241,6 +241,7 @@ class Detector(nn.Module, ABC):
     settings_type: ClassVar[type]
     presets: ClassVar[dict[str, Any]]  # "paper", "cpu", "tiny" -> settings; presets.py adds "long"
     averages_sizes: ClassVar[bool] = False  # whether it is trained so fast that several input sizes may be averaged
+    turned: ClassVar[bool] = True  # whether moved copies that are as normal are learned too (train.moves: auto)
     clips: ClassVar[bool] = False  # whether it looks at frames of clips, and at no single pictures
     frames: int = 1  # that it looks at together, the last of them the one that it scores
     settings: Any

@@ -253,9 +253,11 @@ def _moves(
 ) -> dict[str, Any]:
     """How good pictures are turned and mirrored to learn from (``pose``); the seconds that it took go to *spent*.
 
-    What is measured on single frames says nothing of how things move: a detector of clips takes named moves alone.
+    What is measured on single frames says nothing of how things move: a detector of clips takes named moves alone, and
+    so does one that is not ``turned``.
     """
-    if detector_class(name).clips and settings.moves == "auto":
+    kind = detector_class(name)
+    if settings.moves == "auto" and (kind.clips or not kind.turned):
         return agreed([], len(normal))
     if folds:
         return agreed([read_json(fold / FILE) for fold in folds], len(normal))

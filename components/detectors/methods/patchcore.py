@@ -43,6 +43,7 @@ class PatchCore(FeatureDetector):
     name = "patchcore"
     settings_type = PatchCoreSettings
     averages_sizes = True
+    turned = False  # a full bank has no room for what it finds as normal already (docs/adr/0062)
     presets = {
         "paper": PatchCoreSettings(BackboneSettings("wide_resnet50_2", (2, 3), 224), bank_size=100_000),
         "cpu": PatchCoreSettings(lists=32, probes=8, reach=0.5),

@@ -56,6 +56,17 @@ def test_moves_that_are_as_normal_are_learned_and_named(trained):
     assert read_json(auto / "timing.json")["spent"]["pose"] > 0
 
 
+def test_a_bank_learns_pictures_as_they_come_unless_moves_are_named(trained):
+    none, auto, named = (
+        trained(name, moves, detector="patchcore")
+        for name, moves in (("none", "none"), ("auto", "auto"), ("named", ("left_right",)))
+    )
+    assert read_json(auto / "pose.json") == {"moves": [], "turns": 0}
+    assert (none / "model.safetensors").read_bytes() == (auto / "model.safetensors").read_bytes()
+    assert read_json(auto / "timing.json")["spent"]["pose"] == 0, "nothing is measured that is not asked for"
+    assert read_json(named / "pose.json") == {"moves": ["left_right"], "turns": 1}
+
+
 def test_a_checkpoint_of_other_moves_is_not_gone_on_with(trained, monkeypatch):
     marks = []
 
