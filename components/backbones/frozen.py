@@ -30,7 +30,8 @@ from components.core.cache import graphs_folder
 from components.core.system import replace
 
 log = logging.getLogger("loupe")
-IMAGE = "image"
+IMAGE, NAME = "image", "network-"
+MOST = 64  # templates that are kept: a newer Loupe has others, and those of the old one are of no use
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,7 @@ def _written(images: Any, weights: Sequence[Any], network: int, side: int) -> tu
     """``frozen_network`` in the operators of its template."""
     template = NETWORKS[network].templates[side]
     values = {IMAGE: images, **dict(zip(template.named, weights, strict=True))}
-    for one in template.graph.initializer:
-        values.setdefault(one.name, None)
-        if values[one.name] is None:
-            values[one.name] = opset18.Constant(value=one)
+    values |= {one.name: opset18.Constant(value=one) for one in template.graph.initializer if one.name not in values}
     for node in template.graph.node:
         given = {one.name: _attribute(one) for one in node.attribute}
         found = getattr(opset18, node.op_type)(*[values[name] if name else None for name in node.input], **given)
@@ -134,7 +132,7 @@ def _templates(net: nn.Module, sizes: set[int]) -> dict[int, Template]:
 
 def _template(net: nn.Module, size: int) -> Template | None:
     held, example = tensors(net), torch.rand(2, 3, size, size)
-    place = graphs_folder() / f"network-{kind(net, opset18.version, example)}.onnx"
+    place = graphs_folder() / f"{NAME}{kind(net, opset18.version, example)}.onnx"
     graph = _kept(place)
     if graph is None:
         graph = _traced(net, example)
@@ -179,6 +177,8 @@ def _keep(graph: onnx.ModelProto, place: Path) -> None:
         with aside(place) as scratch:
             onnx.save(graph, str(scratch))
             replace(scratch, place)
+        for old in sorted(place.parent.glob(f"{NAME}*"), key=lambda path: path.stat().st_mtime)[:-MOST]:
+            old.unlink(missing_ok=True)
     except OSError as error:
         log.debug("graphs are not kept: %s", error)
 

@@ -36,7 +36,7 @@ def features_folder(store: str | None) -> Path | None:
 
 
 def graphs_folder() -> Path:
-    """Where exported graphs lie that another model of the same kind can take (``export.reused``)."""
+    """Where exported graphs lie that another model can take (``export.reused``, ``backbones.frozen``)."""
     return cache_folder() / "exported"
 
 

@@ -118,6 +118,15 @@ def test_a_damaged_template_is_traced_anew(traced, damage):
     assert kept.read_bytes() != damage
 
 
+def test_the_newest_templates_stay(traced, monkeypatch):
+    monkeypatch.setattr(frozen, "MOST", 2)
+    for size in (32, 48, SIDE):
+        exported(Sums(size).eval(), size)
+    assert len(list(graphs_folder().glob("network-*.onnx"))) == 2
+    exported(Sums(SIDE).eval())
+    assert traced == [32, 48, SIDE]
+
+
 def test_without_a_folder_to_keep_it_a_network_is_traced_each_time(traced):
     graphs_folder().write_text("in the way of the folder")
     model = Sums(SIDE).eval()
