@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -103,7 +103,8 @@ def measured(name: str, python: Path, rounds: int) -> dict[str, Any]:
     folder = (WORK / "race" / view_name).resolve()
     view = View.of(view_name)
     pictures = Pictures.of(view, folder)
-    sides = {side: partial(run, pictures, view, python) for side, run in RACES[model].items()}
+    peer, ours = RACES[model]
+    sides = {"anomalib": partial(peer, pictures, view, python), "Loupe": partial(ours, pictures)}
     scores = {side: folder / f"{side}.json" for side in sides}
     for path in scores.values():
         path.unlink(missing_ok=True)  # of another model: what trains alone leaves none
@@ -147,12 +148,7 @@ def peer_patchcore(pictures: Pictures, view: View, python: Path) -> Figures:
     return {"training": parts["fit"], "whole job": all_of_it - parts["score"], "scoring": parts["score"]}
 
 
-def ours_patchcore(
-    pictures: Pictures,
-    view: View,  # noqa: ARG001
-    python: Path,  # noqa: ARG001
-    sections: dict[str, Any] | None = None,
-) -> Figures:
+def ours_patchcore(pictures: Pictures, sections: dict[str, Any] | None = None) -> Figures:
     with tempfile.TemporaryDirectory() as scratch:
         run, table = Path(scratch) / "run", Path(scratch) / "scores.csv"
         stages = fitted(pictures, "patchcore", run, sections=sections)
@@ -176,12 +172,7 @@ def peer_fastflow(pictures: Pictures, view: View, python: Path) -> Figures:
     return {"an epoch": (many - few) / (EPOCHS[1] - EPOCHS[0])}
 
 
-def ours_fastflow(
-    pictures: Pictures,
-    view: View,  # noqa: ARG001
-    python: Path,  # noqa: ARG001
-    sections: dict[str, Any] | None = None,
-) -> Figures:
+def ours_fastflow(pictures: Pictures, sections: dict[str, Any] | None = None) -> Figures:
     taken = []
     for n in EPOCHS:
         with tempfile.TemporaryDirectory() as scratch:
@@ -189,11 +180,18 @@ def ours_fastflow(
     return {"an epoch": (taken[1] - taken[0]) / (EPOCHS[1] - EPOCHS[0])}
 
 
-RACES: dict[str, dict[str, Callable[[Pictures, View, Path], Figures]]] = {
-    "patchcore": {"anomalib": peer_patchcore, "Loupe": ours_patchcore},
-    "patchcore-plain": {"anomalib": peer_patchcore, "Loupe": partial(ours_patchcore, sections=PLAIN)},
-    "fastflow": {"anomalib": peer_fastflow, "Loupe": ours_fastflow},
-    "fastflow-plain": {"anomalib": peer_fastflow, "Loupe": partial(ours_fastflow, sections=PLAIN)},
+class Race(NamedTuple):
+    """What each side does with the same pictures."""
+
+    peer: Callable[[Pictures, View, Path], Figures]
+    ours: Callable[[Pictures], Figures]
+
+
+RACES = {
+    "patchcore": Race(peer_patchcore, ours_patchcore),
+    "patchcore-plain": Race(peer_patchcore, partial(ours_patchcore, sections=PLAIN)),
+    "fastflow": Race(peer_fastflow, ours_fastflow),
+    "fastflow-plain": Race(peer_fastflow, partial(ours_fastflow, sections=PLAIN)),
 }
 
 

@@ -3,16 +3,15 @@
 ``loupe bench trials mtd/nln "mtd/nln/epochs=4;turned=true"`` trains the preset ``cpu`` and a variant of it, seed 0, by
 the pipeline's own stage, each in a process on one thread. Behind an @ stands what only scores: ``mtd/nln/@share=0.5``
 takes the model of ``mtd/nln`` and scores anew. ``train.moves=none`` is a setting of the training, as params.yaml has
-it. ``"mtd/nln + nln/epochs=4"`` is the mean of both, standardised as an
-ensemble is; members that the same program has trained here are not trained again. No picture of a test side is read:
-what a trial says may choose a preset. One whose settings are unchanged is skipped; ``--again`` measures it anew, after
-a change of code. Writes results/trials.json and results/trials.md.
+it. ``"mtd/nln + nln/epochs=4"`` is the mean of both, standardised as an ensemble is; members that the same program has
+trained here are not trained again. No picture of a test side is read: what a trial says may choose a preset. One whose
+settings are unchanged is skipped; ``--again`` measures it anew, after a change of code. Writes results/trials.json and
+results/trials.md.
 """
 
 import shutil
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from benchmarks.common.tables import joined, markdown
 from benchmarks.common.views import prepare, stages_of
 from components.backbones.features import FeatureStore
 from components.core.artefacts import code_hash, read_json, values_hash, write_json
-from components.core.settings import plain
+from components.core.settings import build, plain
 from components.datasets.loading import read_decoding
 from components.decision.paired import worth
 from components.detectors.catalogue import create, detector_class, settings_for
@@ -37,6 +36,7 @@ from components.training.data import CheckImages, StoredImages
 from components.training.evidence import summary, with_nuisances, write_evidence
 from components.training.model import load_model
 from components.training.select import SyntheticAUROC
+from components.training.settings import TrainSettings
 from components.training.train import anomalous, check_images, train
 
 FILE = RESULTS / "trials.json"
@@ -206,7 +206,8 @@ def _known(trial: Trial) -> dict[str, Any] | None:
 def trained(trial: Trial) -> None:
     """As the pipeline would."""
     stages = stages_of(trial.view)
-    asked = replace(stages.params.train, preset="cpu", detectors={trial.detector: trial.learned}, **trial.train)
+    given = {**plain(stages.params.train), **trial.train, "preset": "cpu", "detectors": {trial.detector: trial.learned}}
+    asked = build(TrainSettings, given, "train")
     at, out = stages.folder, trial.folder / "model"
     train(trial.detector, at / "split", at / "synthetic", stages.data, out, asked, 0)
 

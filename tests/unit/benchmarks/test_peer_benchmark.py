@@ -184,8 +184,7 @@ def test_scores_of_another_model_are_no_part_of_a_race(view, tmp_path, monkeypat
     monkeypatch.setattr(race, "View", SimpleNamespace(of=lambda name: view))  # noqa: ARG005
     monkeypatch.setattr(race, "prepared", lambda stages, synthetic: None)  # noqa: ARG005
     monkeypatch.setattr(race, "fixed", lambda: {"s": 1.0})
-    sides = {side: lambda *_: {"an epoch": 1.0} for side in ("anomalib", "Loupe")}
-    monkeypatch.setattr(race, "RACES", {"fastflow": sides})
+    monkeypatch.setattr(race, "RACES", {"fastflow": race.Race(*2 * [lambda *_: {"an epoch": 1.0}])})
     view.labels = lambda: np.array([False, True])
     (tmp_path / "race/mtd").mkdir(parents=True)
     (tmp_path / "race/mtd/Loupe.json").write_text("[0.1, 0.9]")  # left by a race of PatchCore

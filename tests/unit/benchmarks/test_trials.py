@@ -67,7 +67,13 @@ def test_settings_of_the_training_reach_the_training(monkeypatch, tmp_path):
     monkeypatch.setattr(trials, "KEPT", tmp_path)
     monkeypatch.setattr(trials, "train", lambda *given: asked.append(given[5]))
     trials.trained(Trial.of("mtd/nln/epochs=4;train.moves=none"))
-    assert (asked[0].moves, asked[0].detectors) == ("none", {"nln": {"epochs": 4}})
+    trials.trained(Trial.of("mtd/nln/train.moves=[turn_180, left_right]"))
+    assert [(one.moves, one.detectors) for one in asked] == [
+        ("none", {"nln": {"epochs": 4}}),
+        (("turn_180", "left_right"), {"nln": {}}),
+    ]
+    with pytest.raises(SettingsError, match="move"):
+        trials.trained(Trial.of("mtd/nln/train.move=none"))
 
 
 def test_what_is_known_with_these_settings_is_not_measured_again(monkeypatch, tmp_path):
