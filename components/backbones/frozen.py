@@ -26,12 +26,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from components.backbones.extractor import Backbone
 from components.backbones.kinds import kind, tensors
 from components.core.artefacts import aside
-from components.core.cache import graphs_folder
+from components.core.cache import graphs_folder, superseded
 from components.core.system import replace
 
 log = logging.getLogger("loupe")
 IMAGE, NAME = "image", "network-"
-MOST = 64  # templates that are kept: a newer Loupe has others, and those of the old one are of no use
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _keep(graph: onnx.ModelProto, place: Path) -> None:
         with aside(place) as scratch:
             onnx.save(graph, str(scratch))
             replace(scratch, place)
-        for old in sorted(place.parent.glob(f"{NAME}*"), key=lambda path: path.stat().st_mtime)[:-MOST]:
+        for old in superseded(place.parent.glob(f"{NAME}*")):
             old.unlink(missing_ok=True)
     except OSError as error:
         log.debug("graphs are not kept: %s", error)

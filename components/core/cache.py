@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from components.core.system import remove_held, take
 VARIABLE = "LOUPE_CACHE"
 AUTO = "auto"  # train.store: the features lie in the cache folder
 MOVES_KEPT = "moves-"  # what files beside the features begin with that hold measured moves (training.pose)
+GRAPHS = 64  # exported graphs that are kept, of each sort
 SCRATCH = re.compile(rf".+\.{STAMP.pattern}")
 
 
@@ -38,6 +40,11 @@ def features_folder(store: str | None) -> Path | None:
 def graphs_folder() -> Path:
     """Where exported graphs lie that another model can take (``export.reused``, ``backbones.frozen``)."""
     return cache_folder() / "exported"
+
+
+def superseded(entries: Iterable[Path]) -> list[Path]:
+    """All but the GRAPHS newest files: a newer Loupe has graphs of its own, and those of the old one are of no use."""
+    return sorted(entries, key=lambda path: path.stat().st_mtime)[:-GRAPHS]
 
 
 def clear_graphs() -> None:

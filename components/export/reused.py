@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from components.backbones.kinds import digest, kind, tensors
 from components.core.artefacts import atomic_dir, locked, write_json
-from components.core.cache import graphs_folder
+from components.core.cache import graphs_folder, superseded
 from components.core.errors import LoupeError
 from components.core.runtime import session
 
@@ -29,7 +29,6 @@ log = logging.getLogger("loupe")
 GRAPH, KNOWN = "graph.onnx", "known.json"
 ONCE, READY, DIFFERS = "once", "ready", "differs"
 NEAR = 1e-3  # of the span of an output, between the filled graph and the model on a drawn picture
-MOST = 64  # kinds that are kept: a newer Loupe has others, and those of the old one are of no use
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -112,8 +111,7 @@ def _learn(place: Path, graph: onnx.ModelProto, state: Arrays) -> None:
     before = _read(place)
     if before is None:
         _write(place, *_first(graph, state))
-        kinds = sorted(place.parent.glob(f"*/{KNOWN}"), key=lambda path: path.stat().st_mtime)
-        for old in kinds[:-MOST]:
+        for old in superseded(place.parent.glob(f"*/{KNOWN}")):
             shutil.rmtree(old.parent, ignore_errors=True)
     elif before[0].status != DIFFERS:
         now = _second(*before, graph, state)

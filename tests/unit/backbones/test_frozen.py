@@ -10,6 +10,7 @@ from torch import nn
 from components.backbones import frozen
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.kinds import kind
+from components.core import cache
 from components.core.cache import graphs_folder
 from components.core.runtime import session
 
@@ -119,7 +120,7 @@ def test_a_damaged_template_is_traced_anew(traced, damage):
 
 
 def test_the_newest_templates_stay(traced, monkeypatch):
-    monkeypatch.setattr(frozen, "MOST", 2)
+    monkeypatch.setattr(cache, "GRAPHS", 2)
     for size in (32, 48, SIDE):
         exported(Sums(size).eval(), size)
     assert len(list(graphs_folder().glob("network-*.onnx"))) == 2

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from components.backbones import kinds
+from components.core import cache
 from components.core.cache import graphs_folder
 from components.export import reused
 from components.export.embedding import Described
@@ -190,7 +191,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
 
 
 def test_of_many_kinds_the_newest_stay(monkeypatch):
-    monkeypatch.setattr(reused, "MOST", 2)
+    monkeypatch.setattr(cache, "GRAPHS", 2)
     for rows in (1, 2, 3, 4):
         Exporter()(Linear(0, rows=rows))
     kept = {path.parent.name for path in graphs_folder().glob(f"*/{reused.KNOWN}")}
