@@ -145,7 +145,8 @@ class OnePass:
     number of rows is a matter of these alone: a first phase that grows goes on where an earlier fit of the first
     pictures ended (docs/adr/0030). *sums* says that *update* does nothing but add to what ``scratch`` registered, each
     batch by itself: several processes then take a share of the batches each, and the sums are added. Of a phase that
-    says nothing, every process takes all batches in order (docs/adr/0054).
+    says nothing, every process takes all batches in order (docs/adr/0054). *held* pictures at most *finish* has in
+    memory at once, where it takes them from the table again.
     """
 
     name: str
@@ -156,6 +157,7 @@ class OnePass:
     optional: bool = False
     grows: bool = False
     sums: bool = False
+    held: int | None = None
 
 
 @dataclass(frozen=True)

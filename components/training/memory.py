@@ -1,15 +1,17 @@
 """How much memory a training will take, before it starts: measured on few invented pictures, and scaled to all.
 
 Each phase takes one small step on noise, and the bytes of all living tensors are counted. What grows with the batch and
-what grows with the pictures is told apart by three rounds. The tables of pictures that a training keeps are counted in
-closed form. How far this is from the truth: benchmarks/results/memory.md.
+what grows with the pictures is told apart by three rounds. Banks are full from the first step on, as they are behind
+many pictures: one that still fills would seem to grow with the pictures for ever. The tables of pictures that a
+training keeps are counted in closed form. How far this is from the truth: benchmarks/results/speed.md.
 """
 
 import contextlib
+import math
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -160,16 +162,20 @@ class Invented:
 
 
 class Sounding(Loop):
-    """One small step of each phase, on *batch* rows; ``peaks`` are bytes by phase, ``batches`` what each will have."""
+    """One small step of each phase, on *batch* rows of *pictures*; ``peaks`` are bytes by phase, ``batches`` what each
+    will have, ``held`` the pictures that it has in memory at once at most, where it says so."""
 
-    def __init__(self, detector: Detector, batch: int, folder: Path, living: Living) -> None:
+    def __init__(self, detector: Detector, pictures: int, batch: int, folder: Path, living: Living) -> None:
         fabric = Fabric(accelerator="cpu", devices=1)
         super().__init__(detector, lambda _: 0.5, Checkpoint(folder, ""), 0, float("inf"), fabric)
-        self.batch, self.living = batch, living
+        self.pictures, self.batch, self.living = pictures, batch, living
         self.peaks: dict[str, int] = {}
         self.batches: dict[str, int] = {}
+        self.held: dict[str, int] = {}
         self.epochs: dict[str, int] = {}
-        self.seconds: dict[str, float] = {}
+        self.steps: dict[str, float] = {}
+        self.shares: dict[str, float] = {}
+        self.once: dict[str, float] = {}
 
     def note(self, name: str, batch: int) -> None:
         """Put the peak since the last note to the phase *name*, which will have batches of *batch*."""
@@ -180,25 +186,33 @@ class Sounding(Loop):
         """Nothing is kept of it."""
 
     def _fit(self, phase: OnePass) -> None:
-        started = time.perf_counter()
+        for coreset in _coresets(self.detector):
+            coreset.fill()
         with torch.inference_mode():
-            for start in range(0, len(phase.table), self.batch):
-                phase.update(phase.table.take(range(start, min(start + self.batch, len(phase.table)))))
-            phase.finish()
-        self._clock(phase.name, started, 1, len(phase.table))
+            passed = busy(lambda: self._passed(phase))
+            self.once[phase.name] = busy(phase.finish)
+        self._clocked(phase, passed / math.ceil(len(phase.table) / self.batch), 1)
+        if phase.held is not None:
+            self.held[phase.name] = phase.held
         self.note(phase.name, phase.batch_size)
 
-    def _clock(self, name: str, started: float, epochs: int, rows: int) -> None:
-        """Seconds of a picture in one epoch of the phase *name*."""
-        self.seconds[name], self.epochs[name] = (time.perf_counter() - started) / max(rows, 1), epochs
+    def _passed(self, phase: OnePass) -> None:
+        for start in range(0, len(phase.table), self.batch):
+            phase.update(phase.table.take(range(start, min(start + self.batch, len(phase.table)))))
+
+    def _clocked(self, phase: OnePass | Optimise, step: float, epochs: int) -> None:
+        """A *step* of the phase took so many seconds."""
+        self.steps[phase.name], self.epochs[phase.name] = step, epochs
+        self.shares[phase.name] = len(phase.table) / self.pictures
 
     def _optimise(self, phase: Optimise) -> None:
         optimisers, average = self._optimisers(phase), self._average(phase)
         rows = [i % len(phase.table) for i in range(self.batch)]
-        started = time.perf_counter()
         with learning(self.detector, phase):
             self._step(phase, optimisers, average, rows, 0.0)
-        self._clock(phase.name, started, phase.epochs, self.batch)
+            with _disable_current_modes():  # the first step warms up, and counting takes its time
+                step = busy(lambda: self._step(phase, optimisers, average, rows, 0.0))
+        self._clocked(phase, step, phase.epochs)
         self.note(phase.name, phase.batch_size)
         if phase.select:  # the best epoch is held from now on
             self.best = (0.5, {k: v.detach().clone() for k, v in learned(self.detector).items()})
@@ -206,13 +220,28 @@ class Sounding(Loop):
         self.history.append({"phase": phase.name, "epoch": 0, "synthetic_auroc": 0.5})
 
 
+def busy(call: Callable[[], Any]) -> float:
+    """Seconds that *call* takes where nothing else runs: those of the processor, shared by torch's threads."""
+    started = time.process_time()
+    call()
+    return (time.process_time() - started) / torch.get_num_threads()
+
+
+def _coresets(detector: Detector) -> list[Coreset]:
+    return [part for part in detector.modules() if isinstance(part, Coreset)]
+
+
 class Sounded(NamedTuple):
-    """What one round found: bytes, batches, epochs and seconds of a picture by phase, and what tables would hold."""
+    """What one round found by phase: bytes, batches, pictures held, epochs, seconds of a step and once, rows for each
+    picture; and what tables would hold."""
 
     peaks: dict[str, int]
     batches: dict[str, int]
+    held: dict[str, int]
     epochs: dict[str, int]
-    seconds: dict[str, float]
+    steps: dict[str, float]
+    shares: dict[str, float]
+    once: dict[str, float]
     kept: Kept
     checked: Kept
     weights: int
@@ -224,29 +253,36 @@ def sound(name: str, settings: Any, pictures: int, batch: int) -> Sounded:
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]), Living() as living:
         torch.manual_seed(0)
         detector, data, check = create(name, settings, pretrained=False), Invented(pictures), Invented(batch)
-        loop = Sounding(detector, batch, Path(folder), living)
+        loop = Sounding(detector, pictures, batch, Path(folder), living)
         loop.note(MADE, 0)
         loop.run(data)
         with torch.inference_mode():
             detector.score(detector.inputs(check).take(range(batch)), (detector.size, detector.size))
         loop.note(CHECK, BATCH)
         weights = sum(value.nbytes for value in detector.state_dict().values())
-        banks = sum(part.bank.nbytes for part in detector.modules() if isinstance(part, Coreset))
-        told = (loop.peaks, loop.batches, loop.epochs, loop.seconds, data.kept, check.kept, weights, banks)
-        return Sounded(*told)
+        banks = sum(coreset.bank.nbytes for coreset in _coresets(detector))
+        phases = (loop.peaks, loop.batches, loop.held, loop.epochs, loop.steps, loop.shares, loop.once)
+        return Sounded(*phases, data.kept, check.kept, weights, banks)
 
 
 @dataclass(frozen=True)
 class Memory:
     """What a training needs, in bytes by phase: ``fixed``, for each picture of a batch (``row``), for each picture that
-    is learned from (``picture``); ``seconds`` of a picture in each of its ``epochs``."""
+    is learned from (``picture``), of which a phase has no more than ``held`` at once.
+
+    ``seconds`` of a picture in each of its ``epochs``, of which there are as many as it takes to draw ``draws``, and
+    ``once``.
+    """
 
     fixed: dict[str, float]
     row: dict[str, float]
     picture: dict[str, float]
     batches: dict[str, int]
+    held: dict[str, int]
     epochs: dict[str, int]
+    draws: dict[str, int]
     seconds: dict[str, float]
+    once: dict[str, float]
     kept: Kept
     checked: Kept
     weights: int
@@ -255,7 +291,8 @@ class Memory:
     def tensors(self, phase: str, pictures: int) -> float:
         """Bytes of tensors at the peak of *phase*."""
         rows = self.batches[phase] if phase == CHECK else min(self.batches[phase], pictures)
-        return self.fixed[phase] + rows * self.row[phase] + pictures * self.picture[phase] + self.banks
+        held = min(self.held.get(phase, pictures), pictures)
+        return self.fixed[phase] + rows * self.row[phase] + held * self.picture[phase] + self.banks
 
     def widest(self, pictures: int) -> str:
         """The phase that takes most."""
@@ -281,7 +318,8 @@ class Memory:
 
     def minutes(self, pictures: int) -> float:
         """About how long the phases take on this machine."""
-        return sum(pictures * self.epochs[phase] * self.seconds[phase] for phase in self.epochs) / 60
+        epochs = {p: max(least, math.ceil(self.draws.get(p, 0) / pictures)) for p, least in self.epochs.items()}
+        return sum(pictures * epochs[p] * self.seconds[p] + self.once.get(p, 0.0) for p in epochs) / 60
 
 
 def measured(name: str, settings: Any) -> Memory:
@@ -294,22 +332,37 @@ def measured(name: str, settings: Any) -> Memory:
     if kept.exists():
         values: dict[str, Any] = read_json(kept)
         return Memory(**values | {key: Kept(**values[key]) for key in ("kept", "checked")})
-    found = fitted([sound(name, settings, *given) for given in ROUNDS])
+    found = fitted([sound(name, settings, *given) for given in ROUNDS], getattr(settings, "epochs", 1))
     with contextlib.suppress(OSError):  # a cache that cannot be written costs these seconds again
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, found)
     return found
 
 
-def fitted(rounds: Sequence[Sounded]) -> Memory:
-    """The plane through three rounds (``ROUNDS``), phase by phase; nothing shrinks with more pictures."""
+def fitted(rounds: Sequence[Sounded], least: int = 1) -> Memory:
+    """The plane through three rounds (``ROUNDS``), phase by phase; nothing shrinks with more pictures.
+
+    A phase that has fewer epochs with more pictures draws a number of them; it has *least* epochs all the same.
+    """
     few, many, wide = rounds
     (n, b), (more, _), (_, wider) = ROUNDS
     row = {p: max(0.0, (wide.peaks[p] - many.peaks[p]) / (wider - b)) for p in few.peaks}
     picture = {p: max(0.0, (many.peaks[p] - few.peaks[p]) / (more - n)) for p in few.peaks}
     fixed = {p: max(0.0, peak - b * row[p] - n * picture[p]) for p, peak in few.peaks.items()}
-    told = (few.batches, few.epochs, wide.seconds, few.kept, few.checked, few.weights, few.banks)
-    return Memory(fixed, row, picture, *told)
+    draws = {p: n * epochs for p, epochs in few.epochs.items() if epochs > many.epochs[p]}
+    epochs = {p: least if p in draws else found for p, found in many.epochs.items()}
+    phases = (fixed, row, picture, few.batches, few.held, epochs, draws, _seconds(many, wide), wide.once)
+    return Memory(*phases, few.kept, few.checked, few.weights, few.banks)
+
+
+def _seconds(small: Sounded, wide: Sounded) -> dict[str, float]:
+    """Of a picture in one epoch, in batches as they will be: what a step takes for itself is shared by its rows."""
+    (_, b), (_, wider) = ROUNDS[1:]
+    found = {}
+    for phase, step in wide.steps.items():
+        row = min(max(0.0, (step - small.steps[phase]) / (wider - b)), step / wider)
+        found[phase] = wide.shares[phase] * (row + (step - wider * row) / max(wide.batches[phase], wider))
+    return found
 
 
 _: type[TrainingData] = Invented  # the type checker's proof

@@ -126,8 +126,6 @@ class PatchCore(FeatureDetector):
             self.lists.build(known)
 
     def grow(self) -> None:
-        bank = self.coreset.bank
-        bank.copy_(torch.rand(bank.shape, generator=torch.Generator().manual_seed(0)))
-        self.coreset.count.fill_(len(bank))
+        self.coreset.fill()
         if self.lists:
-            self.lists.build(bank)
+            self.lists.build(self.coreset.bank)

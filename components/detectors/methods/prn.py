@@ -240,7 +240,7 @@ class PRN(FeatureDetector):
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
         s, normals = self.settings, data.features(self.backbone)
-        yield OnePass("prototypes", normals, lambda _: None, partial(self._cluster, normals))
+        yield OnePass("prototypes", normals, lambda _: None, partial(self._cluster, normals), held=CHUNK)
         pool = data.anomalies(self.kinds(data.labelled(self.size) is not None), self.size, s.copies)
         yield Optimise(
             "segmentation",

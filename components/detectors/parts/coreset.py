@@ -41,6 +41,13 @@ class Coreset(Counting):
         known = self.known()
         return known if len(known) else self.bank
 
+    def fill(self) -> None:
+        """Be as full as it may become, of rows at random to which no other is new: for what it costs, before it has
+        learned."""
+        self.bank.copy_(torch.rand(self.bank.shape, generator=torch.Generator().manual_seed(0)))
+        self.count.fill_(self.size)
+        self.radius.fill_(torch.inf)
+
     def offer(self, rows: Tensor) -> None:
         """Add the rows (N, C) that are farther than the radius from the bank."""
         for chunk in rows.split(CHUNK):

@@ -1,5 +1,7 @@
 """What a training will take is told before it starts: living tensors are counted, and small rounds scaled."""
 
+import dataclasses
+
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -71,7 +73,7 @@ def test_what_was_measured_for_other_settings_is_no_answer(monkeypatch, tmp_path
 
     def sounded(*given):
         asked.append(given)
-        return Sounded({"fit": 100}, {"fit": 8}, {}, {}, Kept(), Kept(), 1, 0)
+        return Sounded({"fit": 100}, {"fit": 8}, {}, {}, {}, {}, {}, Kept(), Kept(), 1, 0)
 
     monkeypatch.setattr("components.training.memory.sound", sounded)
     measured("padim", short("padim"))
@@ -80,8 +82,13 @@ def test_what_was_measured_for_other_settings_is_no_answer(monkeypatch, tmp_path
     assert len(list((cache_folder() / "memory").iterdir())) == 2
 
 
-def rounds(peaks):
-    return [Sounded({"fit": p}, {"fit": 16}, {"fit": 2}, {"fit": 0.5}, Kept(3, 5), Kept(1), 8, 0) for p in peaks]
+def rounds(peaks, epochs=(2, 2, 2), steps=(0.0, 4.0, 6.0), held=None):
+    """As (6, 2), (12, 2), (12, 4); two rows for each picture, in batches of 16, and 30 seconds once."""
+    shares, once = {"fit": 2.0}, {"fit": 30.0}
+    return [
+        Sounded({"fit": p}, {"fit": 16}, held or {}, {"fit": e}, {"fit": s}, shares, once, Kept(3, 5), Kept(1), 8, 0)
+        for p, e, s in zip(peaks, epochs, steps, strict=True)
+    ]
 
 
 def test_a_plane_through_three_rounds():
@@ -91,13 +98,41 @@ def test_a_plane_through_three_rounds():
     assert found.tensors("fit", 100) == 1000 + 160 + 200
     assert found.tensors("fit", 4) == 1000 + 40 + 8  # no batch is larger than what there is
     assert found.mapped(100, 0) == 500 / MIB
-    assert found.minutes(60) == 1.0
     assert fitted(rounds([900, 800, 700])).tensors("fit", 100) == 900  # nothing shrinks
+
+
+def test_what_a_step_takes_for_itself_is_shared_by_its_batch():
+    """A row takes 1 s and a step 2 s more: 18 s for 16 rows, of which a picture has two, in each of two epochs."""
+    assert fitted(rounds([100] * 3)).minutes(60) == pytest.approx((60 * 2 * 2 * 18 / 16 + 30) / 60)
+    faster = fitted(rounds([100] * 3, steps=(0.0, 6.0, 4.0)))  # a busy machine: no row takes less than nothing
+    assert faster.minutes(60) == pytest.approx((60 * 2 * 2 * 4 / 16 + 30) / 60)
+
+
+def test_epochs_that_fall_with_the_pictures_draw_a_number_of_them():
+    found = fitted(rounds([100] * 3, epochs=(100, 50, 50)), least=3)
+    each = 2 * 18 / 16 / 60
+    assert found.minutes(100) == pytest.approx(100 * 6 * each + 0.5)
+    assert found.minutes(1000) == pytest.approx(1000 * 3 * each + 0.5)
+
+
+def test_a_phase_holds_no_more_pictures_than_it_says():
+    peaks = [1000 + 20 + 12, 1000 + 20 + 24, 1000 + 40 + 24]
+    assert fitted(rounds(peaks, held={"fit": 50})).tensors("fit", 5000) == 1000 + 160 + 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["patchcore", "pni", "paedid"])
+def test_a_bank_is_full_and_does_not_grow_with_the_pictures(name, monkeypatch, tmp_path):
+    """Twelve pictures do not fill it: what it grows by from six to twelve, times 5,000, would be refused anywhere."""
+    monkeypatch.setenv("LOUPE_CACHE", str(tmp_path))
+    found = measured(name, dataclasses.replace(short(name), bank_size=2000))
+    for phase in found.fixed:
+        assert found.tensors(phase, 5000) <= 1.2 * found.tensors(phase, 100) + MIB, phase
 
 
 def test_a_graph_that_is_still_to_be_made_counts(tmp_path):
     zero, kept = {"fit": 0.0}, Kept(backbones=["k" * 64])
-    found = Memory(zero, zero, zero, {"fit": 1}, {}, {}, kept, Kept(), 0, 0)
+    found = Memory(zero, zero, zero, {"fit": 1}, {}, {}, {}, {}, {}, kept, Kept(), 0, 0)
     without = found.training(10, 10, tmp_path)
     (tmp_path / f"backbone-{'k' * 16}.onnx").touch()
     assert without - found.training(10, 10, tmp_path) == GRAPH_MIB
@@ -105,5 +140,6 @@ def test_a_graph_that_is_still_to_be_made_counts(tmp_path):
 
 
 def test_a_full_bank_is_copied_once():
-    small, large = (fitted([Sounded({"fit": 5}, {"fit": 1}, {}, {}, Kept(), Kept(), 1, b)] * 3) for b in (0, 70))
+    given = {"fit": 5}, {"fit": 1}, {}, {}, {}, {}, {}
+    small, large = (fitted([Sounded(*given, Kept(), Kept(), 1, bank)] * 3) for bank in (0, 70))
     assert large.tensors("fit", 1) - small.tensors("fit", 1) == 70
