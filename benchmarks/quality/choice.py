@@ -119,6 +119,14 @@ def left_out(views: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], float
     return found
 
 
+def worths(views: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each detector with its worth on every view where it is trained: what the rules see, labels do not."""
+    names = sorted({name for entries in views.values() for name in entries})
+    return [
+        [name, *(f"{worth(table_of(of[name])):.3f}" if name in of else "-" for of in views.values())] for name in names
+    ]
+
+
 def joint(taken: tuple[str, ...]) -> str:
     """Names of an ensemble; of a large one, which is all there are, their number."""
     return " + ".join(taken) if len(taken) < 5 else f"all {len(taken)}"
@@ -146,6 +154,8 @@ def page(found: Mapping[str, Any]) -> str:
         stacked(head, rows, 1, "mean"),
         "## What each rule takes",
         stacked(("rule", *views), chosen, 1, *list(views)[4:5]),
+        "## Worth, without a label",
+        stacked(("detector", *views), worths(views), 1, *list(views)[4:5]),
         "## The best of each view, by test labels",
         markdown(("view", "detector", "image AUROC"), [[v, d, f"{a:.3f}"] for v, d, a in best]),
     )

@@ -98,6 +98,7 @@ class Pipeline(Selection):
     is trained while the model before is exported and evaluated, which takes the memory of both at once.
     """
 
+    detectors: tuple[str, ...] = ("padim", "patchcore")  # docs/adr/0063
     ensembles: str | tuple[tuple[str, ...], ...] = AUTO
     size: Sizes = AUTO
     latency_ms: float | None = None

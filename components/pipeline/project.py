@@ -25,7 +25,7 @@ views: # what a detector is trained on; the registered model is called after it
 
 pipeline: # what `loupe pipeline` trains; the evidence chooses among them, without labels
   views: [{name}]
-  detectors: [patchcore, fastflow]
+  detectors: [patchcore, padim]
 
 calibration:
   alpha: {alpha:g} # the share of good pictures that may alarm

@@ -114,6 +114,14 @@ def test_a_view_of_one_detector_is_left_out(found):
     assert choice.page(alone) == choice.page(found)
 
 
+def test_the_page_has_the_worth_of_each_detector_where_it_was_trained(found):
+    rows = {name: of for name, *of in choice.worths(choice.views_of(found))}
+    assert rows.keys() == {"loud", "patchcore", "sharp"}
+    assert rows["loud"][1] == rows["sharp"][0] == "-"
+    assert float(rows["sharp"][1]) > float(rows["patchcore"][1])
+    assert "| sharp | - | " in choice.page(found).partition("## Worth")[2]
+
+
 def test_auto_keeps_a_row_for_each_size_and_one_for_all(monkeypatch, tmp_path):
     """Of a view that auto sees at one size nothing is trained."""
     sized = Sized("patchcore", ("patchcore@256", "patchcore@384"), "by the pictures", {})

@@ -41,7 +41,7 @@ def test_pipeline_service_and_checks_know_the_product_by_one_name(here, product)
     assert known.view("housings").data == "housings"
     assert known.retrain.detectors == ("patchcore",)
     _, views, detectors = asked_for(PARAMS, None, None)
-    assert (views, detectors) == (["housings"], ["patchcore", "fastflow"])
+    assert (views, detectors) == (["housings"], ["patchcore", "padim"])
     assert (here / "data/housings.dvc").exists()
     assert "report in" in loupe("data", "check", "housings")
 

@@ -264,7 +264,7 @@ def test_the_pipeline_as_it_is_shipped_stays_as_it_was(tmp_path):
     params = load_params(Path("params.yaml"))
     stages = viewed(tmp_path, 300, 300, pipeline=params.pipeline)
     found = plans(stages, params.pipeline.detectors, Asked(params.pipeline.size), (), NEVER)
-    assert [sized.names for sized in found] == [("fastflow",), ("patchcore",)]
+    assert [sized.names for sized in found] == [("padim",), ("patchcore",)]
     assert reference_of(found) == "patchcore"
     assert members_file(stages, found, Path("params.yaml"), tmp_path / "params.yaml") == Path("params.yaml")
 
