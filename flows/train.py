@@ -20,6 +20,7 @@ from components.core.progress import show_logs
 from components.pipeline.cells import Cell
 from components.pipeline.company import Time, company
 from components.pipeline.following import followed
+from components.pipeline.foresight import seconds
 from components.pipeline.isolated import run_stage
 from components.pipeline.params import DEFAULT, Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of, suited
@@ -217,7 +218,8 @@ def _candidates(plan: Plan, failed: dict[str, str]) -> tuple[dict[str, Path | No
     """
     stages, asked = plan.stages, plan.stages.params.pipeline
     made: dict[str, Path | None] = {}
-    allowed = Time(asked.total_minutes)
+    of = {sized.detector: sized for sized in plan.found}
+    allowed = Time(asked.total_minutes, foreseen=lambda detector: seconds(stages, of[detector]))
     whole = [s for s in plan.found if not any(f"{stages.view}/{name}" in failed for name in s.members)]
     with _trainings(plan, whole, allowed) as trainings:
         for sized in whole:

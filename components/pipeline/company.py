@@ -40,13 +40,15 @@ def _ms(found: Mapping[str, Sized], names: Sequence[str]) -> float:
 
 @dataclass
 class Time:
-    """How long a run may take: a detector begins only where the longest one so far would still end in time.
+    """How long a run may take: a detector begins only where it would still end in time.
 
-    Of one that is not done yet what it has taken so far counts.
+    *foreseen* are the seconds of its training. What comes on top of it, export, evaluation and a slow day of the
+    machine, is the most that came on top of one so far; of one that is not done yet what it has taken so far counts.
     """
 
     minutes: float | None
     clock: Callable[[], float] = time.monotonic
+    foreseen: Callable[[str], float] = lambda _: 0.0
     start: float = field(init=False)
     begun: dict[str, float] = field(default_factory=dict)
     took: dict[str, float] = field(default_factory=dict)
@@ -59,11 +61,15 @@ class Time:
         now = self.clock()
         if name in self.begun:
             return True
-        longest = max((self.took.get(other, now - at) for other, at in self.begun.items()), default=0.0)
-        if self.begun and self.minutes is not None and now - self.start + longest > 60 * self.minutes:
+        if self.begun and self.minutes is not None and now - self.start + self._takes(name, now) > 60 * self.minutes:
             return False
         self.begun[name] = now
         return True
+
+    def _takes(self, name: str, now: float) -> float:
+        """Seconds that *name* would take, from its beginning to its end."""
+        on_top = [self.took.get(other, now - at) - self.foreseen(other) for other, at in self.begun.items()]
+        return self.foreseen(name) + max(0.0, *on_top)
 
     def done(self, name: str) -> None:
         """*name* is trained, evaluated and exported."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from components.core.cache import features_folder
-from components.core.errors import SettingsError
+from components.core.errors import LoupeError, SettingsError
 from components.core.system import available_memory_mb, resident_mb
 from components.datasets.loading import read_split
 from components.detectors.catalogue import parted
-from components.pipeline.sizing import Sized, squares_of
+from components.pipeline.sizing import Sized, squares_of, with_overrides
 from components.pipeline.stages import Stages
 
 log = logging.getLogger("loupe")
@@ -53,6 +53,22 @@ def need(stages: Stages, name: str) -> Need:
         round(found.export()),
         found.minutes(pictures),
     )
+
+
+def seconds(stages: Stages, sized: Sized) -> float:
+    """About how long the trainings of a detector at its sizes take on the processor.
+
+    0 where a GPU trains, on which nothing was measured, and where it cannot be trained, which its training says.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return 0.0
+    own = with_overrides(stages, [sized])
+    try:
+        return 60 * sum(need(own, name).minutes for name in sized.members)
+    except LoupeError:
+        return 0.0
 
 
 def _each(stages: Stages, training: float) -> float:

@@ -318,7 +318,8 @@ class Memory:
 
     def minutes(self, pictures: int) -> float:
         """About how long the phases take on this machine."""
-        epochs = {p: max(least, math.ceil(self.draws.get(p, 0) / pictures)) for p, least in self.epochs.items()}
+        drawn = {p: math.ceil(draws / max(pictures, 1)) for p, draws in self.draws.items()}
+        epochs = {p: max(least, drawn.get(p, 0)) for p, least in self.epochs.items()}
         return sum(pictures * epochs[p] * self.seconds[p] + self.once.get(p, 0.0) for p in epochs) / 60
 
 

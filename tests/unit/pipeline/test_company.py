@@ -83,6 +83,24 @@ def test_of_a_detector_that_is_not_done_counts_what_it_has_taken_so_far():
     assert not time.room("c")
 
 
+def test_a_short_one_begins_where_a_long_one_would_not_end_in_time():
+    """One took 10 seconds more than was foreseen, as the others would: 90 and 40 seconds, where 50 are left."""
+    now, foreseen = [0.0], {"a": 60.0, "b": 80.0, "c": 30.0}
+    time = Time(2.0, lambda: now[0], foreseen.__getitem__)
+    assert time.room("a")
+    now[0] = 70.0
+    time.done("a")
+    assert not time.room("b")
+    assert time.room("c")
+    assert Time(1.0, lambda: now[0], foreseen.__getitem__).room("b")  # the first always may
+
+
+def test_nothing_is_foreseen_where_the_time_has_no_end():
+    time = Time(None, lambda: 0.0, {}.__getitem__)
+    assert time.room("a")
+    assert time.room("b")
+
+
 def test_all_is_the_catalogue_with_what_is_trained_soonest_first():
     order = every(["all"])
     assert set(order[:2]) == {"padim", "patchcore"}

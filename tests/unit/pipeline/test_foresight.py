@@ -14,6 +14,7 @@ from components.pipeline import foresight
 from components.pipeline.fit import FitRequest, fit_folder
 from components.pipeline.foresight import Need, advice, require_room
 from components.pipeline.params import Params, View
+from components.pipeline.sizing import Sized
 from components.pipeline.stages import Stages
 from components.training.settings import TrainSettings
 
@@ -42,6 +43,22 @@ def test_what_does_not_fit_is_refused_with_advice(stages, monkeypatch):
     assert "--set train.memory=warn" in str(error.value)
     given(monkeypatch, 900)
     require_room(stages(), ["padim"])  # what the system can take back, 5000 of features, refuses nothing
+
+
+def refused(*_):
+    raise SettingsError("padim: no")
+
+
+def test_seconds_are_those_of_all_sizes_and_none_of_what_cannot_be_trained(stages, monkeypatch):
+    given(monkeypatch, 100)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    both = Sized("padim", ("padim@64", "padim@96"), "", {"padim@64": {"dimensions": 8}})
+    assert foresight.seconds(stages(), both) == 120
+    monkeypatch.setattr(foresight, "need", refused)
+    assert foresight.seconds(stages(), both) == 0
+    given(monkeypatch, 100)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert foresight.seconds(stages(), both) == 0
 
 
 def test_export_may_be_what_does_not_fit(stages, monkeypatch):
