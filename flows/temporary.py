@@ -7,10 +7,11 @@ the end of ours, however it comes, at a pipe of which we hold the other end, and
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 
 from components.core.errors import PlaceError
 
@@ -36,6 +37,7 @@ def ends_with_us() -> None:
     """Call before a flow that runs in the process of a command; a server of one's own is left alone.
 
     Raises PlaceError where Prefect's folder cannot be written: the temporary server would say so in a hundred lines.
+    One that does not answer in time is a PlaceError too, raised by the flow.
     """
     if PREFECT_API_URL.value():
         return
@@ -53,6 +55,24 @@ def ends_with_us() -> None:
 
     started.watched = True  # type: ignore[attr-defined]
     SubprocessASGIServer._run_uvicorn_command = started  # type: ignore[assignment,method-assign]
+    SubprocessASGIServer.start = in_time(SubprocessASGIServer.start)  # type: ignore[method-assign]
+
+
+def in_time(start: Callable[..., None]) -> Callable[..., None]:
+    """*start* of a temporary server, which says what to do where the server does not answer in time."""
+
+    def started(server: Any, timeout: int | None = None) -> None:
+        try:
+            start(server, timeout)
+        except RuntimeError as error:  # Prefect's, in a sentence that says nothing of what to do
+            limit = timeout or PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+            raise PlaceError(
+                f"the flow's temporary server did not answer in {limit} seconds: this machine is busy, or something is "
+                f"wrong in {PREFECT_HOME.value()}; try again, or raise "
+                "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS in the environment"
+            ) from error
+
+    return started
 
 
 def _require(home: Path) -> None:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 import components
@@ -356,6 +357,18 @@ from prefect.server.api.server import SubprocessASGIServer
 print(SubprocessASGIServer(int(sys.argv[1]))._run_uvicorn_command().pid, flush=True)
 time.sleep(600)
 """
+
+
+def test_a_temporary_server_that_does_not_answer_says_what_to_do(monkeypatch, tmp_path):
+    def begun(*_):
+        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
+
+    monkeypatch.setattr(SubprocessASGIServer, "start", begun)
+    monkeypatch.setattr(SubprocessASGIServer, "_run_uvicorn_command", lambda _: None)
+    with temporary_settings({PREFECT_API_URL: None, PREFECT_HOME: tmp_path}):
+        ends_with_us()
+        with pytest.raises(PlaceError, match="did not answer in 7 seconds: this machine is busy"):
+            SubprocessASGIServer(1).start(7)
 
 
 def running(pid):
