@@ -202,6 +202,41 @@ def parsed(content: bytes, where: object) -> Any:
         raise DataError(f"{where}: is damaged ({error}); take it from a copy, or make its folder anew") from error
 
 
+NESTED = 100  # brackets within each other in a YAML document: what reads it takes the square of their number
+
+
+class YamlError(ValueError):
+    """A text that is no YAML document; ``line`` is where, counted from 1, if that is known."""
+
+    def __init__(self, said: str, line: int | None = None) -> None:
+        super().__init__(said)
+        self.line = line
+
+
+def parsed_yaml(text: str) -> Any:
+    """What a YAML document holds, in bounded time. Raises YamlError."""
+    import yaml
+
+    try:
+        if _depth(text) > NESTED:
+            raise YamlError(f"has more than {NESTED} brackets within each other")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise YamlError(" ".join(str(error).split()), mark and mark.line + 1) from error
+    except (ValueError, RecursionError) as error:  # a date that is none, lists by indent too deep
+        raise YamlError(str(error)) from error
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at most."""
+    depth = most = 0
+    for sign in text:
+        depth += (sign in "[{") - (sign in "]}")
+        most = max(most, depth)
+    return most
+
+
 def mapping(content: bytes, where: object) -> dict[str, Any]:
     """The same of a document that has to hold keys and values. Raises DataError."""
     values = parsed(content, where)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from components.calibration.settings import CalibrationSettings
+from components.core.artefacts import parsed_yaml
 from components.core.checks import check_budget, check_known, check_name, check_seed
 from components.core.errors import SettingsError
 from components.core.settings import build
@@ -310,9 +309,9 @@ def train_settings(path: Path) -> TrainSettings:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, brackets too deep
-        where = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
+        values = parsed_yaml(path.read_text()) or {}
+    except ValueError as error:  # YamlError, or no text
+        where = f", line {line}" if (line := getattr(error, "line", None)) else ""
         raise SettingsError(f"{path}{where}: is no YAML; mend it there") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: holds no keys; begin with data and views")

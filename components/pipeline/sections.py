@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from components.core.artefacts import YamlError, parsed_yaml
 from components.core.errors import SettingsError
 from components.core.settings import build
 from components.detectors.catalogue import AT, parted
@@ -24,9 +23,9 @@ def sections_of(path: Path, name: str, detector: str) -> tuple[Sections, dict[st
     if not path.is_file():
         raise SettingsError(f"{path}: not found; name a file such as params.yaml with --params")
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: is no YAML ({' '.join(str(error).split())}); mend it") from error
+        values = parsed_yaml(path.read_text()) or {}
+    except ValueError as error:  # YamlError, or no text
+        raise SettingsError(f"{path}: is no YAML ({error}); mend it") from error
     if not isinstance(values, Mapping):
         raise SettingsError(f"{path}: holds no sections; write for example `validation: {{max_side: 30000}}`")
     found: Sections = {}
@@ -56,8 +55,8 @@ def assignment(text: str) -> tuple[str, Any]:
     if not sign:
         raise SettingsError(f"--set {text}: write key=value")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
+        return key, parsed_yaml(value)
+    except YamlError:
         raise SettingsError(f"--set {text}: the value is no YAML; put it in quotes") from None
 
 

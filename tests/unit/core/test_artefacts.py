@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components.core.artefacts import atomic_dir, git_commit, read_json, tree_hash, write_json
+from components.core.artefacts import YamlError, atomic_dir, git_commit, parsed_yaml, read_json, tree_hash, write_json
 from components.service.recorder import Recorder
 from components.service.settings import ServiceSettings
 from components.storage import open_store
@@ -136,3 +136,22 @@ def test_threads_write_the_same_json_file_whole(tmp_path):
         assert list(pool.map(write, range(4))) == [None] * 4
     assert len(set(read_json(tmp_path / "a.json")["numbers"])) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("a: [1\nb: 2", 2, "expected"),
+        ("a: 2026-13-45", None, "month must be in 1..12"),
+        ("[" * 100_000, None, "more than 100 brackets within each other"),
+        ("- " * 5000, None, "recursion"),
+    ],
+)
+def test_what_is_no_yaml_is_told_in_bounded_time(text, line, said):
+    with pytest.raises(YamlError, match=said) as error:
+        parsed_yaml(text)
+    assert error.value.line == line
+
+
+def test_brackets_beside_each_other_are_no_depth():
+    assert parsed_yaml("a: [" + ", ".join(["{b: [1]}"] * 200) + "]") == {"a": [{"b": [1]}] * 200}
