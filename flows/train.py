@@ -4,6 +4,7 @@ Tasks exchange paths. Retries are only where a disk or network is touched; one t
 beside what comes behind the one before (``flows.ahead``), or each is a run of its own in a work pool (``flows.fan``).
 """
 
+import functools
 import logging
 import re
 from collections.abc import Iterable
@@ -219,7 +220,7 @@ def _candidates(plan: Plan, failed: dict[str, str]) -> tuple[dict[str, Path | No
     stages, asked = plan.stages, plan.stages.params.pipeline
     made: dict[str, Path | None] = {}
     of = {sized.detector: sized for sized in plan.found}
-    allowed = Time(asked.total_minutes, foreseen=lambda detector: seconds(stages, of[detector]))
+    allowed = Time(asked.total_minutes, foreseen=functools.cache(lambda detector: seconds(stages, of[detector])))
     whole = [s for s in plan.found if not any(f"{stages.view}/{name}" in failed for name in s.members)]
     with _trainings(plan, whole, allowed) as trainings:
         for sized in whole:

@@ -217,9 +217,9 @@ def parsed_yaml(text: str) -> Any:
     """What a YAML document holds, in bounded time. Raises YamlError."""
     import yaml
 
+    if _depth(text) > NESTED:
+        raise YamlError(f"has more than {NESTED} brackets within each other")
     try:
-        if _depth(text) > NESTED:
-            raise YamlError(f"has more than {NESTED} brackets within each other")
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
