@@ -44,11 +44,13 @@ def need(stages: Stages, name: str) -> Need:
     good = sides[sides["label"] == "normal"]["split"].value_counts()
     squares = squares_of(stages)
     pictures, checked = squares * int(good.get("fit", 0)), 2 * squares * int(good.get("calibrate", 0))
+    largest = int((sides["width"] * sides["height"]).max())
+    store = features_folder(stages.params.train.store)
     return Need(
         name,
         pictures,
         found.widest(pictures),
-        round(_each(stages, found.training(pictures, checked, features_folder(stages.params.train.store)))),
+        round(_each(stages, found.training(pictures, checked, store, largest))),
         round(found.mapped(pictures, checked)),
         round(found.export()),
         found.minutes(pictures),

@@ -20,29 +20,33 @@ Nuisance = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 def gain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Another exposure."""
-    return _bytes(image * (1 + _either(rng, GAIN)))
+    return _bytes(np.arange(256) * (1 + _either(rng, GAIN)))[image]
 
 
 def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001  (one of many)
     """A lens slightly out of focus."""
     sigma = SOFT * min(image.shape[:2])
-    return _bytes(gaussian_filter(image.astype(np.float32), (sigma, sigma, 0), truncate=3.0))
+    return _by_channel(image, lambda one: _bytes(gaussian_filter(one.astype(np.float32), sigma, truncate=3.0)))
 
 
 def noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A noisier sensor, the same in all channels."""
-    return _bytes(image + rng.normal(0, NOISE, (*image.shape[:2], 1)))
+    found = np.empty_like(image)
+    for row, made in zip(image, found, strict=True):  # a row at a time: a large picture in floats takes much memory
+        made[:] = _bytes(row + rng.normal(0, NOISE, (len(row), 1)))
+    return found
 
 
 def moved(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The part lies a little elsewhere."""
     way, by = rng.uniform(0, 2 * np.pi), rng.uniform(*SHIFT) * min(image.shape[:2])
-    return shift(image, (by * np.sin(way), by * np.cos(way), 0), order=1, mode="mirror")
+    return _by_channel(image, lambda one: shift(one, (by * np.sin(way), by * np.cos(way)), order=1, mode="mirror"))
 
 
 def turned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The part is a little turned."""
-    return rotate(image, _either(rng, TURN), reshape=False, order=1, mode="mirror")
+    angle = _either(rng, TURN)
+    return _by_channel(image, lambda one: rotate(one, angle, reshape=False, order=1, mode="mirror"))
 
 
 NUISANCES: dict[str, Nuisance] = {"gain": gain, "blur": blur, "noise": noise, "moved": moved, "turned": turned}
@@ -54,3 +58,11 @@ def _either(rng: np.random.Generator, amounts: tuple[float, float]) -> float:
 
 def _bytes(image: np.ndarray) -> np.ndarray:
     return np.rint(image).clip(0, 255).astype(np.uint8)
+
+
+def _by_channel(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """*change* of each channel by itself, which takes the least memory; of a grey picture once."""
+    first, *others = np.moveaxis(image, -1, 0)
+    if all(np.array_equal(first, other) for other in others):
+        return np.repeat(change(first)[..., None], image.shape[-1], axis=-1)
+    return np.stack([change(one) for one in (first, *others)], axis=-1)

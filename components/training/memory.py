@@ -39,6 +39,7 @@ MIB = 2**20
 # By benchmarks/speed/memory.py: what operations and the allocator hold beside the tensors, and what export loads.
 FACTOR, TRAINING_MIB, GRAPH_MIB = 1.3, 100.0, 150.0
 EXPORT_MIB, EXPORT_COPIES = 100.0, 5.0
+PIXEL = 40.0  # bytes of each pixel of the largest picture, while it is decoded, made floats and shrunk
 KINDS = 64  # of invented feature vectors
 MADE, CHECK = "made", "check"  # before the first phase; scoring what chooses
 
@@ -298,15 +299,16 @@ class Memory:
         """The phase that takes most."""
         return max(self.fixed, key=lambda phase: self.tensors(phase, pictures))
 
-    def training(self, pictures: int, checked: int, store: Path | None = None) -> float:
+    def training(self, pictures: int, checked: int, store: Path | None = None, pixels: int = 0) -> float:
         """MiB that the training takes on top of a process in which everything is loaded.
 
         *store* is the folder of features, which may hold the graphs of the backbones; one that lacks has to be made.
+        *pixels* are those of the largest picture.
         """
         tables = pictures * self.kept.memory + checked * self.checked.memory
         graphs = [graph_of(store, key) for key in self.kept.backbones] if store else []
         fixed = TRAINING_MIB + (0.0 if all(graph.exists() for graph in graphs) else GRAPH_MIB)
-        return fixed + (FACTOR * self.tensors(self.widest(pictures), pictures) + tables) / MIB
+        return fixed + (FACTOR * self.tensors(self.widest(pictures), pictures) + tables + PIXEL * pixels) / MIB
 
     def mapped(self, pictures: int, checked: int) -> float:
         """MiB of the feature store that become resident; the system takes these back where others need them."""

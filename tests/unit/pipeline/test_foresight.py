@@ -90,7 +90,7 @@ def test_the_pictures_of_each_side_count(stages, monkeypatch):
     asked = {}
 
     def training(*counts):
-        asked["training"] = counts[:2]
+        asked["training"], asked["pixels"] = counts[:2], counts[3]
         return 1.0
 
     found = SimpleNamespace(
@@ -103,10 +103,12 @@ def test_the_pictures_of_each_side_count(stages, monkeypatch):
     monkeypatch.setattr("components.training.memory.measured", lambda *_: found)
     monkeypatch.setattr(foresight, "squares_of", lambda _: 2)
     sides = ["fit"] * 30 + ["calibrate"] * 10 + ["test"] * 5
-    table = pd.DataFrame({"split": sides, "label": ["normal"] * 40 + ["anomalous"] * 5})
+    table = pd.DataFrame({"split": sides, "label": ["normal"] * 40 + ["anomalous"] * 5, "width": 30, "height": 20})
+    table.loc[44, "width"] = 300
     monkeypatch.setattr(foresight, "read_split", lambda _: table)
     found = foresight.need(stages(), "padim@128")
     assert asked["training"] == (60, 40)  # in squares; the check has an anomaly on each calibrate normal
+    assert asked["pixels"] == 6000  # of the largest picture, wherever it is
     assert (found.pictures, found.most, found.minutes) == (60, 3, 6.0)
 
 

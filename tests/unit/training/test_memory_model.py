@@ -15,6 +15,7 @@ from components.training.memory import (
     CHECK,
     GRAPH_MIB,
     MIB,
+    PIXEL,
     Invented,
     Kept,
     Living,
@@ -137,6 +138,12 @@ def test_a_graph_that_is_still_to_be_made_counts(tmp_path):
     (tmp_path / f"backbone-{'k' * 16}.onnx").touch()
     assert without - found.training(10, 10, tmp_path) == GRAPH_MIB
     assert found.training(10, 10) == found.training(10, 10, tmp_path)  # where the store is off none is made
+
+
+def test_reading_the_largest_picture_counts():
+    zero = {"fit": 0.0}
+    found = Memory(zero, zero, zero, {"fit": 1}, {}, {}, {}, {}, {}, Kept(), Kept(), 0, 0)
+    assert found.training(10, 10, pixels=MIB) - found.training(10, 10) == PIXEL
 
 
 def test_a_full_bank_is_copied_once():
