@@ -118,6 +118,7 @@ ROWS = {  # parts that have a row for each detector, and what their table says
     },
 }
 PARTS = ("startup", "stages", "scoring", *ROWS)
+OF = {"memory": ("detector", "preset", "pictures")}  # what one row is of: those of others stay beside it
 SAID = {
     "memory": "What a training takes on top of a process in which everything is loaded, before it starts and in truth; "
     "a process for each. Real over predicted is {low:.2f} to {high:.2f}, {middle:.2f} in the middle.",
@@ -161,8 +162,8 @@ def main(arguments: list[str]) -> None:
     for part in [] if asked.report else asked.parts:
         check_known(part, PARTS, "loupe bench speed")
         if part in ROWS:
-            found = {"commit": commit(), "asked": asked.rounds, "rows": rows(part, words_of(part, asked))}
-            add(OUT, {part: found})
+            found = [row | {"commit": commit()} for row in rows(part, words_of(part, asked))]
+            add(OUT, {part: {"commit": commit(), "asked": asked.rounds, "rows": beside(part, found)}})
             continue
         measure = measure_of(part, asked)
         sides = {"now": Path()} | ({"before": asked.against} if asked.against else {})
@@ -204,6 +205,15 @@ def rows(part: str, words: list[str]) -> list[dict[str, Any]]:
     command, here = [sys.executable, str(HERE / f"{part}.py"), *words], str(HERE.parents[1])
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment(PYTHONPATH=here))
     return list(json.loads(done.stdout))
+
+
+def beside(part: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """*found* behind the rows of *part* that were measured before, of something else."""
+    if part not in OF:
+        return found
+    of = [[row[key] for key in OF[part]] for row in found]
+    known = stored(OUT).get(part, {"rows": []})["rows"]
+    return [row for row in known if [row[key] for key in OF[part]] not in of] + found
 
 
 def pictures(folder: Path | None) -> Path:

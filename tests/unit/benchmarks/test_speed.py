@@ -16,6 +16,7 @@ from typer.main import get_command
 from benchmarks.speed import int8, latency, metrics, scaling, speed, stages, steps
 from benchmarks.speed.turns import in_turns, ratio, spent, timed
 from components.cli import app
+from components.core.artefacts import write_json
 from components.core.errors import SettingsError
 from components.export.edge import Grouped
 
@@ -88,6 +89,15 @@ def test_the_table_has_a_ratio_where_there_is_something_to_compare(before):
     assert ("| a | 1.00 | 2.00 | 2.00 |" if before else "| a | 1.00 | - | - |") in shown
     assert shown.count("| b | 0.00 |") == 1
     assert speed.compared([2.0] * 3, [1.0] * 3) == "2.00 (2.00 to 2.00)"
+
+
+def test_rows_of_another_detector_and_preset_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "OUT", tmp_path / "speed.json")
+    row = lambda name, preset, real: {"detector": name, "preset": preset, "pictures": 33, "real": real}  # noqa: E731
+    before = [row("padim", "tiny", 1), row("padim", "cpu", 2), row("prn", "tiny", 3)]
+    write_json(speed.OUT, {"memory": {"rows": before}, "steps": {"rows": before}})
+    assert speed.beside("memory", [row("padim", "cpu", 4)]) == [before[0], before[2], row("padim", "cpu", 4)]
+    assert speed.beside("steps", before[:1]) == before[:1]
 
 
 def test_rows_have_tables_of_their_own():
