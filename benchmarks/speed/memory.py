@@ -73,7 +73,8 @@ def prepared(data: Path, preset: str, folder: Path, seed: int = 0) -> Any:
 
 
 def told(stages: Any, name: str, export: bool) -> dict[str, Any]:
-    from components.pipeline.foresight import need
+    from components.datasets.loading import read_split
+    from components.pipeline.foresight import largest, need
 
     found = alone(lambda: need(stages, name))
     real = peak(lambda: stages.train(name))
@@ -86,6 +87,7 @@ def told(stages: Any, name: str, export: bool) -> dict[str, Any]:
         "detector": name,
         "preset": stages.params.train.preset,
         "pictures": found.pictures,
+        "megapixels": round(largest(read_split(stages.folder / "split")) / 1e6, 2),
         "phase": found.phase,
         "predicted": found.training + found.mapped,
         "real": real,

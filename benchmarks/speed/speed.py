@@ -55,6 +55,7 @@ ROWS = {  # parts that have a row for each detector, and what their table says
         "detector": "detector",
         "preset": "preset",
         "pictures": "pictures",
+        "megapixels": "megapixels",
         "phase": "most in",
         "predicted": "predicted MiB",
         "real": "real MiB",
@@ -118,7 +119,7 @@ ROWS = {  # parts that have a row for each detector, and what their table says
     },
 }
 PARTS = ("startup", "stages", "scoring", *ROWS)
-OF = {"memory": ("detector", "preset", "pictures")}  # what one row is of: those of others stay beside it
+OF = {"memory": ("detector", "preset", "pictures", "megapixels")}  # what one row is of: those of others stay beside it
 SAID = {
     "memory": "What a training takes on top of a process in which everything is loaded, before it starts and in truth; "
     "a process for each. Real over predicted is {low:.2f} to {high:.2f}, {middle:.2f} in the middle.",
@@ -162,8 +163,8 @@ def main(arguments: list[str]) -> None:
     for part in [] if asked.report else asked.parts:
         check_known(part, PARTS, "loupe bench speed")
         if part in ROWS:
-            found = [row | {"commit": commit()} for row in rows(part, words_of(part, asked))]
-            add(OUT, {part: {"commit": commit(), "asked": asked.rounds, "rows": beside(part, found)}})
+            made = [row | {"commit": commit()} for row in rows(part, words_of(part, asked))]
+            add(OUT, {part: {"commit": commit(), "asked": asked.rounds, "rows": beside(part, made)}})
             continue
         measure = measure_of(part, asked)
         sides = {"now": Path()} | ({"before": asked.against} if asked.against else {})
@@ -213,7 +214,7 @@ def beside(part: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return found
     of = [[row[key] for key in OF[part]] for row in found]
     known = stored(OUT).get(part, {"rows": []})["rows"]
-    return [row for row in known if [row[key] for key in OF[part]] not in of] + found
+    return [row for row in known if [row.get(key) for key in OF[part]] not in of] + found
 
 
 def pictures(folder: Path | None) -> Path:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from components.core.cache import features_folder
 from components.core.errors import LoupeError, SettingsError
 from components.core.system import available_memory_mb, resident_mb
@@ -44,17 +46,21 @@ def need(stages: Stages, name: str) -> Need:
     good = sides[sides["label"] == "normal"]["split"].value_counts()
     squares = squares_of(stages)
     pictures, checked = squares * int(good.get("fit", 0)), 2 * squares * int(good.get("calibrate", 0))
-    largest = int((sides["width"] * sides["height"]).max())
     store = features_folder(stages.params.train.store)
     return Need(
         name,
         pictures,
         found.widest(pictures),
-        round(_each(stages, found.training(pictures, checked, store, largest))),
+        round(_each(stages, found.training(pictures, checked, store, largest(sides)))),
         round(found.mapped(pictures, checked)),
         round(found.export()),
         found.minutes(pictures),
     )
+
+
+def largest(sides: pd.DataFrame) -> int:
+    """Pixels of the largest picture of a split."""
+    return int((sides["width"] * sides["height"]).max())
 
 
 def seconds(stages: Stages, sized: Sized) -> float:

@@ -93,7 +93,8 @@ def test_the_table_has_a_ratio_where_there_is_something_to_compare(before):
 
 def test_rows_of_another_detector_and_preset_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "OUT", tmp_path / "speed.json")
-    row = lambda name, preset, real: {"detector": name, "preset": preset, "pictures": 33, "real": real}  # noqa: E731
+    of = {"pictures": 33, "megapixels": 0.1}
+    row = lambda name, preset, real: {"detector": name, "preset": preset, "real": real, **of}  # noqa: E731
     before = [row("padim", "tiny", 1), row("padim", "cpu", 2), row("prn", "tiny", 3)]
     write_json(speed.OUT, {"memory": {"rows": before}, "steps": {"rows": before}})
     assert speed.beside("memory", [row("padim", "cpu", 4)]) == [before[0], before[2], row("padim", "cpu", 4)]
@@ -101,9 +102,9 @@ def test_rows_of_another_detector_and_preset_stay(tmp_path, monkeypatch):
 
 
 def test_rows_have_tables_of_their_own():
-    rows = [{"detector": "padim", "pictures": 33, "phase": "fit", "predicted": 100, "real": 150}]
+    rows = [{"detector": "padim", "pictures": 33, "megapixels": 9.44, "phase": "fit", "predicted": 100, "real": 150}]
     shown = speed.page({"memory": {"rows": rows}})
-    assert "| padim | - | 33 | fit | 100 | 150 |" in shown
+    assert "| padim | - | 33 | 9.44 | fit | 100 | 150 |" in shown
     assert "Real over predicted is 1.50 to 1.50" in shown
     assert "| fastflow | - |" in speed.page({"int8": {"rows": [{"detector": "fastflow"}]}})
     graphs = {
