@@ -17,6 +17,9 @@ from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
 from components.pictures.tiles import pieces
 
+LARGE = 1 << 20  # pixels from which channels go one by one: as floats all three take twelve bytes a pixel
+CHANNELS = 3
+
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]; a window of frames likewise, frame by frame."""
@@ -43,7 +46,17 @@ def load_sizes(path: Path, sizes: Sequence[int], rules: Decoding = DEFAULT) -> t
 
 def seen_at(pieces: Sequence[np.ndarray], sizes: Sequence[int]) -> tuple[Tensor, ...]:
     """Decoded pieces, uint8 (H, W, 3), as a detector sees them: (n, 3, size, size) float32 for each of *sizes*."""
-    return _columns(at_sizes(to_tensor(piece)[None], sizes) for piece in pieces)
+    return _columns(_one_seen(piece, sizes) for piece in pieces)
+
+
+def _one_seen(piece: np.ndarray, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """(1, 3, size, size) for each of *sizes*; the same bits by both ways, and of a grey piece one channel is enough."""
+    if piece.size < CHANNELS * LARGE:
+        return at_sizes(to_tensor(piece)[None], sizes)
+    first, *others = np.split(piece, CHANNELS, axis=-1)
+    grey = all(np.array_equal(first, other) for other in others)
+    planes = [at_sizes(to_tensor(one)[None], sizes) for one in ([first] if grey else [first, *others])]
+    return tuple(torch.cat(column * (CHANNELS if grey else 1), dim=-3) for column in zip(*planes, strict=True))
 
 
 def _columns(rows: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
