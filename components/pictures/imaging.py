@@ -15,6 +15,7 @@ from torch import Tensor
 
 from components.pictures.decoding import DEFAULT, Decoding
 from components.pictures.kept import decode
+from components.pictures.measuring import is_grey
 from components.pictures.tiles import pieces
 
 LARGE = 1 << 20  # pixels from which channels go one by one: as floats all three take twelve bytes a pixel
@@ -53,10 +54,10 @@ def _one_seen(piece: np.ndarray, sizes: Sequence[int]) -> tuple[Tensor, ...]:
     """(1, 3, size, size) for each of *sizes*; the same bits by both ways, and of a grey piece one channel is enough."""
     if piece.size < CHANNELS * LARGE:
         return at_sizes(to_tensor(piece)[None], sizes)
-    first, *others = np.split(piece, CHANNELS, axis=-1)
-    grey = all(np.array_equal(first, other) for other in others)
-    planes = [at_sizes(to_tensor(one)[None], sizes) for one in ([first] if grey else [first, *others])]
-    return tuple(torch.cat(column * (CHANNELS if grey else 1), dim=-3) for column in zip(*planes, strict=True))
+    channels = np.split(piece, CHANNELS, axis=-1)
+    alike = CHANNELS if is_grey(piece) else 1
+    planes = [at_sizes(to_tensor(one)[None], sizes) for one in channels[::alike]]
+    return tuple(torch.cat(column * alike, dim=-3) for column in zip(*planes, strict=True))
 
 
 def _columns(rows: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

@@ -14,6 +14,11 @@ def grey(pixels: np.ndarray) -> np.ndarray:
     return (pixels.astype(np.float32) @ WEIGHTS) / 255
 
 
+def is_grey(pixels: np.ndarray) -> bool:
+    """Whether all channels of (..., 3) are the same."""
+    return all(np.array_equal(pixels[..., 0], pixels[..., other]) for other in (1, 2))
+
+
 def statistics(shade: np.ndarray, roi: str | None = None) -> Measured:
     """Of a grey picture: mean and standard deviation in [0, 1], and the variance of its Laplacian, all of the region
     of interest alone where there is one."""

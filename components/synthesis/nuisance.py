@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import gaussian_filter, rotate, shift
 
+from components.pictures.measuring import is_grey
+
 GAIN = (0.04, 0.08)  # brighter or darker by this share
 SOFT = 1 / 400  # sigma of a slight defocus, share of the shorter side
 NOISE = 3.0  # grey levels, deviation
@@ -62,7 +64,6 @@ def _bytes(image: np.ndarray) -> np.ndarray:
 
 def _by_channel(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """*change* of each channel by itself, which takes the least memory; of a grey picture once."""
-    first, *others = np.moveaxis(image, -1, 0)
-    if all(np.array_equal(first, other) for other in others):
-        return np.repeat(change(first)[..., None], image.shape[-1], axis=-1)
-    return np.stack([change(one) for one in (first, *others)], axis=-1)
+    if is_grey(image):
+        return np.repeat(change(image[..., 0])[..., None], image.shape[-1], axis=-1)
+    return np.stack([change(one) for one in np.moveaxis(image, -1, 0)], axis=-1)

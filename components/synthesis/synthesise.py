@@ -24,9 +24,10 @@ from components.datasets.loading import read_decoding, rows
 from components.pictures.decoding import Decoding
 from components.pictures.framing import region
 from components.pictures.kept import decode
+from components.pictures.measuring import is_grey
 from components.synthesis.blending import Synthetic
 from components.synthesis.clips import FAST, PAST, Clip, carried, fast
-from components.synthesis.colour import colour_of, colourfulness, within_colour
+from components.synthesis.colour import colour_of, within_colour
 from components.synthesis.placing import on_picture
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import AREAS, LOCAL, STRATEGIES
@@ -192,8 +193,7 @@ def write_png(image: np.ndarray, path: Path) -> None:
 
     Eight bits have no white to be scaled by, and nothing is said of a turn: what was decoded once stays as it is.
     """
-    grey = not colourfulness(image).any()
-    Image.fromarray(image[..., 0] if grey else image).save(path, compress_level=QUICK)
+    Image.fromarray(image[..., 0] if is_grey(image) else image).save(path, compress_level=QUICK)
 
 
 class Grid:

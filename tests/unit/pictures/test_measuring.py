@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.pictures.measuring import ROWS, laplacian, statistics
+from components.pictures.measuring import ROWS, is_grey, laplacian, statistics
 
 
 def test_a_dot_differs_from_all_its_neighbours():
@@ -33,3 +33,11 @@ def test_it_is_what_the_definition_gives_to_the_last_bit(shape):
 def test_a_flat_picture_has_neither_contrast_nor_edges():
     told = statistics(np.full((3, 4), 0.25, np.float32))
     assert told == {"width": 4, "height": 3, "brightness": 0.25, "contrast": 0.0, "sharpness": 0.0}
+
+
+@pytest.mark.parametrize("channel", [None, 0, 1, 2])
+def test_a_picture_is_grey_where_no_channel_differs_anywhere(channel):
+    picture = np.repeat(np.arange(12, dtype=np.uint8).reshape(3, 4, 1), 3, axis=-1)
+    if channel is not None:
+        picture[2, 3, channel] += 1
+    assert is_grey(picture) == (channel is None)
