@@ -84,6 +84,7 @@ SYNTHETIC_COLUMNS = ("image_id", "mask", "origin", "strategy", "strength", "area
 # One row per picture that a trained detector was checked with: `kind` is normal, a strategy, or nuisance and its name;
 # `extent` is an anomaly's.
 CHECK_COLUMNS = ("image_id", "kind", "extent", "score")
+CHECK_TABLE = "check.parquet"  # where they lie in the folder of a model
 NORMAL, NUISANCE = "normal", "nuisance "
 # Edges of the classes of an anomaly's or a real defect's extent, in pixels of the picture itself, and their names.
 SIZES = (0, 16, 32, 64, 128, 100_000)

@@ -1,10 +1,14 @@
 """The ONNX graph of a detector: any batch, any image size, resize and normalise inside, metadata inside."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
 from onnxscript import optimizer
+from onnxscript.rewriter.rules.common import slice_split_rule
 
 from components.backbones.frozen import as_operators
 from components.detectors.contract import Counting
@@ -23,7 +27,8 @@ def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, st
             part.read()
     with as_operators(model):
         graph = reused(model, opset, example, lambda: exported(model, opset, example))
-    graph = optimizer.optimize(graph)  # of the whole graph, as weights are folded into others
+    with _slices_alone():
+        graph = optimizer.optimize(graph)  # of the whole graph, as weights are folded into others
     _strip(graph)
     say(graph, metadata)
     onnx.checker.check_model(graph)
@@ -52,6 +57,24 @@ def exported(model: Described, opset: int, example: torch.Tensor) -> onnx.ModelP
     graph: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]
     _strip(graph)
     return graph
+
+
+@contextmanager
+def _slices_alone() -> Iterator[None]:
+    """Within, ONNX Script's rule for two slices is asked of slices alone.
+
+    It lists the whole graph for each node that it is asked of, which takes the square of the nodes.
+    """
+    match = slice_split_rule.match
+
+    def quick(model: Any, graph: Any, node: Any, **more: Any) -> Any:
+        return match(model, graph, node, **more) if node.op_type == "Slice" else None
+
+    slice_split_rule.match = quick  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        slice_split_rule.match = match  # type: ignore[method-assign]
 
 
 LIMITS = {"batch": 256, "height": 32768, "width": 32768}

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from components.core.artefacts import read_json
-from components.core.records import NORMAL, kept_score
+from components.core.records import CHECK_TABLE, NORMAL, kept_score
 from components.decision.calibration import standardised
 from components.decision.paired import PICTURES, share_better, worth
 
@@ -42,7 +42,7 @@ def choose(candidates: Mapping[str, Path], reference: str = REFERENCE, seed: int
 
 def evidence_of(candidates: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     """CHECK_COLUMNS of those of the trained detectors that have left them."""
-    tables = {name: at / "model" / "check.parquet" for name, at in candidates.items()}
+    tables = {name: at / "model" / CHECK_TABLE for name, at in candidates.items()}
     return {name: pd.read_parquet(path) for name, path in tables.items() if path.exists()}
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.ndimage import binary_closing
 
 from components.core.artefacts import atomic_dir, read_json, write_json
-from components.core.records import NORMAL
+from components.core.records import CHECK_TABLE, NORMAL
 from components.decision.bundle import Bundle
 from components.pictures.clips import target
 from components.pictures.framing import outline
@@ -76,7 +76,7 @@ def _scored(run: Path, made: Made) -> Iterator[tuple[Wanted, Bundle]]:
 
 def chosen(run: Path, made: Made) -> list[Wanted]:
     """The good pictures that look least normal, and of each kind of anomaly the middle one and the one least seen."""
-    path = run / "model" / "check.parquet"
+    path = run / "model" / CHECK_TABLE
     if not path.exists():
         return []
     checked = pd.read_parquet(path).sort_values("score", ascending=False, kind="stable")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from components.core.artefacts import read_json
-from components.core.records import NORMAL
+from components.core.records import CHECK_TABLE, NORMAL
 from components.decision.calibration import Calibration
 from components.report import card, figures, found, measured
 from components.report.blocks import Block, Fact, Facts, Figure, Figures, Page, Section, Table, Text
@@ -52,7 +52,7 @@ class Run:
 
     @cached_property
     def checked(self) -> pd.DataFrame | None:
-        path = self.folder / "model" / "check.parquet"
+        path = self.folder / "model" / CHECK_TABLE
         return pd.read_parquet(path) if path.exists() else None
 
     def json(self, name: str) -> Any:

@@ -1,19 +1,26 @@
 """An ensemble of trained, calibrated detectors, in place of a training: nothing learns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import torch
 
-from components.core.artefacts import recorded, tree_hash, write_json
+from components.core.artefacts import read_json, recorded, tree_hash, write_json
 from components.core.errors import BundleError, CalibrationError
+from components.core.records import CHECK_COLUMNS, CHECK_TABLE, NUISANCE
+from components.datasets.loading import read_decoding
 from components.decision.calibration import Calibration, middle_and_spread
-from components.detectors.ensemble import Scale, Scales, together
+from components.detectors.ensemble import Ensemble, Scale, Scales, together
+from components.training.descriptors import FILE, descriptor
 from components.training.evidence import with_nuisances, write_evidence
-from components.training.model import load_model, save_model, score_files
-from components.training.select import auroc
-from components.training.train import anomalous, check_images
+from components.training.model import inputs_of, load_model, save_model, score_files
+from components.training.select import auroc, finite
+from components.training.train import anomalous, check_images, file_images, normal_rows
+
+WHAT = [name for name in CHECK_COLUMNS if name != "score"]  # of a row: which picture it is
 
 
 @dataclass(frozen=True)
@@ -27,22 +34,75 @@ class Made:
 def combine(members: Sequence[Made], split: Path, synthetic: Path, data: Path, out: Path, seed: int) -> Path:
     """Write to *out* of the ensemble of *members* what ``train`` writes of a detector.
 
+    What the trainings of the members left of the very same pictures is put together; else the pictures are scored.
     Raises BundleError where a calibration is of another model, CalibrationError where scores cannot be brought to one
     scale, SettingsError where *members* make no ensemble.
     """
-    made = together([load_model(member.model) for member in members], [_scales(member) for member in members])
+    scales = [_scales(member) for member in members]
+    made = together([load_model(member.model) for member in members], scales)
     inputs = {"split": split, "synthetic": synthetic}
-    inputs |= {f"member {number}": member.model / "model.safetensors" for number, member in enumerate(members)}
-    images, told = check_images(split, synthetic, data)
-    with recorded(out, "train", {"detector": made.name, "settings": made.settings}, inputs, seed) as scratch:
-        # From the files, and not from the store: it knows features of the weights of today, not of a member's.
-        scored = score_files(made, images.paths, rules=images.rules)
-        scores = np.concatenate([found for found, _ in scored]).astype(np.float64)
+    models = {f"member {number}": member.model / "model.safetensors" for number, member in enumerate(members)}
+    with recorded(out, "train", {"detector": made.name, "settings": made.settings}, inputs | models, seed) as scratch:
+        alike = _alike(members, {name: tree_hash(path) for name, path in inputs.items()}, seed)
+        checked = _averaged(members, scales, made, split) if alike else None
+        if checked is None:
+            checked = _scored(made, split, synthetic, data, seed)
         save_model(made, scratch)
-        judged = {"phase": "average", "epoch": 0, "synthetic_auroc": auroc(anomalous(told), scores)}
+        judged = {"phase": "average", "epoch": 0, "synthetic_auroc": _auroc(checked)}
         write_json(scratch / "history.json", [judged])
-        write_evidence(with_nuisances(made, told.assign(score=scores), data, images.rules, seed), scratch)
+        write_evidence(checked, scratch)
+        if alike and (described := _described(members, made, split, data)) is not None:
+            np.save(scratch / FILE, described)
     return out
+
+
+def _alike(members: Sequence[Made], inputs: Mapping[str, str], seed: int) -> bool:
+    """Whether all *members* were trained and checked on the same pictures, those of *inputs*."""
+    if not all((member.model / CHECK_TABLE).exists() for member in members):  # of an older version
+        return False
+    records = [read_json(member.model / "run.json") for member in members]
+    return all(record["seed"] == seed and inputs.items() <= record["inputs"].items() for record in records)
+
+
+def _averaged(members: Sequence[Made], scales: Sequence[Scales], made: Ensemble, split: Path) -> pd.DataFrame | None:
+    """CHECK_COLUMNS of the ensemble: the mean of its members' standardised scores, which is its own.
+
+    None where it is not: of a picture in squares, whose score is that of its worst square, or of unlike tables.
+    """
+    tables = [pd.read_parquet(member.model / CHECK_TABLE) for member in members]
+    alike = all(table[WHAT].equals(tables[0][WHAT]) for table in tables)
+    if made.rules(read_decoding(split)).tiles or not alike:
+        return None
+    scores = [(t["score"].to_numpy() - s.image.centre) / s.image.spread for t, s in zip(tables, scales, strict=True)]
+    return tables[0].assign(score=finite(np.mean(scores, axis=0)))
+
+
+def _scored(made: Ensemble, split: Path, synthetic: Path, data: Path, seed: int) -> pd.DataFrame:
+    """CHECK_COLUMNS of the ensemble, of every picture anew."""
+    images, told = check_images(split, synthetic, data)
+    # From the files, and not from the store: it knows features of the weights of today, not of a member's.
+    scored = score_files(made, images.paths, rules=images.rules)
+    scores = np.concatenate([found for found, _ in scored]).astype(np.float64)
+    return with_nuisances(made, told.assign(score=scores), data, images.rules, seed)
+
+
+def _auroc(checked: pd.DataFrame) -> float:
+    judged = checked[~checked["kind"].str.startswith(NUISANCE)]
+    return auroc(anomalous(judged), judged["score"].to_numpy())
+
+
+@torch.inference_mode()
+def _described(members: Sequence[Made], made: Ensemble, split: Path, data: Path) -> np.ndarray | None:
+    """Descriptors (N, D) of the good pictures, side by side of those that the members left; None where the ensemble
+    has others: it describes no picture by its pixels where one of its members knows features."""
+    files = [member.model / FILE for member in members]
+    if not all(file.exists() for file in files):
+        return None
+    parts = [np.load(file) for file in files]
+    one = file_images(data, normal_rows(split, "fit").head(1), read_decoding(split))
+    width = descriptor(inputs_of(made, one.paths, one.rules)).shape[1]
+    fits = len({len(part) for part in parts}) == 1 and sum(part.shape[1] for part in parts) == width
+    return np.concatenate(parts, axis=1) if fits else None
 
 
 def scales_of(known: Calibration, what: str) -> Scales:

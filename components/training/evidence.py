@@ -14,7 +14,7 @@ import pandas as pd
 from components.backbones.runtime import through_graphs
 from components.core.artefacts import write_json
 from components.core.progress import progress
-from components.core.records import CHECK_COLUMNS, NORMAL, NUISANCE, SIZE_NAMES, SIZES
+from components.core.records import CHECK_COLUMNS, CHECK_TABLE, NORMAL, NUISANCE, SIZE_NAMES, SIZES
 from components.core.runtime import side_by_side
 from components.detectors.contract import Detector
 from components.pictures.decoding import Decoding
@@ -43,8 +43,8 @@ def with_nuisances(
 
 
 def write_evidence(checked: pd.DataFrame, out: Path) -> None:
-    """check.parquet and what it comes to, check.json, into the folder of a model."""
-    checked.to_parquet(out / "check.parquet", index=False)
+    """CHECK_TABLE and what it comes to, check.json, into the folder of a model."""
+    checked.to_parquet(out / CHECK_TABLE, index=False)
     write_json(out / "check.json", summary(checked))
 
 

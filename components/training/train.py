@@ -29,7 +29,7 @@ from components.core.artefacts import (
 )
 from components.core.cache import features_folder
 from components.core.errors import DataError, SettingsError
-from components.core.records import NORMAL
+from components.core.records import CHECK_TABLE, NORMAL
 from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
@@ -156,7 +156,7 @@ def _evidence(
     if scores is not None:
         return with_nuisances(detector, told.assign(score=scores), asked.data, rules, asked.seed, graphs)
     # what the folds were checked with, each by the model that had not seen it
-    return pd.concat([pd.read_parquet(fold / "check.parquet") for fold in asked.folds], ignore_index=True)
+    return pd.concat([pd.read_parquet(fold / CHECK_TABLE) for fold in asked.folds], ignore_index=True)
 
 
 def _write(scratch: Path, loop: Loop, moves: dict[str, Any], checked: pd.DataFrame) -> None:
