@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from components.backbones.settings import BackboneSettings
 from components.backbones.weights import entry, load_into
 from components.core.artefacts import values_hash
+from components.core.errors import WeightsError
 
 Known = dict[tuple[int, int, int], tuple[Tensor, list[Tensor]]]
 KNOWN: ContextVar[Known | None] = ContextVar("known", default=None)
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
 
     def __init__(self, settings: BackboneSettings, pretrained: bool = True) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.todays = settings, pretrained  # with the weights that the name has here today
         item = entry(settings.name) if pretrained else {"mean": [0.0] * 3, "std": [1.0] * 3}
         self.net = timm.create_model(settings.name, features_only=True, out_indices=settings.taps)
         transformer = isinstance(self.net, FeatureGetterNet)
@@ -126,6 +127,21 @@ class Backbone(nn.Module):
 
     def _normed(self, maps: Tensor) -> Tensor:
         return self.norm(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+    def same(self, other: "Backbone") -> bool:
+        """The same network with the same weights, as far as both go: it is cut behind the last tap."""
+        if self.settings.name != other.settings.name:
+            return False
+        if min(*self.settings.taps, *other.settings.taps) < 0:  # counted from the end, taps have no common order
+            return False
+        mine, theirs = self.state_dict(), other.state_dict()
+        return all(torch.equal(mine[key], theirs[key]) for key in mine.keys() & theirs.keys())
+
+    def is_todays(self) -> bool:
+        """Whether it has the weights that its name has here today: graphs and features are kept by its name."""
+        with suppress(WeightsError):
+            self.todays = self.todays or self.same(Backbone(self.settings))
+        return self.todays
 
     def base_key(self) -> str:
         """Identity of the network, its weights and the input size, whatever the taps."""

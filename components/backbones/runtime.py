@@ -32,7 +32,8 @@ class FastBackbone:
 def through_graphs(module: nn.Module, cache: Path | None) -> Iterator[None]:
     """Within, the frozen backbones of *module* whose graphs *cache* holds are run by these; nothing learns meanwhile.
 
-    On a GPU, and without a cache, all is as it was.
+    One with other weights than its name has today is left alone: the graph is that of the name. On a GPU, and without a
+    cache, all is as it was.
     """
     known = _with_graphs(module, cache) if cache and not torch.cuda.is_available() else {}
     for part, graph in known.items():
@@ -45,8 +46,14 @@ def through_graphs(module: nn.Module, cache: Path | None) -> Iterator[None]:
 
 
 def _with_graphs(module: nn.Module, cache: Path) -> dict[Backbone, FastBackbone]:
-    found = (part for part in module.modules() if isinstance(part, Backbone))
-    return {part: FastBackbone(part, cache) for part in found if graph_of(cache, part.key()).exists()}
+    found = (part for part in backbones(module) if graph_of(cache, part.key()).exists() and part.is_todays())
+    return {part: FastBackbone(part, cache) for part in found}
+
+
+def backbones(module: nn.Module) -> Iterator[Backbone]:
+    """The frozen networks of *module*, also those that its parts share and that are no submodules of them."""
+    for part in module.modules():
+        yield from (one for one in (part, *vars(part).values()) if isinstance(one, Backbone))
 
 
 def _answers(graph: FastBackbone) -> Callable[[Tensor], list[Tensor]]:

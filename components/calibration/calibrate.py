@@ -26,8 +26,10 @@ def calibrate(
     settings: CalibrationSettings,
     traced: Path | None = None,
     alike: Alike | None = None,
+    graphs: Path | None = None,
 ) -> Path:
-    """Write calibration.json and scores.parquet, from the scores of the graph *traced*, or without one of torch.
+    """Write calibration.json and scores.parquet, from the scores of the graph *traced*, or without one of torch, whose
+    frozen backbones are run by their *graphs*, if there is a folder of them.
 
     What ships is calibrated through its graph: the table then holds the very scores that the line computes. *alike*:
     of what the calibrate normals are, where they do not stand for themselves. Raises CalibrationError when there are
@@ -40,7 +42,7 @@ def calibrate(
     inputs = {"model": model / "model.safetensors", "split": split / "split.parquet"}
     with recorded(out, "calibrate", settings, inputs) as scratch:
         paths = [data / i for i in table["image_id"]]
-        scores, maps = through_graph(traced, model, paths) if traced else in_torch(model, split, paths)
+        scores, maps = through_graph(traced, model, paths) if traced else in_torch(model, split, paths, graphs)
         result = record(scores, maps, table["group"].to_numpy(), settings)
         known = {"model": tree_hash(model / "model.safetensors"), **result, **kept(alike)}
         write_json(scratch / "calibration.json", known)
@@ -68,13 +70,15 @@ def through_graph(traced: Path, model: Path, paths: Sequence[Path]) -> tuple[np.
     return np.array(scores, np.float64), np.stack(maps)
 
 
-def in_torch(model: Path, split: Path, paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+def in_torch(
+    model: Path, split: Path, paths: Sequence[Path], graphs: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """``through_graph`` for a model that does not ship by itself: of a fold, of an ensemble."""
     from components.datasets.loading import read_decoding
     from components.training.model import load_model, map_values, score_files
 
     rules = read_decoding(split)
-    scored = list(score_files(load_model(model), paths, rules=rules))
+    scored = list(score_files(load_model(model), paths, rules=rules, graphs=graphs))
     maps = np.concatenate([map_quantiles(map_values(m, rules)) for _, m in scored])
     return np.concatenate([s for s, _ in scored]).astype(np.float64), maps
 

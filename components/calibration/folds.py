@@ -69,11 +69,12 @@ def calibrate_folds(
     out: Path,
     settings: CalibrationSettings,
     alike: Alike | None = None,
+    graphs: Path | None = None,
 ) -> Path:
     """``calibrate`` of *model*, which was trained on all pictures, from what the models of *folds* say of theirs."""
     inputs = {"model": model / "model.safetensors", "split": folds[0].split / "split.parquet"}
     with recorded(out, "calibrate", settings, inputs) as scratch:
-        parts = [_scored(fold, number, data) for number, fold in enumerate(folds)]
+        parts = [_scored(fold, number, data, graphs) for number, fold in enumerate(folds)]
         table = pd.concat([part for part, _ in parts], ignore_index=True)
         scores, groups = table["score"].to_numpy(np.float64), table["group"].to_numpy()
         require_enough(len(scores), settings.alpha, out)
@@ -93,12 +94,12 @@ def calibrate_folds(
     return out
 
 
-def _scored(fold: Fold, number: int, data: Path) -> tuple[pd.DataFrame, np.ndarray]:
+def _scored(fold: Fold, number: int, data: Path, graphs: Path | None) -> tuple[pd.DataFrame, np.ndarray]:
     from components.datasets.loading import rows
 
     table = rows(fold.split, "calibrate", "normal")
     # A graph for a fold would take longer than its few pictures do in torch.
-    scores, maps = in_torch(fold.model, fold.split, [data / name for name in table["image_id"]])
+    scores, maps = in_torch(fold.model, fold.split, [data / name for name in table["image_id"]], graphs)
     return table.assign(score=scores, fold=number)[["image_id", "group", "score", "fold"]], maps
 
 

@@ -209,21 +209,11 @@ def _alike(backbones: Sequence[Backbone]) -> list[int]:
     groups: list[list[Backbone]] = []
     numbers = []
     for one in backbones:
-        at = next((i for i, group in enumerate(groups) if all(_same(one, other) for other in group)), len(groups))
+        at = next((i for i, group in enumerate(groups) if all(one.same(other) for other in group)), len(groups))
         groups.extend([[]] if at == len(groups) else [])
         groups[at].append(one)
         numbers.append(at)
     return numbers
-
-
-def _same(one: Backbone, other: Backbone) -> bool:
-    """The same network with the same weights, as far as both go: it is cut behind the last tap."""
-    if one.settings.name != other.settings.name:
-        return False
-    if min(*one.settings.taps, *other.settings.taps) < 0:  # counted from the end, taps have no common order
-        return False
-    mine, theirs = one.state_dict(), other.state_dict()
-    return all(torch.equal(mine[key], theirs[key]) for key in mine.keys() & theirs.keys())
 
 
 def _created(member: Member, pretrained: bool) -> Detector:

@@ -167,7 +167,8 @@ def calibrate(stages: "Stages", detector: str, folds: int) -> Path:
     parts = _folds(stages, detector, folds)
     if (best := _common([fold.model for fold in parts])) is not None:
         parts = [fold._replace(model=fold.model.parent / CHECKS / str(best)) for fold in parts]
-    return calibrate_folds(at / "model", parts, stages.data, at / "calibration", known, alike(stages, folds))
+    given = parts, stages.data, at / "calibration", known, alike(stages, folds), stages.graphs
+    return calibrate_folds(at / "model", *given)
 
 
 def _folds(stages: "Stages", detector: str, folds: int) -> "list[Fold]":

@@ -117,7 +117,8 @@ def _combined(runs: Sequence[Path], stages: Stages) -> None:
             shutil.copytree(_work(runs[0]) / part, scratch, dirs_exist_ok=True)
     members = [Made(run / "model", run) for run in runs]
     split, synthetic = stages.folder / "split", stages.folder / "synthetic"
-    combine(members, split, synthetic, stages.data, stages.of(ENSEMBLE) / "model", stages.params.seed)
+    out, params = stages.of(ENSEMBLE) / "model", stages.params
+    combine(members, split, synthetic, stages.data, out, params.train, params.seed)
 
 
 def _member(run: Path, record: dict[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from components.core import system
 from components.core.boundary import boundary
+from components.core.cache import features_folder
 from components.core.errors import SettingsError
 from components.datasets.settings import SplitSettings
 from components.pipeline import crossing
@@ -144,8 +145,8 @@ class Stages:
             raise SettingsError(f"{self.folder}: {FOLDED}")
         names = ensemble.split(JOINT if JOINT in ensemble else SIZES)
         members = [Made(self.of(name) / "model", self.of(name) / "calibration") for name in names]
-        split, synthetic = self.folder / "split", self.folder / "synthetic"
-        return combine(members, split, synthetic, self.data, self.of(ensemble) / "model", self.params.seed)
+        split, synthetic, out = self.folder / "split", self.folder / "synthetic", self.of(ensemble) / "model"
+        return combine(members, split, synthetic, self.data, out, self.params.train, self.params.seed)
 
     def trace(self, detector: str) -> Path:
         """The graph of a trained model: what calibrates and is evaluated goes through it, and it ships."""
@@ -175,7 +176,12 @@ class Stages:
 
         at, settings = self.of(detector), self.params.calibration
         given = self.folder / "split", self.data, at / "calibration", settings
-        return calibrate(at / "model", *given, traced, crossing.alike(self, 0))
+        return calibrate(at / "model", *given, traced, crossing.alike(self, 0), self.graphs)
+
+    @property
+    def graphs(self) -> Path | None:
+        """Where the graphs of frozen backbones lie, if they are kept."""
+        return features_folder(self.params.train.store)
 
     def can_evaluate(self) -> bool:
         """Whether the test split has labelled images."""

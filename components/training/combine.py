@@ -8,16 +8,21 @@ import numpy as np
 import pandas as pd
 import torch
 
+from components.backbones.features import FeatureStore
+from components.backbones.runtime import backbones
 from components.core.artefacts import read_json, recorded, tree_hash, write_json
+from components.core.cache import features_folder
 from components.core.errors import BundleError, CalibrationError
 from components.core.records import CHECK_COLUMNS, CHECK_TABLE, NUISANCE
 from components.datasets.loading import read_decoding
 from components.decision.calibration import Calibration, middle_and_spread
 from components.detectors.ensemble import Ensemble, Scale, Scales, together
+from components.training.data import CheckImages, StoredImages
 from components.training.descriptors import FILE, descriptor
 from components.training.evidence import with_nuisances, write_evidence
-from components.training.model import inputs_of, load_model, save_model, score_files
-from components.training.select import auroc, finite
+from components.training.model import inputs_of, load_model, save_model
+from components.training.select import SyntheticAUROC, auroc, finite
+from components.training.settings import TrainSettings
 from components.training.train import anomalous, check_images, file_images, normal_rows
 
 WHAT = [name for name in CHECK_COLUMNS if name != "score"]  # of a row: which picture it is
@@ -31,7 +36,15 @@ class Made:
     calibration: Path
 
 
-def combine(members: Sequence[Made], split: Path, synthetic: Path, data: Path, out: Path, seed: int) -> Path:
+def combine(
+    members: Sequence[Made],
+    split: Path,
+    synthetic: Path,
+    data: Path,
+    out: Path,
+    settings: TrainSettings,
+    seed: int,
+) -> Path:
     """Write to *out* of the ensemble of *members* what ``train`` writes of a detector.
 
     What the trainings of the members left of the very same pictures is put together; else the pictures are scored.
@@ -46,7 +59,7 @@ def combine(members: Sequence[Made], split: Path, synthetic: Path, data: Path, o
         alike = _alike(members, {name: tree_hash(path) for name, path in inputs.items()}, seed)
         checked = _averaged(members, scales, made, split) if alike else None
         if checked is None:
-            checked = _scored(made, split, synthetic, data, seed)
+            checked = _scored(made, split, synthetic, data, settings, seed)
         save_model(made, scratch)
         judged = {"phase": "average", "epoch": 0, "synthetic_auroc": _auroc(checked)}
         write_json(scratch / "history.json", [judged])
@@ -77,13 +90,16 @@ def _averaged(members: Sequence[Made], scales: Sequence[Scales], made: Ensemble,
     return tables[0].assign(score=finite(np.mean(scores, axis=0)))
 
 
-def _scored(made: Ensemble, split: Path, synthetic: Path, data: Path, seed: int) -> pd.DataFrame:
+def _scored(
+    made: Ensemble, split: Path, synthetic: Path, data: Path, settings: TrainSettings, seed: int
+) -> pd.DataFrame:
     """CHECK_COLUMNS of the ensemble, of every picture anew."""
     images, told = check_images(split, synthetic, data)
-    # From the files, and not from the store: it knows features of the weights of today, not of a member's.
-    scored = score_files(made, images.paths, rules=images.rules)
-    scores = np.concatenate([found for found, _ in scored]).astype(np.float64)
-    return with_nuisances(made, told.assign(score=scores), data, images.rules, seed)
+    # What is kept is of the weights of today; a member may have others.
+    kept = features_folder(settings.store) if all(part.is_todays() for part in backbones(made)) else None
+    check = CheckImages(StoredImages(images, FeatureStore(kept, settings.store_limit_gb)), anomalous(told))
+    scores = SyntheticAUROC(check).scores(made)
+    return with_nuisances(made, told.assign(score=scores), data, images.rules, seed, kept)
 
 
 def _auroc(checked: pd.DataFrame) -> float:

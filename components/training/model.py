@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components.backbones.batches import at_once
+from components.backbones.runtime import through_graphs
 from components.core.artefacts import read_json, write_json
 from components.core.errors import BundleError
 from components.core.progress import progress
@@ -97,16 +98,28 @@ def cut_scores(
     return max(scores), blended(maps, at, *shape)
 
 
-@torch.inference_mode()
 def score_files(
-    detector: Detector, paths: Sequence[Path], batch_size: int | None = None, rules: Decoding = DEFAULT
+    detector: Detector,
+    paths: Sequence[Path],
+    batch_size: int | None = None,
+    rules: Decoding = DEFAULT,
+    graphs: Path | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Score image files in order: per batch, image scores (B,) and maps (B, size, size), float32.
 
     Each file, or each of its squares, is resized to every one of ``detector.sizes`` by the very operation inside the
-    detector's graph. Outside the region of interest a map holds the lowest value that it has inside.
+    detector's graph. Outside the region of interest a map holds the lowest value that it has inside. *graphs* is where
+    those of frozen backbones lie, if they are kept.
     """
     keep_freed_memory()
+    with through_graphs(detector, graphs):
+        yield from _scored(detector, paths, batch_size, rules)
+
+
+@torch.inference_mode()
+def _scored(
+    detector: Detector, paths: Sequence[Path], batch_size: int | None, rules: Decoding
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     rules = detector.rules(rules)
     said = f"{detector.name}: scoring {len(paths)} images"
     if rules.tiles:

@@ -16,6 +16,7 @@ from components.pipeline.ensemble import EnsembleRequest, ensemble_runs
 from components.registry.register import synthetic_score
 from components.training.combine import Made, combine, scales_of
 from components.training.model import load_model, score_files
+from components.training.settings import TrainSettings
 
 
 def loupe(*arguments):
@@ -139,7 +140,7 @@ def test_a_calibration_of_another_model_is_refused(members, copied, tmp_path):
     below = members[0] / "work" / "run"
     both = [Made(run / "model", run) for run in (members[0], copied)]
     with pytest.raises(BundleError, match="is of another model"):
-        combine(both, below / "split", below / "synthetic", tmp_path, tmp_path / "model", 0)
+        combine(both, below / "split", below / "synthetic", tmp_path, tmp_path / "model", TrainSettings("tiny"), 0)
 
 
 def calibrated(scores, quantiles=(1.0, 4.0, 5.0, 9.0)):

@@ -1,5 +1,6 @@
 """Weights, frozen features, and the store."""
 
+import copy
 import json
 import multiprocessing
 import shutil
@@ -9,7 +10,7 @@ import pytest
 import timm
 import torch
 
-from components.backbones import features
+from components.backbones import extractor, features
 from components.backbones.batches import IN_GRAPH, at_once
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.features import FeatureStore
@@ -316,6 +317,40 @@ def test_a_graph_stands_for_one_size_and_all_taps(backbone, images, place):
     with through_graphs(detector, place):
         inside = backbone.at(side // 2)(small), backbone.part(first, side)(whole)
     torch.testing.assert_close(inside, known, rtol=0, atol=0)
+
+
+def test_a_network_of_other_weights_is_run_by_itself(backbone, images, place, monkeypatch):
+    """A graph is kept by the name of its weights: a model that was loaded may have had others by that name."""
+    seen = images.pixels(range(2), backbone.settings.size)
+    loaded = Backbone(backbone.settings, pretrained=False)
+    loaded.load_state_dict(backbone.state_dict())
+    older = copy.deepcopy(loaded)
+    next(older.net.parameters()).data += 0.1
+    assert not loaded.todays
+    assert loaded.is_todays()
+    assert not older.is_todays()
+    calls, call = [], FastBackbone.__call__
+    monkeypatch.setattr(FastBackbone, "__call__", lambda self, seen: (calls.append(len(seen)), call(self, seen))[1])
+    for part, count in ((loaded, 1), (older, 0)):
+        with through_graphs(Holder(part), place):
+            part(seen)
+        assert len(calls) == count
+        calls.clear()
+    monkeypatch.setattr(extractor, "entry", gone)
+    assert not Backbone(backbone.settings, pretrained=False).is_todays()
+
+
+def gone(name):
+    raise WeightsError(name)
+
+
+def test_a_network_that_is_shared_is_run_by_its_graph(backbone, place):
+    """It lies beside the modules of its owners, which have no state of their own for it."""
+    owner = torch.nn.Module()
+    owner.__dict__["backbone"] = backbone
+    with through_graphs(owner, place):
+        assert backbone.graph is not None
+    assert backbone.graph is None
 
 
 class Holder(torch.nn.Module):
