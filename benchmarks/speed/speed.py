@@ -1,14 +1,15 @@
 """Where the time goes: the start of every command, and the stages of one fit, beside another checkout in turns.
 
 Seconds of the processor on one thread, by parts: startup (each command that computes nothing, and the help of each),
-stages (`loupe fit` on a folder in MVTec layout, by stage, with an evaluation where there is test/), memory (predicted
-and real peak of the training of each of --detectors, at --preset), int8 (what the backbone of each --bundle loses in
-8-bit integers, and how much sooner it answers; OpenVINO beside it), latency (the graph of each --bundle beside its bare
-backbone), graphs (the export of three models of a kind, of each of --detectors), metrics (all figures of an evaluation
-beside scikit-learn's), steps (FastFlow's by both ways), scaling (a fit of --detector and a scoring with 1 to 8 times
---pictures, and at 256 to 1,024 pixels), scoring (`loupe score` of --data by the first --bundle, on all cores, by the
-clock as well). With --against another checkout of Loupe is measured in the same rounds, the
-sides in alternating order, and the ratio of both is told with its 95 % bootstrap interval.
+stages (`loupe fit` at 256 pixels on a folder in MVTec layout, by stage, with an evaluation where there is test/), sizes
+(the same at the sizes that Loupe takes by itself), memory (predicted and real peak of the training of each of
+--detectors, at --preset), int8 (what the backbone of each --bundle loses in 8-bit integers, and how much sooner it
+answers; OpenVINO beside it), latency (the graph of each --bundle beside its bare backbone), graphs (the export of three
+models of a kind, of each of --detectors), metrics (all figures of an evaluation beside scikit-learn's), steps
+(FastFlow's by both ways), scaling (a fit of --detector and a scoring with 1 to 8 times --pictures, and at 256 to 1,024
+pixels), scoring (`loupe score` of --data by the first --bundle, on all cores, by the clock as well). With --against
+another checkout of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told
+with its 95 % bootstrap interval.
 Writes results/speed.json and speed.md.
 """
 
@@ -118,7 +119,8 @@ ROWS = {  # parts that have a row for each detector, and what their table says
         "openvino_map_error": "its error",
     },
 }
-PARTS = ("startup", "stages", "scoring", *ROWS)
+PARTS = ("startup", "stages", "sizes", "scoring", *ROWS)
+SIZE: dict[str, int | str] = {"stages": 256, "sizes": "auto"}
 OF = {"memory": ("detector", "preset", "pictures", "megapixels")}  # what one row is of: those of others stay beside it
 SAID = {
     "memory": "What a training takes on top of a process in which everything is loaded, before it starts and in truth; "
@@ -152,8 +154,8 @@ def main(arguments: list[str]) -> None:
     parser = options("speed", __doc__, report=True)
     parser.add_argument("--against", type=Path, help="another checkout of Loupe, measured in the same rounds")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--data", type=Path, help="the folder of pictures of the part stages")
-    parser.add_argument("--detector", default="patchcore", help="of the parts stages and scaling")
+    parser.add_argument("--data", type=Path, help="the folder of pictures of the parts stages, sizes")
+    parser.add_argument("--detector", default="patchcore", help="of the parts stages, sizes and scaling")
     parser.add_argument("--detectors", default="patchcore", help="of memory and graphs, joined by commas")
     parser.add_argument("--preset", default="tiny", help="of the parts memory, graphs and steps")
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="of int8 and latency; may be repeated")
@@ -179,8 +181,8 @@ def measure_of(part: str, asked: Any) -> Callable[[Path], Figures]:
     """What is measured of a checkout, in turns with another one. Raises SettingsError for what it lacks."""
     if part == "startup":
         return startup
-    if part == "stages":
-        return partial(stages, data=pictures(asked.data), detector=asked.detector)
+    if part in SIZE:
+        return partial(stages, data=pictures(asked.data), detector=asked.detector, size=SIZE[part])
     if not asked.bundle:
         raise SettingsError("--bundle: names no bundle; the part scoring needs one")
     return partial(scoring, data=pictures(asked.data), bundle=asked.bundle[0].resolve())
@@ -250,11 +252,12 @@ def scoring(checkout: Path, data: Path, bundle: Path) -> Figures:
     return found
 
 
-def stages(checkout: Path, data: Path, detector: str) -> Figures:
-    """Seconds of each stage of a fit, by the code of that checkout."""
+def stages(checkout: Path, data: Path, detector: str, size: int | str) -> Figures:
+    """Seconds of each stage of a fit at that *size*, by the code of that checkout."""
     with tempfile.TemporaryDirectory() as folder:
         kind = "evaluated" if (data / "test").is_dir() else "fitted"
-        found = staged(checkout, [detector, str(data), str(Path(folder) / "run"), kind], Path(folder))
+        words = [detector, str(data), str(Path(folder) / "run"), kind, "{}", "{}", json.dumps(size)]
+        found = staged(checkout, words, Path(folder))
     return found | {"all": sum(found.values())}
 
 

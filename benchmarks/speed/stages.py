@@ -52,7 +52,13 @@ class Clock(logging.Handler):
 
 
 def measured(
-    detector: str, data: Path, out: Path, evaluated: bool, overrides: dict[str, Any], sections: dict[str, Any]
+    detector: str,
+    data: Path,
+    out: Path,
+    evaluated: bool,
+    overrides: dict[str, Any],
+    sections: dict[str, Any],
+    size: int | str = 256,
 ) -> dict[str, float]:
     """Seconds by stage of a fit, and of an evaluation behind it."""
     clock = Clock(out)
@@ -66,7 +72,7 @@ def measured(
 
     create(detector, settings_for(detector), pretrained=False)  # what a method imports
     clock.next("what is before the first stage")
-    asked = FitRequest(detector, data, size=256, alpha=ALPHA, overrides=overrides, sections=sections)
+    asked = FitRequest(detector, data, size=size, alpha=ALPHA, overrides=overrides, sections=sections)
     fit_folder(asked, out)
     clock.next(REST)
     if evaluated:
@@ -78,5 +84,5 @@ def measured(
 
 if __name__ == "__main__":
     detector, data, out, evaluated, *more = sys.argv[1:]
-    overrides, sections = (json.loads(words) for words in (*more, "{}", "{}")[:2])
-    json.dump(measured(detector, Path(data), Path(out), evaluated == "evaluated", overrides, sections), sys.stdout)
+    given = (json.loads(words) for words in (more + ["{}", "{}", "256"][len(more) :]))
+    json.dump(measured(detector, Path(data), Path(out), evaluated == "evaluated", *given), sys.stdout)

@@ -1,5 +1,7 @@
 """The benchmark of speed: turns, ratios, and seconds by the stage that the log tells of."""
 
+import argparse
+import json
 import logging
 import subprocess
 import sys
@@ -70,6 +72,16 @@ def test_seconds_of_the_clock_are_those_of_waiting_too():
     found = timed([sys.executable, "-c", "import time; time.sleep(0.3)"], Path())
     assert found["clock"] > 0.3
     assert found["processor"] < found["clock"]
+
+
+@pytest.mark.parametrize(("part", "size"), [("stages", 256), ("sizes", "auto")])
+def test_a_fit_is_measured_at_the_size_of_its_part(part, size, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(speed, "staged", lambda _, words, __: given.append(words) or {"train": 2.0, "export": 1.0})
+    asked = argparse.Namespace(data=tmp_path, detector="padim")
+    assert speed.measure_of(part, asked)(tmp_path)["all"] == 3.0
+    assert given[0][0] == "padim"
+    assert json.loads(given[0][-1]) == size
 
 
 def test_a_stage_begins_where_the_log_says_so(monkeypatch):
