@@ -103,11 +103,11 @@ def _both(
     place of a map, the nearest that any of them said."""
     pictures = [decode(path, rules=rules) for path in paths]
     theirs, heat, _ = seen(run_of(opened), pictures, rules)
-    pair, apart = None, np.full(heat.shape, inf)
+    pair, apart = None, np.full(heat.shape, inf, np.float32)
     for scorer in scorers:
         mine = scorer(paths, sides(pictures[0]))
         scores, own = mine.image.numpy(), mine.map.numpy()
-        apart = np.minimum(apart, np.abs(own - heat))
+        np.minimum(apart, np.abs(own - heat), out=apart)
         if pair:
             scores = np.where(np.abs(pair.ours - theirs) <= np.abs(scores - theirs), pair.ours, scores)
         low, high = (pair.low, pair.high) if pair else (float(own.min()), float(own.max()))

@@ -25,6 +25,7 @@ from components.core.artefacts import (
 from components.core.checks import check_budget, check_seed
 from components.core.errors import DataError, SettingsError
 from components.core.places import check_folder
+from components.core.runtime import return_freed_memory
 from components.core.settings import convert, plain
 from components.datasets.adapters import adapter
 from components.datasets.loading import hand_on, rows
@@ -170,6 +171,7 @@ def _made(stages: Stages, sized: Sized, name: str, out: Path) -> None:
 def _said(out: Path, step: Callable[..., Path], *detector: str) -> None:
     log.info("%s: %s", out, " ".join([step.__name__, *detector]))
     step(*detector)
+    return_freed_memory()  # of large pictures it is much, and the next stage has blocks of other sizes
 
 
 def _typed(request: FitRequest) -> list[str]:

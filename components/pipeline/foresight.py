@@ -10,13 +10,19 @@ import pandas as pd
 
 from components.core.cache import features_folder
 from components.core.errors import LoupeError, SettingsError
+from components.core.runtime import SHARE, cores
 from components.core.system import available_memory_mb, resident_mb
 from components.datasets.loading import read_split
 from components.detectors.catalogue import parted
+from components.pictures.kept import MEGABYTES
 from components.pipeline.sizing import Sized, squares_of, with_overrides
 from components.pipeline.stages import Stages
 
 log = logging.getLogger("loupe")
+MIB = 2**20
+DRAWING, FEWER = "drawing synthetic anomalies", f"set {SHARE}=1 in the environment, or give smaller pictures"
+DRAWN = 40.0  # bytes of each pixel of the largest picture, for each that an anomaly is being drawn on or waits
+PARITY = 200.0  # of those that the graph is held against its detector with, two in a batch
 KNOBS = ("batch_size", "bank_size", "copies")  # settings that memory grows with
 
 
@@ -30,11 +36,13 @@ class Need(NamedTuple):
     mapped: int  # of the feature store, which the system takes back where others need it
     export: int
     minutes: float
+    drawing: int = 0  # of synthetic anomalies on its pictures
+    shelf: int = 0  # of decoded pictures that are kept meanwhile
 
     @property
     def most(self) -> int:
         """MiB that cannot be taken back."""
-        return max(self.training, self.export)
+        return max(self.training, self.export, self.drawing)
 
 
 def need(stages: Stages, name: str) -> Need:
@@ -53,9 +61,16 @@ def need(stages: Stages, name: str) -> Need:
         found.widest(pictures),
         round(_each(stages, found.training(pictures, checked, store, largest(sides)))),
         round(found.mapped(pictures, checked)),
-        round(found.export()),
+        round(found.export() + PARITY * largest(sides) / MIB),
         found.minutes(pictures),
+        round(DRAWN * (cores() + 1) * largest(sides) / MIB),
+        shelf(sides),
     )
+
+
+def shelf(sides: pd.DataFrame) -> int:
+    """MiB of the decoded pictures of a split that a fit keeps."""
+    return round(min(MEGABYTES * 1e6, 3.0 * float((sides["width"] * sides["height"]).sum())) / MIB)
 
 
 def largest(sides: pd.DataFrame) -> int:
@@ -94,7 +109,8 @@ def require_room(stages: Stages, names: Sequence[str]) -> None:
         found = need(stages, name)
         if found.most <= free:
             continue
-        said = f"{_sentence(found)} where {free} are available; {advice(stages.params.train.method(name))}"
+        smaller = FEWER if _widest(found) == DRAWING else advice(stages.params.train.method(name))
+        said = f"{_sentence(found)} where {free} are available; {smaller}"
         if stages.params.train.memory == "refuse":
             raise SettingsError(f"{said}, or try it all the same with --set train.memory=warn")
         log.warning("%s", said)
@@ -112,6 +128,8 @@ def _sentence(found: Need) -> str:
 
 
 def _widest(found: Need) -> str:
+    if found.drawing == found.most:
+        return DRAWING
     return "its export" if found.export > found.training else f"its phase {found.phase}"
 
 
@@ -125,7 +143,7 @@ def told(stages: Stages, sized: Sized, needs: Sequence[Need], out: str) -> list[
     for found in needs:
         settings = stages.params.train.method(found.detector)
         lengths = ", ".join(f"{key} {getattr(settings, key)}" for key in _lengths(settings)) or "nothing by gradients"
-        peak = resident_mb() + max(found.training + found.mapped, found.export)
+        peak = resident_mb() + found.shelf + max(found.training + found.mapped, found.export, found.drawing)
         lines += [
             f"{found.detector}: {lengths}; about {found.minutes:.1f} minutes of training",
             f"{found.detector}: peak about {peak} MiB, of which {_widest(found)} takes {found.most}",

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from components.synthesis import masks
 from components.synthesis.blending import Synthetic, dissolve, made, strength_of, unchanged
+from components.synthesis.channels import smoothed
 from components.synthesis.foreground import foreground
 from components.synthesis.once import once
 from components.synthesis.settings import SynthesisSettings
@@ -35,7 +36,7 @@ def graded_small(image: np.ndarray, rng: np.random.Generator, settings: Synthesi
     strength, (low, high) = strength_of(rng, settings), SMALL
     extent = min(float(np.exp(rng.uniform(np.log(low), np.log(high)))), min(image.shape[:2]) / 4)
     outline = _outline(int(np.ceil(extent)) + 4, extent, rng)
-    box = _box(_place(image, rng), outline.shape, image.shape)
+    box = _box(point_of(image, rng), outline.shape, image.shape)
     result = image.copy()
     weight = _floored(gaussian_filter(outline.astype(np.float32), 0.7))
     result[box] = dissolve(image[box], image[box] + _tone(rng) * strength * TONE, weight)
@@ -79,7 +80,7 @@ def graded_structure(image: np.ndarray, rng: np.random.Generator, settings: Synt
     most = max(share * min(image.shape[:2]), least)
     radius = min(float(np.exp(rng.uniform(np.log(least), np.log(most)))), min(image.shape[:2]) / 4)
     side = int(2 * radius) + 1
-    box = _box(_place(image, rng), (side, side), image.shape)
+    box = _box(point_of(image, rng), (side, side), image.shape)
     change = _bent if rng.random() < 0.5 else _replaced
     result = image.copy()
     result[box] = change(image, box, radius, strength, rng)
@@ -103,7 +104,7 @@ def _replaced(
 ) -> np.ndarray:
     """The box with another place of the picture mixed in, as strongly as *strength*, with a soft rim."""
     shape = (box[0].stop - box[0].start, box[1].stop - box[1].start)
-    other = image[_box(_place(image, rng), shape, image.shape)]
+    other = image[_box(point_of(image, rng), shape, image.shape)]
     return dissolve(image[box], other.astype(np.float32), strength * _floored(np.minimum(1, 2 * _bell(box, radius))))
 
 
@@ -119,7 +120,7 @@ def _brighter(image: np.ndarray, rng: np.random.Generator, strength: float) -> n
 
 
 def _rougher(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
-    coarse = gaussian_filter(image.astype(np.float32), (FINE, FINE, 0), truncate=2.0)
+    coarse = smoothed(image, FINE)
     return coarse + np.exp(_tone(rng) * strength * FAINT_ROUGH) * (image - coarse)
 
 
@@ -149,11 +150,14 @@ def _outline(side: int, extent: float, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _place(image: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
+def point_of(image: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
     """A random point of the product, or of the picture where no product stands out."""
-    points = np.flatnonzero(foreground(image))
-    row, column = divmod(int(points[rng.integers(len(points))]), image.shape[1])
-    return row, column
+    product = foreground(image)
+    until = np.cumsum(np.count_nonzero(product, axis=1))  # by row: a list of all points would take ten times the memory
+    chosen = int(rng.integers(until[-1]))
+    row = int(np.searchsorted(until, chosen, side="right"))
+    before = int(until[row - 1]) if row else 0
+    return row, int(np.flatnonzero(product[row])[chosen - before])
 
 
 def _box(at: tuple[int, int], shape: tuple[int, ...], whole: tuple[int, ...]) -> tuple[slice, slice]:

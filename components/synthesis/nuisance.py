@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.ndimage import gaussian_filter, rotate, shift
 
-from components.pictures.measuring import is_grey
+from components.synthesis.channels import by_channel
 
 GAIN = (0.04, 0.08)  # brighter or darker by this share
 SOFT = 1 / 400  # sigma of a slight defocus, share of the shorter side
@@ -28,7 +28,7 @@ def gain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001  (one of many)
     """A lens slightly out of focus."""
     sigma = SOFT * min(image.shape[:2])
-    return _by_channel(image, lambda one: _bytes(gaussian_filter(one.astype(np.float32), sigma, truncate=3.0)))
+    return by_channel(image, lambda one: _bytes(gaussian_filter(one.astype(np.float32), sigma, truncate=3.0)))
 
 
 def noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -42,13 +42,13 @@ def noise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def moved(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The part lies a little elsewhere."""
     way, by = rng.uniform(0, 2 * np.pi), rng.uniform(*SHIFT) * min(image.shape[:2])
-    return _by_channel(image, lambda one: shift(one, (by * np.sin(way), by * np.cos(way)), order=1, mode="mirror"))
+    return by_channel(image, lambda one: shift(one, (by * np.sin(way), by * np.cos(way)), order=1, mode="mirror"))
 
 
 def turned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The part is a little turned."""
     angle = _either(rng, TURN)
-    return _by_channel(image, lambda one: rotate(one, angle, reshape=False, order=1, mode="mirror"))
+    return by_channel(image, lambda one: rotate(one, angle, reshape=False, order=1, mode="mirror"))
 
 
 NUISANCES: dict[str, Nuisance] = {"gain": gain, "blur": blur, "noise": noise, "moved": moved, "turned": turned}
@@ -60,10 +60,3 @@ def _either(rng: np.random.Generator, amounts: tuple[float, float]) -> float:
 
 def _bytes(image: np.ndarray) -> np.ndarray:
     return np.rint(image).clip(0, 255).astype(np.uint8)
-
-
-def _by_channel(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """*change* of each channel by itself, which takes the least memory; of a grey picture once."""
-    if is_grey(image):
-        return np.repeat(change(image[..., 0])[..., None], image.shape[-1], axis=-1)
-    return np.stack([change(one) for one in np.moveaxis(image, -1, 0)], axis=-1)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from components.core.errors import DataError
+from components.pictures.measuring import is_grey
 from components.synthesis.blending import Synthetic, made
 
 PLACES = 10  # squares that are tried: on an empty part of a long picture some strategies change nothing
@@ -108,10 +109,13 @@ def _reduced(square: np.ndarray, draw: Draw, most: int) -> Synthetic:
     if side <= most:
         return draw(square)
     small = np.asarray(Image.fromarray(square).resize((most, most), Image.Resampling.BILINEAR))
-    drawn, result = draw(small), square.copy()
-    for channel in range(3):  # one at a time: such pictures are large
+    drawn, result = draw(small), np.empty_like(square)
+    grey = all(map(is_grey, (square, small, drawn.image)))
+    for channel in range(1 if grey else 3):  # one at a time: such pictures are large
         change = _enlarged(drawn.image[..., channel].astype(np.float32) - small[..., channel], side)
-        result[..., channel] = np.rint(square[..., channel] + change).clip(0, 255)
+        found = square[..., channel] + change
+        np.clip(np.rint(found, out=found), 0, 255, out=found)
+        result[..., slice(None) if grey else slice(channel, channel + 1)] = found[..., None]
     return made(square, result, drawn.strength)
 
 

@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from components.synthesis import masks, sources
 from components.synthesis.blending import Synthetic, dissolve, made, unchanged
+from components.synthesis.channels import smoothed
 from components.synthesis.foreground import foreground
 from components.synthesis.settings import SynthesisSettings
 
@@ -65,4 +66,4 @@ def finish(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _coarse(image: np.ndarray) -> np.ndarray:
     sigma = FINE * image.shape[0] / 256
-    return gaussian_filter(image.astype(np.float32), (sigma, sigma, 0), truncate=2.0)
+    return smoothed(image, sigma)

@@ -92,7 +92,8 @@ def synthesise(
                 rng = generator(seed, image_id, strategy, k)
                 if made := _drawn(data / image_id, picture, strategy, rng, of.get(strategy, settings), rules):
                     row = _write(scratch, made, image_id, strategy, k, seed, rules)
-                    found.append((row, cells(picture, made.made if isinstance(made, Clip) else made)))
+                    shown = made.made if isinstance(made, Clip) else made
+                    found.append((row, cells(picture, shown) if grid.wants(strategy) else []))
             return found
 
         asked = list(enumerate(table["image_id"]))
@@ -204,8 +205,12 @@ class Grid:
 
     def add(self, strategy: str, example: list[np.ndarray]) -> None:
         """Keep the ``cells`` of an example, where there is room for one more."""
-        if len(self.cells[strategy]) < 3 * GRID_ROWS:
+        if self.wants(strategy):
             self.cells[strategy] += example
+
+    def wants(self, strategy: str) -> bool:
+        """Whether there is room for one more example."""
+        return len(self.cells[strategy]) < 3 * GRID_ROWS
 
     def drawn(self) -> Image.Image:
         """A row for every strategy."""

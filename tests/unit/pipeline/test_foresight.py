@@ -109,7 +109,34 @@ def test_the_pictures_of_each_side_count(stages, monkeypatch):
     found = foresight.need(stages(), "padim@128")
     assert asked["training"] == (60, 40)  # in squares; the check has an anomaly on each calibrate normal
     assert asked["pixels"] == 6000  # of the largest picture, wherever it is
-    assert (found.pictures, found.most, found.minutes) == (60, 3, 6.0)
+    assert (found.pictures, found.export, found.minutes) == (60, 4, 6.0)  # two large pictures more than its weights
+    assert (found.drawing, found.shelf) == (1, 0)  # few and small ones
+
+
+def test_large_pictures_take_memory_before_a_detector_sees_them(stages, monkeypatch):
+    """Anomalies are drawn on some at once, two go through the graph together, and some stay decoded."""
+    found = SimpleNamespace(
+        widest=lambda _: "fit",
+        training=lambda *_: 90.0,
+        mapped=lambda *_: 0.0,
+        export=lambda: 50.0,
+        minutes=lambda _: 0.0,
+    )
+    monkeypatch.setattr("components.training.memory.measured", lambda *_: found)
+    monkeypatch.setattr(foresight, "cores", lambda: 3)
+    table = pd.DataFrame({"split": ["fit", "calibrate"] * 20, "label": "normal", "width": 4000, "height": 3000})
+    monkeypatch.setattr(foresight, "read_split", lambda _: table)
+    monkeypatch.setattr(foresight, "squares_of", lambda _: 1)
+    seen = foresight.need(stages(), "padim")
+    assert seen.drawing == pytest.approx(4 * 12e6 * foresight.DRAWN / 2**20, abs=1)
+    assert seen.export == pytest.approx(50 + 12e6 * foresight.PARITY / 2**20, abs=1)
+    assert seen.shelf == pytest.approx(512e6 / 2**20, abs=1)  # of 40 pictures of 36 MB
+
+
+def test_drawing_may_be_what_does_not_fit(stages, monkeypatch):
+    given(monkeypatch, 1000, NEED._replace(drawing=1500))
+    with pytest.raises(SettingsError, match=r"drawing synthetic anomalies on 40 .* 1500 MiB .* set LOUPE_CORES=1 in"):
+        require_room(stages(), ["padim"])
 
 
 @pytest.mark.slow

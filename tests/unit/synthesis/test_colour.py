@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from components.synthesis.blending import made
-from components.synthesis.colour import colour_of, colourfulness, within_colour
+from components.synthesis.colour import MOST, colour_of, colourfulness, within_colour
 from components.synthesis.extended import extended
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import AREAS, STRATEGIES
@@ -77,3 +77,11 @@ def test_labelled_anomalies_are_held_to_it():
     grey, painted = (extended(i, defect, mask, np.random.default_rng(0), SETTINGS) for i in (GREY, PAINTED))
     assert (grey.image == grey.image[..., :1]).all()
     assert colourfulness(painted.image[painted.mask]).max() > 60
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_limit_is_a_quantile_of_the_colour_to_the_last_bit(seed):
+    rng = np.random.default_rng(seed)
+    shape = (*rng.integers(1, 80, 2), 3)
+    image = rng.integers(0, rng.integers(2, 256), shape).astype(np.uint8)
+    assert colour_of(image) == np.quantile(colourfulness(image), MOST)

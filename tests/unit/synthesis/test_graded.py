@@ -1,13 +1,14 @@
 """Graded anomalies: difficulty is one number, sizes are pixels of the picture, and no detector learns from them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.ndimage import find_objects, label
 
 from components.core.errors import SettingsError
-from components.synthesis import masks
+from components.synthesis import graded, masks
 from components.synthesis.graded import SMALL
 from components.synthesis.once import drawn_once
 from components.synthesis.settings import SynthesisSettings
@@ -107,3 +108,14 @@ def test_what_is_drawn_once_for_all_strengths_is_the_same_to_the_pixel(name, mon
     before = len(noises)
     every()
     assert len(noises) - before == count  # nothing is kept behind the block
+
+
+def test_every_point_of_the_product_is_as_likely_and_no_other(monkeypatch):
+    """By rows, as by a list of all its points."""
+    product = np.zeros((5, 7), bool)
+    product[1, 2:4] = product[3, [0, 6]] = product[4, 5] = True
+    monkeypatch.setattr(graded, "foreground", lambda _: product)
+    asked = iter(range(5))
+    rng = SimpleNamespace(integers=lambda count: next(asked) if count == 5 else None)
+    found = [graded.point_of(np.zeros((5, 7, 3), np.uint8), rng) for _ in range(5)]
+    assert found == [(1, 2), (1, 3), (3, 0), (3, 6), (4, 5)]
