@@ -95,11 +95,19 @@ def _scored(
 ) -> pd.DataFrame:
     """CHECK_COLUMNS of the ensemble, of every picture anew."""
     images, told = check_images(split, synthetic, data)
-    # What is kept is of the weights of today; a member may have others.
-    kept = features_folder(settings.store) if all(part.is_todays() for part in backbones(made)) else None
+    kept = _kept(made, settings)
     check = CheckImages(StoredImages(images, FeatureStore(kept, settings.store_limit_gb)), anomalous(told))
     scores = SyntheticAUROC(check).scores(made)
     return with_nuisances(made, told.assign(score=scores), data, images.rules, seed, kept)
+
+
+def _kept(made: Ensemble, settings: TrainSettings) -> Path | None:
+    """Where features and graphs of its networks lie: of the weights of today, and a member may have others.
+
+    None on a GPU too, to which what computes features would move a network away from the rest of its members.
+    """
+    todays = not torch.cuda.is_available() and all(part.is_todays() for part in backbones(made))
+    return features_folder(settings.store) if todays else None
 
 
 def _auroc(checked: pd.DataFrame) -> float:
