@@ -14,15 +14,18 @@ from components.core.runtime import SHARE, cores
 from components.core.system import available_memory_mb, resident_mb
 from components.datasets.loading import read_split
 from components.detectors.catalogue import parted
-from components.pictures.kept import MEGABYTES
 from components.pipeline.sizing import Sized, squares_of, with_overrides
 from components.pipeline.stages import Stages
 
 log = logging.getLogger("loupe")
 MIB = 2**20
-DRAWING, FEWER = "drawing synthetic anomalies", f"set {SHARE}=1 in the environment, or give smaller pictures"
+EXPORT, DRAWING, FEWER = (
+    "its export",
+    "drawing synthetic anomalies",
+    f"set {SHARE}=1 in the environment, or give smaller pictures",
+)
 DRAWN = 40.0  # bytes of each pixel of the largest picture, for each that an anomaly is being drawn on or waits
-PARITY = 200.0  # of those that the graph is held against its detector with, two in a batch
+PARITY = 240.0  # while the graph is held against its detector, two in a batch: of the mean of three sizes
 KNOBS = ("batch_size", "bank_size", "copies")  # settings that memory grows with
 
 
@@ -37,7 +40,6 @@ class Need(NamedTuple):
     export: int
     minutes: float
     drawing: int = 0  # of synthetic anomalies on its pictures
-    shelf: int = 0  # of decoded pictures that are kept meanwhile
 
     @property
     def most(self) -> int:
@@ -64,13 +66,7 @@ def need(stages: Stages, name: str) -> Need:
         round(found.export() + PARITY * largest(sides) / MIB),
         found.minutes(pictures),
         round(DRAWN * (cores() + 1) * largest(sides) / MIB),
-        shelf(sides),
     )
-
-
-def shelf(sides: pd.DataFrame) -> int:
-    """MiB of the decoded pictures of a split that a fit keeps."""
-    return round(min(MEGABYTES * 1e6, 3.0 * float((sides["width"] * sides["height"]).sum())) / MIB)
 
 
 def largest(sides: pd.DataFrame) -> int:
@@ -109,8 +105,7 @@ def require_room(stages: Stages, names: Sequence[str]) -> None:
         found = need(stages, name)
         if found.most <= free:
             continue
-        smaller = FEWER if _widest(found) == DRAWING else advice(stages.params.train.method(name))
-        said = f"{_sentence(found)} where {free} are available; {smaller}"
+        said = f"{_sentence(found)} where {free} are available; {_smaller(found, stages.params.train.method(name))}"
         if stages.params.train.memory == "refuse":
             raise SettingsError(f"{said}, or try it all the same with --set train.memory=warn")
         log.warning("%s", said)
@@ -123,6 +118,12 @@ def advice(settings: Any) -> str:
     return f"give {', '.join(['a smaller --size', *knobs])}"
 
 
+def _smaller(found: Need, settings: Any) -> str:
+    if _widest(found) == DRAWING:
+        return FEWER
+    return advice(settings) + (", or smaller pictures" if _widest(found) == EXPORT else "")
+
+
 def _sentence(found: Need) -> str:
     return f"{found.detector}: {_widest(found)} on {found.pictures} pictures needs about {found.most} MiB"
 
@@ -130,7 +131,7 @@ def _sentence(found: Need) -> str:
 def _widest(found: Need) -> str:
     if found.drawing == found.most:
         return DRAWING
-    return "its export" if found.export > found.training else f"its phase {found.phase}"
+    return EXPORT if found.export > found.training else f"its phase {found.phase}"
 
 
 def told(stages: Stages, sized: Sized, needs: Sequence[Need], out: str) -> list[str]:
@@ -143,7 +144,7 @@ def told(stages: Stages, sized: Sized, needs: Sequence[Need], out: str) -> list[
     for found in needs:
         settings = stages.params.train.method(found.detector)
         lengths = ", ".join(f"{key} {getattr(settings, key)}" for key in _lengths(settings)) or "nothing by gradients"
-        peak = resident_mb() + found.shelf + max(found.training + found.mapped, found.export, found.drawing)
+        peak = resident_mb() + max(found.training + found.mapped, found.export, found.drawing)
         lines += [
             f"{found.detector}: {lengths}; about {found.minutes:.1f} minutes of training",
             f"{found.detector}: peak about {peak} MiB, of which {_widest(found)} takes {found.most}",

@@ -63,7 +63,8 @@ def test_seconds_are_those_of_all_sizes_and_none_of_what_cannot_be_trained(stage
 
 def test_export_may_be_what_does_not_fit(stages, monkeypatch):
     given(monkeypatch, 1000, NEED._replace(export=1200))
-    with pytest.raises(SettingsError, match="padim: its export on 40 pictures needs about 1200 MiB"):
+    said = "padim: its export on 40 pictures needs about 1200 MiB .*, or smaller pictures, or try"
+    with pytest.raises(SettingsError, match=said):
         require_room(stages(), ["padim"])
 
 
@@ -110,11 +111,11 @@ def test_the_pictures_of_each_side_count(stages, monkeypatch):
     assert asked["training"] == (60, 40)  # in squares; the check has an anomaly on each calibrate normal
     assert asked["pixels"] == 6000  # of the largest picture, wherever it is
     assert (found.pictures, found.export, found.minutes) == (60, 4, 6.0)  # two large pictures more than its weights
-    assert (found.drawing, found.shelf) == (1, 0)  # few and small ones
+    assert found.drawing <= 1  # few and small ones
 
 
 def test_large_pictures_take_memory_before_a_detector_sees_them(stages, monkeypatch):
-    """Anomalies are drawn on some at once, two go through the graph together, and some stay decoded."""
+    """Anomalies are drawn on some at once, and two go through the graph together."""
     found = SimpleNamespace(
         widest=lambda _: "fit",
         training=lambda *_: 90.0,
@@ -130,7 +131,6 @@ def test_large_pictures_take_memory_before_a_detector_sees_them(stages, monkeypa
     seen = foresight.need(stages(), "padim")
     assert seen.drawing == pytest.approx(4 * 12e6 * foresight.DRAWN / 2**20, abs=1)
     assert seen.export == pytest.approx(50 + 12e6 * foresight.PARITY / 2**20, abs=1)
-    assert seen.shelf == pytest.approx(512e6 / 2**20, abs=1)  # of 40 pictures of 36 MB
 
 
 def test_drawing_may_be_what_does_not_fit(stages, monkeypatch):
