@@ -89,7 +89,7 @@ def dry_run(request: FitRequest, out: Path) -> list[str]:
         stages = stages_of(request, Path(folder))
         _require_method(request, stages, out)
         stages, sized = _planned(request, stages, out)
-        return foreseen(stages, sized, [need(stages, name) for name in sized.members], str(out))
+        return foreseen(stages, sized, [need(stages, name, len(sized.members)) for name in sized.members], str(out))
 
 
 def _sound(request: FitRequest) -> FitRequest:

@@ -25,7 +25,7 @@ EXPORT, DRAWING, FEWER = (
     f"set {SHARE}=1 in the environment, or give smaller pictures",
 )
 DRAWN = 40.0  # bytes of each pixel of the largest picture, for each that an anomaly is being drawn on or waits
-PARITY = 240.0  # while the graph is held against its detector, two in a batch: of the mean of three sizes
+PARITY = 80.0  # for each member, while the graph is held against its detector: two pictures in a batch
 KNOBS = ("batch_size", "bank_size", "copies")  # settings that memory grows with
 
 
@@ -47,8 +47,11 @@ class Need(NamedTuple):
         return max(self.training, self.export, self.drawing)
 
 
-def need(stages: Stages, name: str) -> Need:
-    """What detector *name* needs on a view that is split and whose settings stand. Loads torch, and measures once."""
+def need(stages: Stages, name: str, members: int = 1) -> Need:
+    """What detector *name*, one of so many *members* of a mean, needs on a view that is split and whose settings stand.
+
+    Loads torch, and measures once.
+    """
     from components.training.memory import measured
 
     found = measured(parted(name)[0], stages.params.train.method(name))
@@ -63,7 +66,7 @@ def need(stages: Stages, name: str) -> Need:
         found.widest(pictures),
         round(_each(stages, found.training(pictures, checked, store, largest(sides)))),
         round(found.mapped(pictures, checked)),
-        round(found.export() + PARITY * largest(sides) / MIB),
+        round(found.export() + PARITY * members * largest(sides) / MIB),
         found.minutes(pictures),
         round(DRAWN * (cores() + 1) * largest(sides) / MIB),
     )
@@ -97,12 +100,12 @@ def _each(stages: Stages, training: float) -> float:
 
 
 def require_room(stages: Stages, names: Sequence[str]) -> None:
-    """Raises SettingsError where a training of *names* would not fit in the memory that is available; warns instead
-    where ``train.memory`` says so. Where the system does not tell what is available, nothing is asked."""
+    """Raises SettingsError where a training of *names*, the members of one mean, would not fit in the memory that is
+    available; warns instead where ``train.memory`` says so. Where the system does not tell, nothing is asked."""
     if (free := available_memory_mb()) is None:
         return
     for name in names:
-        found = need(stages, name)
+        found = need(stages, name, len(names))
         if found.most <= free:
             continue
         said = f"{_sentence(found)} where {free} are available; {_smaller(found, stages.params.train.method(name))}"

@@ -110,7 +110,7 @@ def test_the_pictures_of_each_side_count(stages, monkeypatch):
     found = foresight.need(stages(), "padim@128")
     assert asked["training"] == (60, 40)  # in squares; the check has an anomaly on each calibrate normal
     assert asked["pixels"] == 6000  # of the largest picture, wherever it is
-    assert (found.pictures, found.export, found.minutes) == (60, 4, 6.0)  # two large pictures more than its weights
+    assert (found.pictures, found.export, found.minutes) == (60, 3, 6.0)
     assert found.drawing <= 1  # few and small ones
 
 
@@ -128,9 +128,9 @@ def test_large_pictures_take_memory_before_a_detector_sees_them(stages, monkeypa
     table = pd.DataFrame({"split": ["fit", "calibrate"] * 20, "label": "normal", "width": 4000, "height": 3000})
     monkeypatch.setattr(foresight, "read_split", lambda _: table)
     monkeypatch.setattr(foresight, "squares_of", lambda _: 1)
-    seen = foresight.need(stages(), "padim")
+    seen = foresight.need(stages(), "padim", 3)
     assert seen.drawing == pytest.approx(4 * 12e6 * foresight.DRAWN / 2**20, abs=1)
-    assert seen.export == pytest.approx(50 + 12e6 * foresight.PARITY / 2**20, abs=1)
+    assert seen.export == pytest.approx(50 + 3 * 12e6 * foresight.PARITY / 2**20, abs=1)
 
 
 def test_drawing_may_be_what_does_not_fit(stages, monkeypatch):
