@@ -98,7 +98,7 @@ def _scored(fold: Fold, number: int, data: Path, graphs: Path | None) -> tuple[p
     from components.datasets.loading import rows
 
     table = rows(fold.split, "calibrate", "normal")
-    # A graph for a fold would take longer than its few pictures do in torch.
+    # A graph of the whole model of a fold would take longer than its few pictures do in torch.
     scores, maps = in_torch(fold.model, fold.split, [data / name for name in table["image_id"]], graphs)
     return table.assign(score=scores, fold=number)[["image_id", "group", "score", "fold"]], maps
 

@@ -27,7 +27,7 @@ def write_graph(model: Described, path: Path, opset: int, metadata: dict[str, st
             part.read()
     with as_operators(model):
         graph = reused(model, opset, example, lambda: exported(model, opset, example))
-    with _slices_alone():
+    with slices_alone():
         graph = optimizer.optimize(graph)  # of the whole graph, as weights are folded into others
     _strip(graph)
     say(graph, metadata)
@@ -60,7 +60,7 @@ def exported(model: Described, opset: int, example: torch.Tensor) -> onnx.ModelP
 
 
 @contextmanager
-def _slices_alone() -> Iterator[None]:
+def slices_alone() -> Iterator[None]:
     """Within, ONNX Script's rule for two slices is asked of slices alone.
 
     It lists the whole graph for each node that it is asked of, which takes the square of the nodes.

@@ -29,23 +29,24 @@ def test_a_grey_picture_is_changed_once():
     assert len(asked) == 4
 
 
-@pytest.mark.parametrize("image", [COLOURED, GREY])
-@pytest.mark.parametrize("grey", [True, False])
-def test_what_is_drawn_on_a_reduced_copy_is_enlarged_in_each_channel(image, grey):
-    """A defect of one tone on each channel by itself is that defect on all of them."""
-    tone = np.array([90, 90, 90] if grey else [90, 10, 200], np.uint8)
+def spot(tone):
+    """What draws a rectangle of *tone*, three levels."""
 
     def draw(square):
         result = square.copy()
         result[10:20, 10:30] = tone
         return made(square, result, 1.0)
 
-    drawn = on_picture(image, draw, 40, np.random.default_rng(0))
+    return draw
+
+
+@pytest.mark.parametrize("image", [COLOURED, GREY])
+@pytest.mark.parametrize("tone", [(90, 90, 90), (90, 10, 200)])
+def test_what_is_drawn_on_a_reduced_copy_is_enlarged_in_each_channel(image, tone):
+    """Each channel is as that of a grey picture of it, with a spot of its own level."""
+    drawn = on_picture(image, spot(tone), 40, np.random.default_rng(0))
     assert drawn.mask.any()
     for channel in range(3):
         alone = np.repeat(image[..., channel : channel + 1], 3, axis=-1)
-        tone_alone = tone.copy()
-        tone[:] = tone[channel]
-        each = on_picture(alone, draw, 40, np.random.default_rng(0))
-        tone[:] = tone_alone
+        each = on_picture(alone, spot(tone[channel]), 40, np.random.default_rng(0))
         np.testing.assert_array_equal(each.image[..., 0], drawn.image[..., channel])
