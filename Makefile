@@ -21,11 +21,13 @@ $(READY): requirements.lock pyproject.toml
 		[ $$((free + $${kept:-0} / 1000000)) -ge 10 ] || \
 		{ echo "setup: $$free GB are free on the disk of $$PWD, where 10 are asked for: 8 for the packages, the rest" \
 		"to work with; make room, or clone to another disk"; exit 1; }
-	@echo "setup 1 of 2: a virtual environment in .venv, with $$($(PYTHON) --version)"
+	@echo "setup 1 of 3: a virtual environment in .venv, with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
-	@echo "setup 2 of 2: $$(grep -c == requirements.lock) packages at most; on Linux 8 GB on the disk, 5 GB of it torch with CUDA."
+	@echo "setup 2 of 3: $$(grep -c == requirements.lock) packages at most; on Linux 8 GB on the disk, 5 GB of it torch with CUDA."
 	@echo "              How long that takes is up to the network; pip says below where it is."
-	@$(BIN)/pip install --disable-pip-version-check -c requirements.lock -e '.[all,docs,dev]'
+	@$(BIN)/pip install --disable-pip-version-check --no-compile -c requirements.lock -e '.[all,docs,dev]'
+	@echo "setup 3 of 3: compiling Python's files, on all cores, where pip takes one"
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # what no Python 3 can read is in tests of packages
 	@touch $(READY)
 	@echo "setup done: $$(du -sh .venv | cut -f1) in .venv. Next: . $(BIN)/activate, then loupe doctor"
 

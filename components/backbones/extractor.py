@@ -7,11 +7,10 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
-import timm
 import torch
-from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
+from components.backbones.networks import is_transformer, network
 from components.backbones.settings import BackboneSettings
 from components.backbones.weights import entry, load_into
 from components.core.artefacts import values_hash
@@ -46,9 +45,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.settings, self.todays = settings, pretrained  # with the weights that the name has here today
         item = entry(settings.name) if pretrained else {"mean": [0.0] * 3, "std": [1.0] * 3}
-        self.net = timm.create_model(settings.name, features_only=True, out_indices=settings.taps)
-        transformer = isinstance(self.net, FeatureGetterNet)
-        full: Any = timm.create_model(settings.name) if pretrained or transformer else None
+        self.net = network(settings.name, features_only=True, out_indices=settings.taps)
+        transformer = is_transformer(self.net)
+        full: Any = network(settings.name) if pretrained or transformer else None
         if pretrained:
             load_into(full, settings.name)
             self._copy_weights(full.state_dict())
@@ -71,7 +70,7 @@ class Backbone(nn.Module):
         self.eval()
 
     def _copy_weights(self, full: dict[str, Tensor]) -> None:
-        target: nn.Module = self.net.model if isinstance(self.net, FeatureGetterNet) else self.net
+        target: Any = self.net.model if is_transformer(self.net) else self.net
         wanted = target.state_dict()
         target.load_state_dict({key: value for key, value in full.items() if key in wanted})
 

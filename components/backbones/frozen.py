@@ -18,8 +18,6 @@ import onnx
 import torch
 from onnx import helper
 from onnxscript import opset18
-from timm.layers import BatchNormAct2d
-from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -203,7 +201,12 @@ def norms_folded(model: nn.Module) -> Iterator[None]:
 
 def _pairs(block: nn.Module) -> list[tuple[str, str]]:
     """Names of the convolutions of *block* and of the norm that each feeds: in these blocks the next one defined."""
-    if block.training or not isinstance(block, (ConvBnAct, DepthwiseSeparableConv, InvertedResidual)):
+    if block.training or not type(block).__module__.startswith("timm."):
+        return []
+    from timm.layers import BatchNormAct2d
+    from timm.models._efficientnet_blocks import ConvBnAct, DepthwiseSeparableConv, InvertedResidual
+
+    if not isinstance(block, (ConvBnAct, DepthwiseSeparableConv, InvertedResidual)):
         return []
     parts = [(name, part) for name, part in block.named_children() if isinstance(part, (nn.Conv2d, BatchNormAct2d))]
     return [

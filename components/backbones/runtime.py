@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
-from components.backbones.frozen import TRANSLATIONS, as_operators
 from components.core.artefacts import aside
 from components.core.runtime import session
 from components.core.system import replace
@@ -66,6 +65,8 @@ def graph_of(cache: Path, key: str) -> Path:
 
 
 def _export(backbone: Backbone, path: Path) -> None:
+    from components.backbones.frozen import TRANSLATIONS, as_operators  # with the exporter, which only this needs
+
     path.parent.mkdir(parents=True, exist_ok=True)
     example = torch.rand(2, 3, backbone.settings.size, backbone.settings.size)
     batch = torch.export.Dim("batch", min=1, max=256)

@@ -12,7 +12,8 @@ PYTHON = """#!/bin/sh
 [ "$1" = --version ] && { echo Python 3.11.99; exit; }
 mkdir -p "$3/bin"
 printf '#!/bin/sh\\necho "pip $*"; echo "Downloading torch (800 MB)"; exit ${PIP_STATUS:-0}\\n' > "$3/bin/pip"
-chmod +x "$3/bin/pip"
+printf '#!/bin/sh\\necho "python $*"; exit 1\\n' > "$3/bin/python"
+chmod +x "$3/bin/pip" "$3/bin/python"
 """
 
 
@@ -37,18 +38,25 @@ def make(checkout: Path, *words: str, **more: str) -> subprocess.CompletedProces
 def test_the_set_up_is_not_silent(checkout):
     done = make(checkout, "setup")
     assert done.returncode == 0, done.stderr
-    for said in ("setup 1 of 2", "Python 3.11.99", "setup 2 of 2", "packages", "8 GB", "Downloading torch (800 MB)"):
+    for said in ("setup 1 of 3", "Python 3.11.99", "setup 2 of 3", "packages", "8 GB", "Downloading torch (800 MB)"):
         assert said in done.stdout, said
     assert "--quiet" not in done.stdout
     assert done.stdout.splitlines()[-1].endswith("Next: . .venv/bin/activate, then loupe doctor")
     assert "setup 1" not in make(checkout, "setup").stdout  # it is done once
 
 
+def test_what_pip_leaves_uncompiled_is_compiled_on_all_cores(checkout):
+    """A file among them that cannot be compiled, as its exit status says, is no reason to fail."""
+    said = make(checkout, "setup").stdout
+    assert "pip install" in said and "--no-compile" in said
+    assert "python -m compileall -qq -j 0 .venv/lib" in said
+
+
 def test_a_set_up_that_failed_is_not_taken_for_done(checkout):
     done = make(checkout, "setup", PIP_STATUS="1")
     assert done.returncode != 0
     assert "setup done" not in done.stdout
-    assert "setup 1 of 2" in make(checkout, "setup").stdout
+    assert "setup 1 of 3" in make(checkout, "setup").stdout
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_loaded(checkout):

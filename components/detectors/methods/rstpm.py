@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone, BackboneSettings
+from components.backbones.networks import network
 from components.core.errors import SettingsError
 from components.detectors.contract import (
     BackboneDetector,
@@ -150,7 +150,7 @@ class RSTPM(BackboneDetector):
         s = settings
         self.backbone = Backbone(replace(s.backbone, taps=(*s.backbone.taps, s.code)), pretrained)
         self.second = Backbone(replace(s.backbone, name=s.second), pretrained)
-        self.student = timm.create_model(s.backbone.name, features_only=True, out_indices=s.backbone.taps)
+        self.student = network(s.backbone.name, features_only=True, out_indices=s.backbone.taps)
         self.decoder = Decoder(self.backbone.channels[-1], self.second.channels, s)
 
     def phases(self, data: TrainingData) -> Iterable[Phase]:
