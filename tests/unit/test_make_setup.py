@@ -48,7 +48,7 @@ def test_the_set_up_is_not_silent(checkout):
 def test_what_pip_leaves_uncompiled_is_compiled_on_all_cores(checkout):
     """A file among them that cannot be compiled, as its exit status says, is no reason to fail."""
     said = make(checkout, "setup").stdout
-    assert "pip install" in said and "--no-compile" in said
+    assert "--no-compile" in said
     assert "python -m compileall -qq -j 0 .venv/lib" in said
 
 
