@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
 
 from components.calibration.calibrate import group_tables, summary
 from components.calibration.settings import CalibrationSettings
@@ -92,6 +91,8 @@ class Estimate:
 
 def estimate(values: Mapping[str, Any], alpha: float, defects: Defects, costs: Costs) -> Estimate:
     """*alpha* of the normals are alarms, as calibrated; misses are the share of *defects* that are called normal."""
+    from scipy.stats import beta
+
     n, many = values["n"], len(defects)
     missed = int((_p_values(values, alpha, defects) > alpha + 1e-12).sum())
     alarms = beyond(n, alpha) / (n + 1)

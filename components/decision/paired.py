@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from components.core.records import NORMAL, NUISANCE
 
@@ -44,6 +43,8 @@ def difference(one: Sides, other: Sides, seed: int = 0) -> Difference:
 
 def auroc(good: np.ndarray, made: np.ndarray) -> float:
     """Probability that one of *made* has the higher score than one of *good*; equal scores count half."""
+    from scipy.stats import rankdata  # half a second, which most of those who come by this file need not
+
     ranks = rankdata(np.concatenate([good, made]))[len(good) :]
     return float((ranks.sum() - len(made) * (len(made) + 1) / 2) / (len(good) * len(made)))
 

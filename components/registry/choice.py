@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from components.core.artefacts import read_json
 from components.core.records import CHECK_TABLE, NORMAL, kept_score
@@ -70,6 +69,8 @@ def agreement(found: Mapping[str, pd.DataFrame]) -> dict[str, float]:
 
     One that agrees with nobody sees something else, for better or worse: that is told, and nothing is chosen by it.
     """
+    from scipy.stats import rankdata
+
     alike = [name for name in sorted(found) if found[name][PICTURES].equals(found[min(found)][PICTURES])]
     if len(alike) < 3:
         return {}
