@@ -99,14 +99,3 @@ def test_nothing_heavy_is_loaded(asked):
 def test_and_the_commands_did_what_they_are_for(asked):
     wrong = {w: said for w, (_, status, said) in asked.items() if status != RUN.get(w, 0) and w != "doctor --json"}
     assert wrong == {}
-
-
-def test_networks_of_timm_are_read_when_one_is_made():
-    """A third of the start of a process that has to do with a model; methods in pixels make none."""
-    asked = (
-        "import sys, components.pipeline.stages, components.export.export, components.training.model;"
-        "from components.detectors.catalogue import create, detector_class;"
-        "made = create('alps', detector_class('alps').settings_type());"
-        "sys.exit('timm' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", asked], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
