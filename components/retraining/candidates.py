@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from components.backbones.features import FeatureStore
 from components.core.artefacts import recorded, values_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import DataError
@@ -17,7 +16,6 @@ from components.core.progress import progress
 from components.monitoring.kept import latest
 from components.monitoring.verdict import Verdict
 from components.pictures.decoding import DEFAULT, Decoding, decode
-from components.retraining import contamination
 from components.retraining.settings import RetrainSettings
 from components.scorelog import table
 from components.scorelog.labels import read_labels
@@ -55,8 +53,7 @@ def gather(
             )
         since = min(record["scored_at"] for record in pool) if pool else ""
         chosen = _review(pd.DataFrame(rows), read_labels(store, since=since))
-        kept = FeatureStore(features_folder(features))
-        chosen = _trim(chosen, scratch, settings, seed, kept, rules)
+        chosen = _trim(chosen, scratch, settings, seed, features, rules)
         chosen[list(COLUMNS)].to_parquet(scratch / "candidates.parquet", index=False)
         write_json(scratch / "candidates.json", _summary(chosen, settings))
     return out
@@ -108,11 +105,14 @@ def _review(pool: pd.DataFrame, labels: dict[str, Record]) -> pd.DataFrame:
 
 
 def _trim(
-    pool: pd.DataFrame, root: Path, settings: RetrainSettings, seed: int, features: FeatureStore, rules: Decoding
+    pool: pd.DataFrame, root: Path, settings: RetrainSettings, seed: int, features: str | None, rules: Decoding
 ) -> pd.DataFrame:
+    from components.backbones.features import FeatureStore  # torch, which most of the flow is without
+    from components.retraining import contamination
+
     paths = [root / name for name in pool["file"]]
     images = contamination.images_of(paths, list(pool["sha256"]), rules)
-    scores = contamination.cross_scores(images, features, settings, seed)
+    scores = contamination.cross_scores(images, FeatureStore(features_folder(features)), settings, seed)
     pool = pool.assign(score=scores, deviation=contamination.deviations(scores))
     parts = [_part(row, settings) for row in pool.to_dict("records")]
     return pool.assign(part=parts)
@@ -129,6 +129,8 @@ def _part(row: Mapping[Any, Any], settings: RetrainSettings) -> str:
 
 
 def _summary(pool: pd.DataFrame, settings: RetrainSettings) -> dict[str, Any]:
+    from components.retraining import contamination
+
     unreviewed = pool[pool["review"] == "none"]
     beyond = (unreviewed["deviation"] > settings.trim_at).to_numpy()
     return {

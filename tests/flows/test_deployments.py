@@ -3,6 +3,9 @@
 import importlib
 import inspect
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +27,16 @@ from flows.events import EVENT, send
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
 DEPLOYMENTS = {d["name"]: d for d in yaml.safe_load(Path("prefect.yaml").read_text())["deployments"]}
+
+
+@pytest.mark.slow
+def test_flows_are_read_without_what_computes():
+    """Each is read when it is deployed and whenever it is run, also where a verdict asks for nothing."""
+    modules = ", ".join(sorted({deployment["entrypoint"].rpartition(".")[0] for deployment in DEPLOYMENTS.values()}))
+    heavy = "{'torch', 'sklearn', 'evidently', 'great_expectations', 'mlflow'}"
+    asked = f"import sys, {modules}; sys.exit(' '.join({heavy} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", asked], env=dict(os.environ), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
