@@ -19,6 +19,7 @@ from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
 from components.core.runtime import Provider, Room, Runs, cores, side_by_side
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
+from components.decision.seeing import AT_ONCE, ON_CORES
 from components.decision.tables import PROBLEM, REGIONS, require_form, told, write_records
 from components.pictures.clips import decode, target
 from components.pictures.decoding import extent
@@ -30,8 +31,6 @@ from components.pictures.regions import as_text, regions
 log = logging.getLogger("loupe")
 R = TypeVar("R")
 Source = tuple[str, Callable[[], Path | bytes]]  # a picture's name, and how its file is read
-AT_ONCE = 16_000_000  # pixels: with map and statistics each takes some 40 bytes
-ON_CORES = ("cpu", "openvino")  # providers that compute where Python does
 STEM_BYTES = 200  # of an image's name in that of its heat map: file systems take 255 bytes in all
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from components.pictures.decoding import Decoding
 from components.pictures.tiles import blended, boxes
 
+AT_ONCE = 16_000_000  # pixels: with map and statistics each takes some 40 bytes
+ON_CORES = ("cpu", "openvino")  # providers that compute where Python does
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # (B, 3, H, W) -> scores (B,), maps (B, 1, H, W), embeddings (B, 16)
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from components.core.artefacts import read_json, tree_hash, write_json
 from components.core.errors import BundleError
 from components.core.progress import progress
-from components.core.runtime import session
+from components.core.runtime import Room, cores, session, side_by_side
 from components.core.settings import build
 from components.decision.bundle import Bundle, run_of
-from components.decision.seeing import seen
-from components.pictures.decoding import Decoding
+from components.decision.seeing import AT_ONCE, ON_CORES, seen
+from components.pictures.decoding import Decoding, extent
 from components.pictures.framing import quiet, values_inside
 from components.pictures.heat import squeezed
 from components.pictures.kept import decode
@@ -28,11 +28,12 @@ GRAPH, FILE = "model.onnx", "graph.json"
 
 @dataclass(frozen=True)
 class Traced:
-    """The graph of the trained model with the hash *model*, and how it sees pictures."""
+    """The graph of the trained model with the hash *model*, how it sees pictures, and how many at once."""
 
     session: Any
     model: str
     decoding: Decoding
+    most: int
 
     @classmethod
     def open(cls, folder: Path, model: Path) -> "Traced":
@@ -49,23 +50,33 @@ class Traced:
     def _stated(cls, folder: Path) -> "Traced":
         known = read_json(folder / FILE)
         rules = build(Decoding, known["decoding"], f"{folder / FILE}: decoding")
-        return cls(session(folder / GRAPH), known["model"], rules)
+        return cls(session(folder / GRAPH, 1), known["model"], rules, cores())
 
     @classmethod
     def _shipped(cls, folder: Path) -> "Traced":
-        bundle = Bundle.open(folder)
-        return cls(bundle.session, bundle.manifest.model, bundle.decoding)
+        bundle = Bundle.open(folder, 1)
+        most = cores() if bundle.provider in ON_CORES else 1
+        return cls(bundle.session, bundle.manifest.model, bundle.decoding, most)
 
     def score(self, paths: Sequence[Path], side: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
-        """Raw score and map of each image file, in order, one at a time as they come to the line.
+        """Raw score and map of each image file, in order, each by itself as it comes to the line.
 
         A map, float32, is as large as its picture, or (side, side). Outside the region of interest it holds the lowest
-        value that it has inside.
+        value that it has inside. On one thread a graph answers the same on every machine, and takes less of the
+        processor in all; so there are as many pictures at once as cores, and as memory has room for.
         """
-        run, rules = run_of(self.session), self.decoding
-        for path in progress(paths, f"graph: scoring {len(paths)} images"):
-            scores, maps, _ = seen(run, [decode(path, rules=rules)], rules)
-            yield float(scores[0]), quiet(squeezed(maps[0, 0], side) if side else maps[0, 0], rules.roi)
+        room = Room(AT_ONCE)
+
+        def one(path: Path) -> tuple[float, np.ndarray]:
+            with room.of(extent(path, self.decoding)):
+                return self._one(path, side)
+
+        yield from progress(side_by_side(one, paths, self.most), f"graph: scoring {len(paths)} images", len(paths))
+
+    def _one(self, path: Path, side: int | None) -> tuple[float, np.ndarray]:
+        rules = self.decoding
+        scores, maps, _ = seen(run_of(self.session), [decode(path, rules=rules)], rules)
+        return float(scores[0]), quiet(squeezed(maps[0, 0], side) if side else maps[0, 0], rules.roi)
 
     def values(self, heat: np.ndarray) -> np.ndarray:
         """(1, k): what a map (H, W) holds inside the region of interest."""

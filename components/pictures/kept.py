@@ -3,6 +3,7 @@
 Nothing is kept unless a run asks for it (``keeping``): a service sees each picture once.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ class Shelf:
 
     def __init__(self, room: float) -> None:
         self.room, self.pictures = room, dict[Key, Picture]()
+        self.placing = threading.Lock()
 
     def picture(self, source: Path, name: str | None, rules: Decoding) -> Picture:
         known = source.stat() if source.is_file() else None
@@ -29,9 +31,10 @@ class Shelf:
         if key in self.pictures:
             return self.pictures[key]
         found = decoding.picture(source, name, rules)
-        if key and found.pixels.nbytes <= self.room:
-            found.pixels.setflags(write=False)  # it is everyone's now
-            self.pictures[key], self.room = found, self.room - found.pixels.nbytes
+        with self.placing:  # pictures are decoded side by side
+            if key and key not in self.pictures and found.pixels.nbytes <= self.room:
+                found.pixels.setflags(write=False)  # it is everyone's now
+                self.pictures[key], self.room = found, self.room - found.pixels.nbytes
         return found
 
 

@@ -1,6 +1,7 @@
 """What calibrates and is measured are the scores of the graph that ships, and the gate still holds it against torch."""
 
 import shutil
+import threading
 
 import numpy as np
 import onnx
@@ -34,6 +35,38 @@ def held(patchcore, product):
 def test_the_calibration_holds_the_very_scores_of_the_bundle(patchcore, bundle):
     reference = pd.read_parquet(bundle / "reference.parquet")["score"]
     assert sorted(reference) == read_json(patchcore / "calibration.json")["scores"]
+
+
+def test_each_core_has_a_picture_and_they_stay_in_order(below, held, monkeypatch):
+    monkeypatch.setattr(traced, "cores", lambda: 2)
+    alone = [next(Traced.open(below / "graph", below / "model").score([path])) for path in held[:4]]
+    meeting, seen = threading.Barrier(2, timeout=60), traced.seen
+
+    def together(*given):
+        meeting.wait()  # two at a time, or nobody gets past
+        return seen(*given)
+
+    monkeypatch.setattr(traced, "seen", together)
+    both = list(Traced.open(below / "graph", below / "model").score(held[:4]))
+    assert [score for score, _ in both] == [score for score, _ in alone]
+    for (_, heat), (_, expected) in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(heat, expected)
+
+
+def test_pictures_that_fill_the_memory_come_one_by_one(below, held, monkeypatch):
+    monkeypatch.setattr(traced, "cores", lambda: 2)
+    monkeypatch.setattr(traced, "AT_ONCE", 96 * 96)
+    alone, seen = threading.Semaphore(1), traced.seen
+
+    def checked(*given):
+        assert alone.acquire(blocking=False), "two at once"
+        try:
+            return seen(*given)
+        finally:
+            alone.release()
+
+    monkeypatch.setattr(traced, "seen", checked)
+    assert len(list(Traced.open(below / "graph", below / "model").score(held[:4]))) == 4
 
 
 def test_an_evaluation_measures_what_the_bundle_says(patchcore, bundle, product, tmp_path, monkeypatch):
