@@ -88,7 +88,9 @@ def test_a_traceback_is_shown_on_request(capsys, monkeypatch):
 
 
 def test_ctrl_c_is_one_line_and_130():
-    code = "import components.cli as c, time\n@c.app.command()\ndef wait():\n print('on', flush=True); time.sleep(60)\n"
+    # Short naps: a signal between the print and a long sleep would be heard behind the sleep.
+    wait = "@c.app.command()\ndef wait():\n print('on', flush=True)\n while True: time.sleep(0.1)\n"
+    code = f"import components.cli as c, time\n{wait}"
     started = [sys.executable, "-c", f"{code}c.main()", "wait"]
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test in the background may have to ignore it
     process = subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
