@@ -19,7 +19,7 @@ from components.core.records import SCORE_COLUMNS, Scored, ScoreRecord
 from components.core.runtime import Provider, Room, Runs, cores, side_by_side
 from components.decision.bundle import Bundle
 from components.decision.conformal import Decided
-from components.decision.seeing import AT_ONCE, ON_CORES
+from components.decision.seeing import AT_ONCE, abreast
 from components.decision.tables import PROBLEM, REGIONS, require_form, told, write_records
 from components.pictures.clips import decode, target
 from components.pictures.decoding import extent
@@ -95,7 +95,7 @@ def alongside(bundle: Bundle, sources: Sequence[Source], one: Callable[[Bundle, 
     On one thread a graph takes less of the processor in all, and answers the same on every machine. A single picture
     has all cores, and a GPU has one picture at a time.
     """
-    most = min(cores(), len(sources)) if bundle.provider in ON_CORES else 1
+    most = abreast(bundle.provider, min(cores(), len(sources)))
     seen, room = bundle.narrowed() if most > 1 else bundle, Room(AT_ONCE)
 
     def said(source: Source) -> R:

@@ -12,6 +12,11 @@ ON_CORES = ("cpu", "openvino")  # providers that compute where Python does
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # (B, 3, H, W) -> scores (B,), maps (B, 1, H, W), embeddings (B, 16)
 
 
+def abreast(provider: str, most: int) -> int:
+    """How many pictures are seen at once, where the processor has room for *most*; a GPU has one at a time."""
+    return most if provider in ON_CORES else 1
+
+
 def tensor(pixels: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1], contiguous; a window of frames likewise, frame by frame."""
     return np.ascontiguousarray(np.moveaxis(pixels, -1, -3)).astype(np.float32) / np.float32(255)

@@ -17,7 +17,7 @@ from components.core.progress import progress
 from components.core.runtime import Room, cores, session, side_by_side
 from components.core.settings import build
 from components.decision.bundle import Bundle, run_of
-from components.decision.seeing import AT_ONCE, ON_CORES, seen
+from components.decision.seeing import AT_ONCE, abreast, seen
 from components.pictures.decoding import Decoding, extent
 from components.pictures.framing import quiet, values_inside
 from components.pictures.heat import squeezed
@@ -55,8 +55,7 @@ class Traced:
     @classmethod
     def _shipped(cls, folder: Path) -> "Traced":
         bundle = Bundle.open(folder, 1)
-        most = cores() if bundle.provider in ON_CORES else 1
-        return cls(bundle.session, bundle.manifest.model, bundle.decoding, most)
+        return cls(bundle.session, bundle.manifest.model, bundle.decoding, abreast(bundle.provider, cores()))
 
     def score(self, paths: Sequence[Path], side: int | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """Raw score and map of each image file, in order, each by itself as it comes to the line.

@@ -18,7 +18,9 @@ def test_timm_is_read_when_a_network_is_made():
         "made = create('alps', detector_class('alps').settings_type());"
         "sys.exit('timm' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", asked], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command, environment = [sys.executable, "-c", asked], os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("name", "expected"), [("tf_efficientnet_lite0", False), ("vit_tiny_patch16_224", True)])
