@@ -70,15 +70,20 @@ def calibrate_folds(
     settings: CalibrationSettings,
     alike: Alike | None = None,
     graphs: Path | None = None,
+    warns: bool = True,
 ) -> Path:
-    """``calibrate`` of *model*, which was trained on all pictures, from what the models of *folds* say of theirs."""
+    """``calibrate`` of *model*, which was trained on all pictures, from what the models of *folds* say of theirs.
+
+    Where these score on different scales, it *warns*.
+    """
     inputs = {"model": model / "model.safetensors", "split": folds[0].split / "split.parquet"}
     with recorded(out, "calibrate", settings, inputs) as scratch:
         parts = [_scored(fold, number, data, graphs) for number, fold in enumerate(folds)]
         table = pd.concat([part for part, _ in parts], ignore_index=True)
         scores, groups = table["score"].to_numpy(np.float64), table["group"].to_numpy()
         require_enough(len(scores), settings.alpha, out)
-        _tell_unlike([part["score"].to_numpy() for part, _ in parts])
+        if warns:
+            _tell_unlike([part["score"].to_numpy() for part, _ in parts])
         result = {
             "model": tree_hash(model / "model.safetensors"),
             **summary(scores, settings),

@@ -23,7 +23,7 @@ from components.core.checks import check_budget
 from components.core.errors import SettingsError
 from components.core.runtime import Provider
 from components.core.settings import convert
-from components.detectors.catalogue import CATALOGUE, require
+from components.detectors.catalogue import CATALOGUE, FIRST, require
 
 data_app = typer.Typer(help="Bring data sets in and check them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -102,16 +102,17 @@ def data_sets(name: Annotated[str | None, typer.Argument(help="Tell all of this 
 
 @app.command(epilog=fit_help())
 def fit(
-    detector: Annotated[
-        str,
-        typer.Argument(
-            help="A name of `loupe detectors`, with its input size: patchcore@384.", autocompletion=lambda: [*CATALOGUE]
-        ),
-    ],
     data: Annotated[
         Path, typer.Option(help="A data set: MVTec layout (train/good is enough), or what --adapter reads.")
     ],
     out: Annotated[Path, typer.Option(help="The run's folder: model, calibration.json, bundle, run.json.")],
+    detector: Annotated[
+        str,
+        typer.Argument(
+            help="A name of `loupe detectors`, may be with its input size: patchcore@384.",
+            autocompletion=lambda: [*CATALOGUE],
+        ),
+    ] = FIRST,
     adapter: Annotated[str, typer.Option(help="A name of `loupe data sets`.")] = "folder",
     group: Annotated[list[str] | None, typer.Option(help="Use only this group; may be repeated.")] = None,
     preset: Annotated[str | None, typer.Option(help="paper, long, cpu or tiny; default cpu.")] = None,

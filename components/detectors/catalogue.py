@@ -64,6 +64,7 @@ WHEN = {  # when to take it, in one line; what was measured is in benchmarks/res
     "paedid": "removes noise from pixels; small, for comparison",
     "alps": "rebuilds pixels, trained against itself; the quickest graph, for comparison",
 }
+FIRST = next(iter(WHEN))  # what a fit takes where none is named
 COMPOSED = {"ensemble": "components.detectors.ensemble:Ensemble"}  # made of trained detectors, never trained itself
 AT = "@"  # in a name, between the detector and the input size that is asked of it
 ALL = "all"  # in a list of detectors: every one of the catalogue

@@ -15,11 +15,8 @@ log = logging.getLogger("loupe")
 def company(stages: Stages, found: Sequence[Sized], latency_ms: float | None = None) -> str | None:
     """The name of the ensemble of trained detectors that is better for certain than the best alone, if there is one.
 
-    A detector of several sizes is one member. What takes longer than *latency_ms* for one picture is not looked at, and
-    nothing where folds calibrate: ensembles need held-out pictures.
+    A detector of several sizes is one member. What takes longer than *latency_ms* for one picture is not looked at.
     """
-    if stages.folds:
-        return None
     by_name = {sized.name: sized for sized in found}
     members = grown(
         evidence_of({name: stages.of(name) for name in by_name}),

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -159,16 +159,36 @@ def standing(stages: "Stages", detector: str, model: Path, split: Path) -> Itera
         write_json(done, {"asked": mark, "model": tree_hash(model)})
 
 
-def calibrate(stages: "Stages", detector: str, folds: int) -> Path:
-    """The table of out-of-fold scores."""
+def combine(stages: "Stages", ensemble: str, names: Sequence[str], folds: int) -> Path:
+    """The ensembles of the models of each fold, on the scales of the one that ships, then that one: nothing learns."""
+    from components.training.combine import Made, scales_in
+    from components.training.combine import combine as put
+
+    whole = [Made(stages.of(name) / "model", stages.of(name) / "calibration") for name in names]
+    scales, given = [scales_in(member) for member in whole], (stages.params.train, stages.params.seed)
+    made, apart = _folds(stages, ensemble, folds), [_judging(stages, name, folds) for name in names]
+    for number, (model, split) in enumerate(made):
+        members = [replace(one, model=own[number].model) for one, own in zip(whole, apart, strict=True)]
+        put(members, split, split.parent / "synthetic", stages.data, model, *given, scales)
+    synthetic, out = stages.folder / "synthetic", stages.of(ensemble) / "model"
+    return put(whole, shipped(stages), synthetic, stages.data, out, *given, folds=[fold.model for fold in made])
+
+
+def calibrate(stages: "Stages", detector: str, folds: int, ships: bool = True) -> Path:
+    """The table of out-of-fold scores. Of a member that does not ship by itself nobody is warned."""
     from components.calibration.folds import calibrate_folds
 
     at, known = stages.of(detector), stages.params.calibration
+    given = stages.data, at / "calibration", known, alike(stages, folds), stages.graphs
+    return calibrate_folds(at / "model", _judging(stages, detector, folds), *given, warns=ships)
+
+
+def _judging(stages: "Stages", detector: str, folds: int) -> "list[Fold]":
+    """The models of the folds that score the pictures they have not seen: of the check that all of them prefer."""
     parts = _folds(stages, detector, folds)
-    if (best := _common([fold.model for fold in parts])) is not None:
-        parts = [fold._replace(model=fold.model.parent / CHECKS / str(best)) for fold in parts]
-    given = parts, stages.data, at / "calibration", known, alike(stages, folds), stages.graphs
-    return calibrate_folds(at / "model", *given)
+    if (best := _common([fold.model for fold in parts])) is None:
+        return parts
+    return [fold._replace(model=fold.model.parent / CHECKS / str(best)) for fold in parts]
 
 
 def _folds(stages: "Stages", detector: str, folds: int) -> "list[Fold]":

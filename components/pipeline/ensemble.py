@@ -15,11 +15,12 @@ from components.datasets.loading import read_decoding
 from components.detectors.catalogue import COMPOSED
 from components.pictures.kept import keeping
 from components.pipeline.fit import FitRequest, begun, present, stages_of
-from components.pipeline.stages import FOLDED, Stages
+from components.pipeline.stages import Stages
 from components.registry.choice import REFERENCE
 
 log = logging.getLogger("loupe")
 (ENSEMBLE,) = COMPOSED
+FOLDED = "is calibrated by folds, as too few good pictures are held out; what is put together needs calibration.folds 0"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from components.core.artefacts import atomic_dir, tree_hash
 from components.core.errors import BundleError, DataError
 from components.core.filenames import printable
 from components.decision.bundle import Answer, Bundle
+from components.detectors.catalogue import FIRST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def load(folder: str | Path) -> Model:
 def fit(
     good: Pictures,
     out: str | Path,
-    detector: str = "patchcore",
+    detector: str = FIRST,
     *,
     preset: str | None = None,
     alpha: float | None = None,

@@ -38,7 +38,7 @@ class Need(NamedTuple):
     training: int
     mapped: int  # of the feature store, which the system takes back where others need it
     export: int
-    minutes: float
+    minutes: float  # of all trainings: where folds calibrate they are several
     drawing: int = 0  # of synthetic anomalies on its pictures
 
     @property
@@ -67,7 +67,7 @@ def need(stages: Stages, name: str, members: int = 1) -> Need:
         round(_each(stages, found.training(pictures, checked, store, largest(sides)))),
         round(found.mapped(pictures, checked)),
         round(found.export() + PARITY * members * largest(sides) / MIB),
-        found.minutes(pictures),
+        found.minutes(pictures) * (1 + stages.folds),
         round(DRAWN * (cores() + 1) * largest(sides) / MIB),
     )
 

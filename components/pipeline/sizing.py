@@ -18,7 +18,7 @@ from components.datasets.adapters import ADAPTERS, adapter
 from components.datasets.loading import read_decoding, read_split
 from components.detectors.catalogue import Sizes, detector_class, every, named, parted, size_in, sizes_of
 from components.pictures.tiles import MOST, grid
-from components.pipeline.stages import FOLDED, SIZES, Stages
+from components.pipeline.stages import SIZES, Stages
 from components.registry.choice import REFERENCE
 
 log = logging.getLogger("loupe")
@@ -112,8 +112,6 @@ def plan(stages: Stages, detector: str, asked: Asked, measure: Measure = forward
         sizes, why, fixed = (_size(stages.params.train.method(detector)),), "as its name and settings say", True
     elif explicit:
         sizes, why, fixed = explicit, "as asked for", True
-        if len(sizes) > 1 and stages.folds:
-            raise SettingsError(f"{stages.folder}: {FOLDED}, or one size")
     else:
         (sizes, why), fixed = _by_pictures(stages, detector, table), False
     kept, said, ms = _within(stages, detector, sizes, fixed, asked, len(table), measure)
@@ -236,10 +234,7 @@ def _by_pictures(stages: Stages, detector: str, table: pd.DataFrame) -> tuple[tu
         # What is learned by gradients takes minutes to hours: each size more would cost as much again.
         return (size,), f"that of the preset: each size more would be another training of {detector}"
     _, side = _squares(stages, table)
-    sizes, said = sizes_by_pictures(size, side), f"what is seen at a time has {side:.0f} pixels on the shorter side"
-    if len(sizes) > 1 and stages.folds:
-        return (size,), f"that of the preset, as folds calibrate; {said}"
-    return sizes, said
+    return sizes_by_pictures(size, side), f"what is seen at a time has {side:.0f} pixels on the shorter side"
 
 
 def squares_of(stages: Stages) -> int:
@@ -278,7 +273,8 @@ def _cost(stages: Stages, detector: str, sizes: tuple[int, ...], pictures: int, 
     train = with_overrides(stages, [members]).params.train
     squares, _ = _squares(stages, _good(stages))
     ms = squares * sum(measure(name, train.method(name)) for name in members.members)
-    return Cost(ms, (PASSES * pictures * ms / 1000 + FIXED_S * len(sizes)) / 60)
+    trainings = 1 + stages.folds
+    return Cost(ms, trainings * (PASSES * pictures * ms / 1000 + FIXED_S * len(sizes)) / 60)
 
 
 def _as_named(stages: Stages, detector: str, sizes: tuple[int, ...], why: str) -> Sized:

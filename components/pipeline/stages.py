@@ -22,7 +22,6 @@ from components.pipeline.params import Params, load_params
 if TYPE_CHECKING:
     from components.training.settings import TrainSettings
 
-FOLDED = "is calibrated by folds, as too few good pictures are held out; an ensemble needs calibration.folds 0"
 SIZES = "-"  # in the name of an ensemble, between the sizes of one detector; no detector has it in its own
 JOINT = "+"  # the same between different detectors, which may have several sizes each
 
@@ -141,9 +140,9 @@ class Stages:
         """The model of an ensemble in place of training: of detectors that are trained and calibrated."""
         from components.training.combine import Made, combine
 
-        if self.folds:
-            raise SettingsError(f"{self.folder}: {FOLDED}")
         names = ensemble.split(JOINT if JOINT in ensemble else SIZES)
+        if folds := self.folds:
+            return crossing.combine(self, ensemble, names, folds)
         members = [Made(self.of(name) / "model", self.of(name) / "calibration") for name in names]
         split, synthetic, out = self.folder / "split", self.folder / "synthetic", self.of(ensemble) / "model"
         return combine(members, split, synthetic, self.data, out, self.params.train, self.params.seed)
@@ -169,6 +168,8 @@ class Stages:
 
     def calibrate_member(self, detector: str) -> Path:
         """What an ensemble takes its scales from; its member ships in no graph of its own, and gets none."""
+        if folds := self.folds:
+            return crossing.calibrate(self, detector, folds, ships=False)
         return self._calibrated(detector, None)
 
     def _calibrated(self, detector: str, traced: Path | None) -> Path:

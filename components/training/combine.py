@@ -19,7 +19,7 @@ from components.decision.calibration import Calibration, middle_and_spread
 from components.detectors.ensemble import Ensemble, Scale, Scales, together
 from components.training.data import CheckImages, StoredImages
 from components.training.descriptors import FILE, descriptor
-from components.training.evidence import with_nuisances, write_evidence
+from components.training.evidence import of_folds, with_nuisances, write_evidence
 from components.training.model import inputs_of, load_model, save_model
 from components.training.select import SyntheticAUROC, auroc, finite
 from components.training.settings import TrainSettings
@@ -44,20 +44,24 @@ def combine(
     out: Path,
     settings: TrainSettings,
     seed: int,
+    scales: Sequence[Scales] | None = None,
+    folds: Sequence[Path] = (),
 ) -> Path:
     """Write to *out* of the ensemble of *members* what ``train`` writes of a detector.
 
     What the trainings of the members left of the very same pictures is put together; else the pictures are scored.
-    Raises BundleError where a calibration is of another model, CalibrationError where scores cannot be brought to one
-    scale, SettingsError where *members* make no ensemble.
+    *scales* are given where the members are models of one fold, for which nothing is calibrated. Of *folds*, the
+    ensembles of all folds, comes the evidence for an ensemble of members that have learned every picture. Raises
+    BundleError where a calibration is of another model, CalibrationError where scores cannot be brought to one scale,
+    SettingsError where *members* make no ensemble.
     """
-    scales = [_scales(member) for member in members]
+    scales = scales or [scales_in(member) for member in members]
     made = together([load_model(member.model) for member in members], scales)
     inputs = {"split": split, "synthetic": synthetic}
     models = {f"member {number}": member.model / "model.safetensors" for number, member in enumerate(members)}
     with recorded(out, "train", {"detector": made.name, "settings": made.settings}, inputs | models, seed) as scratch:
         alike = _alike(members, {name: tree_hash(path) for name, path in inputs.items()}, seed)
-        checked = _averaged(members, scales, made, split) if alike else None
+        checked = of_folds(folds) if folds else _averaged(members, scales, made, split) if alike else None
         if checked is None:
             checked = _scored(made, split, synthetic, data, settings, seed)
         save_model(made, scratch)
@@ -144,7 +148,8 @@ def scales_of(known: Calibration, what: str) -> Scales:
     )
 
 
-def _scales(member: Made) -> Scales:
+def scales_in(member: Made) -> Scales:
+    """``scales_of`` a member's own calibration. Raises BundleError where that is of another model."""
     known = Calibration.read(member.calibration / "calibration.json")
     if known.model not in (None, tree_hash(member.model / "model.safetensors")):
         raise BundleError(f"{member.calibration}: is of another model than {member.model}; fit it again")

@@ -48,6 +48,11 @@ def write_evidence(checked: pd.DataFrame, out: Path) -> None:
     write_json(out / "check.json", summary(checked))
 
 
+def of_folds(models: Sequence[Path]) -> pd.DataFrame:
+    """What the *models* of folds were checked with, each picture by the one that had not seen it."""
+    return pd.concat([pd.read_parquet(model / CHECK_TABLE) for model in models], ignore_index=True)
+
+
 def nuisances(
     detector: Detector, names: Sequence[str], paths: Sequence[Path], rules: Decoding, seed: int
 ) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from components.core.artefacts import (
 )
 from components.core.cache import features_folder
 from components.core.errors import DataError, SettingsError
-from components.core.records import CHECK_TABLE, NORMAL
+from components.core.records import NORMAL
 from components.core.runtime import keep_freed_memory
 from components.core.settings import plain
 from components.datasets.loading import read_decoding, read_split, rows
@@ -42,7 +42,7 @@ from components.training.checkpoint import Checkpoint
 from components.training.data import CheckImages, FileImages, FitImages, StoredImages
 from components.training.descriptors import FILE as DESCRIPTORS
 from components.training.descriptors import described, sample
-from components.training.evidence import with_nuisances, write_evidence
+from components.training.evidence import of_folds, with_nuisances, write_evidence
 from components.training.filling import SharedStore
 from components.training.grown import Grown
 from components.training.loop import UNTIL_FLAT, USUAL, Checks, Loop
@@ -155,8 +155,7 @@ def _evidence(
     """Every picture that the detector was checked with, and its score."""
     if scores is not None:
         return with_nuisances(detector, told.assign(score=scores), asked.data, rules, asked.seed, graphs)
-    # what the folds were checked with, each by the model that had not seen it
-    return pd.concat([pd.read_parquet(fold / CHECK_TABLE) for fold in asked.folds], ignore_index=True)
+    return of_folds(asked.folds)
 
 
 def _write(scratch: Path, loop: Loop, moves: dict[str, Any], checked: pd.DataFrame) -> None:

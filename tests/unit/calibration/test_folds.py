@@ -1,6 +1,7 @@
 """Cross-conformal calibration: when it is taken, what is in which fold, what it promises, and a whole fit with it."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from benchmarks.mechanisms.thresholds import alarms
 from components.calibration.calibrate import summary
-from components.calibration.folds import fold_count
+from components.calibration.folds import Fold, calibrate_folds, fold_count
 from components.calibration.settings import CalibrationSettings
 from components.cli import app
 from components.core.artefacts import read_json
@@ -18,6 +19,7 @@ from components.core.records import SPLIT_COLUMNS
 from components.datasets.folds import write_folds
 from components.datasets.loading import read_split, rows
 from components.decision.bundle import Bundle, Manifest
+from components.decision.calibration import Calibration, middle_and_spread
 from components.pipeline import crossing
 from components.training.select import FoldsAUROC, common_check
 
@@ -249,3 +251,84 @@ def test_after_a_kill_the_folds_that_are_there_are_not_trained_again(fitted, mon
     with pytest.raises(FileNotFoundError):  # the training above writes nothing, so there is nothing to go on with
         crossing.train(Stages(params, "run", fitted.parent), "fastflow", 3)
     assert trained[1:] == ["1"]
+
+
+# Ensembles
+
+
+@pytest.fixture(scope="module")
+def sizes(fitted, tmp_path_factory):
+    """The same twenty pictures, PatchCore at two sizes."""
+    from components.pipeline.fit import FitRequest, fit_folder
+
+    sections, few = {"calibration": {"folds": 3}}, {"bank_size": 64}
+    asked = FitRequest("patchcore", fitted.parent / "photos", preset="tiny", overrides=few, sections=sections)
+    return fit_folder(replace(asked, size=(64, 96)), tmp_path_factory.mktemp("sizes") / "run")
+
+
+MEAN = "patchcore@64-patchcore@96"
+
+
+def out_of_fold(run, name):
+    return pd.read_parquet(run / "work/run" / name / "calibration/scores.parquet").set_index("image_id")
+
+
+def test_the_mean_of_sizes_is_calibrated_by_the_means_of_the_folds(sizes):
+    """Each member's out-of-fold scores on the scale that ships, and their mean."""
+    known = Bundle.open(sizes / "bundle").calibration
+    assert (known.n, known.folds) == (20, 3)
+    tables = [out_of_fold(sizes, name) for name in MEAN.split("-")]
+    found, expected = out_of_fold(sizes, MEAN), 0.0
+    for table in tables:
+        middle, spread = middle_and_spread(table["score"].to_numpy())
+        expected += (table["score"] - middle) / spread / len(tables)
+    assert (found["fold"] == tables[0]["fold"][found.index]).all()
+    np.testing.assert_allclose(found["score"], expected[found.index], rtol=1e-3, atol=1e-3)
+
+
+def test_the_evidence_of_a_mean_is_that_of_its_folds(sizes, fitted):
+    from components.training.model import load_model, score_files
+
+    at = sizes / "work/run" / MEAN
+    folds = [pd.read_parquet(at / f"folds/{number}/model/check.parquet") for number in range(3)]
+    pd.testing.assert_frame_equal(pd.read_parquet(at / "model/check.parquet"), pd.concat(folds, ignore_index=True))
+    held = out_of_fold(sizes, MEAN)["score"]
+    paths = [fitted.parent / "photos" / name for name in held.index]
+    whole = np.concatenate([scores for scores, _ in score_files(load_model(sizes / "model"), paths)])
+    assert np.median(whole) < np.median(held)  # the model of all pictures has learned them
+
+
+def test_different_detectors_are_put_together_fold_by_fold(sizes, fitted):
+    """As the pipeline does it, of a mean of sizes and another detector."""
+    from components.pipeline.fit import FitRequest, stages_of
+
+    sections = {"calibration": {"folds": 3}}
+    asked = FitRequest("padim", fitted.parent / "photos", preset="tiny", sections=sections)
+    stages, name = stages_of(asked, sizes / "work"), f"{MEAN}+padim"
+    stages.train("padim")
+    stages.calibrate_member("padim")
+    stages.combine(name)
+    stages.calibrate(name)
+    assert Calibration.read(stages.of(name) / "calibration/calibration.json").folds == 3
+    both = read_json(stages.of(name) / "model/settings.json")["settings"]["members"]
+    assert [member["detector"] for member in both] == ["patchcore", "patchcore", "padim"]
+
+
+def test_nobody_is_warned_of_a_member_of_a_mean(monkeypatch, tmp_path):
+    from components.calibration import folds as room
+
+    warned = []
+    monkeypatch.setattr(room, "_tell_unlike", lambda parts: warned.append(len(parts)))
+    monkeypatch.setattr(room, "_scored", lambda *_: (one_fold(), np.zeros((4, 4))))
+    monkeypatch.setattr(room, "tree_hash", lambda _: "a model")
+    (tmp_path / "split").mkdir()
+    for name in ("split/split.parquet", "model.safetensors"):
+        (tmp_path / name).write_text("x")
+    given = tmp_path, [Fold(tmp_path, tmp_path / "split")] * 2, tmp_path
+    for warns in (False, True):
+        calibrate_folds(*given, tmp_path / f"out-{warns}", CalibrationSettings(0.2), warns=warns)
+    assert warned == [2]
+
+
+def one_fold():
+    return pd.DataFrame({"image_id": list("abcd"), "group": "all", "score": [1.0, 2.0, 3.0, 4.0], "fold": 0})

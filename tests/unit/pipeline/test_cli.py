@@ -191,3 +191,16 @@ def test_misspelt_key_of_params_gets_a_suggestion(tmp_path):
     file.write_text(yaml.safe_dump(values))
     with pytest.raises(SettingsError, match="alhpa is not a setting; did you mean alpha"):
         load_params(file)
+
+
+def test_a_fit_that_names_no_detector_takes_the_one_to_begin_with(tmp_path, monkeypatch):
+    asked = []
+
+    def fitted(request, _):
+        asked.append(request.detector)
+        raise SettingsError("that is all")
+
+    monkeypatch.setattr("components.pipeline.fit.fit_folder", fitted)
+    for named in ([], ["padim"]):
+        CliRunner().invoke(app, ["fit", *named, "--data", str(tmp_path), "--out", str(tmp_path / "run")])
+    assert asked == ["patchcore", "padim"]

@@ -22,7 +22,7 @@ def stages(tmp_path):
         (tmp_path / name / "model").mkdir(parents=True)
         table = figures.checked(KINDS, {"graded_small": small, "graded_wide": wide}, seed)
         table.to_parquet(tmp_path / name / "model/check.parquet")
-    return SimpleNamespace(folds=0, folder=tmp_path, of=lambda name: tmp_path / name, params=SimpleNamespace(seed=0))
+    return SimpleNamespace(folder=tmp_path, of=lambda name: tmp_path / name, params=SimpleNamespace(seed=0))
 
 
 def sized(detector, *members, ms=0.0):
@@ -44,11 +44,6 @@ def test_an_ensemble_keeps_to_the_time_of_one_picture(stages):
     found = [sized("padim", ms=20.0), PATCHCORE]
     assert company(stages, found, latency_ms=59.0) is None
     assert company(stages, found, latency_ms=60.0) is not None
-
-
-def test_folds_have_no_ensembles(stages):
-    stages.folds = 5
-    assert company(stages, [sized("padim"), PATCHCORE]) is None
 
 
 def test_what_left_no_evidence_joins_nobody(stages):
