@@ -8,6 +8,7 @@ import pandas as pd
 from components.core.artefacts import atomic_dir, read_json
 
 NONE = "not available"
+NOBODY = "No view has labelled test pictures to rank by; the champion is chosen by synthetic anomalies, as ever.\n"
 
 
 def table(evaluations: dict[str, Path]) -> list[dict[str, Any]]:
@@ -42,10 +43,15 @@ def leaderboard(evaluations: dict[str, Path], out: Path) -> Path:
     """Write leaderboard.csv, .md and .html."""
     rows = table(evaluations)
     texts = [{k: f"{v:.3f}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in rows]
-    columns = list(texts[0]) if texts else []
     with atomic_dir(out) as scratch:
         pd.DataFrame(rows).to_csv(scratch / "leaderboard.csv", index=False)
-        lines = [columns, ["---"] * len(columns), *(list(row.values()) for row in texts)]
-        (scratch / "leaderboard.md").write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
-        (scratch / "leaderboard.html").write_text(pd.DataFrame(texts).to_html(index=False))
+        (scratch / "leaderboard.md").write_text(_markdown(texts) if texts else NOBODY)
+        page = pd.DataFrame(texts).to_html(index=False) if texts else f"<p>{NOBODY}</p>"
+        (scratch / "leaderboard.html").write_text(page)
     return out
+
+
+def _markdown(rows: list[dict[str, str]]) -> str:
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns), *(list(row.values()) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -234,11 +234,14 @@ def test_the_flow_tells_of_the_last_detector_before_it_trains_the_first(tmp_path
             train.train.fn(tmp_path / "params.yaml", **asked)
 
 
-def test_a_pipeline_without_test_images_ends_with_an_empty_leaderboard(tmp_path):
+def test_a_pipeline_without_test_images_says_why_there_is_no_leaderboard(tmp_path):
     from components.evaluation.leaderboard import leaderboard
 
     out = leaderboard({}, tmp_path / "leaderboard")
-    assert (out / "leaderboard.md").exists()
+    for name in ("leaderboard.md", "leaderboard.html"):
+        text = (out / name).read_text()
+        assert "No view has labelled test pictures" in text
+        assert "|" not in text
 
 
 def test_params_of_a_retraining_load_again(tmp_path, monkeypatch):
