@@ -171,7 +171,7 @@ def combine(stages: "Stages", ensemble: str, names: Sequence[str], folds: int) -
         members = [replace(one, model=own[number].model) for one, own in zip(whole, apart, strict=True)]
         put(members, split, split.parent / "synthetic", stages.data, model, *given, scales)
     synthetic, out = stages.folder / "synthetic", stages.of(ensemble) / "model"
-    return put(whole, shipped(stages), synthetic, stages.data, out, *given, folds=[fold.model for fold in made])
+    return put(whole, shipped(stages), synthetic, stages.data, out, *given, scales, [fold.model for fold in made])
 
 
 def calibrate(stages: "Stages", detector: str, folds: int, ships: bool = True) -> Path:

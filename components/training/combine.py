@@ -50,8 +50,8 @@ def combine(
     """Write to *out* of the ensemble of *members* what ``train`` writes of a detector.
 
     What the trainings of the members left of the very same pictures is put together; else the pictures are scored.
-    *scales* are given where the members are models of one fold, for which nothing is calibrated. Of *folds*, the
-    ensembles of all folds, comes the evidence for an ensemble of members that have learned every picture. Raises
+    *scales*: those of the members' calibrations unless given, as for models of one fold, which have none. Of *folds*,
+    the ensembles of all folds, comes the evidence for an ensemble of members that have learned every picture. Raises
     BundleError where a calibration is of another model, CalibrationError where scores cannot be brought to one scale,
     SettingsError where *members* make no ensemble.
     """
