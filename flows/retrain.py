@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from components.core.errors import DataError, StageError
 from components.core.progress import show_logs
 from components.pipeline.following import followed
-from components.pipeline.isolated import run_stage
+from components.pipeline.isolated import run_stage, standby
 from components.pipeline.params import load_params
 from components.pipeline.retraining import Retrained, Retraining
 from components.pipeline.sizing import Sized
@@ -112,13 +112,14 @@ def _challenged(job: Retraining) -> Retrained:
     for name in job.params.retrain.detectors:
         job.params.settings_of(name)
     new_version(job)
-    prepare(job)
-    challengers, made, failed = choose_sizes(job), list[str](), dict[str, str]()
-    for sized in challengers:
-        with noted(failed, sized.name):
-            for name in [name for name in sized.names if name not in made]:
-                challenge(job, name) if name in sized.members else combine(job, name)
-                made.append(name)
+    with standby(job.derived):  # it loads while data is checked
+        prepare(job)
+        challengers, made, failed = choose_sizes(job), list[str](), dict[str, str]()
+        for sized in challengers:
+            with noted(failed, sized.name):
+                for name in [name for name in sized.names if name not in made]:
+                    challenge(job, name) if name in sized.members else combine(job, name)
+                    made.append(name)
     if not made:
         raise StageError("; ".join(failed.values()))
     trained = [sized for sized in challengers if sized.name in made]

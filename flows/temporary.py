@@ -7,7 +7,10 @@ the end of ours, however it comes, at a pipe of which we hold the other end, and
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_EPHEM
 
 from components.core.errors import PlaceError
 
+# What the stages of a flow that trains load in its process: the slow ones, each of which takes a second and more.
+STAGES = ("great_expectations", "components.training.difficulty", "timm", "components.export.trace", "mlflow")
 WATCH = """
 import os, signal, sys
 from pathlib import Path
@@ -33,11 +38,12 @@ if begun(pid) == sys.argv[2]:  # and no later process of the same number
 _PIPES: list[Any] = []  # open as long as this process lives
 
 
-def ends_with_us() -> None:
+def ends_with_us(loads: Sequence[str] = ()) -> None:
     """Call before a flow that runs in the process of a command; a server of one's own is left alone.
 
-    Raises PlaceError where Prefect's folder cannot be written: the temporary server would say so in a hundred lines.
-    One that does not answer in time is a PlaceError too, raised by the flow.
+    While the server starts, the modules *loads* are imported, which the flow will need. Raises PlaceError where
+    Prefect's folder cannot be written: the temporary server would say so in a hundred lines. One that does not answer
+    in time is a PlaceError too, raised by the flow.
     """
     if PREFECT_API_URL.value():
         return
@@ -55,15 +61,18 @@ def ends_with_us() -> None:
 
     started.watched = True  # type: ignore[attr-defined]
     SubprocessASGIServer._run_uvicorn_command = started  # type: ignore[assignment,method-assign]
-    SubprocessASGIServer.start = in_time(SubprocessASGIServer.start)  # type: ignore[method-assign]
+    SubprocessASGIServer.start = in_time(SubprocessASGIServer.start, loads)  # type: ignore[method-assign]
 
 
-def in_time(start: Callable[..., None]) -> Callable[..., None]:
+def in_time(start: Callable[..., None], loads: Sequence[str] = ()) -> Callable[..., None]:
     """*start* of a temporary server, which says what to do where the server does not answer in time."""
 
     def started(server: Any, timeout: int | None = None) -> None:
+        loading = threading.Thread(target=_load, args=(loads,), daemon=True)
+        loading.start()
         try:
             start(server, timeout)
+            loading.join()  # two threads that import the same modules may find them half made
         except RuntimeError as error:  # Prefect's, in a sentence that says nothing of what to do
             limit = timeout or PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
             raise PlaceError(
@@ -73,6 +82,12 @@ def in_time(start: Callable[..., None]) -> Callable[..., None]:
             ) from error
 
     return started
+
+
+def _load(names: Sequence[str]) -> None:
+    for name in names:
+        with suppress(Exception):  # who needs the module says what is wrong with it
+            import_module(name)
 
 
 def _require(home: Path) -> None:

@@ -8,6 +8,7 @@ import functools
 import logging
 import re
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from components.pipeline.cells import Cell
 from components.pipeline.company import Time, company
 from components.pipeline.following import followed
 from components.pipeline.foresight import seconds
-from components.pipeline.isolated import run_stage
+from components.pipeline.isolated import run_stage, standby
 from components.pipeline.params import DEFAULT, Params, load_params
 from components.pipeline.sizing import Asked, Sized, members_file, plans, reference_of, suited
 from components.pipeline.stages import JOINT, Stages
@@ -31,7 +32,7 @@ from flows.failures import noted
 from flows.fan import fan_out
 from flows.pages import checked, show_page
 from flows.slot import training_slot
-from flows.temporary import ends_with_us
+from flows.temporary import STAGES, ends_with_us
 from flows.terminal import without_tracebacks
 
 log = logging.getLogger("loupe")
@@ -154,12 +155,13 @@ def train(
         plans_ = list(plans_)
         failed = fan_out(params, [cell for plan in plans_ for cell in plan.cells()])
     evaluations, done = dict[str, Path](), 0
-    for plan in plans_:
-        made, reference = _candidates(plan, failed)
-        done += len(made)
-        evaluations |= {f"{plan.stages.view}/{name}": found for name, found in made.items() if found}
-        if made:
-            get_run_logger().info("%s: %s", plan.stages.view, register(params, plan.stages, list(made), reference))
+    with nullcontext() if params.pipeline.pools else standby(params_file):  # it loads while data is checked
+        for plan in plans_:
+            made, reference = _candidates(plan, failed)
+            done += len(made)
+            evaluations |= {f"{plan.stages.view}/{name}": found for name, found in made.items() if found}
+            if made:
+                get_run_logger().info("%s: %s", plan.stages.view, register(params, plan.stages, list(made), reference))
     if failed and not done:
         raise StageError(told(failed))
     out = rank(evaluations, Path(params.artefacts) / "leaderboard")
@@ -270,7 +272,7 @@ def run_here(params_file: Path, views: list[str] | None, detectors: list[str] | 
 
     show_logs()
     without_tracebacks()
-    ends_with_us()
+    ends_with_us(STAGES)
     params, chosen, _ = asked_for(params_file, views, detectors)  # before a server is started for the flow
     out: Any = train(params_file, views, detectors)
     registry, more = Registry(params.registry), "" if params_file == DEFAULT else f" --params {params_file}"

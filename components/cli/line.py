@@ -78,11 +78,11 @@ def retrain(
 
     job = Retraining.of(load_params(params), verdict)  # a slip is told before Prefect is loaded
     from flows.retrain import retrain as run
-    from flows.temporary import ends_with_us
+    from flows.temporary import STAGES, ends_with_us
     from flows.terminal import without_tracebacks
 
     without_tracebacks()
-    ends_with_us()
+    ends_with_us(STAGES)
     say(f"{run(verdict, params)}: see {job.folder}")
 
 

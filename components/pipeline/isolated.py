@@ -1,9 +1,11 @@
 """A stage in a process of its own: it can be killed, and its memory really comes back."""
 
+import json
 import logging
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.core import system
@@ -11,6 +13,7 @@ from components.core.errors import StageError
 
 log = logging.getLogger("loupe")
 _RUNNING: "set[subprocess.Popen[str]]" = set()
+_WAITING: "list[subprocess.Popen[str]]" = []
 
 
 def run_stage(
@@ -20,15 +23,8 @@ def run_stage(
 
     Raises StageError.
     """
-    command = [sys.executable, "-m", "components.pipeline.stages", stage, view, detector, "--params", str(params)]
-    process = subprocess.Popen(
-        [*command, "--data", str(data), "--tethered", *more],
-        start_new_session=True,
-        preexec_fn=system.BEFORE,
-        stdin=subprocess.PIPE,  # never written to: it ends with this process, and the stage with it
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    words = [stage, view, detector, "--params", str(params), "--data", str(data), "--tethered", *more]
+    process = _told(words) or _begun(words)
     _RUNNING.add(process)
     try:
         last = _relay(process, seconds)
@@ -37,11 +33,55 @@ def run_stage(
         raise
     finally:
         _RUNNING.discard(process)
-        if process.stdin:
-            process.stdin.close()
+        _let_go(process)
     if process.returncode:
         reason = "was killed" if process.returncode < 0 else last
         raise StageError(f"{stage} of {detector} on {view}: {reason} (exit status {process.returncode})")
+
+
+@contextmanager
+def standby(params: Path) -> Iterator[None]:
+    """Within, a process waits for the first stage, which will have *params*, and loads what stages load."""
+    process = _begun(["--standby", "--params", str(params)])
+    _WAITING.append(process)
+    try:
+        yield
+    finally:
+        if process in _WAITING:
+            _WAITING.remove(process)
+            _kill(process)
+            _let_go(process)
+
+
+def _begun(words: Sequence[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "components.pipeline.stages", *words],
+        start_new_session=True,
+        preexec_fn=system.BEFORE,
+        stdin=subprocess.PIPE,  # it ends with this process, and the stage with it
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _told(words: Sequence[str]) -> "subprocess.Popen[str] | None":
+    """The process that waited for a stage, told to run this one; None where none does."""
+    while _WAITING:
+        process = _WAITING.pop()
+        try:
+            assert process.stdin
+            process.stdin.write(json.dumps(list(words)) + "\n")
+            process.stdin.flush()
+            return process
+        except OSError:  # it was ended, whatever by
+            _let_go(process)
+    return None
+
+
+def _let_go(process: "subprocess.Popen[str]") -> None:
+    if process.stdin:
+        with suppress(OSError):  # what it was told and has never read
+            process.stdin.close()
 
 
 def end_running() -> None:

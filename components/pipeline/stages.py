@@ -251,4 +251,9 @@ def main(arguments: list[str]) -> None:
 if __name__ == "__main__":
     system.in_utf8("components.pipeline.stages")
     system.collect_rarely()
-    main(sys.argv[1:])
+    words = sys.argv[1:]
+    if words[:1] == ["--standby"]:  # with --params FILE behind it, and nothing more
+        from components.pipeline.standby import awaited
+
+        words = awaited(Path(words[-1]))
+    main(words)

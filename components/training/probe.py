@@ -3,8 +3,11 @@
 Its features of the fit normals are those that PatchCore reads later; they are computed once.
 """
 
+from pathlib import Path
+
 import torch
 
+from components.backbones.runtime import FastBackbone, backbones
 from components.detectors.catalogue import create, settings_for
 from components.detectors.contract import Detector, OnePass
 from components.training.data import FitImages, StoredImages
@@ -28,11 +31,22 @@ def probe_of(normals: StoredImages, preset: str) -> Detector:
     return known[1]
 
 
+def keep_graph(folder: Path, preset: str) -> None:
+    """Make the graph that the probe's features will come from, unless *folder* has it; a GPU needs none."""
+    if not torch.cuda.is_available():
+        for backbone in backbones(_made(preset == "tiny")):
+            FastBackbone(backbone, folder)
+
+
+def _made(tiny: bool) -> Detector:
+    settings = settings_for("patchcore", "tiny" if tiny else "cpu", {"bank_size": BANK, "lists": 0})
+    return create("patchcore", settings).eval()
+
+
 @torch.inference_mode()
 def _fitted(normals: StoredImages, tiny: bool) -> Detector:
-    settings = settings_for("patchcore", "tiny" if tiny else "cpu", {"bank_size": BANK, "lists": 0})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    detector = create("patchcore", settings).eval().to(device)
+    detector = _made(tiny).to(device)
     for phase in detector.phases(FitImages(normals.images, normals.store)):
         assert isinstance(phase, OnePass)
         for start in range(0, len(phase.table), phase.batch_size):

@@ -167,7 +167,7 @@ class Job:
     """A retraining that notes what is asked of it."""
 
     def __init__(self, hindrance=None, refused=None, gathers=True, known=None):
-        self.asked, self.gathers = [], gathers
+        self.asked, self.gathers, self.derived = [], gathers, Path("derived.yaml")
         self.params = SimpleNamespace(
             retrain=SimpleNamespace(detectors=("one", "two")),
             settings_of=lambda name: self.asked.append(f"check {name}"),
@@ -198,6 +198,7 @@ def ran(monkeypatch):
     def of(flow_job):
         monkeypatch.setattr(retrain, "Retraining", SimpleNamespace(of=lambda *_: flow_job))
         action = retrain.retrain.fn("verdict")
+        assert shown.pop("standby", None) == (flow_job.derived if "prepare" in flow_job.asked else None)
         return action, shown["said"]
 
     def note(what, answer=None):
@@ -209,6 +210,7 @@ def ran(monkeypatch):
     monkeypatch.setattr(retrain, "choose_sizes", lambda job: job.plan())
     for name in ("new_version", "prepare", "challenge", "combine"):
         monkeypatch.setattr(retrain, name, note(name))
+    monkeypatch.setattr(retrain, "standby", lambda params: shown.update(standby=params) or nullcontext())
     outcome = Gate("promote", ("it is better",))
     monkeypatch.setattr(
         retrain, "compare", lambda job, _, names: job.asked.append(f"compare {names}") or ("two", outcome)

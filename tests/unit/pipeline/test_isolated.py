@@ -1,5 +1,6 @@
 """A stage in a process of its own: it can be killed, and it says why it ended."""
 
+import json
 import os
 import signal
 import subprocess
@@ -48,6 +49,65 @@ def test_a_failing_stage_says_its_last_line(stage):
 def test_a_stage_that_was_killed_says_so(stage):
     with pytest.raises(StageError, match="was killed"):
         stage("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 30)
+
+
+WAITS = """
+import os, sys
+with open({seen!r}, "a") as seen:
+    print("begun", os.getpid(), *sys.argv[3:], file=seen, flush=True)
+    if sys.argv[3:4] == ["--standby"]:
+        if {dies!r}:
+            sys.exit(1)
+        told = sys.stdin.readline()
+        print("told", os.getpid(), told, file=seen, end="", flush=True)
+"""
+
+
+@pytest.fixture
+def waiting(monkeypatch, tmp_path):
+    """Let *code* of WAITS run in place of stages; returns what its processes wrote."""
+
+    def begin(dies=False):
+        seen = tmp_path / "seen"
+        monkeypatch.setattr(isolated.sys, "executable", _interpreter(tmp_path, WAITS.format(seen=str(seen), dies=dies)))
+        return lambda: [line.split(" ", 2) for line in seen.read_text().splitlines()]
+
+    return begin
+
+
+def run(folder):
+    isolated.run_stage("train", "view", "patchcore", folder / "params.yaml", folder, 30, ("--curves", "c"))
+
+
+def test_the_first_stage_runs_in_the_process_that_waits_and_the_next_in_one_of_its_own(waiting, tmp_path):
+    seen = waiting()
+    with isolated.standby(tmp_path / "params.yaml"):
+        run(tmp_path)
+        run(tmp_path)
+    first, told, second = seen()
+    words = ["train", "view", "patchcore", "--params", str(tmp_path / "params.yaml"), "--data", str(tmp_path)]
+    words += ["--tethered", "--curves", "c"]
+    assert first == ["begun", told[1], f"--standby --params {tmp_path / 'params.yaml'}"]
+    assert (told[0], json.loads(told[2])) == ("told", words)
+    assert second[2] == " ".join(words)
+    assert second[1] != told[1]
+
+
+def test_a_process_that_waits_in_vain_is_ended(waiting, tmp_path):
+    waiting()
+    with isolated.standby(tmp_path / "params.yaml"):
+        process = isolated._WAITING[0]
+        assert process.poll() is None
+    assert process.poll() is not None
+    assert not isolated._WAITING
+
+
+def test_where_the_process_that_waits_was_ended_a_new_one_runs_the_stage(waiting, tmp_path):
+    seen = waiting(dies=True)
+    with isolated.standby(tmp_path / "params.yaml"):
+        isolated._WAITING[0].wait()
+        run(tmp_path)
+    assert [line[2].split()[0] for line in seen()] == ["--standby", "train"]
 
 
 def test_a_stage_dies_with_the_process_that_asked_for_it(tmp_path):

@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from components.backbones import runtime
 from components.core.artefacts import read_json
 from components.synthesis.settings import SynthesisSettings
 from components.synthesis.strategies import GRADED
 from components.synthesis.synthesise import SPREAD
-from components.training import difficulty
+from components.training import difficulty, probe
 from components.training.difficulty import MIDDLE, STRONGEST, WANTED, WEAKEST, level_of
 from components.training.settings import TrainSettings
 from tests.conftest import tile
@@ -88,6 +89,16 @@ def test_freed_memory_is_kept_before_the_probe_looks(made, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         difficulty.fitted(root / "split", root, train)
     assert asked == ["kept", "probe"]
+
+
+def test_a_graph_that_was_kept_is_the_one_the_probe_looks_through(made, monkeypatch, tmp_path):
+    _, root, train = made
+    train = replace(train, store=str(tmp_path / "kept"))
+    probe.keep_graph(tmp_path / "kept", train.preset)
+    monkeypatch.setattr(runtime, "_export", lambda *_: pytest.fail("the graph is made a second time"))
+    monkeypatch.setattr(probe, "_last", None)
+    difficulty.fitted(root / "split", root, train)
+    assert len(list((tmp_path / "kept").glob("backbone-*.onnx"))) == 1
 
 
 def test_the_level_says_what_the_probe_sees(made):
