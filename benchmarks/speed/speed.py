@@ -7,13 +7,15 @@ stages (`loupe fit` at 256 pixels on a folder in MVTec layout, by stage, with an
 answers; OpenVINO beside it), latency (the graph of each --bundle beside its bare backbone), graphs (the export of three
 models of a kind, of each of --detectors), metrics (all figures of an evaluation beside scikit-learn's), steps
 (FastFlow's by both ways), scaling (a fit of --detector and a scoring with 1 to 8 times --pictures, and at 256 to 1,024
-pixels), scoring (`loupe score` of --data by the first --bundle, on all cores, by the clock as well). With --against
-another checkout of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told
-with its 95 % bootstrap interval.
+pixels), scoring (`loupe score` of --data by the first --bundle, on all cores, by the clock as well), pipeline (`loupe
+pipeline` into new folders, with the data that the checkout has, measured as scoring is). With --against another
+checkout of Loupe is measured in the same rounds, the sides in alternating order, and the ratio of both is told with its
+95 % bootstrap interval.
 Writes results/speed.json and speed.md.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from benchmarks.common.results import RESULTS, add, commit, stored
 from benchmarks.common.runner import options
@@ -119,7 +122,11 @@ ROWS = {  # parts that have a row for each detector, and what their table says
         "openvino_map_error": "its error",
     },
 }
-PARTS = ("startup", "stages", "sizes", "scoring", *ROWS)
+CLOCKED = {  # parts that are measured on all cores, by the clock and of the processor
+    "scoring": "`loupe score` of one folder with one bundle",
+    "pipeline": "`loupe pipeline` on the solar cells, with empty caches and no server",
+}
+PARTS = ("startup", "stages", "sizes", *CLOCKED, *ROWS)
 SIZE: dict[str, int | str] = {"stages": 256, "sizes": "auto"}
 OF = {"memory": ("detector", "preset", "pictures", "megapixels")}  # what one row is of: those of others stay beside it
 SAID = {
@@ -142,7 +149,7 @@ SAID = {
     "calibrate normals. *Faster*: times as fast as the float graph in ONNX Runtime; *its error*: of the span of a map.",
 }
 SECONDS = "Seconds of the processor on one thread."
-SCORED = "Seconds of `loupe score` of one folder with one bundle, on all cores: by the clock and of the processor."
+ALL_CORES = "Seconds of {of}, on all cores: by the clock and of the processor."
 ABOUT = (
     "{rounds} on a busy machine. *Before*: commit {before}. "
     "*Ratio*: before / now in the same round, median and 95 % interval over rounds; above 1 is sooner now."
@@ -181,6 +188,8 @@ def measure_of(part: str, asked: Any) -> Callable[[Path], Figures]:
     """What is measured of a checkout, in turns with another one. Raises SettingsError for what it lacks."""
     if part == "startup":
         return startup
+    if part == "pipeline":
+        return pipeline
     if part in SIZE:
         return partial(stages, data=pictures(asked.data), detector=asked.detector, size=SIZE[part])
     if not asked.bundle:
@@ -252,6 +261,21 @@ def scoring(checkout: Path, data: Path, bundle: Path) -> Figures:
     return found
 
 
+def pipeline(checkout: Path) -> Figures:
+    """Seconds of `loupe pipeline` by the code, settings and data of that checkout, into folders that are new."""
+    with tempfile.TemporaryDirectory() as folder:
+        params, artefacts = Path(folder) / "params.yaml", f"{folder}/artefacts"
+        known = yaml.safe_load((checkout / "params.yaml").read_text())
+        new = {"artefacts": artefacts, "store": f"{folder}/store", "registry": {"folder": f"{folder}/registry"}}
+        params.write_text(yaml.safe_dump(known | new, sort_keys=False))
+        kept = {"LOUPE_CACHE": f"{folder}/cache", "PREFECT_HOME": f"{folder}/prefect"}
+        words = ["pipeline", "--params", str(params)]
+        found = timed([sys.executable, "-m", "components.cli", *words], checkout, os.environ | kept)
+        if not Path(artefacts, "leaderboard").is_dir():
+            raise SettingsError(f"`loupe pipeline` left no leaderboard in {checkout}; run it there to see why")
+    return found
+
+
 def stages(checkout: Path, data: Path, detector: str, size: int | str) -> Figures:
     """Seconds of each stage of a fit at that *size*, by the code of that checkout."""
     with tempfile.TemporaryDirectory() as folder:
@@ -299,7 +323,7 @@ def figure(value: Any) -> str:
 
 
 def told(name: str, entry: dict[str, Any]) -> str:
-    counted = SCORED if name == "scoring" else SECONDS
+    counted = ALL_CORES.format(of=CLOCKED[name]) if name in CLOCKED else SECONDS
     of = {"rounds": said(len(entry["rounds"]["now"])), "before": entry["before"] or "not measured"}
     return wrapped(f"{counted} {ABOUT.format(**of)}")
 

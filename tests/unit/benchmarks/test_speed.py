@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import TensorProto, helper, numpy_helper
 from typer.main import get_command
 
@@ -61,6 +62,29 @@ def test_a_scoring_is_timed_by_the_clock_too_and_told_apart_from_one_thread(tmp_
     monkeypatch.setattr(speed, "timed", lambda *_: {})
     with pytest.raises(SettingsError, match="left no table; run it to see why"):
         speed.scoring(tmp_path, tmp_path / "pictures", tmp_path / "bundle")
+
+
+def test_a_pipeline_is_timed_with_nothing_kept_from_before(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text("artefacts: mine\nseed: 3")
+    asked = []
+
+    def ran(words, checkout, among):
+        asked.append((words[1:5], checkout))
+        known = yaml.safe_load(Path(words[-1]).read_text())
+        assert known["seed"] == 3
+        places = [known["artefacts"], known["store"], known["registry"]["folder"], among["LOUPE_CACHE"]]
+        assert not any(Path(place).exists() for place in [*places, among["PREFECT_HOME"]])
+        Path(known["artefacts"], "leaderboard").mkdir(parents=True)
+        return {"clock": 3.0, "processor": 5.0}
+
+    monkeypatch.setattr(speed, "timed", ran)
+    found = speed.measure_of("pipeline", argparse.Namespace())(tmp_path)
+    assert asked == [(["-m", "components.cli", "pipeline", "--params"], tmp_path)]
+    shown = speed.page({"pipeline": {"before": None, "rounds": {"now": [found]}}})
+    assert "of `loupe pipeline` on the solar cells" in shown
+    monkeypatch.setattr(speed, "timed", lambda *_: {})
+    with pytest.raises(SettingsError, match=r"left no leaderboard in .*; run it there to see why"):
+        speed.pipeline(tmp_path)
 
 
 def test_a_scoring_needs_a_bundle(tmp_path):
