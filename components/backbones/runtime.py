@@ -9,18 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from components.backbones.extractor import Backbone
-from components.core.artefacts import aside
+from components.core.artefacts import aside, locked
 from components.core.runtime import session
 from components.core.system import replace
 
 
 class FastBackbone:
-    """Callable like the Backbone it wraps, for pixels already at its size; the graph is cached as a file."""
+    """Callable like the Backbone it wraps, for pixels already at its size; the graph is cached as a file.
+
+    Of several processes that need it at once, one makes it and the others wait.
+    """
 
     def __init__(self, backbone: Backbone, cache: Path, threads: int | None = None) -> None:
         path = graph_of(cache, backbone.key())
         if not path.exists():
-            _export(backbone, path)
+            with locked(path.with_suffix(".lock")):
+                if not path.exists():
+                    _export(backbone, path)
         self.session = session(path, threads)
 
     def __call__(self, images: Tensor) -> list[np.ndarray]:

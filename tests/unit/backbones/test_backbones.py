@@ -4,13 +4,14 @@ import copy
 import json
 import multiprocessing
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import timm
 import torch
 
-from components.backbones import extractor, features
+from components.backbones import extractor, features, runtime
 from components.backbones.batches import IN_GRAPH, at_once
 from components.backbones.extractor import Backbone, BackboneSettings
 from components.backbones.features import FeatureStore
@@ -48,6 +49,24 @@ def images(product):
 def _in_torch(monkeypatch):
     """Features by torch: exporting the graph takes longer than these tests."""
     monkeypatch.setattr(features, "extractor", in_torch)
+
+
+def test_a_graph_that_another_process_has_made_meanwhile_is_not_made_again(place, backbone, monkeypatch):
+    made, other = runtime.graph_of(place, backbone.key()), place / "other"
+    locks = []
+
+    @contextmanager
+    def meanwhile(lock):
+        locks.append(lock.name)
+        other.mkdir()
+        shutil.copy2(made, other)
+        yield
+
+    monkeypatch.setattr(runtime, "locked", meanwhile)
+    monkeypatch.setattr(runtime, "_export", lambda *_: pytest.fail("the graph is made a second time"))
+    for _ in range(2):
+        FastBackbone(backbone, other)
+    assert locks == [f"{made.stem}.lock"]
 
 
 def test_packaged_weights_say_where_they_come_from():
