@@ -72,7 +72,6 @@ def graph_of(cache: Path, key: str) -> Path:
 def _export(backbone: Backbone, path: Path) -> None:
     from components.backbones.frozen import TRANSLATIONS, as_operators  # with the exporter, which only this needs
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     example = torch.rand(2, 3, backbone.settings.size, backbone.settings.size)
     batch = torch.export.Dim("batch", min=1, max=256)
     with as_operators(backbone):

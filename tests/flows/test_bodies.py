@@ -16,7 +16,7 @@ from components.registry.gate import Gate
 from components.scorelog import table
 from components.service.inbox import Processed
 from components.storage import LocalStore
-from flows import batch, benchmark, bulk, monitor, retrain
+from flows import batch, benchmark, bulk, monitor, retrain, train
 
 AT = datetime(2026, 1, 3, tzinfo=UTC)
 
@@ -285,6 +285,18 @@ def test_a_window_that_was_decided_is_not_decided_again(ran):
     job = Job(known=SimpleNamespace(action="promote", reasons=["as before"]))
     assert ran(job) == ("promote", "**promote**\n\n- as before")
     assert job.asked == []
+
+
+@pytest.mark.parametrize("pools", [(), ("gpu",)])
+def test_a_process_stands_by_for_the_first_training_unless_pools_train(monkeypatch, tmp_path, pools):
+    params = SimpleNamespace(pipeline=SimpleNamespace(pools=pools), artefacts=str(tmp_path))
+    known, stood = tmp_path / "params.yaml", []
+    monkeypatch.setattr(train, "asked_for", lambda *_: (params, [], []))
+    monkeypatch.setattr(train, "fan_out", lambda *_: {})
+    monkeypatch.setattr(train, "rank", lambda _, out: out)
+    monkeypatch.setattr(train, "standby", lambda given: stood.append(given) or nullcontext())
+    assert train.train.fn(known) == tmp_path / "leaderboard"
+    assert stood == ([] if pools else [known])
 
 
 def test_params_of_a_flow_are_a_file_in_the_project():

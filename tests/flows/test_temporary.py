@@ -1,10 +1,11 @@
 """What is loaded while the temporary server of a flow starts."""
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 
-from flows.temporary import in_time
+from flows.temporary import STAGES, in_time
 
 
 @pytest.fixture
@@ -26,3 +27,9 @@ def test_when_the_server_answers_all_is_loaded(module):
 def test_a_module_that_cannot_be_loaded_is_left_to_who_needs_it(module):
     in_time(lambda *_: None, ["no_such_module", module])("server")
     assert module in sys.modules
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_what_stages_load_is_there(name):
+    """Loading keeps its errors to itself, so a module that was renamed would never be missed."""
+    assert find_spec(name)

@@ -65,7 +65,7 @@ with open({seen!r}, "a") as seen:
 
 @pytest.fixture
 def waiting(monkeypatch, tmp_path):
-    """Let *code* of WAITS run in place of stages; returns what its processes wrote."""
+    """Let WAITS run in place of stages, or end at once; returns what its processes wrote, when it is asked."""
 
     def begin(dies=False):
         seen = tmp_path / "seen"

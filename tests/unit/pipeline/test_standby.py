@@ -2,6 +2,7 @@
 
 import io
 import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -35,6 +36,12 @@ def test_it_ends_where_its_beginner_needs_no_stage(told):
 
 def test_what_is_wrong_with_the_settings_is_left_to_the_stage(told):
     assert told('["train"]\n', "nonsense: 1\n") == ["train"]
+
+
+@pytest.mark.parametrize("name", standby.LOADED)
+def test_what_it_loads_is_there(name):
+    """Loading keeps its errors to itself, so a module that was renamed would never be missed."""
+    assert find_spec(name)
 
 
 def test_the_graph_of_the_probe_is_made_where_features_are_kept(told, monkeypatch, tmp_path):
