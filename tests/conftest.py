@@ -6,9 +6,11 @@ import gc
 import logging
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from pathlib import Path
 
@@ -156,6 +158,8 @@ def judged(report):
 def pytest_runtest_setup(item) -> None:
     if item.get_closest_marker("slow"):
         _operators_read_once()
+    if "mlflow.store.db.utils" in sys.modules:
+        _tables_made_once()
 
 
 @functools.cache
@@ -166,6 +170,28 @@ def _operators_read_once() -> None:
 
         lazy = type(onnxscript_apis).__getattr__  # a module that is imported when it is asked for something
         onnxscript_apis.get_torchlib_ops = functools.cache(lambda: lazy(onnxscript_apis, "get_torchlib_ops")())
+
+
+@functools.cache
+def _tables_made_once() -> None:
+    """MLflow makes the tables of each new registry by seventy migrations, in most of a second; the next ones are copies
+    of the first."""
+    from mlflow.store.db import utils
+
+    make, lock, known = utils._initialize_tables, threading.Lock(), sqlite3.connect(":memory:", check_same_thread=False)
+
+    def made(engine):
+        if engine.dialect.name != "sqlite":
+            make(engine)
+            return
+        with lock, contextlib.closing(sqlite3.connect(engine.url.database)) as own:
+            if known.execute("select count(*) from sqlite_master").fetchone() == (0,):
+                make(engine)
+                own.backup(known)
+            else:
+                known.backup(own)
+
+    utils._initialize_tables = made
 
 
 @pytest.fixture(autouse=True)

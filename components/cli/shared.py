@@ -22,7 +22,9 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="key=value: a setting of the detector, or of params.yaml such as validation.max_side."),
 ]
-Goods = Annotated[list[str] | None, typer.Option("--good", help="A folder of good pictures of this name, too.")]
+Goods = Annotated[
+    list[str] | None, typer.Option("--good", help="A folder of good pictures of this name, too; `.`: all are good.")
+]
 Defects = Annotated[list[str] | None, typer.Option("--defect", help="A folder of this name holds defects.")]
 Groups = Annotated[str | None, typer.Option("--groups", help="folder: the first folder below good is the group.")]
 DEFAULT_PARAMS = Path("params.yaml")
@@ -70,6 +72,13 @@ def naming_of(good: list[str] | None, defect: list[str] | None, groups: str | No
     from components.datasets.rows import Naming
 
     return build(Naming, declared(good, defect, groups), "data")
+
+
+def folders_of(good: list[str] | None) -> list[str]:
+    """Of --good what a copy of the folder needs: good pictures alone lie below train/good there."""
+    from components.datasets.rows import WHOLE
+
+    return [name for name in good or () if name != WHOLE]
 
 
 def declared(good: list[str] | None, defect: list[str] | None, groups: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from components.cli.shared import (
     app,
     declared,
     fit_help,
+    folders_of,
     naming_of,
     say,
 )
@@ -42,7 +43,7 @@ def init(
     """Make the current folder a project for a product of your own: data set, its pin, params.yaml."""
     from components.pipeline.project import init as begin
 
-    more = declared(good, defect, groups)
+    more = declared(folders_of(good), defect, groups)
     say("\n  ".join(["next:", *begin(name, adapter, source, naming_of(good, defect, groups), more, alpha)]))
 
 
@@ -60,7 +61,7 @@ def data_add(
 
     naming = naming_of(good, defect, groups)
     out = bring_in(name, adapter, source, naming=naming)
-    entry = json.dumps({"adapter": adapter, "name": name} | declared(good, defect, groups))
+    entry = json.dumps({"adapter": adapter, "name": name} | declared(folders_of(good), defect, groups))
     say(f"in {out}; name it in params.yaml under views and data, `{name}: {entry}`, to use it in the pipeline")
 
 

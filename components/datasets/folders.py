@@ -1,4 +1,5 @@
-"""Folders as people have them: train/good, test/good and test/<defect>, each with any folders below, and masks."""
+"""Folders as people have them: train/good, test/good and test/<defect>, each with any folders below, and masks; or
+good pictures alone."""
 
 import logging
 from collections.abc import Iterable
@@ -9,12 +10,13 @@ from typing import Any
 from components.core.errors import DataError
 from components.core.filenames import hidden, normal, printable
 from components.datasets.names import sounds_bad, sounds_good
-from components.datasets.rows import DEFAULT, Listed, Naming, Row
+from components.datasets.rows import DEFAULT, WHOLE, Listed, Naming, Row
 from components.datasets.truth import TABLE, Index, Matches, beside, from_table, is_truth, match, truth_folders
 from components.pictures.listing import AGAIN, BROKEN, UNREADABLE, UNSEEN, pictures
 
 log = logging.getLogger("loupe")
 HOW = "`--good {0}` or `--defect {0}` (data.good and data.defect in params.yaml)"
+ALL_GOOD = f"say `--good {WHOLE}` if all are good"
 MASKS_BESIDE = "mask beside its picture"
 
 
@@ -43,8 +45,13 @@ class _Found:
 
 
 def read_folder(root: Path, naming: Naming = DEFAULT) -> Listed:
-    """The rows of a folder with train/good. Raises DataError that says what to do when it is arranged otherwise."""
+    """The rows of a folder with train/good, or of good pictures alone where ``Naming.good`` has ``.``.
+
+    Raises DataError that says what to do when it is arranged otherwise.
+    """
     _require_names(naming)
+    if WHOLE in naming.good:
+        return _read_whole(root, naming)
     train, test = root / "train", root / "test"
     found = _Found(root, naming, truths=truth_folders(root))
     sides = [path for path in _folders(train) if normal(path.name) in naming.normals]
@@ -60,6 +67,29 @@ def read_folder(root: Path, naming: Naming = DEFAULT) -> Listed:
             _leave(found, path)
     _finish(found, test)
     return Listed(found.rows, _notes(found))
+
+
+def _read_whole(root: Path, naming: Naming) -> Listed:
+    """The rows of a folder in which every picture is good."""
+    start = f"{printable(str(root))}: `--good {WHOLE}` takes all of its pictures as good"
+    put = "put the good ones into train/good, or give their folder alone"
+    others = [p.name for p in _folders(root) if p.name.casefold() in ("train", "test") or _says(p.name)]
+    if others or naming.defect:
+        reason = f"it has {_and(others)}" if others else f"--defect {naming.defect[0]} names others"
+        raise DataError(f"{start}, but {reason}; {put} with --data")
+    found = _Found(root, naming)
+    _take(found, root, "normal", "train")
+    names = {Path(row.image_id).name for row in found.rows}
+    if not names:
+        raise DataError(f"{start}, but it holds none; give the folder of the good pictures with --data")
+    if len(names) < len(found.rows) / 2:  # which side a picture is on is drawn from its name
+        raise DataError(f"{start}, but its folders hold files of the same names; move them below train/good")
+    return Listed(found.rows, _notes(found))
+
+
+def _says(name: str) -> bool:
+    """Whether a folder called *name* says what its pictures are, which is then not the same for all."""
+    return is_truth(name) or sounds_good(name) or sounds_bad(name)
 
 
 def read_labelled(root: Path, naming: Naming = DEFAULT) -> Listed:
@@ -95,11 +125,12 @@ def _require_sure(root: Path, naming: Naming, sides: list[Path]) -> None:
     """Names that sound good are asked about, and declared ones must exist: a slip would turn labels round."""
     present = [path for side in sides for path in _folders(side)]
     known = {normal(path.name) for path in (*present, *_folders(root / "train"))}
-    missing = [name for name in (*naming.good, *naming.defect) if name != "good" and normal(name) not in known]
+    declared = [name for name in (*naming.good, *naming.defect) if name not in ("good", WHOLE)]
+    missing = [name for name in declared if normal(name) not in known]
     if missing:
         raise DataError(f"{root}: has no folder {missing[0]} in train or test; there are {_some(sorted(known))}")
-    declared = {*naming.normals, *naming.defect}
-    unsure = [p for p in present if normal(p.name) not in declared and sounds_good(p.name) and pictures(p).taken]
+    labelled = {*naming.normals, *naming.defect}
+    unsure = [p for p in present if normal(p.name) not in labelled and sounds_good(p.name) and pictures(p).taken]
     if unsure:
         names = [path.relative_to(root).as_posix() for path in unsure]
         raise DataError(
@@ -243,7 +274,8 @@ def _notes(found: _Found) -> dict[str, Any]:
 
 def note_lines(name: str, notes: dict[str, Any]) -> list[tuple[int, str]]:
     """What a reading found, as lines with the level of logging."""
-    taken = [f"{folder} {n}{_of_folders(notes['folders'].get(folder, []))}" for folder, n in notes["taken"].items()]
+    counts = ((folder, n, _of_folders(notes["folders"].get(folder, []))) for folder, n in notes["taken"].items())
+    taken = [f"{'all' if folder == WHOLE else folder} {n}{below}" for folder, n, below in counts]
     lines = [(logging.INFO, f"{name}: pictures taken: {', '.join(taken)}")]
     if notes["empty"]:
         lines.append((logging.WARNING, f"{name}: {_and(notes['empty'])} without a picture"))
@@ -297,17 +329,20 @@ def _no_training(root: Path) -> str:
     if root.name.casefold() == "train" and good is not None:
         return f"{start}; give the folder above it with --data {printable(str(root.parent))}"
     if good is not None:
-        count = len(pictures(good).taken)
-        return f"{start} but {good.name} ({count} pictures); move it to train/{good.name}{_declared(good.name)}"
+        count, to = len(pictures(good).taken), f"train/{good.name}{_declared(good.name)}"
+        alone = f"give it alone: --data {printable(str(good))} --good {WHOLE}"
+        return f"{start} but {good.name} ({count} pictures); move it to {to}, or {alone}"
     nested = next((path for path in below.values() if (path / "train").is_dir()), None)
     if nested is not None:
         return f"{start}, but {nested.name}/train is there; give --data {printable(str(root / nested.name))}"
     listing = pictures(root)
     direct = sum(path.parent == root for path in listing.taken)
     if direct:
-        return f"{start} but {direct} pictures of its own; move the good ones into train/good"
-    held = f"it holds {len(listing.taken)} pictures in {_some(sorted(below))}" if listing.taken else "it holds none"
-    return f"{start}; {held}: put the good images into train/good"
+        return f"{start} but {direct} pictures of its own; {ALL_GOOD}, else move the good ones into train/good"
+    if not listing.taken:
+        return f"{start}; it holds none: put the good images into train/good"
+    held = f"it holds {len(listing.taken)} pictures in {_some(sorted(below))}"
+    return f"{start}; {held}: {ALL_GOOD}, else put the good images into train/good"
 
 
 def _in_train(train: Path) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from components.core.errors import DataError
 
 GOOD = "good"
+WHOLE = "."  # among the names of good: the folder itself holds good pictures, and nothing else
 
 
 @dataclass(frozen=True)

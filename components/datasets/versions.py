@@ -17,7 +17,7 @@ from components.core.checks import check_name
 from components.core.errors import DataError
 from components.core.filenames import printable
 from components.datasets.adapters import ADAPTERS, adapter, listed
-from components.datasets.rows import DEFAULT, Naming
+from components.datasets.rows import DEFAULT, WHOLE, Naming
 from components.pictures.listing import AGAIN, BROKEN, HIDDEN, SPECIAL, UNREADABLE, UNSEEN, pictures
 
 log = logging.getLogger("loupe")
@@ -27,7 +27,10 @@ NO_FILES = {HIDDEN, BROKEN, UNREADABLE, AGAIN, SPECIAL, UNSEEN}  # what the list
 def bring_in(
     name: str, adapter_name: str, source: Path | None, root: Path = Path("data"), naming: Naming = DEFAULT
 ) -> Path:
-    """Copy *source* (or what the adapter fetches) to root/name and pin it. Raises DataError, SettingsError."""
+    """Copy *source* (or what the adapter fetches) to root/name and pin it; good pictures alone come below train/good.
+
+    Raises DataError, SettingsError.
+    """
     check_name(name, "the data set's name")
     if (root / name).exists():
         raise DataError(f"{root / name}: exists already; remove it or choose another name")
@@ -41,7 +44,7 @@ def bring_in(
         if unpack is not None:
             unpack(scratch)
         elif source is not None:
-            _copy(source, scratch)
+            _copy(source, scratch / "train/good" if WHOLE in naming.good else scratch)
         elif kind.fetch is not None:
             kind.fetch(scratch)
         else:

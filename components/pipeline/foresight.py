@@ -149,11 +149,15 @@ def told(stages: Stages, sized: Sized, needs: Sequence[Need], out: str) -> list[
         lengths = ", ".join(f"{key} {getattr(settings, key)}" for key in _lengths(settings)) or "nothing by gradients"
         peak = resident_mb() + max(found.training + found.mapped, found.export, found.drawing)
         lines += [
-            f"{found.detector}: {lengths}; about {found.minutes:.1f} minutes of training",
+            f"{found.detector}: {lengths}; {_long(found.minutes)} of training",
             f"{found.detector}: peak about {peak} MiB, of which {_widest(found)} takes {found.most}",
         ]
     lines.append(f"available: {free} MiB" if free is not None else "available: this system does not tell")
     return [*lines, f"the run would go to {out}; nothing was trained, nothing was written there"]
+
+
+def _long(minutes: float) -> str:
+    return f"about {minutes:.1f} minutes" if minutes >= 1 else "less than a minute"
 
 
 def _lengths(settings: Any) -> list[str]:

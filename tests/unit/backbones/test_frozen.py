@@ -1,5 +1,7 @@
 """A frozen network is traced once, and written into each graph by its template with the weights of the model."""
 
+import copy
+
 import numpy as np
 import onnx
 import pytest
@@ -37,11 +39,24 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("LOUPE_CACHE", str(tmp_path))
 
 
+@pytest.fixture(scope="module")
+def templates():
+    """By size, the graph of the network: tracing takes seconds, and it is the same in all tests."""
+    return {}
+
+
 @pytest.fixture
-def traced(monkeypatch):
+def traced(monkeypatch, templates):
     """The sizes of the networks that were traced."""
     sizes, trace = [], frozen._traced
-    monkeypatch.setattr(frozen, "_traced", lambda net, ex: (sizes.append(ex.shape[-1]), trace(net, ex))[1])
+
+    def counted(net, example):
+        size = example.shape[-1]
+        sizes.append(size)
+        known = templates[size] if size in templates else templates.setdefault(size, trace(net, example))
+        return copy.deepcopy(known)
+
+    monkeypatch.setattr(frozen, "_traced", counted)
     return sizes
 
 

@@ -143,11 +143,21 @@ def test_another_name_of_good_in_the_test_is_asked_about_never_guessed(tmp_path)
         (["train/a.png"], "train holds 1 pictures of its own: move the good ones into train/good"),
         (["train/day1/a.png"], "there are train/day1 (1): put the good images into train/good, or name their folder"),
         (["Train/good/a.png"], "has no folder train/good but Train; rename that to train"),
-        (["good/a.png", "hole/b.png"], "has no folder train/good but good (1 pictures); move it to train/good"),
+        (
+            ["good/a.png", "hole/b.png"],
+            "has no folder train/good but good (1 pictures); move it to train/good, or ",
+        ),
+        (["good/a.png", "hole/b.png"], "/good --good ."),
         (["Gut/a.png"], "has no folder train/good but Gut (1 pictures); move it to train/Gut and say --good Gut"),
-        (["a.png", "b.jpg"], "has no folder train/good but 2 pictures of its own; move the good ones into train/good"),
+        (
+            ["a.png", "b.jpg"],
+            "has no folder train/good but 2 pictures of its own; say `--good .` if all are good, else",
+        ),
         (["photos/train/good/a.png"], "but photos/train is there; give --data"),
-        (["x/y/a.png"], "it holds 1 pictures in x: put the good images into train/good"),
+        (
+            ["x/y/a.png"],
+            "it holds 1 pictures in x: say `--good .` if all are good, else put the good images into train",
+        ),
         ([], "it holds none: put the good images into train/good"),
     ],
 )
@@ -156,6 +166,54 @@ def test_without_train_good_the_error_says_what_to_do(names, sentence, tmp_path)
         folder_rows(folder(tmp_path, *names))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
+
+
+WHOLE = Naming(good=("good", "."))
+
+
+def test_a_folder_of_good_pictures_alone_is_read_as_it_lies(tmp_path):
+    root = folder(tmp_path / "camera", "a.png", "day 1/b.png", "day 1/x/c.png", ".trash/d.png")
+    found = read_folder(root, WHOLE)
+    assert sides(found.rows) == dict.fromkeys(("a.png", "day 1/b.png", "day 1/x/c.png"), ("train", "normal", ""))
+    assert found.notes["taken"] == {".": 3}
+    assert {row.group for row in found.rows} == {"camera"}
+    by_folder = read_folder(root, Naming(good=WHOLE.good, groups="folder"))
+    assert {row.image_id: row.group for row in by_folder.rows}["day 1/b.png"] == "day 1"
+
+
+@pytest.mark.parametrize(
+    ("names", "naming", "sentence"),
+    [
+        (
+            ["a.png", "test/hole/b.png"],
+            WHOLE,
+            "but it has test; put the good ones into train/good, or give",
+        ),
+        (["good/a.png", "hole/b.png"], WHOLE, "but it has good; put"),
+        (["a.png", "NOK/b.png", "masks/b.png"], WHOLE, "but it has NOK and masks; put"),
+        (["a.png", "hole/b.png"], Naming(good=WHOLE.good, defect=("hole",)), "but --defect hole names others; put"),
+        (["notes/"], WHOLE, "but it holds none; give the folder of the good pictures"),
+        ([f"part {i}/x.png" for i in range(3)], WHOLE, "hold files of the same names; move them below train/good"),
+    ],
+)
+def test_what_cannot_all_be_good_is_refused(names, naming, sentence, tmp_path):
+    folder(tmp_path, *[name for name in names if not name.endswith("/")])
+    with pytest.raises(DataError, match=r"`--good \.` takes all of its pictures as good, but") as error:
+        read_folder(tmp_path, naming)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_labelled_pictures_are_read_by_their_folders_whatever_the_run_learned_from(tmp_path):
+    rows = read_labelled(folder(tmp_path, "good/a.png", "hole/b.png"), WHOLE).rows
+    assert sides(rows) == {"good/a.png": ("test", "normal", ""), "hole/b.png": ("test", "anomalous", "hole")}
+
+
+@pytest.mark.usefixtures("_unpinned")
+def test_good_pictures_alone_are_copied_below_train_good(tmp_path):
+    source = folder(tmp_path / "camera", "a.png", "day 1/b.png")
+    out = versions.bring_in("part", "folder", source, tmp_path / "data", WHOLE)
+    assert set(sides(folder_rows(out))) == {"train/good/a.png", "train/good/day 1/b.png"}
 
 
 def test_the_folder_train_itself_is_told_to_go_up(tmp_path):

@@ -151,7 +151,7 @@ def test_a_dry_run_tells_and_leaves_nothing(product, tmp_path):
     for said in (
         "pictures: calibrate 7 normal, fit 33 normal, test 8 anomalous, test 8 normal",
         "sizes: fastflow (the preset tiny has one)",
-        "fastflow: epochs 4, batch_size 4; about",
+        "fastflow: epochs 4, batch_size 4; less than a minute of training",
         "fastflow: peak about",
         "available: ",
         f"the run would go to {out}; nothing was trained",

@@ -1,6 +1,7 @@
 """``loupe init``: a folder becomes a project that every command knows."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -51,6 +52,13 @@ def test_folders_of_other_names_are_read_as_declared(product, tmp_path):
     (source / "train/good").rename(source / "train/OK")
     loupe("init", "housings", "--source", source, "--good", "OK")
     assert yaml.safe_load(PARAMS.read_text())["data"]["housings"]["good"] == ["good", "OK"]
+    loupe("data", "check", "housings")
+
+
+def test_a_folder_of_good_pictures_alone_begins_a_project(product):
+    loupe("init", "housings", "--source", product / "train/good", "--good", ".")
+    assert yaml.safe_load(PARAMS.read_text())["data"]["housings"] == {"adapter": "folder", "name": "housings"}
+    assert len(list(Path("data/housings/train/good").iterdir())) == 40
     loupe("data", "check", "housings")
 
 
