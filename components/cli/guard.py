@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, say
+from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, bundle_in, say
 from components.core.errors import DataError, SettingsError
 
 keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True)
@@ -32,7 +32,7 @@ def keys_new(
 
 @app.command(epilog="Example: loupe sign runs/photos/bundle --key /etc/loupe/sign.key")
 def sign(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or the run that it is in.")],
     key: Annotated[Path | None, typer.Option(help="The private key; default: LOUPE_SIGN_KEY.")] = None,
 ) -> None:
     """Sign a bundle: what is in its folder now, file by file."""
@@ -42,13 +42,14 @@ def sign(
 
     if key is None and not os.environ.get(SIGN):
         raise SettingsError(f"name the private key with --key or {SIGN}; `loupe keys new` makes one")
+    bundle = bundle_in(bundle)
     whole(bundle)  # what was changed since export is not signed
     say(f"{bundle}: signed by key {signed(bundle, key or Path(os.environ[SIGN]))}")
 
 
 @app.command(epilog="Example: loupe verify runs/photos/bundle --keys /etc/loupe/sign.key.pub")
 def verify(
-    bundle: Annotated[Path, typer.Argument(help="A bundle folder.")],
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or the run that it is in.")],
     keys: Annotated[
         Path | None, typer.Option(help="A public key or a folder of them; default: LOUPE_VERIFY_KEYS.")
     ] = None,
@@ -59,6 +60,7 @@ def verify(
 
     if not (named := str(keys or os.environ.get(TRUST, ""))):
         raise SettingsError(f"name the trusted public keys with --keys or {TRUST}")
+    bundle = bundle_in(bundle)
     say(f"{bundle}: signed by key {verified(bundle, named)}, and every file is as it was signed")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, say
+from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, bundle_in, say
 from components.core.checks import check_port
 from components.core.errors import SettingsError
 from components.core.system import become
@@ -15,7 +15,7 @@ from components.core.system import become
 
 @app.command(epilog="Example: loupe serve elpv-mono --port 8000")
 def serve(
-    name: Annotated[str, typer.Argument(help="A bundle folder, or the registered name whose champion is served.")],
+    name: Annotated[str, typer.Argument(help="A bundle or run, or the registered name whose champion is served.")],
     host: Annotated[str | None, typer.Option(help="Default: service.host of the params file.")] = None,
     port: Annotated[int | None, typer.Option(help="Default: service.port of the params file.")] = None,
     params: ParamsFile = DEFAULT_PARAMS,
@@ -27,7 +27,7 @@ def serve(
     from components.pipeline.serving import desk_of
     from components.service.server import serve as run
 
-    known = params_or_defaults(params)
+    name, known = str(bundle_in(Path(name))), params_or_defaults(params)
     service = replace(known.service, host=host or known.service.host, port=port or known.service.port)
     run(name, service, known.registry, known.store, desk_of(known, name))
 
@@ -148,7 +148,7 @@ def rollback(
 
 @app.command(epilog="Example: loupe watch bundle rtsp://camera/stream --source gate")
 def watch(
-    name: Annotated[str, typer.Argument(help="A bundle folder, or the registered name whose champion scores.")],
+    name: Annotated[str, typer.Argument(help="A bundle or run, or the registered name whose champion scores.")],
     place: Annotated[str, typer.Argument(help="A folder that fills, a video file, or a URL that PyAV can open.")],
     source: Annotated[str | None, typer.Option(help="The stream's name in the score log.")] = None,
     once: Annotated[bool, typer.Option(help="Of a folder only what is there already, every frame of it.")] = False,
@@ -161,7 +161,7 @@ def watch(
     from components.pipeline.watching import watched
 
     show_logs()
-    say(str(watched(params_or_defaults(params), name, place, source, once, fps)))
+    say(str(watched(params_or_defaults(params), str(bundle_in(Path(name))), place, source, once, fps)))
 
 
 @app.command(epilog="Example: loupe frames 01.avi training/frames/01")

@@ -14,6 +14,7 @@ from components.cli.shared import (
     ParamsFile,
     Sets,
     app,
+    bundle_in,
     declared,
     fit_help,
     folders_of,
@@ -238,7 +239,7 @@ def evaluate(
 
 @app.command(epilog="Example: loupe score runs/photos/bundle today/*.png --out today.csv --overlays today-heat")
 def score(
-    bundle: Path,
+    bundle: Annotated[Path, typer.Argument(help="A bundle, or the run that it is in.")],
     out: Annotated[
         str,
         typer.Option(
@@ -269,7 +270,7 @@ def score(
     from components.service.bulk import bulk, wanted
 
     check_budget("--workers", workers)
-    known = convert(provider, Provider | None, "--provider")
+    bundle, known = bundle_in(bundle), convert(provider, Provider | None, "--provider")
     others = {"--overlays": overlays, "--maps": maps, "--cascade": cascade, "--provider": known}
     if wanted(images, manifest, others, {"--workers": workers, "--scheduler": scheduler}):
         say(f"{bulk(str(manifest), bundle, out, group, workers, scheduler)}; tables in {out}")

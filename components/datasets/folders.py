@@ -274,8 +274,8 @@ def _notes(found: _Found) -> dict[str, Any]:
 
 def note_lines(name: str, notes: dict[str, Any]) -> list[tuple[int, str]]:
     """What a reading found, as lines with the level of logging."""
-    counts = ((folder, n, _of_folders(notes["folders"].get(folder, []))) for folder, n in notes["taken"].items())
-    taken = [f"{'all' if folder == WHOLE else folder} {n}{below}" for folder, n, below in counts]
+    told = ((folder, n, _of_folders(notes["folders"].get(folder, []))) for folder, n in notes["taken"].items())
+    taken = [f"{'all' if folder == WHOLE else folder} {n}{below}" for folder, n, below in told]
     lines = [(logging.INFO, f"{name}: pictures taken: {', '.join(taken)}")]
     if notes["empty"]:
         lines.append((logging.WARNING, f"{name}: {_and(notes['empty'])} without a picture"))

@@ -93,6 +93,14 @@ def test_bundle_scores_as_torch_does(run, product, images, tmp_path):
     assert heat.dtype == np.float32
 
 
+def test_a_run_may_be_named_in_place_of_its_bundle(run, images, tmp_path):
+    found = []
+    for name in (run, run / "bundle"):
+        loupe("score", name, images[0], "--out", tmp_path / "scores.parquet")
+        found.append(pd.read_parquet(tmp_path / "scores.parquet")[["image_id", "model_version", "score"]])
+    pd.testing.assert_frame_equal(*found)
+
+
 def test_runner_of_the_bundle_agrees(run, images, tmp_path):
     table = pd.read_parquet(score(run / "bundle", images, tmp_path / "scores.parquet"))
     command = [sys.executable, run / "bundle" / "runner.py", *images]

@@ -243,6 +243,14 @@ def test_commands_make_keys_sign_and_verify(bundle, tmp_path, monkeypatch):
     assert isinstance(CliRunner().invoke(app, ["sign", str(own), "--key", str(place)]).exception, BundleError)
 
 
+def test_a_run_is_signed_and_verified_by_the_bundle_in_it(bundle, tmp_path):
+    own, place = shutil.copytree(bundle, tmp_path / "run/bundle"), tmp_path / "sign.key"
+    for words in (["keys", "new", place], ["sign", own.parent, "--key", place]):
+        assert CliRunner().invoke(app, list(map(str, words))).exit_code == 0
+    told = CliRunner().invoke(app, ["verify", str(own.parent), "--keys", f"{place}.pub"])
+    assert told.output.startswith(f"{own}: signed by key")
+
+
 def test_the_bundles_own_runner_says_that_it_cannot_vouch(signed):
     done = subprocess.run([sys.executable, signed / "runner.py", "a.png"], capture_output=True, text=True)
     assert done.returncode == 1
