@@ -221,10 +221,27 @@ def _created(member: Member, pretrained: bool) -> Detector:
     return create(member.detector, settings, pretrained)
 
 
+def _title(members: Sequence[Detector]) -> str:
+    """Each method once, with its sizes or how often it is trained."""
+    sizes: dict[str, list[int]] = {}
+    for member in members:
+        sizes.setdefault(member.info.title, []).append(member.size)
+    names = [title + _times(own) for title, own in sizes.items()]
+    return names[0] if len(names) == 1 else f"Ensemble of {', '.join(names)}"
+
+
+def _times(sizes: Sequence[int]) -> str:
+    if len(sizes) == 1:
+        return ""
+    if len(set(sizes)) == 1:
+        return f" trained {len(sizes)} times"
+    return f" at {', '.join(map(str, sizes[:-1]))} and {sizes[-1]} pixels"
+
+
 def _info(members: Sequence[Detector]) -> MethodInfo:
     infos = list({member.name: member.info for member in members}.values())
     return MethodInfo(
-        title=f"Ensemble of {', '.join(member.info.title for member in members)}",
+        title=_title(members),
         paper="the mean of the standardised scores of "
         + "; ".join(f"{info.title}: {info.paper} ({info.venue} {info.year})" for info in infos),
         year=max(info.year for info in infos),

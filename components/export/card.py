@@ -21,7 +21,8 @@ def model_card(
 ) -> str:
     """Markdown: use, data, calibration, parity, licences, limits."""
     info = detector.info
-    return f"""# {info.title} on {manifest.dataset} ({manifest.groups})
+    groups = "" if manifest.groups == manifest.dataset else f" ({manifest.groups})"  # one that is called as the set
+    return f"""# {info.title} on {manifest.dataset}{groups}
 
 **Use.** Finds what differs from the good images it was trained on. Raw score and heat map; higher = more anomalous.
 It does not name the kind of defect and knows nothing of products it has not seen.

@@ -48,10 +48,14 @@ class Made:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A picture to show: where it is, what it is, and the mask of its anomaly."""
+    """A picture to show: where it is, what it is, its score as calibrated or checked, and the mask of its anomaly.
+
+    Where the model was checked in folds, that score is of the fold that had held the picture out.
+    """
 
     path: Path
     what: str
+    checked: float
     mask: Path | None = None
 
 
@@ -80,15 +84,26 @@ def chosen(run: Path, made: Made) -> list[Wanted]:
     if not path.exists():
         return []
     checked = pd.read_parquet(path).sort_values("score", ascending=False, kind="stable")
-    good = checked[checked["kind"] == NORMAL]["image_id"][:GOOD]
-    found = [Wanted(made.data / str(name), "good") for name in good]
+    good = checked[checked["kind"] == NORMAL][:GOOD]
+    held = dict(zip(good["image_id"], good["score"], strict=True)) | _calibrated(run)
+    found = [Wanted(made.data / str(name), "good", float(held[name])) for name in good["image_id"]]
     masks = _masks(made.synthetic)
     for kind, part in anomalies(checked).groupby("kind"):
-        names = [name for name in part["image_id"] if name in masks]
+        scores = {name: float(score) for name, score in zip(part["image_id"], part["score"], strict=True)}
+        names = [name for name in scores if name in masks]
         for name in dict.fromkeys([*names[len(names) // 2 :][:1], *names[-1:]]):
             folder, mask = masks[name]
-            found.append(Wanted(folder / name, str(kind), folder / mask))
+            found.append(Wanted(folder / name, str(kind), scores[name], folder / mask))
     return found
+
+
+def _calibrated(run: Path) -> dict[str, float]:
+    """The scores of good pictures that the threshold rests on: the check's are the same but for rounding."""
+    path = run / "bundle" / "reference.parquet"
+    if not path.exists():
+        return {}
+    table = pd.read_parquet(path, columns=["image_id", "score"])
+    return dict(zip(table["image_id"], table["score"], strict=True))
 
 
 def _masks(folders: tuple[Path, ...]) -> dict[str, tuple[Path, str]]:
@@ -111,7 +126,8 @@ def _cell(number: int, wanted: Wanted, opened: Bundle, out: Path) -> dict[str, A
     drawn = overlay(pixels, heat, opened.calibration.scale, opened.decoding.roi)
     name = f"{number:02d}.jpg"
     _beside(Image.fromarray(marked), Image.open(io.BytesIO(drawn))).save(out / name, quality=85)
-    return {"file": name, "what": wanted.what, "name": wanted.path.name, "score": float(scores[0])}
+    about = {"file": name, "what": wanted.what, "name": wanted.path.name}
+    return {**about, "score": float(scores[0]), "checked": wanted.checked}
 
 
 def _whole(mask: np.ndarray) -> np.ndarray:

@@ -29,7 +29,10 @@ HOW = (
     f"Each pair: {LEFT}. Nothing is drawn where a good picture could look as this one does; yellow is furthest from "
     "normal. Blue lines surround what was pasted in. p: the share of good pictures that look as odd."
 )
-FOLDED = "Calibrated by folds: the model that ships has learned all good pictures, these too, and sees less in them."
+FOLDED = (
+    "Calibrated by folds: scores and p are of the fold that had held the picture out. The heat is of the model that "
+    "ships. It has learned all good pictures, these too, and sees less in them."
+)
 ODD = "**Good pictures that look least normal.** A defect among them would raise the threshold: look at them."
 MADE = "**Synthetic anomalies**, of each kind the middle one and the one least seen."
 
@@ -149,9 +152,10 @@ def heat(run: Run) -> Section | None:
 
 
 def _cell(run: Run, cell: dict[str, Any]) -> Figure:
-    p, called, _ = run.known.decide(np.array([cell["score"]]), [None])
+    score = cell.get("checked", cell["score"]) if run.known.folds else cell["score"]  # older runs kept the latter
+    p, called, _ = run.known.decide(np.array([score]), [None])
     what = found.KINDS.get(cell["what"], cell["what"]).partition(":")[0]
-    caption = f"**{called[0]}**, {what}; score {cell['score']:.4g}, p {p[0]:.3f}"
+    caption = f"**{called[0]}**, {what}; score {score:.4g}, p {p[0]:.3f}"
     path = run.folder / KEPT / cell["file"]
     return Figure(path.stem, f"{cell['name']}: {LEFT}", path.read_bytes(), "jpeg", caption)
 

@@ -51,7 +51,7 @@ def test_it_is_calibrated_exported_and_recorded_as_a_whole(run, members):
     assert [member["model"] for member in record["members"]] == [
         tree_hash(member / "model" / "model.safetensors") for member in members
     ]
-    assert "Ensemble of PatchCore, PatchCore" in (run / "bundle" / "MODEL_CARD.md").read_text()
+    assert "# PatchCore trained 2 times on product\n" in (run / "bundle" / "MODEL_CARD.md").read_text()
 
 
 def test_members_share_the_network_and_stand_on_scales_of_calibrate_normals(run, members):

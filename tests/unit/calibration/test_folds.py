@@ -298,6 +298,20 @@ def test_the_evidence_of_a_mean_is_that_of_its_folds(sizes, fitted):
     assert np.median(whole) < np.median(held)  # the model of all pictures has learned them
 
 
+def test_the_page_has_good_pictures_with_the_scores_of_when_they_were_held_out(sizes):
+    checked = pd.read_parquet(sizes / "model/check.parquet")
+    worst = checked[checked["kind"] == "normal"].nlargest(1, "score").iloc[0]
+    first = read_json(sizes / "report/cells.json")[0]
+    assert first["name"] == worst["image_id"].rpartition("/")[2]
+    assert first["checked"] == pytest.approx(worst["score"], rel=1e-3)
+    assert first["score"] < first["checked"]  # the model that ships has learned it
+    page = (sizes / "report.html").read_text()
+    assert (
+        f"score {worst['score']:.4g}, p {2 / 21:.3f}" in page
+    )  # the picture itself is one of those that score as high
+    assert "<h1>PatchCore at 64 and 96 pixels on photos</h1>" in page
+
+
 def test_different_detectors_are_put_together_fold_by_fold(sizes, fitted):
     """As the pipeline does it, of a mean of sizes and another detector."""
     from components.pipeline.fit import FitRequest, stages_of

@@ -208,7 +208,7 @@ def test_a_fit_that_names_no_detector_takes_the_one_to_begin_with(tmp_path, monk
 
 def test_a_stream_is_watched_by_the_bundle_of_a_run_and_other_names_stay_names(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("components.pipeline.watching.watched", lambda _, name, *rest: seen.append(name))
+    monkeypatch.setattr("components.pipeline.watching.watched", lambda _, name, *_rest: seen.append(name))
     (tmp_path / "run/bundle").mkdir(parents=True)
     (tmp_path / "run/bundle/manifest.json").touch()
     for name in (tmp_path / "run", tmp_path / "run/bundle", "tiles"):
