@@ -307,6 +307,18 @@ def recorded(
         seal(scratch)
 
 
+MEMBERS = "members_seconds"  # in the timing of an ensemble: what the trainings of its members took
+
+
+def seconds_of(artefact: Path) -> float | None:
+    """What making *artefact* took, with the trainings of an ensemble's members; None where nothing was kept."""
+    path = artefact / VOLATILE
+    if not path.exists():
+        return None
+    timing = read_json(path)
+    return float(timing.get("seconds", 0.0) + timing.get(MEMBERS, 0.0))
+
+
 def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in VERSIONED}
 

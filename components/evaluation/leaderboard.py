@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from components.core.artefacts import atomic_dir, read_json
+from components.core.artefacts import atomic_dir, read_json, seconds_of
 
 NONE = "not available"
 NOBODY = "No view has labelled test pictures to rank by; the champion is chosen by synthetic anomalies, as ever.\n"
@@ -20,7 +20,7 @@ def table(evaluations: dict[str, Path]) -> list[dict[str, Any]]:
 def _row(name: str, metrics: dict[str, Any], path: Path) -> dict[str, Any]:
     view, _, detector = name.partition("/")
     overall = metrics["overall"]
-    trained = path.parent / "model" / "timing.json"
+    trained = seconds_of(path.parent / "model")
     return {
         "view": view,
         "detector": detector,
@@ -34,7 +34,7 @@ def _row(name: str, metrics: dict[str, Any], path: Path) -> dict[str, Any]:
         "false alarms": overall["false_alarm_rate"].get("rate", NONE),
         "misses": overall["miss_rate"].get("rate", NONE),
         "alpha": metrics["alpha"],
-        "fit s": read_json(trained)["seconds"] if trained.exists() else NONE,
+        "fit s": NONE if trained is None else trained,
         "split": metrics["split"],
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.core.artefacts import read_json
+from components.core.artefacts import read_json, seconds_of
 from components.core.records import CHECK_TABLE, NORMAL
 from components.decision.calibration import Calibration
 from components.report import card, figures, found, measured
@@ -196,7 +196,8 @@ def labelled(run: Run) -> Iterator[Section]:
 def training(run: Run) -> Iterator[Section]:
     """What it took to learn, and its course."""
     timing, history = run.json("model/timing.json") or {}, run.json("model/history.json") or []
-    facts = [Fact("training", f"{timing['seconds']:,.0f} s")] if "seconds" in timing else []
+    took = seconds_of(run.folder / "model")
+    facts = [] if took is None else [Fact("training", f"{took:,.0f} s" if took >= 1 else "less than 1 s")]
     facts += [Fact("peak memory", f"{timing['peak_memory_mb']:,} MiB")] if "peak_memory_mb" in timing else []
     epochs = sum("loss" in step for step in history)
     facts += [Fact("epochs", str(epochs), "" if epochs else "closed form: nothing is learned in epochs")]

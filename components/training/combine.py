@@ -10,7 +10,7 @@ import torch
 
 from components.backbones.features import FeatureStore
 from components.backbones.runtime import backbones
-from components.core.artefacts import read_json, recorded, tree_hash, write_json
+from components.core.artefacts import MEMBERS, VOLATILE, read_json, recorded, seconds_of, tree_hash, write_json
 from components.core.cache import features_folder
 from components.core.errors import BundleError, CalibrationError
 from components.core.records import CHECK_COLUMNS, CHECK_TABLE, NUISANCE
@@ -68,6 +68,7 @@ def combine(
         judged = {"phase": "average", "epoch": 0, "synthetic_auroc": _auroc(checked)}
         write_json(scratch / "history.json", [judged])
         write_evidence(checked, scratch)
+        write_json(scratch / VOLATILE, {MEMBERS: sum(seconds_of(member.model) or 0.0 for member in members)})
         if alike and (described := _described(members, made, split, data)) is not None:
             np.save(scratch / FILE, described)
     return out

@@ -13,7 +13,7 @@ from components.calibration.calibrate import summary
 from components.calibration.folds import Fold, calibrate_folds, fold_count
 from components.calibration.settings import CalibrationSettings
 from components.cli import app
-from components.core.artefacts import read_json
+from components.core.artefacts import read_json, seconds_of
 from components.core.errors import BundleError, CalibrationError, SettingsError
 from components.core.records import SPLIT_COLUMNS
 from components.datasets.folds import write_folds
@@ -310,6 +310,13 @@ def test_the_page_has_good_pictures_with_the_scores_of_when_they_were_held_out(s
         f"score {worst['score']:.4g}, p {2 / 21:.3f}" in page
     )  # the picture itself is one of those that score as high
     assert "<h1>PatchCore at 64 and 96 pixels on photos</h1>" in page
+
+
+def test_what_a_mean_took_is_what_its_members_took(sizes):
+    each = [seconds_of(sizes / "work/run" / name / "model") for name in MEAN.split("-")]
+    assert min(each) > 0
+    assert seconds_of(sizes / "model") > sum(each)
+    assert seconds_of(sizes / "bundle/none") is None
 
 
 def test_different_detectors_are_put_together_fold_by_fold(sizes, fitted):
