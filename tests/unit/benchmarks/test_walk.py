@@ -43,8 +43,9 @@ def test_a_clone_is_walked_from_the_first_step_to_the_scored_folder(programs, tm
     assert json.loads(last)["scored"] == 2
     asked = (tmp_path / "seen").read_text().splitlines()
     assert asked[0] == "doctor"
-    assert asked[1].startswith("fit patchcore --data photos --out runs/photos")
-    assert asked[-1].startswith("score runs/photos/bundle today")
+    assert asked[1] == "fit patchcore --data camera --good . --out runs/photos --dry-run"
+    assert asked[2] == "fit patchcore --data camera --good . --out runs/photos"
+    assert asked[-1].startswith("score runs/photos today")
 
 
 def test_the_set_up_is_part_of_a_walk_without_an_environment():
