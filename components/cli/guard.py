@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, bundle_in, say
+from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, say
 from components.core.errors import DataError, SettingsError
+from components.core.places import bundle_in
 
 keys_app = typer.Typer(help="Keys that sign bundles.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")

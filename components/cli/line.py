@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, bundle_in, say
+from components.cli.shared import DEFAULT_PARAMS, AsJson, ParamsFile, app, say
 from components.core.checks import check_port
 from components.core.errors import SettingsError
+from components.core.places import bundle_in
 from components.core.system import become
 
 

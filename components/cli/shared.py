@@ -74,12 +74,6 @@ def naming_of(good: list[str] | None, defect: list[str] | None, groups: str | No
     return build(Naming, declared(good, defect, groups), "data")
 
 
-def bundle_in(place: Path) -> Path:
-    """The bundle in a run's folder, which may be named in its place; *place* itself where it is none of a run."""
-    inside = place / "bundle"
-    return inside if (inside / "manifest.json").exists() and not (place / "manifest.json").exists() else place
-
-
 def folders_of(good: list[str] | None) -> list[str]:
     """Of --good what a copy of the folder needs: good pictures alone lie below train/good there."""
     from components.datasets.rows import WHOLE

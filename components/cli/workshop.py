@@ -14,7 +14,6 @@ from components.cli.shared import (
     ParamsFile,
     Sets,
     app,
-    bundle_in,
     declared,
     fit_help,
     folders_of,
@@ -23,6 +22,7 @@ from components.cli.shared import (
 )
 from components.core.checks import check_budget
 from components.core.errors import SettingsError
+from components.core.places import bundle_in
 from components.core.runtime import Provider
 from components.core.settings import convert
 from components.detectors.catalogue import CATALOGUE, FIRST, require

@@ -134,3 +134,9 @@ def check_room(out: Path, free_gb: float = FREE_GB) -> None:
         _probe(parent)
     if (free := shutil.disk_usage(parent).free / 1e9) < free_gb:
         raise PlaceError(f"{out}: {free:.1f} GB are free on its disk, {free_gb:g} GB are needed; {ROOM}")
+
+
+def bundle_in(place: Path) -> Path:
+    """The bundle in a run's folder, which may be named in its place; *place* itself where it is none of a run."""
+    inside = place / "bundle"
+    return inside if (inside / "manifest.json").exists() and not (place / "manifest.json").exists() else place

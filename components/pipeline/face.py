@@ -18,6 +18,7 @@ import numpy as np
 from components.core.artefacts import atomic_dir, tree_hash
 from components.core.errors import BundleError, DataError
 from components.core.filenames import printable
+from components.core.places import bundle_in
 from components.decision.bundle import Answer, Bundle
 from components.detectors.catalogue import FIRST
 
@@ -106,7 +107,7 @@ def load(folder: str | Path) -> Model:
     place = Path(folder)
     if not place.is_dir():
         raise BundleError(f"{place}: is not a folder; give a run of `loupe fit` or a bundle")
-    bundle = place / "bundle" if (place / "bundle").is_dir() else place
+    bundle = bundle_in(place)
     return Model(bundle, Bundle.open(bundle))
 
 
